@@ -1,0 +1,96 @@
+"""Build of the torch-free extension ``inpaint_ops._C``; everything else is in pyproject.toml."""
+
+import os
+import platform
+from pathlib import Path
+
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+# Each kernel file is compiled once for each instruction set; the choice is made at run time.
+INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
+if X86:
+    INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
+    INSTRUCTION_SETS["avx512"] = [
+        *("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma"),
+        "-mprefer-vector-width=512",
+    ]
+
+SHARED_SOURCES = ["csrc/module.cpp", "csrc/cpu.cpp"]
+KERNEL_SOURCES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "csrc").glob("*.cpp")
+    if str(path.relative_to(ROOT)) not in SHARED_SOURCES
+)
+HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.h"))
+
+# No -march=native and no -ffast-math: a wheel runs anywhere and NaN keeps its meaning.
+# The two -fno flags only give up errno and floating-point traps, which nothing here reads.
+COMPILE_FLAGS = [
+    *("-std=c++17", "-O3", "-g0", "-Wall", "-Wextra", "-Wno-psabi", "-fvisibility=hidden"),
+    *("-fno-math-errno", "-fno-trapping-math", f"-ffile-prefix-map={ROOT}=."),
+]
+OPENMP_FLAGS = [] if platform.system() == "Darwin" else ["-fopenmp"]
+SANITIZE_FLAGS = (
+    ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g"]
+    if os.environ.get("INPAINT_OPS_SANITIZE")
+    else []
+)
+
+
+class BuildKernels(build_ext):
+    """Compiles the kernel files once for each instruction set, then the module."""
+
+    def build_extension(self, ext: Pybind11Extension) -> None:
+        flags = COMPILE_FLAGS + OPENMP_FLAGS + SANITIZE_FLAGS
+        kernel_objects = []
+        for name, isa_flags in INSTRUCTION_SETS.items():
+            for source in KERNEL_SOURCES:
+                kernel_objects += self.compiler.compile(
+                    [source],
+                    output_dir=str(Path(self.build_temp) / name),
+                    macros=[("INPAINT_ISA", name)],
+                    extra_postargs=flags + isa_flags,
+                    depends=HEADERS,
+                )
+        # Objects are linked in this order: an inline function of the standard library that several
+        # of them hold is taken from the first, so it must be the baseline's, which runs anywhere.
+        ext.extra_objects = kernel_objects
+        ext.extra_compile_args = flags
+        ext.extra_link_args = OPENMP_FLAGS + SANITIZE_FLAGS
+        ext.define_macros = [("INPAINT_X86", "1")] if X86 else []
+        super().build_extension(ext)
+
+
+setup(
+    packages=[
+        "inpaint_ops",
+        "inpaint_ops.ops",
+        "inpaint_ops.reference",
+        "inpaint_ops.layers",
+        "inpaint_ops.kernels",
+        "inpaint_ops.models",
+        "inpaint_ops.benchmarks",
+    ],
+    package_dir={
+        "inpaint_ops.kernels": "kernels",
+        "inpaint_ops.models": "models",
+        "inpaint_ops.benchmarks": "benchmarks",
+    },
+    package_data={"inpaint_ops": ["py.typed", "_C.pyi"]},
+    ext_modules=[
+        Pybind11Extension(
+            "inpaint_ops._C",
+            SHARED_SOURCES,
+            cxx_std=17,
+            depends=[*HEADERS, *KERNEL_SOURCES],
+            # Without a compiler the package still installs and runs on its reference path.
+            optional=not os.environ.get("INPAINT_OPS_REQUIRE_EXTENSION"),
+        )
+    ],
+    cmdclass={"build_ext": BuildKernels},
+)
