@@ -1,0 +1,35 @@
+"""Choice between the fused kernels and the reference."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_BACKENDS = ("auto", "reference")
+_current: ContextVar[str] = ContextVar("inpaint_ops_backend", default="auto")
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Selects what serves the operators inside a ``with`` block, in this thread.
+
+    Backward passes use the choice that was in force in their forward pass.
+
+    Args:
+        name: "auto" (the fused kernel of the device, else the reference) or "reference" (plain
+            PyTorch, for tests, benchmarks and debugging).
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name not in _BACKENDS:
+        raise ValueError(f"backend: name must be one of {', '.join(_BACKENDS)}, got {name!r}")
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_backend() -> str:
+    """The choice in force."""
+    return _current.get()

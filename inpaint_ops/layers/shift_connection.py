@@ -1,0 +1,179 @@
+"""Shift-connection layer and guidance loss of Shift-Net."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inpaint_ops.ops import _common
+from inpaint_ops.ops.shift_connection import shift_connection
+
+_RULES = ("nearest", "convolution")
+
+
+def reduce_hole(hole: Tensor, size: tuple[int, int], rule: str = "nearest") -> Tensor:
+    """Brings an image-sized hole to the feature grid the way Shift-Net does.
+
+    Args:
+        hole: (N, 1, H, W), 1 = missing; bool, uint8 or float.
+        size: (h, w) of the feature grid.
+        rule: "nearest": the pixel at the corner of each cell (PyTorch version); "convolution":
+            three 4x4 stride-2 averages, hole where the result exceeds 5/16 (original Torch7
+            version; H and W must be 8 h and 8 w).
+
+    Returns:
+        (N, 1, h, w) bool.
+
+    Raises:
+        TypeError, ValueError: wrong type, shape or rule.
+
+    Source: Zhaoyi-Yan/Shift-Net_pytorch: util/util.py; Zhaoyi-Yan/Shift-Net: lib/myUtils.lua.
+    """
+    _common.check_choice("reduce_hole", "rule", rule, _RULES)
+    if not isinstance(hole, Tensor):
+        raise TypeError(f"reduce_hole: hole must be a Tensor, got {type(hole).__name__}")
+    if hole.dim() != 4 or hole.shape[1] != 1:
+        raise ValueError(f"reduce_hole: hole must have shape (N, 1, H, W), got {tuple(hole.shape)}")
+    values = hole.float()
+    if rule == "nearest":
+        return F.interpolate(values, size=size, mode="nearest") >= 1
+    if hole.shape[2:] != (8 * size[0], 8 * size[1]):
+        raise ValueError(
+            f"reduce_hole: rule 'convolution' halves three times: hole must be "
+            f"{8 * size[0]} x {8 * size[1]}, got {hole.shape[2]} x {hole.shape[3]}"
+        )
+    kernel = values.new_full((1, 1, 4, 4), 1 / 16)
+    for _ in range(3):
+        values = F.conv2d(values, kernel, stride=2, padding=1)
+    return values > 5 / 16
+
+
+class ShiftConnection(nn.Module):
+    """Appends the shifted encoder feature: [D | E] -> [D | E | N].
+
+    Args:
+        gradient_scale: factor on the gradient that N sends to E (`triple_weight`).
+        hole_rule: how an image-sized hole becomes feature-sized, see `reduce_hole`.
+
+    Source: InnerShiftTriple of Zhaoyi-Yan/Shift-Net_pytorch (no parameters, no state dict).
+    """
+
+    def __init__(self, gradient_scale: float = 1.0, hole_rule: str = "nearest") -> None:
+        super().__init__()
+        _common.check_finite("ShiftConnection", "gradient_scale", gradient_scale)
+        _common.check_choice("ShiftConnection", "hole_rule", hole_rule, _RULES)
+        self.gradient_scale = gradient_scale
+        self.hole_rule = hole_rule
+
+    def forward(self, x: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+        """Shifts.
+
+        Args:
+            x: (N, 2 C, h, w), decoder feature first, encoder feature second, both after ReLU.
+            hole: (N or 1, 1, h, w) on the feature grid, or image-sized (N or 1, 1, H, W).
+
+        Returns:
+            y: (N, 3 C, h, w), x followed by the shifted feature.
+            index: (N, h, w) int64, flat source position, -1 where nothing was shifted.
+
+        Raises:
+            TypeError, ValueError: wrong type or shape; odd number of channels.
+        """
+        decoder, encoder = _halves("ShiftConnection", x)
+        hole = _on_grid(hole, x, self.hole_rule)
+        shifted, index = shift_connection(
+            decoder, encoder, hole, gradient_scale=self.gradient_scale
+        )
+        return torch.cat([x, shifted], 1), index
+
+    def extra_repr(self) -> str:
+        """Options, for printing."""
+        return f"gradient_scale={self.gradient_scale}, hole_rule={self.hole_rule!r}"
+
+
+class GuidanceLoss(nn.Module):
+    """Pulls the decoder feature in the hole towards the encoder feature of the true image.
+
+    L = strength * mean over all elements of (M D - M T)^2, M = 1 in the hole, T = encoder feature
+    of the true image, detached. Each training step first passes features of the true image to
+    `set_target`, then adds `forward` of the masked image's features to the total loss.
+
+    Args:
+        strength: weight of the loss.
+        hole_rule: how an image-sized hole becomes feature-sized, see `reduce_hole`.
+        mask_target: False reproduces the public PyTorch code, which forgets M on the target and
+            sends the derivative of the masked product to D unmasked: D then has the gradient
+            2 strength (M D - T) / numel everywhere.
+
+    Source: Yan et al., ECCV 2018 (arXiv 1801.09392), section 3.2, equation 5; InnerCos of
+    Zhaoyi-Yan/Shift-Net_pytorch, which injects the gradient without adding the value to the loss.
+    """
+
+    def __init__(
+        self, strength: float = 1.0, hole_rule: str = "nearest", mask_target: bool = True
+    ) -> None:
+        super().__init__()
+        _common.check_finite("GuidanceLoss", "strength", strength)
+        _common.check_choice("GuidanceLoss", "hole_rule", hole_rule, _RULES)
+        self.strength = strength
+        self.hole_rule = hole_rule
+        self.mask_target = mask_target
+        self._target: Tensor | None = None
+
+    def set_target(self, x: Tensor) -> None:
+        """Takes the encoder half of (N, 2 C, h, w) features of the true image as target T."""
+        self._target = _halves("GuidanceLoss", x)[1].detach()
+
+    def forward(self, x: Tensor, hole: Tensor) -> Tensor:
+        """The loss of the decoder half of x.
+
+        Args:
+            x: (N, 2 C, h, w), decoder feature first, shape of the tensor given to `set_target`.
+            hole: (N or 1, 1, h, w) on the feature grid, or image-sized.
+
+        Returns:
+            The loss, a scalar.
+
+        Raises:
+            RuntimeError: `set_target` was not called.
+            TypeError, ValueError: wrong type or shape.
+        """
+        decoder, _ = _halves("GuidanceLoss", x)
+        if self._target is None:
+            raise RuntimeError(
+                "GuidanceLoss: call set_target with features of the true image first"
+            )
+        if self._target.shape != decoder.shape:
+            raise ValueError(
+                f"GuidanceLoss: x must match the target {tuple(self._target.shape)} in its decoder "
+                f"half, got {tuple(decoder.shape)}"
+            )
+        missing = _on_grid(hole, x, self.hole_rule).bool()
+        masked = torch.where(missing, decoder, decoder.new_zeros(()))
+        if self.mask_target:
+            target = torch.where(missing, self._target, self._target.new_zeros(()))
+        else:
+            target = self._target
+            # Value of the masked product, derivative of the identity.
+            masked = decoder + (masked - decoder).detach()
+        return self.strength * (masked - target).square().mean()
+
+    def extra_repr(self) -> str:
+        """Options, for printing."""
+        return (
+            f"strength={self.strength}, hole_rule={self.hole_rule!r}, "
+            f"mask_target={self.mask_target}"
+        )
+
+
+def _halves(layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    _common.check_image(layer, "x", x)
+    if x.shape[1] % 2:
+        raise ValueError(f"{layer}: x must have an even number of channels, got {tuple(x.shape)}")
+    decoder, encoder = x.chunk(2, 1)
+    return decoder, encoder
+
+
+def _on_grid(hole: Tensor, x: Tensor, rule: str) -> Tensor:
+    size = (x.shape[2], x.shape[3])
+    same = isinstance(hole, Tensor) and hole.dim() == 4 and tuple(hole.shape[2:]) == size
+    return hole if same else reduce_hole(hole, size, rule)

@@ -1,0 +1,6 @@
+"""Public operators: argument checks, registration with PyTorch's dispatcher, autograd."""
+
+from inpaint_ops.ops.nearest_patch import nearest_patch
+from inpaint_ops.ops.shift_connection import shift_connection
+
+__all__ = ["nearest_patch", "shift_connection"]

@@ -1,0 +1,181 @@
+"""shift_connection: known encoder features moved to where the decoder in the hole asks for them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inpaint_ops._backend import backend, current_backend
+from inpaint_ops.ops import _common
+from inpaint_ops.reference.shift_connection import (
+    shift_connection as shift_connection_reference,
+)
+
+_OP = "shift_connection"
+
+
+def shift_connection(
+    decoder: Tensor, encoder: Tensor, hole: Tensor, *, gradient_scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Fills the hole with the known encoder features most similar to the decoder's.
+
+    For p in the hole, q*(p) = argmax over known q of <D_p, E_q> / (|D_p| |E_q|) and the result is
+    E_{q*(p)}; zero elsewhere. Exact, one-pixel patches. Where |E_q| is below 1e-8 the cosine counts
+    as 0, so an all-zero D_p takes the first known position; of equals the first in row-major order
+    wins. With no hole, or nothing known, the result is zero. A D_p that holds NaN has no match.
+
+    The match is constant for autograd: the gradient of the result at p flows to E at q*(p), times
+    `gradient_scale`; none flows to `decoder`. The scatter is deterministic. Second derivatives are
+    not defined by this operator and raise.
+
+    Args:
+        decoder: (N, C, h, w) queries D, float16, bfloat16, float32 or float64, any layout.
+        encoder: (N, C, h, w) keys and values E, dtype and device of `decoder`. What it holds in the
+            hole is never read.
+        hole: (N or 1, 1, h, w), 1 = missing; bool, or 0 and 1 in uint8 or float. Samples may have
+            holes of different size.
+        gradient_scale: factor on the backward pass only (`triple_weight` in the public code).
+
+    Returns:
+        shifted: (N, C, h, w), dtype and memory format of `encoder`.
+        index: (N, h, w) int64, flat position y * w + x of the source, -1 where nothing was shifted.
+
+        Under autocast the match runs in float32; `shifted` keeps the dtype of `encoder`.
+
+    Raises:
+        TypeError: wrong type or dtype.
+        ValueError: wrong shape, device, mask value, or a `gradient_scale` that is not finite.
+
+    Source: Yan et al., ECCV 2018 (arXiv 1801.09392), section 3.1; Zhaoyi-Yan/Shift-Net_pytorch:
+    models/shift_net/InnerShiftTriple.py. Deviations: zero vectors (NaN there), no hole (an error
+    there), holes of different size in one batch (an error there).
+    """
+    _common.check_image(_OP, "decoder", decoder)
+    _common.check_image(_OP, "encoder", encoder)
+    if torch.is_autocast_enabled(encoder.device.type) and decoder.dtype != encoder.dtype:
+        decoder, encoder = decoder.float(), encoder.float()
+    _common.check_same(_OP, "decoder and encoder", decoder, encoder)
+    if decoder.shape != encoder.shape:
+        raise ValueError(
+            f"{_OP}: decoder and encoder must have one shape, got {tuple(decoder.shape)} and "
+            f"{tuple(encoder.shape)}"
+        )
+    size = (encoder.shape[2], encoder.shape[3])
+    _common.check_mask(_OP, "hole", hole, encoder.shape[0], size, encoder.device)
+    _common.check_finite(_OP, "gradient_scale", gradient_scale)
+    shifted, index = _operator(decoder, encoder, hole, float(gradient_scale))
+    return shifted, index
+
+
+def _storage(x: Tensor) -> Any:
+    """An (N, C, H, W) tensor, packed in either layout, as the 3-D array of its storage."""
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.view(torch.uint16)
+    if _common.memory_format(x) == torch.channels_last:
+        return x.permute(0, 2, 3, 1).flatten(1, 2).numpy()
+    return x.flatten(2).numpy()
+
+
+def _fake(
+    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float
+) -> tuple[Tensor, Tensor]:
+    n, _, h, w = encoder.shape
+    shifted = torch.empty_like(encoder, memory_format=_common.memory_format(encoder))
+    return shifted, encoder.new_empty((n, h, w), dtype=torch.int64)
+
+
+def _cpu(
+    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float
+) -> tuple[Tensor, Tensor]:
+    shifted, index = _fake(decoder, encoder, hole, gradient_scale)
+    missing = _common.binary(_OP, "hole", hole)
+    score = encoder.new_empty(index.shape, dtype=_common.compute_dtype(encoder).dtype)
+    _common.native().nearest_patch(
+        _common.compute_dtype(decoder.detach()).numpy(),
+        _common.compute_dtype(encoder.detach()).numpy(),
+        _common.bytes_of(_OP, "hole", ~missing),
+        _common.bytes_of(_OP, "hole", missing),
+        1,
+        1,
+        1,
+        True,
+        index.numpy(),
+        score.numpy(),
+        _common.threads(),
+    )
+    layout = _common.memory_format(encoder)
+    _common.native().gather_positions(
+        _storage(encoder.detach().contiguous(memory_format=layout)),
+        index.flatten(1).numpy(),
+        _storage(shifted),
+        layout == torch.channels_last,
+        _common.threads(),
+    )
+    return shifted, index
+
+
+def _reference(
+    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float
+) -> tuple[Tensor, Tensor]:
+    missing = _common.binary(_OP, "hole", hole)
+    with torch.no_grad():
+        shifted, index = shift_connection_reference(decoder, encoder, missing)
+    return shifted.contiguous(memory_format=_common.memory_format(encoder)), index
+
+
+def _backward_fake(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
+    return torch.empty_like(grad, memory_format=_common.memory_format(grad))
+
+
+def _backward_cpu(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
+    layout = _common.memory_format(grad)
+    wide = _common.compute_dtype(grad.detach()).contiguous(memory_format=layout)
+    out = torch.empty_like(wide, memory_format=layout)
+    _common.native().scatter_positions(
+        _storage(wide),
+        index.flatten(1).contiguous().numpy(),
+        _storage(out),
+        layout == torch.channels_last,
+        gradient_scale,
+        _common.threads(),
+    )
+    return out.to(grad.dtype)
+
+
+def _backward_reference(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
+    n, c, h, w = grad.shape
+    wide = _common.compute_dtype(grad).flatten(2) * gradient_scale
+    wide = torch.where((index.flatten(1) >= 0)[:, None], wide, wide.new_zeros(()))
+    target = index.flatten(1).clamp_min(0)[:, None].expand(n, c, h * w)
+    out = torch.zeros_like(wide).scatter_add_(2, target, wide).view(n, c, h, w)
+    return out.to(grad.dtype).contiguous(memory_format=_common.memory_format(grad))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.gradient_scale = inputs[3]
+    ctx.backend = current_backend()
+
+
+def _autograd_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    (index,) = ctx.saved_tensors
+    with backend(ctx.backend):
+        return None, _backward_operator(grad, index, ctx.gradient_scale), None, None
+
+
+_operator = _common.register(
+    _OP,
+    "(Tensor decoder, Tensor encoder, Tensor hole, float gradient_scale) -> (Tensor, Tensor)",
+    cpu=_cpu,
+    reference=_reference,
+    fake=_fake,
+)
+_backward_operator = _common.register(
+    f"{_OP}_backward",
+    "(Tensor grad, Tensor index, float gradient_scale) -> Tensor",
+    cpu=_backward_cpu,
+    reference=_backward_reference,
+    fake=_backward_fake,
+)
+_common.register_autograd(_OP, _autograd_backward, _setup_context)

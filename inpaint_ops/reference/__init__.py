@@ -1,0 +1,9 @@
+"""Every operator in plain PyTorch, reading like its paper; same signatures as the fused ones.
+
+They serve devices without a kernel, tests and benchmarks, and run under ordinary autograd.
+"""
+
+from inpaint_ops.reference.nearest_patch import nearest_patch, patch_origins
+from inpaint_ops.reference.shift_connection import shift_connection
+
+__all__ = ["nearest_patch", "patch_origins", "shift_connection"]
