@@ -1,0 +1,226 @@
+"""From a picture file to upright integer pixels and the metadata worth keeping."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL.Image import Exif, Image
+
+# A fixed list keeps Pillow away from formats that start other programs (EPS). JPEG includes MPO.
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "TGA", "AVIF")
+
+_ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
+_PIXEL_SIZE_TAGS = (0xA002, 0xA003)
+# TIFF tags that describe how the old file stored its pixels: wrong in the new file.
+_STRUCTURE_TAGS = frozenset(
+    {*range(254, 260), *range(262, 267), *range(320, 326), *range(512, 515), *range(529, 533)}
+    | {273, 277, 278, 279, 282, 283, 284, 296, 317, 330, 332, 338, 339, 347, 700, 34675}
+    | {_ORIENTATION, _EXIF_IFD, _GPS_IFD}
+)
+# PNG text that repeats EXIF and XMP, orientation included.
+_METADATA_TEXT = frozenset(
+    ("XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1", "Raw profile type xmp")
+)
+_LOSSLESS_TIFF = frozenset(("packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate"))
+
+_bomb_lock = threading.Lock()
+
+
+def pillow() -> Any:
+    """``PIL.Image``, or an ImportError that names the extra to install."""
+    try:
+        from PIL import Image
+    except ImportError as exc:
+        raise ImportError(
+            "picture files need Pillow, which is not installed: pip install 'inpaint-ops[image]'",
+            name="PIL",
+        ) from exc
+    return Image
+
+
+def decode(source: Path, max_pixels: int) -> dict[str, Any]:
+    """The arguments of `inpaint_ops.images.Photo` for one file; raises as `load_photo`."""
+    pil = pillow()
+    if source.is_dir():
+        raise IsADirectoryError(f"{source}: is a directory, expected a picture")
+    with source.open("rb") as stream:
+        if not stream.read(1):
+            raise ValueError(f"{source}: the file is empty")
+        stream.seek(0)
+        pil.init()
+        formats = [name for name in _FORMATS if name in pil.OPEN]
+        with _readable(source), _own_bomb_limit(pil):
+            picture = pil.open(stream, formats=formats)
+        with picture:
+            _refuse(picture, source, max_pixels)
+            # Pillow turns a TIFF while it loads it and forgets the tags. For a PNG the order must
+            # be the other one: looking for its tags decodes it, and only the first attempt to
+            # decode a damaged file fails.
+            early = picture.format == "TIFF"
+            exif, stored = (_exif(picture), _orientation(picture)) if early else (None, 1)
+            with _readable(source):
+                picture.load()
+            if not early:
+                exif, stored = _exif(picture), _orientation(picture)
+            return _photo_arguments(picture, exif, stored > 4)
+
+
+@contextmanager
+def _readable(source: Path) -> Iterator[None]:
+    # Pillow's decoders answer damaged files with OSError, SyntaxError, ValueError, EOFError,
+    # struct.error, zlib.error and more.
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as exc:
+        reason = "unknown format" if type(exc).__name__ == "UnidentifiedImageError" else exc
+        raise ValueError(f"{source}: not a readable picture ({reason})") from exc
+
+
+@contextmanager
+def _own_bomb_limit(pil: Any) -> Iterator[None]:
+    # Pillow refuses 179 million pixels and more while it opens a file; our own limit is checked
+    # on the opened, not yet decoded, file.
+    with _bomb_lock:
+        limit = pil.MAX_IMAGE_PIXELS
+        pil.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            pil.MAX_IMAGE_PIXELS = limit
+
+
+def _refuse(picture: Image, source: Path, max_pixels: int) -> None:
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise ValueError(
+            f"{source}: {width}x{height} pixels are more than max_pixels = {max_pixels}"
+        )
+    with _readable(source):
+        frames = getattr(picture, "n_frames", 1)
+    # The further pictures of an MPO are previews and depth maps beside the photo itself.
+    if frames > 1 and picture.format != "MPO":
+        raise ValueError(f"{source}: has {frames} frames or pages, expected a single picture")
+    # Pillow would quietly drop the low byte.
+    if picture.mode in ("RGB", "RGBA", "LA", "L") and _stored_depth(picture) > 8:
+        raise ValueError(
+            f"{source}: more than 8 bits a channel are supported for grey only;"
+            " convert the picture to 8 bits"
+        )
+    deep = picture.mode.startswith("I;16") and _stored_depth(picture) == 16
+    # Some versions of Pillow, and every one for PGM, call 16-bit grey "I".
+    deep |= picture.mode == "I" and picture.format in ("PNG", "PPM")
+    if deep and "transparency" in picture.info:
+        raise ValueError(f"{source}: 16-bit grey with a transparent colour is not supported")
+    if not deep and picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise ValueError(
+            f"{source}: colour mode {picture.mode} is not supported; convert the picture to RGB"
+        )
+
+
+def _stored_depth(picture: Image) -> int:
+    bits = getattr(picture, "tag_v2", {}).get(258)
+    if bits:
+        return int(max(bits))
+    tiles: list[Any] = getattr(picture, "tile", [])
+    if not tiles:
+        return 8
+    # "RGB;16B" in a PNG, ("RGB", 65535) in a PPM.
+    arguments = tiles[0][3]
+    values = arguments if isinstance(arguments, tuple) else (arguments,)
+    deep = any(
+        (isinstance(value, int) and value > 255) or (isinstance(value, str) and ";16" in value)
+        for value in values
+    )
+    return 16 if deep else 8
+
+
+def _photo_arguments(picture: Image, exif: Exif | None, turned: bool) -> dict[str, Any]:
+    text = {
+        key: value
+        for key, value in getattr(picture, "text", {}).items()
+        if key not in _METADATA_TEXT
+    }
+    dpi = _dpi(picture)
+    if turned:
+        dpi = dpi and (dpi[1], dpi[0])
+        if exif is not None:
+            for tag in _PIXEL_SIZE_TAGS:
+                exif.get_ifd(_EXIF_IFD).pop(tag, None)
+    compression = picture.info.get("compression") if picture.format == "TIFF" else None
+    return {
+        "pixels": np.ascontiguousarray(_upright(_pixels(picture), _orientation(picture))),
+        "exif": b"" if exif is None else exif.tobytes(),
+        "icc_profile": picture.info.get("icc_profile") or None,
+        "dpi": dpi,
+        "text": text,
+        "compression": compression if compression in _LOSSLESS_TIFF else None,
+    }
+
+
+def _pixels(picture: Image) -> npt.NDArray[Any]:
+    if picture.mode.startswith("I"):
+        pixels: npt.NDArray[Any] = np.asarray(picture).astype(np.uint16)
+    else:
+        transparent = "transparency" in picture.info
+        target = {"1": "L", "P": "RGB", "PA": "RGBA"}.get(picture.mode, picture.mode)
+        if transparent and target in ("L", "RGB"):
+            target = {"L": "LA", "RGB": "RGBA"}[target]
+        pixels = np.asarray(picture if picture.mode == target else picture.convert(target))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _orientation(picture: Image) -> int:
+    try:
+        value = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    # 5 to 8 store the picture on its side: swapped axes, then the flips.
+    if orientation > 4:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _exif(picture: Image) -> Exif | None:
+    # Built anew rather than edited, so that the thumbnail, which still shows what the hole hides,
+    # cannot slip through.
+    kept: Exif = pillow().Exif()
+    try:
+        old = picture.getexif()
+        for tag, value in old.items():
+            if tag not in _STRUCTURE_TAGS:
+                kept[tag] = value
+        for ifd in (_EXIF_IFD, _GPS_IFD):
+            kept.get_ifd(ifd).update(old.get_ifd(ifd))
+        if not kept and not any(kept.get_ifd(ifd) for ifd in (_EXIF_IFD, _GPS_IFD)):
+            return None
+        kept[_ORIENTATION] = 1
+        kept.tobytes()
+    except Exception:
+        return None
+    return kept
+
+
+def _dpi(picture: Image) -> tuple[float, float] | None:
+    try:
+        x, y = (float(value) for value in picture.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if 0 < x < float("inf") and 0 < y < float("inf") else None
