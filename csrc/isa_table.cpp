@@ -9,6 +9,8 @@ const IsaTable& isa_table() {
   static const IsaTable table = {
       &nearest_patch<float>,
       &nearest_patch<double>,
+      &refine_patch<float>,
+      &refine_patch<double>,
       &gather_positions<uint16_t>,
       &gather_positions<float>,
       &gather_positions<double>,

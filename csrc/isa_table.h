@@ -2,6 +2,7 @@
 #pragma once
 
 #include "nearest_patch.h"
+#include "refine_patch.h"
 #include "shift_connection.h"
 
 namespace inpaint {
@@ -9,6 +10,8 @@ namespace inpaint {
 struct IsaTable {
   void (*nearest_patch_f32)(const NearestPatchArgs<float>&);
   void (*nearest_patch_f64)(const NearestPatchArgs<double>&);
+  void (*refine_patch_f32)(const RefinePatchArgs<float>&);
+  void (*refine_patch_f64)(const RefinePatchArgs<double>&);
   void (*gather_positions_u16)(const PositionsArgs<uint16_t>&);
   void (*gather_positions_f32)(const PositionsArgs<float>&);
   void (*gather_positions_f64)(const PositionsArgs<double>&);

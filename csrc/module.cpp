@@ -122,6 +122,79 @@ void nearest_patch_any(const py::array& query,
 }
 
 template <class T>
+void refine_patch(const py::array& query,
+                  const py::array& key,
+                  const py::array& guess,
+                  const py::object& valid,
+                  const py::object& where,
+                  int64_t patch,
+                  int64_t radius,
+                  int64_t reach,
+                  py::array index,
+                  py::array distance,
+                  int threads,
+                  void (*kernel)(const RefinePatchArgs<T>&)) {
+  RefinePatchArgs<T> args;
+  args.query = image_view<T>(query);
+  args.key = image_view<T>(key);
+  require(query.shape(0) == key.shape(0) && query.shape(1) == key.shape(1), "query and key differ");
+  require(patch >= 1 && radius >= 0 && reach >= 1 && threads >= 1, "sizes must be positive");
+  args.batch = query.shape(0);
+  args.channels = query.shape(1);
+  args.query_height = query.shape(2);
+  args.query_width = query.shape(3);
+  args.key_height = key.shape(2);
+  args.key_width = key.shape(3);
+  args.patch = patch;
+  args.radius = radius;
+  args.reach = reach;
+  args.threads = threads;
+  const int64_t rows = PatchAxis{args.query_height - patch, 1}.count();
+  const int64_t columns = PatchAxis{args.query_width - patch, 1}.count();
+  const int64_t size = args.batch * rows * columns;
+  require(is_packed<int64_t>(guess) && guess.size() == size, "guess must be packed and fit");
+  args.guess = static_cast<const int64_t*>(guess.data());
+  args.valid = mask_view(valid, args.batch, args.key_height, args.key_width);
+  args.where = mask_view(where, args.batch, rows, columns);
+  args.index = output<int64_t>(index, size);
+  args.distance = output<T>(distance, size);
+  py::gil_scoped_release release;
+  kernel(args);
+}
+
+void refine_patch_any(const py::array& query,
+                      const py::array& key,
+                      const py::array& guess,
+                      const py::object& valid,
+                      const py::object& where,
+                      int64_t patch,
+                      int64_t radius,
+                      int64_t reach,
+                      const py::array& index,
+                      const py::array& distance,
+                      int threads) {
+  const auto call = [&](auto kernel) {
+    refine_patch(query,
+                 key,
+                 guess,
+                 valid,
+                 where,
+                 patch,
+                 radius,
+                 reach,
+                 index,
+                 distance,
+                 threads,
+                 kernel);
+  };
+  if (py::isinstance<py::array_t<double>>(query)) {
+    call(table().refine_patch_f64);
+  } else {
+    call(table().refine_patch_f32);
+  }
+}
+
+template <class T>
 void positions(const py::array& in,
                const py::array& index,
                py::array out,
@@ -218,6 +291,19 @@ PYBIND11_MODULE(_C, m) {
         py::arg("cosine"),
         py::arg("index"),
         py::arg("score"),
+        py::arg("threads"));
+  m.def("refine_patch",
+        &inpaint::refine_patch_any,
+        py::arg("query"),
+        py::arg("key"),
+        py::arg("guess"),
+        py::arg("valid"),
+        py::arg("where"),
+        py::arg("patch"),
+        py::arg("radius"),
+        py::arg("reach"),
+        py::arg("index"),
+        py::arg("distance"),
         py::arg("threads"));
   m.def("gather_positions",
         &inpaint::gather_positions,

@@ -20,6 +20,19 @@ def nearest_patch(
     score: NDArray[Any],
     threads: int,
 ) -> None: ...
+def refine_patch(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    guess: NDArray[Any],
+    valid: NDArray[Any] | None,
+    where: NDArray[Any] | None,
+    patch: int,
+    radius: int,
+    reach: int,
+    index: NDArray[Any],
+    distance: NDArray[Any],
+    threads: int,
+) -> None: ...
 def gather_positions(
     input: NDArray[Any],
     index: NDArray[Any],

@@ -1,6 +1,7 @@
 """Public operators: argument checks, registration with PyTorch's dispatcher, autograd."""
 
 from inpaint_ops.ops.nearest_patch import nearest_patch
+from inpaint_ops.ops.refine_patch import refine_patch
 from inpaint_ops.ops.shift_connection import shift_connection
 
-__all__ = ["nearest_patch", "shift_connection"]
+__all__ = ["nearest_patch", "refine_patch", "shift_connection"]

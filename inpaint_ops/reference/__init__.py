@@ -4,6 +4,7 @@ They serve devices without a kernel, tests and benchmarks, and run under ordinar
 """
 
 from inpaint_ops.reference.nearest_patch import nearest_patch, patch_origins
+from inpaint_ops.reference.refine_patch import refine_patch
 from inpaint_ops.reference.shift_connection import shift_connection
 
-__all__ = ["nearest_patch", "patch_origins", "shift_connection"]
+__all__ = ["nearest_patch", "patch_origins", "refine_patch", "shift_connection"]
