@@ -13,7 +13,8 @@ namespace INPAINT_ISA {
 
 constexpr int kRowTile = kManyRegisters ? 14 : 6;
 
-// Rows of tile `tile` when `rows` rows are cut into as few tiles as possible, as evenly as possible.
+// Rows of tile `tile` when `rows` rows are cut into as few tiles as possible, as evenly as
+// possible.
 inline int64_t tile_count(int64_t rows) { return ceil_div(rows, kRowTile); }
 inline int64_t tile_begin(int64_t rows, int64_t tile) {
   const int64_t tiles = tile_count(rows);
@@ -30,9 +31,9 @@ struct Accumulator {
   }
 
   inline __attribute__((always_inline)) void add(const T* __restrict a,
-                                                  const T* __restrict b,
-                                                  ptrdiff_t ldb,
-                                                  int64_t depth) {
+                                                 const T* __restrict b,
+                                                 ptrdiff_t ldb,
+                                                 int64_t depth) {
     constexpr int W = Simd<T>::kWidth;
     for (int64_t k = 0; k < depth; ++k) {
       Vector<T> col[VECS];

@@ -70,7 +70,7 @@ void nearest_patch(const py::array& query,
                    int64_t key_stride,
                    bool cosine,
                    py::array index,
-                   py::array score,
+                   const py::object& score,
                    int threads,
                    void (*kernel)(const NearestPatchArgs<T>&)) {
   NearestPatchArgs<T> args;
@@ -94,7 +94,11 @@ void nearest_patch(const py::array& query,
   args.valid = mask_view(valid, args.batch, args.key_height, args.key_width);
   args.where = mask_view(where, args.batch, rows, columns);
   args.index = output<int64_t>(index, args.batch * rows * columns);
-  args.score = output<T>(score, args.batch * rows * columns);
+  args.score = nullptr;
+  if (!score.is_none()) {
+    py::array array = score.cast<py::array>();
+    args.score = output<T>(array, args.batch * rows * columns);
+  }
   py::gil_scoped_release release;
   kernel(args);
 }
@@ -108,7 +112,7 @@ void nearest_patch_any(const py::array& query,
                        int64_t key_stride,
                        bool cosine,
                        const py::array& index,
-                       const py::array& score,
+                       const py::object& score,
                        int threads) {
   const auto call = [&](auto kernel) {
     nearest_patch(
@@ -174,18 +178,8 @@ void refine_patch_any(const py::array& query,
                       const py::array& distance,
                       int threads) {
   const auto call = [&](auto kernel) {
-    refine_patch(query,
-                 key,
-                 guess,
-                 valid,
-                 where,
-                 patch,
-                 radius,
-                 reach,
-                 index,
-                 distance,
-                 threads,
-                 kernel);
+    refine_patch(
+        query, key, guess, valid, where, patch, radius, reach, index, distance, threads, kernel);
   };
   if (py::isinstance<py::array_t<double>>(query)) {
     call(table().refine_patch_f64);

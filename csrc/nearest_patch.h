@@ -22,7 +22,7 @@ struct MaskView {
 
 // Patch origins along an axis: 0, stride, 2 stride, ... and the last one that fits.
 struct PatchAxis {
-  int64_t last;    // last origin, size - patch; negative where no patch fits
+  int64_t last;  // last origin, size - patch; negative where no patch fits
   int64_t stride;
   int64_t count() const { return last < 0 ? 0 : (last + stride - 1) / stride + 1; }
   int64_t origin(int64_t i) const { return i * stride < last ? i * stride : last; }
@@ -39,7 +39,7 @@ struct NearestPatchArgs {
   MaskView valid;  // key pixels that may be used
   MaskView where;  // query patches to match, on the grid of query patches
   int64_t* index;  // (N, hq, wq), -1 where there is no match
-  T* score;        // (N, hq, wq), -inf where there is no match
+  T* score;        // (N, hq, wq), -inf where there is no match; may be null
   int threads;
 };
 

@@ -1,4 +1,4 @@
-// Pieces shared by the patch-matching kernels: packed pixels, patch norms, best-match bookkeeping.
+// Pieces shared by the patch-matching kernels: pixel rows, patch norms, best matches.
 #pragma once
 
 #include <cmath>
@@ -128,7 +128,8 @@ class BestMatches {
     std::lock_guard<std::mutex> lock(guard_);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t q = first + i;
-      if (index[i] >= 0 && (score[i] > score_[q] || (score[i] == score_[q] && index[i] < index_[q]))) {
+      if (index[i] >= 0 &&
+          (score[i] > score_[q] || (score[i] == score_[q] && index[i] < index_[q]))) {
         score_[q] = score[i];
         index_[q] = index[i];
       }

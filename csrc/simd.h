@@ -8,6 +8,11 @@
 #include <cstdint>
 #include <cstring>
 
+// Only for tests of whole vectors, which the vector extensions cannot express.
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #ifndef INPAINT_ISA
 #define INPAINT_ISA baseline
 #endif
@@ -32,6 +37,9 @@ constexpr bool kManyRegisters = false;
 template <class T>
 struct Simd {
   typedef T Vector __attribute__((vector_size(kVectorBytes)));
+  // As it lies in memory: no alignment beyond T's, and it aliases T alone, so that a store does not
+  // make the compiler read every pointer and size again.
+  typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(alignof(T))));
   static constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(T));
 };
 
@@ -40,14 +48,12 @@ using Vector = typename Simd<T>::Vector;
 
 template <class T>
 inline Vector<T> load(const T* from) {
-  Vector<T> v;
-  std::memcpy(&v, from, sizeof(v));
-  return v;
+  return *reinterpret_cast<const typename Simd<T>::Unaligned*>(from);
 }
 
 template <class T>
 inline void store(T* to, Vector<T> v) {
-  std::memcpy(to, &v, sizeof(v));
+  *reinterpret_cast<typename Simd<T>::Unaligned*>(to) = v;
 }
 
 template <class T>
@@ -68,6 +74,28 @@ inline T horizontal_max(Vector<T> v) {
   T best = lanes[0];
   for (int i = 1; i < Simd<T>::kWidth; ++i) best = lanes[i] > best ? lanes[i] : best;
   return best;
+}
+
+// Whether any lane of a exceeds its lane of b; a NaN exceeds nothing.
+template <class T>
+inline bool any_greater(Vector<T> a, Vector<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+  } else {
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ) != 0;
+  }
+#elif defined(__AVX2__)
+  const auto hit = a > b;
+  return !_mm256_testz_si256((__m256i)hit, (__m256i)hit);
+#else
+  const auto hit = a > b;
+  uint64_t words[kVectorBytes / 8];
+  std::memcpy(words, &hit, kVectorBytes);
+  uint64_t any = 0;
+  for (uint64_t w : words) any |= w;
+  return any != 0;
+#endif
 }
 
 inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }

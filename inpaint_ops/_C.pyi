@@ -17,7 +17,7 @@ def nearest_patch(
     key_stride: int,
     cosine: bool,
     index: NDArray[Any],
-    score: NDArray[Any],
+    score: NDArray[Any] | None,
     threads: int,
 ) -> None: ...
 def refine_patch(

@@ -89,7 +89,6 @@ def _cpu(
 ) -> tuple[Tensor, Tensor]:
     shifted, index = _fake(decoder, encoder, hole, gradient_scale)
     missing = _common.binary(_OP, "hole", hole)
-    score = encoder.new_empty(index.shape, dtype=_common.compute_dtype(encoder).dtype)
     _common.native().nearest_patch(
         _common.compute_dtype(decoder.detach()).numpy(),
         _common.compute_dtype(encoder.detach()).numpy(),
@@ -100,7 +99,7 @@ def _cpu(
         1,
         True,
         index.numpy(),
-        score.numpy(),
+        None,
         _common.threads(),
     )
     layout = _common.memory_format(encoder)
