@@ -132,15 +132,12 @@ def _stored_depth(picture: Image) -> int:
     if bits:
         return int(max(bits))
     tiles: list[Any] = getattr(picture, "tile", [])
-    if not tiles:
+    if not tiles or picture.format not in ("PNG", "PPM"):
         return 8
-    # "RGB;16B" in a PNG, ("RGB", 65535) in a PPM.
+    # "RGB;16B" in a PNG, ("RGB", 65535) in a PPM, "I;16B" in a PGM.
     arguments = tiles[0][3]
     values = arguments if isinstance(arguments, tuple) else (arguments,)
-    deep = any(
-        (isinstance(value, int) and value > 255) or (isinstance(value, str) and ";16" in value)
-        for value in values
-    )
+    deep = any(value > 255 if isinstance(value, int) else ";16" in value for value in values)
     return 16 if deep else 8
 
 

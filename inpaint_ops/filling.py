@@ -1,0 +1,195 @@
+"""Picture files in, filled picture files out: one file or a folder of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from inpaint_ops.images import (
+    READ_SUFFIXES,
+    WRITE_SUFFIXES,
+    load_hole,
+    load_photo,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Progress: TypeAlias = "Callable[[float], None] | None"
+
+
+class Filler(Protocol):
+    """Something that fills holes: (1, 3, H, W) in [0, 1] and (1, 1, H, W) to a picture."""
+
+    def __call__(
+        self, image: Tensor, hole: Tensor, *, seed: int = 0, progress: Progress = None
+    ) -> Tensor:
+        """The picture with its hole filled; known pixels are not read from the answer."""
+
+
+def _exemplar() -> Filler:
+    from inpaint_ops import exemplar
+
+    return exemplar.fill_exemplar
+
+
+# Name on the command line to a function that imports and builds the filler.
+FILLERS: dict[str, Callable[[], Filler]] = {"exemplar": _exemplar}
+
+
+@dataclass(frozen=True)
+class FillSettings:
+    """How holes are read and files are treated; the fields are the options of ``fill``."""
+
+    polarity: str = "white"
+    resize_hole: bool = False
+    seed: int = 0
+    overwrite: bool = False
+
+
+@dataclass
+class FolderReport:
+    """What became of the pictures of a folder."""
+
+    filled: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def fill_file(
+    image: Path,
+    hole: Path | None,
+    out: Path,
+    filler: Filler,
+    settings: FillSettings,
+    progress: Progress = None,
+) -> float:
+    """Fill one picture; known pixels reach a lossless file bit for bit.
+
+    Args:
+        image: picture file.
+        hole: hole file, or None to take the transparent pixels of the picture, which become
+            opaque.
+        out: file to write; missing folders are made.
+        filler: does the work.
+        settings: polarity, resizing, seed, overwriting.
+        progress: called with a fraction in [0, 1], or None.
+
+    Returns:
+        The share of the picture that was filled.
+
+    Raises:
+        FileExistsError: out exists and may not be overwritten.
+        OSError, ValueError: from reading, checking or writing a file, all checks of the target
+            before the work begins.
+    """
+    _check_target(image, hole, out, settings.overwrite)
+    photo = load_photo(image)
+    if hole is None:
+        missing = photo.alpha_hole()
+        photo = photo.opaque(missing)
+    else:
+        missing = load_hole(hole, photo.size, settings.polarity, resize=settings.resize_hole)
+    share = float(missing.double().mean())
+    if share == 1.0:
+        raise ValueError(
+            f"{hole or image}: the hole covers the whole picture; is {settings.polarity} right?"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    photo.check_save(out)
+    if share > 0.0:
+        result = filler(photo.image(), missing, seed=settings.seed, progress=progress)
+        photo = photo.filled(result, missing)
+    photo.save(out)
+    return share
+
+
+def fill_folder(
+    images: Path,
+    holes: Path | None,
+    out: Path,
+    filler: Filler,
+    settings: FillSettings,
+    progress: Progress = None,
+) -> FolderReport:
+    """Fill the pictures of a folder, in order of their names; one bad file does not stop the rest.
+
+    A picture whose output exists is skipped, so that an interrupted run can be taken up again.
+    The output keeps the name of the picture; ".png" is added where its format cannot be written.
+
+    Args:
+        images: folder of pictures; subfolders and hidden files are left alone.
+        holes: folder with one hole of the same stem for each picture, or one file for all, or
+            None as in `fill_file`.
+        out: folder to write to.
+        filler: as in `fill_file`.
+        settings: as in `fill_file`; overwrite replaces existing outputs instead of skipping.
+        progress: called with the done fraction of the folder, or None.
+
+    Raises:
+        OSError: a folder cannot be listed.
+        ValueError: there is no picture in the folder.
+    """
+    pictures = _pictures(images)
+    if not pictures:
+        raise ValueError(f"{images}: no picture found in this folder")
+    hole_folder = None if holes is None or not holes.is_dir() else _pictures(holes)
+    report = FolderReport()
+    for index, image in enumerate(pictures):
+        target = out / image.name
+        if target.suffix.lower() not in WRITE_SUFFIXES:
+            target = out / f"{image.name}.png"
+
+        def step(fraction: float, index: int = index) -> None:
+            if progress is not None:
+                progress((index + fraction) / len(pictures))
+
+        step(0.0)
+        if target.exists() and not settings.overwrite and not _same_file(image, target):
+            report.skipped.append(image)
+            continue
+        try:
+            hole = holes if hole_folder is None else _hole_of(image, holes, hole_folder)
+            fill_file(image, hole, target, filler, settings, step)
+        except Exception as exc:
+            expected = isinstance(exc, (OSError, ValueError))
+            report.failed.append((image, str(exc) if expected else f"{type(exc).__name__}: {exc}"))
+        else:
+            report.filled.append(image)
+    if progress is not None:
+        progress(1.0)
+    return report
+
+
+def _check_target(image: Path, hole: Path | None, out: Path, overwrite: bool) -> None:
+    if hole is not None and _same_file(hole, out):
+        raise FileExistsError(f"{out}: the output would replace the hole file")
+    if _same_file(image, out) and not overwrite:
+        raise FileExistsError(f"{out}: the output would replace the input; use --overwrite")
+    if out.exists() and not out.is_dir() and not overwrite:
+        raise FileExistsError(f"{out}: exists already; use --overwrite")
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and os.path.samefile(first, second)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _hole_of(image: Path, folder: Path | None, candidates: list[Path]) -> Path:
+    matches = [path for path in candidates if path.stem == image.stem]
+    if not matches:
+        raise FileNotFoundError(f"no hole named {image.stem}.* in {folder}")
+    if len(matches) > 1:
+        names = ", ".join(path.name for path in matches)
+        raise ValueError(f"several holes named {image.stem}.* in {folder}: {names}")
+    return matches[0]
