@@ -23,6 +23,7 @@ class DiagonalMatcher {
 
   explicit DiagonalMatcher(Sample<T>& sample)
       : s_(sample),
+        terms_(sample),
         left_pad_(kPanel<T>),
         ld_(round_up(sample.args.key_width, kPanel<T>) + 2 * kPanel<T>),
         keys_(sample.args.key_height * sample.args.channels * ld_) {
@@ -105,8 +106,8 @@ class DiagonalMatcher {
         row.full = y - begin >= k_ - 1;
         if (row.full) {
           row.oldest = (y - begin + 1) % k_;
-          row.scale = s_.scale_row(row.key_row) + j;
-          row.bias = s_.bias_row(row.key_row) + j;
+          row.scale = m_.terms_.scale_row(row.key_row) + j;
+          row.bias = m_.terms_.bias_row(row.key_row) + j;
           row.limit = best_.limits(row.query_row);
         }
         dispatch(row);
@@ -236,6 +237,7 @@ class DiagonalMatcher {
   };
 
   Sample<T>& s_;
+  const ScoreTerms<T> terms_;
   const int64_t left_pad_, ld_;
   Buffer<T> keys_;  // [y][c][x], zeros on both sides
 };

@@ -20,9 +20,8 @@ class ListMatcher {
     keys_.reserve(s_.usable_count);
     for (int64_t i = 0; i < s_.query_rows * s_.query_cols; ++i)
       if (s_.wanted[i]) queries_.push_back(i);
-    for (int64_t y = 0; y < s_.key_rows; ++y)
-      for (int64_t x = 0; x < s_.key_cols; ++x)
-        if (s_.bias_row(y)[x] != kMinusInfinity<T>) keys_.push_back(y * s_.key_cols + x);
+    for (int64_t i = 0; i < s_.key_rows * s_.key_cols; ++i)
+      if (s_.usable[i]) keys_.push_back(i);
   }
 
   void run() {
@@ -30,12 +29,6 @@ class ListMatcher {
     const int64_t tiles = tile_count(count), panels = ceil_div(keys_.size(), kPanel<T>);
     Buffer<T> left(count * depth_), right(panels * kPanel<T> * depth_);
     Buffer<T> scale(panels * kPanel<T>), bias(panels * kPanel<T>);
-    for (int64_t j = 0; j < panels * kPanel<T>; ++j) {
-      const bool real = j < int64_t(keys_.size());
-      const int64_t y = real ? keys_[j] / s_.key_cols : 0, x = real ? keys_[j] % s_.key_cols : 0;
-      scale[j] = real ? s_.scale_row(y)[x] : T(0);
-      bias[j] = real ? s_.bias_row(y)[x] : kMinusInfinity<T>;
-    }
     parallel_tasks(tiles + panels, s_.args.threads, [&](int64_t task) {
       if (task < tiles) {
         const int64_t begin = tile_begin(count, task), end = tile_begin(count, task + 1);
@@ -46,6 +39,7 @@ class ListMatcher {
         const int64_t columns = std::min<int64_t>(kPanel<T>, keys_.size() - begin);
         T* to = right.data() + begin * depth_;
         gather(s_.args.key, &keys_[begin], columns, s_.key_cols, kPanel<T>, to);
+        score_terms(to, columns, scale.data() + begin, bias.data() + begin);
       }
     });
 
@@ -93,15 +87,34 @@ class ListMatcher {
     for (int64_t j = 0; j < count; ++j)
       offsets[j] =
           origins[j] / grid_width * image.stride_h + origins[j] % grid_width * image.stride_w;
+    bool run = count == kPanel<T> && ld == kPanel<T>;
+    for (int64_t j = 1; j < count; ++j) run = run && offsets[j] == offsets[0] + j;
     for (int64_t dy = 0; dy < s_.k; ++dy) {
       for (int64_t dx = 0; dx < s_.k; ++dx) {
         for (int64_t c = 0; c < s_.args.channels; ++c, out += ld) {
           const T* from = image.data + s_.n * image.stride_n + dy * image.stride_h +
                           dx * image.stride_w + c * image.stride_c;
+          if (run) {
+            store(out, load(from + offsets[0]));
+            store(out + W, load(from + offsets[0] + W));
+            continue;
+          }
           for (int64_t j = 0; j < count; ++j) out[j] = from[offsets[j]];
           for (int64_t j = count; j < ld; ++j) out[j] = T(0);
         }
       }
+    }
+  }
+
+  // Scale and bias of one packed panel of keys, norms summed in double.
+  void score_terms(const T* panel, int64_t count, T* scale, T* bias) const {
+    double square[kPanel<T>] = {};
+    for (int64_t d = 0; d < depth_; ++d)
+      for (int64_t j = 0; j < kPanel<T>; ++j)
+        square[j] += double(panel[d * kPanel<T> + j]) * double(panel[d * kPanel<T> + j]);
+    for (int64_t j = 0; j < kPanel<T>; ++j) {
+      scale[j] = j < count ? key_scale<T>(s_.args.cosine, square[j]) : T(0);
+      bias[j] = j < count ? key_bias<T>(s_.args.cosine, square[j]) : kMinusInfinity<T>;
     }
   }
 

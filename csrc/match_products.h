@@ -22,6 +22,7 @@ class ProductMatcher {
 
   explicit ProductMatcher(Sample<T>& sample)
       : s_(sample),
+        terms_(sample),
         width_(round_up(sample.args.key_width, kPanel<T>)),
         keys_(sample.args.key_height * sample.args.channels * width_) {
     const int64_t channels = s_.args.channels;
@@ -176,8 +177,8 @@ class ProductMatcher {
     // oldest first (the same bits wherever the ring began), scored and compared.
     void finish(int64_t slot, int64_t query_row, int64_t key_row) {
       const int64_t step = columns_ * key_block_;
-      const T* scale = s_.scale_row(key_row) + x0_;
-      const T* bias = s_.bias_row(key_row) + x0_;
+      const T* scale = m_.terms_.scale_row(key_row) + x0_;
+      const T* bias = m_.terms_.bias_row(key_row) + x0_;
       const T* limits = best_.limits(query_row);
       for (int64_t column = 0; column < columns_; ++column) {
         diagonal_sum(slot, column);
@@ -212,6 +213,7 @@ class ProductMatcher {
   };
 
   Sample<T>& s_;
+  const ScoreTerms<T> terms_;
   const int64_t width_;
   Buffer<T> keys_;  // [y][panel][c][kPanel]
 };

@@ -16,19 +16,13 @@ struct Block {
 
 template <class T>
 struct Sample {
-  // scale and bias rows hold kPad entries that never match on either side, so that whole vectors
-  // may hang over the edge of the grid.
-  static constexpr int64_t kPad = kPanel<T>;
-
   const NearestPatchArgs<T>& args;
   const int64_t n, k;
   const int64_t query_rows, query_cols;  // grid of query origins at stride 1
   const int64_t key_rows, key_cols;      // grid of key origins at stride 1
-  const int64_t ld;                      // row stride of scale and bias
   const uint8_t* valid;
-  Buffer<uint8_t> wanted;
+  Buffer<uint8_t> wanted, usable;  // on the grids at stride 1
   int64_t wanted_count = 0, usable_count = 0;
-  Buffer<T> scale, bias;
   BestMatches<T> matches;
 
   Sample(const NearestPatchArgs<T>& a, int64_t sample)
@@ -39,18 +33,13 @@ struct Sample {
         query_cols(a.query_width - k + 1),
         key_rows(a.key_height - k + 1),
         key_cols(a.key_width - k + 1),
-        ld(round_up(key_cols, kPanel<T>) + 2 * kPad),
         valid(a.valid.data ? a.valid.data + n * a.valid.stride_n : nullptr),
         wanted(query_rows * query_cols),
-        scale(key_rows * ld),
-        bias(key_rows * ld),
+        usable(key_rows * key_cols),
         matches(query_rows * query_cols) {
     find_wanted();
     find_usable();
   }
-
-  const T* scale_row(int64_t y) const { return scale.data() + y * ld + kPad; }
-  const T* bias_row(int64_t y) const { return bias.data() + y * ld + kPad; }
 
   // Blocks of at most `columns` columns and 128 rows. Gaps shorter than a patch are kept in: the
   // row pairs of their pixels are needed anyway.
@@ -107,30 +96,15 @@ struct Sample {
   }
 
   void find_usable() {
-    Buffer<double> norms(key_rows * key_cols);
-    patch_square_norms(args.key,
-                       n,
-                       args.channels,
-                       args.key_height,
-                       args.key_width,
-                       k,
-                       valid,
-                       args.threads,
-                       norms.data());
     Buffer<int32_t> invalid(valid ? key_rows * key_cols : 0);
     if (valid) count_invalid(invalid.data());
+    std::fill_n(usable.data(), key_rows * key_cols, uint8_t(0));
     const PatchAxis ys{key_rows - 1, args.key_stride}, xs{key_cols - 1, args.key_stride};
-    std::fill_n(scale.data(), key_rows * ld, T(0));
-    std::fill_n(bias.data(), key_rows * ld, kMinusInfinity<T>);
     for (int64_t i = 0; i < ys.count(); ++i) {
-      const int64_t y = ys.origin(i);
       for (int64_t j = 0; j < xs.count(); ++j) {
-        const int64_t x = xs.origin(j);
-        if (valid && invalid[y * key_cols + x]) continue;
-        const double square = norms[y * key_cols + x];
-        scale[y * ld + kPad + x] =
-            args.cosine ? T(1 / std::max(std::sqrt(square), kNormFloor)) : T(1);
-        bias[y * ld + kPad + x] = args.cosine ? T(0) : T(-0.5 * square);
+        const int64_t key = ys.origin(i) * key_cols + xs.origin(j);
+        if (valid && invalid[key]) continue;
+        usable[key] = 1;
         ++usable_count;
       }
     }
@@ -157,6 +131,48 @@ struct Sample {
       }
     }
   }
+};
+
+template <class T>
+inline T key_scale(bool cosine, double square_norm) {
+  return cosine ? T(1 / std::max(std::sqrt(square_norm), kNormFloor)) : T(1);
+}
+
+template <class T>
+inline T key_bias(bool cosine, double square_norm) {
+  return cosine ? T(0) : T(-0.5 * square_norm);
+}
+
+// score = product * scale + bias for every key on the dense grid. Rows hold kPad entries that never
+// match on either side, so that whole vectors may hang over the edge of the grid.
+template <class T>
+class ScoreTerms {
+ public:
+  explicit ScoreTerms(const Sample<T>& s)
+      : ld_(round_up(s.key_cols, kPanel<T>) + 2 * kPad),
+        scale_(s.key_rows * ld_),
+        bias_(s.key_rows * ld_) {
+    const NearestPatchArgs<T>& a = s.args;
+    Buffer<double> norms(s.key_rows * s.key_cols);
+    patch_square_norms(
+        a.key, s.n, a.channels, a.key_height, a.key_width, s.k, s.valid, a.threads, norms.data());
+    std::fill_n(scale_.data(), s.key_rows * ld_, T(0));
+    std::fill_n(bias_.data(), s.key_rows * ld_, kMinusInfinity<T>);
+    for (int64_t i = 0; i < s.key_rows * s.key_cols; ++i) {
+      if (!s.usable[i]) continue;
+      const int64_t to = i / s.key_cols * ld_ + kPad + i % s.key_cols;
+      scale_[to] = key_scale<T>(a.cosine, norms[i]);
+      bias_[to] = key_bias<T>(a.cosine, norms[i]);
+    }
+  }
+
+  const T* scale_row(int64_t y) const { return scale_.data() + y * ld_ + kPad; }
+  const T* bias_row(int64_t y) const { return bias_.data() + y * ld_ + kPad; }
+
+ private:
+  static constexpr int64_t kPad = kPanel<T>;
+  const int64_t ld_;
+  Buffer<T> scale_, bias_;
 };
 
 // The number just below x, so that "greater than it" means "x or greater".
