@@ -1,0 +1,206 @@
+"""Picture pyramid of the exemplar filler, and the first filling of its coarsest level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Distances held at once by the first filling: 128 MB in float64.
+_DISTANCES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Level:
+    """One picture size.
+
+    Attributes:
+        features: (1, C + 2, h, w) colours less their mean, then two texture channels; zero in the
+            hole.
+        hole: (1, 1, h, w) bool.
+        touching: (1, 1, h - k + 1, w - k + 1) bool, patches with a hole pixel.
+    """
+
+    features: Tensor
+    hole: Tensor
+    touching: Tensor
+
+    @property
+    def queries(self) -> int:
+        """Patches that need a match."""
+        return int(self.touching.sum())
+
+    @property
+    def keys(self) -> int:
+        """Patches that may be copied."""
+        return self.touching.numel() - self.queries
+
+
+def build_levels(
+    image: Tensor, hole: Tensor, patch_size: int, texture_weight: float, pairs: float
+) -> tuple[list[Level], Tensor]:
+    """Levels from the full size down, and the mean colour taken off them, (1, C, 1, 1).
+
+    Halves the picture until the hole is about two patches wide and an exhaustive search affordable
+    (`pairs` patch pairs), or until little known picture is left.
+    """
+    holes = [hole]
+    while True:
+        touching = _touching(holes[-1], patch_size)
+        queries = int(touching.sum())
+        wide = _radius(holes[-1], patch_size + 3) > patch_size + 3
+        if not wide and queries * (touching.numel() - queries) <= pairs:
+            break
+        smaller = _halve_hole(holes[-1])
+        if min(smaller.shape[2:]) < 3 * patch_size:
+            break
+        if int((~_touching(smaller, patch_size)).sum()) < 4 * patch_size**2:
+            break
+        holes.append(smaller)
+
+    known = ~hole
+    # float64: the result must not depend on how a sum is cut into threads.
+    total = torch.where(hole, 0.0, image.double()).sum((2, 3), keepdim=True)
+    mean = (total / known.sum()).to(image.dtype)
+    texture = _texture(image, known, 2 ** (len(holes) - 1) + 1)
+    features = torch.cat([image - mean, texture * texture_weight], 1)
+    levels = []
+    for index, level_hole in enumerate(holes):
+        if index:
+            features = _halve(features, ~holes[index - 1])
+        features = torch.where(level_hole, 0.0, features)
+        levels.append(Level(features, level_hole, _touching(level_hole, patch_size)))
+    return levels, mean
+
+
+def _touching(hole: Tensor, patch_size: int) -> Tensor:
+    return F.max_pool2d(hole.float(), patch_size, stride=1) > 0
+
+
+def _erode(hole: Tensor) -> Tensor:
+    # Beyond the picture nothing is known, so a border does not make a hole narrower.
+    padded = F.pad(hole.float(), (1, 1, 1, 1), value=1.0)
+    return F.max_pool2d(-padded, 3, stride=1) < 0
+
+
+def _radius(hole: Tensor, limit: int) -> int:
+    """Rings of the hole, counted up to limit + 1."""
+    rings = 0
+    while rings <= limit and bool(hole.any()):
+        hole = _erode(hole)
+        rings += 1
+    return rings
+
+
+def _halve_hole(hole: Tensor) -> Tensor:
+    height, width = hole.shape[2:]
+    return F.max_pool2d(F.pad(hole.float(), (0, width % 2, 0, height % 2)), 2) > 0
+
+
+def _halve(x: Tensor, known: Tensor) -> Tensor:
+    """Weighted 1-3-3-1 average of the known pixels, at every second pixel."""
+    height, width = x.shape[2:]
+    border = (1, 1 + width % 2, 1, 1 + height % 2)
+    weight = known.to(x.dtype)
+    total, share = F.pad(x * weight, border), F.pad(weight, border)
+
+    def reduce(v: Tensor, axis: int) -> Tensor:
+        span = v.shape[axis] - 3
+        every_second = (slice(None),) * axis + (slice(None, None, 2),)
+        a, b, c, d = (v.narrow(axis, start, span)[every_second] for start in range(4))
+        return (a + d + 3.0 * (b + c)) / 8.0
+
+    total, share = reduce(reduce(total, 2), 3), reduce(reduce(share, 2), 3)
+    return total / share.clamp_min(1e-6)
+
+
+def _texture(image: Tensor, known: Tensor, size: int) -> Tensor:
+    """Mean absolute grey differences along x and y in a size x size neighbourhood."""
+    grey = torch.where(known, image, 0.0).mean(1, keepdim=True)
+    size = max(3, size | 1)
+    found = []
+    for axis in (3, 2):
+        n = grey.shape[axis] - 1
+        pad = (0, 1) if axis == 3 else (0, 0, 0, 1)
+        both = known.narrow(axis, 0, n) & known.narrow(axis, 1, n)
+        step = (grey.narrow(axis, 1, n) - grey.narrow(axis, 0, n)).abs()
+        total = F.pad(torch.where(both, step, 0.0), pad)
+        count = F.pad(both.to(grey.dtype), pad)
+        total = F.avg_pool2d(total, size, 1, size // 2)
+        count = F.avg_pool2d(count, size, 1, size // 2)
+        found.append(total / count.clamp_min(1e-6))
+    return torch.cat(found, 1)
+
+
+def peel(level: Level, patch_size: int, seed: int) -> Tensor:
+    """Features with the hole filled ring by ring from its rim.
+
+    A patch on the rim is compared by its known pixels alone (in float64, whose rounding leaves the
+    choice the same for every number of threads).
+    """
+    filled, known = level.features.clone(), ~level.hole
+    rows, columns = level.touching.shape[2:]
+    channels, width = filled.shape[1], filled.shape[3]
+    keys = _unfold(level.features, patch_size)[~level.touching.flatten()]
+    keys64 = keys.double()
+    squares = keys64.square()
+    generator = torch.Generator().manual_seed(seed)
+    around = torch.arange(patch_size)
+    while not bool(known.all()):
+        rim = ~known & (F.max_pool2d(known.to(filled.dtype), 3, 1, 1) > 0)
+        py, px = rim[0, 0].nonzero().T
+        oy = (py - patch_size // 2).clamp(0, rows - 1)
+        ox = (px - patch_size // 2).clamp(0, columns - 1)
+        origin = torch.unique(oy * columns + ox)
+        mask = _unfold(known.to(filled.dtype), patch_size)[origin]
+        query = _unfold(filled, patch_size)[origin]
+        best = []
+        share = max(1, _DISTANCES // keys.shape[0])
+        for q, m in zip(query.double().split(share), mask.double().split(share)):
+            m = m.repeat(1, channels)
+            distance = (m * q.square()).sum(1, keepdim=True) - 2 * (m * q) @ keys64.T
+            best.append(_choose(distance + m @ squares.T, seed, generator))
+        copied = keys[torch.cat(best)].view(-1, channels, patch_size, patch_size)
+        y, x = origin // columns, origin % columns
+        at = (y[:, None, None] + around[:, None]) * width + x[:, None, None] + around
+        # A patch counts by the share of it that was known.
+        weight = mask.mean(1)[:, None, None].expand_as(at).flatten()
+        total = torch.zeros(channels, rim.numel()).index_add_(
+            1, at.flatten(), copied.transpose(0, 1).reshape(channels, -1) * weight
+        )
+        weights = torch.zeros(rim.numel()).index_add_(0, at.flatten(), weight)
+        mean = (total / weights.clamp_min(1e-9)).view_as(filled)
+        filled = torch.where(rim, mean, filled)
+        known = known | rim
+    return filled
+
+
+def _unfold(x: Tensor, patch_size: int) -> Tensor:
+    """(1, C, h, w) to (patches, C * k * k)."""
+    return F.unfold(x, patch_size)[0].T
+
+
+def _choose(distance: Tensor, seed: int, generator: torch.Generator) -> Tensor:
+    """The nearest key; with a seed other than 0 one drawn from those up to 10 % farther."""
+    if seed == 0:
+        return distance.argmin(1)
+    distance = distance.clamp_min(0.0)
+    limit = distance.amin(1, keepdim=True) * 1.1**2 + 1e-12
+    dice = torch.rand(distance.shape, generator=generator)
+    return torch.where(distance <= limit, dice, -1.0).argmax(1)
+
+
+def diffuse(image: Tensor, hole: Tensor) -> Tensor:
+    """Picture with the hole filled ring by ring with the mean of the known neighbours."""
+    known = ~hole
+    filled = torch.where(hole, 0.0, image)
+    while not bool(known.all()):
+        weight = known.to(image.dtype)
+        share = F.avg_pool2d(weight, 3, 1, 1)
+        mean = F.avg_pool2d(filled * weight, 3, 1, 1) / share.clamp_min(1e-6)
+        rim = ~known & (share > 0)
+        filled = torch.where(rim, mean, filled)
+        known = known | rim
+    return filled
