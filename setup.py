@@ -20,12 +20,9 @@ if X86:
         "-mprefer-vector-width=512",
     ]
 
-SHARED_SOURCES = ["csrc/module.cpp", "csrc/cpu.cpp"]
-KERNEL_SOURCES = sorted(
-    str(path.relative_to(ROOT))
-    for path in (ROOT / "csrc").glob("*.cpp")
-    if str(path.relative_to(ROOT)) not in SHARED_SOURCES
-)
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.cpp"))
+SHARED_SOURCES = [s for s in SOURCES if Path(s).stem.startswith(("module", "cpu", "bind"))]
+KERNEL_SOURCES = [s for s in SOURCES if s not in SHARED_SOURCES]
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.h"))
 
 # No -march=native and no -ffast-math: a wheel runs anywhere and NaN keeps its meaning.
@@ -62,7 +59,6 @@ class BuildKernels(build_ext):
         ext.extra_objects = kernel_objects
         ext.extra_compile_args = flags
         ext.extra_link_args = OPENMP_FLAGS + SANITIZE_FLAGS
-        ext.define_macros = [("INPAINT_X86", "1")] if X86 else []
         super().build_extension(ext)
 
 

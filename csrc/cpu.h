@@ -4,6 +4,33 @@
 #include <string>
 #include <vector>
 
+#if defined(__x86_64__) || defined(_M_X64)
+#define INPAINT_X86 1
+#endif
+
+// INPAINT_EACH_ISA(declarations): repeats them in the namespace of every instruction set built.
+// INPAINT_PICK(function): the address of its copy for the instruction set in use.
+#if defined(INPAINT_X86)
+#define INPAINT_EACH_ISA(...) \
+  namespace baseline {        \
+  __VA_ARGS__                 \
+  }                           \
+  namespace avx2 {            \
+  __VA_ARGS__                 \
+  }                           \
+  namespace avx512 {          \
+  __VA_ARGS__                 \
+  }
+#define INPAINT_PICK(...) \
+  ::inpaint::pick(&baseline::__VA_ARGS__, &avx2::__VA_ARGS__, &avx512::__VA_ARGS__)
+#else
+#define INPAINT_EACH_ISA(...) \
+  namespace baseline {        \
+  __VA_ARGS__                 \
+  }
+#define INPAINT_PICK(...) (&baseline::__VA_ARGS__)
+#endif
+
 namespace inpaint {
 
 enum class Isa { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
@@ -17,5 +44,18 @@ std::string instruction_set_name();
 
 // Throws std::invalid_argument if the machine or the binary lacks it.
 void set_instruction_set(const std::string& name);
+
+template <class Function>
+Function* pick(Function* baseline, Function* avx2, Function* avx512) {
+  switch (instruction_set()) {
+    case Isa::kAvx512:
+      return avx512;
+    case Isa::kAvx2:
+      return avx2;
+    case Isa::kBaseline:
+      break;
+  }
+  return baseline;
+}
 
 }  // namespace inpaint

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "simd.h"
+#include "cpu.h"
 
 namespace inpaint {
 
@@ -43,9 +43,10 @@ struct NearestPatchArgs {
   int threads;
 };
 
-namespace INPAINT_ISA {
-template <class T>
-void nearest_patch(const NearestPatchArgs<T>& args);
-}
+// clang-format off
+INPAINT_EACH_ISA(
+  template <class T> void nearest_patch(const NearestPatchArgs<T>& args);
+)
+// clang-format on
 
 }  // namespace inpaint

@@ -19,9 +19,10 @@ struct RefinePatchArgs {
   int threads;
 };
 
-namespace INPAINT_ISA {
-template <class T>
-void refine_patch(const RefinePatchArgs<T>& args);
-}
+// clang-format off
+INPAINT_EACH_ISA(
+  template <class T> void refine_patch(const RefinePatchArgs<T>& args);
+)
+// clang-format on
 
 }  // namespace inpaint

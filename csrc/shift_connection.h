@@ -19,11 +19,11 @@ struct PositionsArgs {
   int threads;
 };
 
-namespace INPAINT_ISA {
-template <class T>
-void gather_positions(const PositionsArgs<T>& args);
-template <class T>
-void scatter_positions(const PositionsArgs<T>& args);
-}  // namespace INPAINT_ISA
+// clang-format off
+INPAINT_EACH_ISA(
+  template <class T> void gather_positions(const PositionsArgs<T>& args);
+  template <class T> void scatter_positions(const PositionsArgs<T>& args);
+)
+// clang-format on
 
 }  // namespace inpaint

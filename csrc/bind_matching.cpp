@@ -1,0 +1,128 @@
+#include "bind.h"
+#include "refine_patch.h"
+
+namespace inpaint {
+namespace {
+
+template <class T>
+void call_nearest_patch(const Array<T>& query,
+                        const Array<T>& key,
+                        const py::object& valid,
+                        const py::object& where,
+                        int64_t patch,
+                        int64_t stride,
+                        int64_t key_stride,
+                        bool cosine,
+                        py::array index,
+                        const py::object& score,
+                        int threads) {
+  NearestPatchArgs<T> args;
+  args.query = image_view<T>(query);
+  args.key = image_view<T>(key);
+  require(query.shape(0) == key.shape(0) && query.shape(1) == key.shape(1), "query and key differ");
+  require(patch >= 1 && stride >= 1 && key_stride >= 1 && threads >= 1, "sizes must be positive");
+  args.batch = query.shape(0);
+  args.channels = query.shape(1);
+  args.query_height = query.shape(2);
+  args.query_width = query.shape(3);
+  args.key_height = key.shape(2);
+  args.key_width = key.shape(3);
+  args.patch = patch;
+  args.stride = stride;
+  args.key_stride = key_stride;
+  args.cosine = cosine;
+  args.threads = threads;
+  const int64_t rows = PatchAxis{args.query_height - patch, stride}.count();
+  const int64_t columns = PatchAxis{args.query_width - patch, stride}.count();
+  args.valid = mask_view(valid, args.batch, args.key_height, args.key_width);
+  args.where = mask_view(where, args.batch, rows, columns);
+  args.index = output<int64_t>(index, args.batch * rows * columns);
+  args.score = nullptr;
+  if (!score.is_none()) {
+    py::array array = score.cast<py::array>();
+    args.score = output<T>(array, args.batch * rows * columns);
+  }
+  auto* kernel = INPAINT_PICK(nearest_patch<T>);
+  py::gil_scoped_release release;
+  kernel(args);
+}
+
+template <class T>
+void call_refine_patch(const Array<T>& query,
+                       const Array<T>& key,
+                       const Array<int64_t>& guess,
+                       const py::object& valid,
+                       const py::object& where,
+                       int64_t patch,
+                       int64_t radius,
+                       int64_t reach,
+                       py::array index,
+                       py::array distance,
+                       int threads) {
+  RefinePatchArgs<T> args;
+  args.query = image_view<T>(query);
+  args.key = image_view<T>(key);
+  require(query.shape(0) == key.shape(0) && query.shape(1) == key.shape(1), "query and key differ");
+  require(patch >= 1 && radius >= 0 && reach >= 1 && threads >= 1, "sizes must be positive");
+  args.batch = query.shape(0);
+  args.channels = query.shape(1);
+  args.query_height = query.shape(2);
+  args.query_width = query.shape(3);
+  args.key_height = key.shape(2);
+  args.key_width = key.shape(3);
+  args.patch = patch;
+  args.radius = radius;
+  args.reach = reach;
+  args.threads = threads;
+  const int64_t rows = PatchAxis{args.query_height - patch, 1}.count();
+  const int64_t columns = PatchAxis{args.query_width - patch, 1}.count();
+  const int64_t size = args.batch * rows * columns;
+  require(is_packed<int64_t>(guess) && guess.size() == size, "guess must be packed and fit");
+  args.guess = static_cast<const int64_t*>(guess.data());
+  args.valid = mask_view(valid, args.batch, args.key_height, args.key_width);
+  args.where = mask_view(where, args.batch, rows, columns);
+  args.index = output<int64_t>(index, size);
+  args.distance = output<T>(distance, size);
+  auto* kernel = INPAINT_PICK(refine_patch<T>);
+  py::gil_scoped_release release;
+  kernel(args);
+}
+
+template <class T>
+void bind_type(py::module_& m) {
+  m.def("nearest_patch",
+        &call_nearest_patch<T>,
+        py::arg("query").noconvert(),
+        py::arg("key").noconvert(),
+        py::arg("valid"),
+        py::arg("where"),
+        py::arg("patch"),
+        py::arg("stride"),
+        py::arg("key_stride"),
+        py::arg("cosine"),
+        py::arg("index"),
+        py::arg("score"),
+        py::arg("threads"));
+  m.def("refine_patch",
+        &call_refine_patch<T>,
+        py::arg("query").noconvert(),
+        py::arg("key").noconvert(),
+        py::arg("guess").noconvert(),
+        py::arg("valid"),
+        py::arg("where"),
+        py::arg("patch"),
+        py::arg("radius"),
+        py::arg("reach"),
+        py::arg("index"),
+        py::arg("distance"),
+        py::arg("threads"));
+}
+
+}  // namespace
+
+void bind_matching(py::module_& m) {
+  bind_type<float>(m);
+  bind_type<double>(m);
+}
+
+}  // namespace inpaint
