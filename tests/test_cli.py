@@ -610,7 +610,6 @@ def test_bench_without_its_extra(run, monkeypatch, missing, text):
 
 
 def test_fill_with_the_real_filler(run, tmp_path):
-    pytest.importorskip("inpaint_ops.exemplar")
     rows, columns = np.mgrid[:48, :48]
     stripes = np.repeat(((rows // 4 + columns // 4) % 2 * 200 + 20)[..., None], 3, 2)
     photo = write(tmp_path / "photo.png", stripes.astype(np.uint8))
