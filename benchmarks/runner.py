@@ -1,0 +1,184 @@
+"""Runs a case: checks every contestant, then times those that were right."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from inpaint_ops.benchmarks.case import Case, Missing, Problem, Target
+from inpaint_ops.benchmarks.machine import Peaks
+from inpaint_ops.benchmarks.timing import Timing, interleave, thread_count
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+OURS = "ours"
+EAGER = "eager"
+COMPILED = "compiled"
+
+
+@dataclass
+class Entry:
+    """One contestant at one thread count.
+
+    Args:
+        status: "ok", "wrong" (result refused, not timed), "error" (raised) or "missing".
+        detail: what is wrong or missing.
+        timing: of status "ok".
+        quality: figures for information.
+    """
+
+    status: str
+    detail: str = ""
+    timing: Timing | None = None
+    quality: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the exit code has to tell."""
+        return self.status in ("wrong", "error")
+
+
+@dataclass
+class Result:
+    """One case at one thread count."""
+
+    case: Case
+    threads: int
+    entries: dict[str, Entry]
+    floor: float | None = None
+    floor_set_by: str = ""
+    pictures: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+
+    def timing(self, name: str) -> Timing | None:
+        """Of a contestant, or None."""
+        entry = self.entries.get(name)
+        return None if entry is None else entry.timing
+
+    def ratio(self, name: str) -> tuple[float, float] | None:
+        """How many times faster ours is than a contestant: by medians, by minima."""
+        ours, other = self.timing(OURS), self.timing(name)
+        if ours is None or other is None:
+            return None
+        return other.median / ours.median, other.minimum / ours.minimum
+
+    def floor_reached(self, name: str) -> float | None:
+        """Floor over median: 1 where the machine could not be faster."""
+        timing = self.timing(name)
+        return None if timing is None or self.floor is None else self.floor / timing.median
+
+    def verdict(self) -> str:
+        """The target and what became of it, by the ratio of medians; empty without a target."""
+        target = self.case.target
+        if target is None:
+            return ""
+        ratio = self.ratio(target.against)
+        return verdict(target, None if ratio is None else ratio[0])
+
+
+def verdict(target: Target, ratio: float | None) -> str:
+    """One word on a ratio."""
+    if ratio is None:
+        return "not measured"
+    if ratio >= target.aim:
+        return "aim reached"
+    return "must reached" if ratio >= target.must else "below must"
+
+
+def run_case(
+    case: Case,
+    setup: Callable[[Case], Problem],
+    peaks: Mapping[int, Peaks],
+    *,
+    seconds: float,
+    with_compile: bool = True,
+    min_rounds: int = 3,
+) -> Iterator[Result]:
+    """Yields one result for each thread count in `peaks`.
+
+    Args:
+        case: what to run.
+        setup: builds it, once for all thread counts.
+        peaks: thread count to rates for the floor.
+        seconds: for the timing of one thread count; checks and warm-up come on top.
+        with_compile: whether "eager" also runs under torch.compile.
+        min_rounds: see `interleave`.
+
+    Raises:
+        Unavailable: from `setup`.
+    """
+    problem = setup(case)
+    for threads, peak in peaks.items():
+        with thread_count(threads):
+            implementations = dict(problem.implementations)
+            if with_compile and case.compile and EAGER in implementations:
+                implementations[COMPILED] = _compiled(implementations[EAGER])
+            yield _run(case, problem, implementations, peak, seconds, min_rounds)
+
+
+def _run(
+    case: Case,
+    problem: Problem,
+    implementations: Mapping[str, Callable[..., Any] | Missing],
+    peak: Peaks,
+    seconds: float,
+    min_rounds: int,
+) -> Result:
+    result = Result(case, peak.threads, {}, pictures=dict(problem.shown))
+    calls: dict[str, Callable[[], Any]] = {}
+    for name, implementation in implementations.items():
+        result.entries[name] = _checked(name, implementation, problem, result)
+        if result.entries[name].status == "ok" and not isinstance(implementation, Missing):
+            calls[name] = partial(problem.run, implementation)
+    for name, timing in interleave(calls, seconds=seconds, min_rounds=min_rounds).items():
+        result.entries[name].timing = timing
+    if problem.work is not None:
+        result.floor = peak.floor(problem.work)
+        arithmetic = problem.work.flops / (peak.gflops * 1e9)
+        result.floor_set_by = "arithmetic" if arithmetic >= result.floor else "traffic"
+    return result
+
+
+def _checked(
+    name: str, implementation: Callable[..., Any] | Missing, problem: Problem, result: Result
+) -> Entry:
+    if isinstance(implementation, Missing):
+        return Entry("missing", implementation.reason)
+    try:
+        outcome = problem.run(implementation)
+    except Exception as error:  # a contestant's failure must not end the report
+        text = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+        return Entry("missing" if name == COMPILED else "error", text)
+    wrong = problem.check(outcome)
+    if wrong is not None:
+        return Entry("wrong", wrong)
+    if problem.picture is not None:
+        result.pictures[name] = problem.picture(outcome)
+    quality = {} if problem.quality is None else problem.quality(outcome)
+    return Entry("ok", quality=quality)
+
+
+def _compiled(implementation: Callable[..., Any] | Missing) -> Callable[..., Any] | Missing:
+    if isinstance(implementation, Missing):
+        return implementation
+    # A fresh start for each case and thread count: earlier shapes would make it compile for
+    # shapes in general, and the generated code holds the thread count.
+    torch.compiler.reset()
+    try:
+        compiled = torch.compile(implementation, dynamic=False)
+    except RuntimeError as error:
+        return Missing(str(error))
+
+    def call(*inputs: Any) -> Any:
+        # The compiler's own remarks on code it cannot take in one piece.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return compiled(*inputs)
+
+    return call

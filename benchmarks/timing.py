@@ -1,0 +1,100 @@
+"""Paired timing: the contestants take turns, so a slow spell of the machine hits all of them."""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Call = Callable[[], Any]
+
+# A sample shorter than this drowns in the jitter of clock and scheduler.
+_SHORTEST_SAMPLE = 2e-3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call: median, quartiles, least, and how many samples these stand on."""
+
+    median: float
+    quartile_1: float
+    quartile_3: float
+    minimum: float
+    samples: int
+
+    @property
+    def iqr(self) -> float:
+        """Distance between the quartiles."""
+        return self.quartile_3 - self.quartile_1
+
+    @classmethod
+    def of(cls, samples: list[float]) -> Timing:
+        """Of at least one sample."""
+        if len(samples) == 1:
+            return cls(samples[0], samples[0], samples[0], samples[0], 1)
+        low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
+        return cls(middle, low, high, min(samples), len(samples))
+
+
+def interleave(
+    calls: Mapping[str, Call], *, seconds: float, min_rounds: int = 3, max_rounds: int = 100
+) -> dict[str, Timing]:
+    """Times the calls in rounds A B C, A B C, ... after one warm-up call of each.
+
+    Args:
+        calls: name to call.
+        seconds: no new round is begun after this time, if `min_rounds` are done.
+        min_rounds: at least so many, however long they take.
+        max_rounds: at most so many.
+    """
+    repeats = {name: _repeats(call) for name, call in calls.items()}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    with _no_garbage_collection():
+        begun = time.perf_counter()
+        for done in range(max_rounds):
+            if done >= min_rounds and time.perf_counter() - begun >= seconds:
+                break
+            for name, call in calls.items():
+                samples[name].append(_sample(call, repeats[name]))
+    return {name: Timing.of(values) for name, values in samples.items()}
+
+
+def _sample(call: Call, repeats: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - begun) / repeats
+
+
+def _repeats(call: Call) -> int:
+    return max(1, math.ceil(_SHORTEST_SAMPLE / max(_sample(call, 1), 1e-7)))
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def thread_count(threads: int) -> Iterator[None]:
+    """Runs the block with torch set to so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
