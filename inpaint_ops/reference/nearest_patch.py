@@ -32,7 +32,7 @@ def _patches(x: Tensor, patch_size: int, stride: int) -> Tensor:
     if not rows or not columns:
         return x.new_zeros(x.shape[0], x.shape[1] * patch_size**2, len(rows), len(columns))
     dense = (x.shape[2] - patch_size + 1, x.shape[3] - patch_size + 1)
-    unfolded = F.unfold(x, patch_size).view(x.shape[0], -1, *dense)
+    unfolded = F.unfold(x, patch_size).view(x.shape[0], x.shape[1] * patch_size**2, *dense)
     return unfolded[:, :, rows][:, :, :, columns]
 
 

@@ -1,0 +1,33 @@
+"""Comparisons and golden files; the one table of tolerances."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Relative to the largest reference value of the tensor, for sums of up to 64 terms.
+RTOL = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+def check_close(actual: Tensor, expected: Tensor, *, terms: int = 1, dtype: Any = None) -> None:
+    """Compares with a float64 reference under the tolerance of `actual`'s dtype.
+
+    `terms` is the length of the sums behind a value; `dtype` the type of the inputs where it is
+    coarser than the result's.
+    """
+    rtol = RTOL[dtype or actual.dtype] * math.sqrt(max(1.0, terms / 64))
+    expected = expected.double()
+    atol = rtol * (expected.abs().max().item() if expected.numel() else 0.0)
+    torch.testing.assert_close(actual.double(), expected, rtol=rtol, atol=atol)
+
+
+def golden(name: str) -> dict[str, Any]:
+    """Arrays of one golden file, as tensors where they are arrays."""
+    with np.load(Path(__file__).parent / "golden" / f"{name}.npz") as file:
+        return {
+            key: torch.from_numpy(file[key]) if file[key].ndim else file[key].item()
+            for key in file.files
+        }
