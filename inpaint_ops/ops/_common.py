@@ -63,6 +63,15 @@ def register_autograd(
     )
 
 
+def forbid_second_derivative(name: str) -> None:
+    """Makes the derivative of ``inpaint_ops::name_backward`` an error that says so."""
+
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(f"{name}: second derivatives are not implemented")
+
+    register_autograd(f"{name}_backward", backward, lambda ctx, inputs, output: None)
+
+
 def native() -> ModuleType:
     """The extension, inside a CPU implementation."""
     module = extension()
@@ -164,9 +173,14 @@ def memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last if together else torch.contiguous_format
 
 
+def autocast_is_on(device: torch.device) -> bool:
+    """Whether autocast is in force for a device type, of which not all know it."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def autocast_to_float32(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
     """Under autocast matching runs in float32 (float64 stays): the rule of torch's own norms."""
-    if not torch.is_autocast_enabled(device.type):
+    if not autocast_is_on(device):
         return tensors
     return tuple(x if x.dtype == torch.float64 else x.float() for x in tensors)
 

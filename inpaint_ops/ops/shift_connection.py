@@ -52,7 +52,7 @@ def shift_connection(
     """
     _common.check_image(_OP, "decoder", decoder)
     _common.check_image(_OP, "encoder", encoder)
-    if torch.is_autocast_enabled(encoder.device.type) and decoder.dtype != encoder.dtype:
+    if _common.autocast_is_on(encoder.device) and decoder.dtype != encoder.dtype:
         decoder, encoder = decoder.float(), encoder.float()
     _common.check_same(_OP, "decoder and encoder", decoder, encoder)
     if decoder.shape != encoder.shape:
@@ -178,3 +178,4 @@ _backward_operator = _common.register(
     fake=_backward_fake,
 )
 _common.register_autograd(_OP, _autograd_backward, _setup_context)
+_common.forbid_second_derivative(_OP)
