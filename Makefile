@@ -1,0 +1,74 @@
+# Everything runs from a virtual environment that the first target makes; only Python 3.10 or newer,
+# a C++17 compiler and this folder are needed. To spare the CUDA build of PyTorch on Linux, point
+# PIP_EXTRA_INDEX_URL at PyTorch's index of CPU wheels.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+SOURCES = $(wildcard csrc/*.h csrc/*.cpp)
+PACKAGE = inpaint_ops kernels models benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench sanitize clean
+
+help:
+	@echo "make demo      install, fill real photos, write pictures and a short benchmark report"
+	@echo "make test      install, run all tests"
+	@echo "make lint      ruff, mypy, clang-format"
+	@echo "make format    apply ruff and clang-format"
+	@echo "make bench     the full benchmark report"
+	@echo "make sanitize  the tests of the extension under ASan and UBSan"
+
+install: $(INSTALLED)
+
+# Editable, so that a rebuild is one command and tests see the tree; built in isolation.
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m inpaint_ops.benchmarks.demo --out demo
+
+test: $(INSTALLED)
+	$(BIN)/python -P -m pytest -q $(PYTEST_ARGS)
+
+# mypy does not follow the import hook of an editable install: it gets the package as installed.
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(call package_tree,build/typed)
+	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p inpaint_ops
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(SOURCES)
+
+bench: $(INSTALLED)
+	$(BIN)/python -m inpaint_ops.benchmarks --out reports
+
+# Its own copy of the package, so that the instrumented extension never meets an ordinary run.
+SANITIZED_TESTS = $(wildcard tests/test_*_patch.py tests/test_*_connection.py tests/test_*conv*.py \
+    tests/test_*attention.py tests/test_id_mrf*.py tests/test_channelwise*.py)
+sanitize: $(INSTALLED)
+	$(call package_tree,build/sanitized)
+	INPAINT_OPS_SANITIZE=1 INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install -q \
+	    --no-build-isolation --no-deps --target build/sanitized-extension --upgrade .
+	cp build/sanitized-extension/inpaint_ops/_C*.so build/sanitized/inpaint_ops/
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitized \
+	    $(BIN)/python -P -m pytest -q -p no:cacheprovider -k "not compiles" $(SANITIZED_TESTS)
+
+clean:
+	rm -rf build demo reports *.egg-info inpaint_ops/_C*.so .pytest_cache .mypy_cache .ruff_cache
+
+# The package as it is installed: folders mapped to their names.
+define package_tree
+	rm -rf $(1)
+	mkdir -p $(1)
+	cp -r inpaint_ops $(1)/
+	rm -f $(1)/inpaint_ops/_C*.so
+	cp -r kernels models benchmarks $(1)/inpaint_ops/
+endef

@@ -1,0 +1,148 @@
+"""What must hold of the installed package: imports, fallbacks, metadata, sdist."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from inpaint_ops import _extension
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(code, **environment):
+    """Runs Python code in a fresh process."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def check(result, *texts):
+    assert result.returncode == 0, result.stderr
+    for text in texts:
+        assert text in result.stdout
+
+
+def test_import_needs_torch_and_numpy_only():
+    blocked = ("triton", "PIL", "click", "rich", "matplotlib", "skimage", "cv2", "scipy")
+    code = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Blocker())
+import inpaint_ops, inpaint_ops.images, inpaint_ops.masks, inpaint_ops.cli, torch
+print(inpaint_ops.nearest_patch(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))[0].item())
+print([m for m in {blocked!r} if m in sys.modules])
+"""
+    check(run(code), "0\n[]")
+
+
+@pytest.mark.parametrize("first", ["torch", "inpaint_ops", "numpy"])
+def test_import_order_keeps_one_openmp(first):
+    code = f"""
+import {first}
+import inpaint_ops, torch
+x = torch.randn(1, 8, 16, 16)
+inpaint_ops.nearest_patch(x, x)
+(x @ x).sum()
+maps = open("/proc/self/maps").read() if __import__("os").path.exists("/proc/self/maps") else ""
+print(len({{l.split()[-1] for l in maps.splitlines() if "libgomp" in l}}) <= 1)
+"""
+    check(run(code), "True")
+
+
+def test_without_extension_one_warning_and_right_results():
+    code = """
+import warnings, torch
+import inpaint_ops
+x = torch.randn(1, 3, 12, 12)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    first = inpaint_ops.nearest_patch(x, x)
+    inpaint_ops.shift_connection(x, x, torch.zeros(1, 1, 12, 12))
+ours = [w for w in caught if "compiled extension is missing" in str(w.message)]
+print(len(ours), ours[0].category.__name__, __file__ if False else ours[0].filename)
+print(torch.equal(first[0].flatten(), torch.arange(100)))
+print(inpaint_ops._extension.backends()["nearest_patch"]["cpu"])
+"""
+    result = run(code, INPAINT_OPS_DISABLE_EXTENSION="1")
+    check(result, "1 RuntimeWarning", "True", "reference")
+
+
+@pytest.mark.skipif(not _extension.status().available, reason="needs the extension")
+def test_instruction_set_from_environment():
+    for name in _extension.status().instruction_sets:
+        code = "import inpaint_ops._extension as e; print(e.status().instruction_set)"
+        check(run(code, INPAINT_OPS_INSTRUCTION_SET=name), name)
+    result = run("import inpaint_ops", INPAINT_OPS_INSTRUCTION_SET="mmx")
+    assert result.returncode != 0
+    assert "INPAINT_OPS_INSTRUCTION_SET: instruction set must be one of baseline" in result.stderr
+
+
+def test_metadata():
+    import inpaint_ops
+
+    assert inpaint_ops.__version__ == metadata.version("inpaint-ops")
+    required = [r for r in metadata.requires("inpaint-ops") if "extra ==" not in r]
+    names = {re.split(r"[^a-zA-Z0-9_-]", r, maxsplit=1)[0] for r in required}
+    assert names == {"torch", "numpy"}
+
+
+def test_public_names_exist_and_are_documented():
+    import inpaint_ops
+
+    for name in inpaint_ops.__all__:
+        value = getattr(inpaint_ops, name)
+        if name != "__version__":
+            assert value.__doc__, name
+
+
+def test_every_package_is_listed_in_setup():
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    listed = {
+        element.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "packages"
+        for element in node.value.elts
+    }
+    mapped = {"kernels", "models", "benchmarks"}
+    found = {"inpaint_ops"} | {f"inpaint_ops.{name}" for name in mapped}
+    for init in (ROOT / "inpaint_ops").rglob("__init__.py"):
+        found.add(".".join(init.parent.relative_to(ROOT).parts))
+    for folder in mapped:
+        for init in (ROOT / folder).rglob("__init__.py"):
+            parts = init.parent.relative_to(ROOT).parts
+            found.add(".".join(("inpaint_ops", *parts)))
+    assert listed == found
+
+
+def test_sdist_holds_what_a_build_needs(tmp_path):
+    code = f"""
+import os, sys
+os.chdir({str(ROOT)!r})
+from setuptools import build_meta
+print(build_meta.build_sdist({str(tmp_path)!r}))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
+    for path in [*(ROOT / "csrc").iterdir(), *(ROOT / "inpaint_ops").rglob("*.py")]:
+        assert str(path.relative_to(ROOT)) in names
+    assert {"setup.py", "pyproject.toml", "LICENSE", "README.md", "inpaint_ops/py.typed"} <= names
+    assert not [name for name in names if name.endswith(".so")]
