@@ -67,7 +67,7 @@ def fill(
     threads: int | None,
     **settings: Any,
 ) -> None:
-    r"""Fill the hole of IMAGE that HOLE marks, or those of a folder.
+    """Fill the hole of IMAGE that HOLE marks, or those of a folder.
 
     \b
     inpaint-ops fill photo.jpg hole.png -o filled.png
@@ -75,7 +75,7 @@ def fill(
 
     Known pixels keep their exact values in PNG, TIFF, WebP, BMP and PPM files; JPEG stores all
     pixels anew. With --images, outputs that exist are skipped.
-    """
+    """  # noqa: D301
     from inpaint_ops.filling import FILLERS, FillSettings
 
     if method not in FILLERS:
