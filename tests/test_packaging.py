@@ -128,6 +128,24 @@ def test_every_package_is_listed_in_setup():
     assert listed == found
 
 
+def test_build_without_compiler_still_succeeds(tmp_path):
+    """An ordinary build only warns; one that requires the extension fails."""
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
+    command += ["--build-temp", str(tmp_path / "temp")]
+    broken = {"CC": "false", "CXX": "false"}
+    for required in ("", "1"):
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **broken, "INPAINT_OPS_REQUIRE_EXTENSION": required},
+            check=False,
+        )
+        assert (result.returncode != 0) == bool(required), result.stderr
+        assert not list(tmp_path.rglob("_C*.so"))
+
+
 def test_sdist_holds_what_a_build_needs(tmp_path):
     code = f"""
 import os, sys
