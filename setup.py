@@ -39,6 +39,15 @@ SANITIZE_FLAGS = (
 )
 
 
+def is_current(built: str, source: str, flags: list[str]) -> bool:
+    """Whether an object was built with these flags after the last change of what it may include."""
+    record = Path(built).with_suffix(".flags")
+    if not (Path(built).exists() and record.exists() and record.read_text() == " ".join(flags)):
+        return False
+    age = Path(built).stat().st_mtime
+    return all(Path(ROOT, used).stat().st_mtime < age for used in [source, *HEADERS, "setup.py"])
+
+
 class BuildKernels(build_ext):
     """Compiles the kernel files once for each instruction set, then the module."""
 
@@ -46,14 +55,18 @@ class BuildKernels(build_ext):
         flags = COMPILE_FLAGS + OPENMP_FLAGS + SANITIZE_FLAGS
         kernel_objects = []
         for name, isa_flags in INSTRUCTION_SETS.items():
+            folder = str(Path(self.build_temp) / name)
             for source in KERNEL_SOURCES:
-                kernel_objects += self.compiler.compile(
-                    [source],
-                    output_dir=str(Path(self.build_temp) / name),
-                    macros=[("INPAINT_ISA", name)],
-                    extra_postargs=flags + isa_flags,
-                    depends=HEADERS,
-                )
+                (built,) = self.compiler.object_filenames([source], output_dir=folder)
+                if self.force or not is_current(built, source, flags + isa_flags):
+                    self.compiler.compile(
+                        [source],
+                        output_dir=folder,
+                        macros=[("INPAINT_ISA", name)],
+                        extra_postargs=flags + isa_flags,
+                    )
+                    Path(built).with_suffix(".flags").write_text(" ".join(flags + isa_flags))
+                kernel_objects.append(built)
         # Objects are linked in this order: an inline function of the standard library that several
         # of them hold is taken from the first, so it must be the baseline's, which runs anywhere.
         ext.extra_objects = kernel_objects

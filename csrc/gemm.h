@@ -49,6 +49,31 @@ struct Accumulator {
       b += ldb;
     }
   }
+
+  // The same with rows of the left operand lda apart, each read along its length. Three rows share
+  // a pointer: x86 addresses base, base + lda and base + 2 lda, and has too few registers for one a
+  // row.
+  inline __attribute__((always_inline)) void add_strided(
+      const T* __restrict a, ptrdiff_t lda, const T* __restrict b, ptrdiff_t ldb, int64_t depth) {
+    constexpr int W = Simd<T>::kWidth;
+    constexpr int kBases = (ROWS + 2) / 3;
+    const T* base[kBases];
+    for (int g = 0; g < kBases; ++g) base[g] = a + 3 * g * lda;
+    for (int64_t k = 0; k < depth; ++k) {
+      Vector<T> col[VECS];
+#pragma GCC unroll 2
+      for (int j = 0; j < VECS; ++j) col[j] = load(b + j * W);
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+        const Vector<T> x = broadcast(base[r / 3][r % 3 * lda]);
+#pragma GCC unroll 2
+        for (int j = 0; j < VECS; ++j) v[r][j] += x * col[j];
+      }
+#pragma GCC unroll 8
+      for (int g = 0; g < kBases; ++g) ++base[g];
+      b += ldb;
+    }
+  }
 };
 
 // Calls body.template run<ROWS>() with ROWS = rows; rows is 1..kRowTile.

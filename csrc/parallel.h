@@ -41,6 +41,15 @@ void parallel_tasks(int64_t tasks, int threads, const Body& body) {
   if (error) std::rethrow_exception(error);
 }
 
+// Number of the calling thread inside parallel_tasks, below its `threads`; for scratch memory.
+inline int thread_index() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
 // Uninitialised memory of one cache-line alignment, freed with the object.
 template <class T>
 class Buffer {

@@ -1,0 +1,273 @@
+// 3x3 stride-1 convolution by Winograd F(4x4, 3x3).
+//
+// A task takes a block of tiles: the transformed inputs of the block, (36, tiles, channels), stay
+// in L2 while panel after panel of filters is multiplied, transformed back and stored. Left operand
+// of the 36 products: tiles, read in place; right operand: weights, transformed ahead and packed
+// (panel, 36, channels, lanes), read once a block.
+// Work: 2 * 36 * tiles * channels * filters; the direct sum needs 4 times as much.
+#include <algorithm>
+
+#include "conv_load.h"
+#include "conv_store.h"
+#include "gemm.h"
+#include "parallel.h"
+#include "winograd.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+namespace {
+
+using Vec = Vector<float>;
+constexpr int64_t W = Simd<float>::kWidth;
+
+// First output of a tile; its outputs lie `dilation` apart.
+struct Tile {
+  int64_t n, y, x;
+};
+
+// Distance in floats between the transformed channels of two tiles: never near a multiple of 4096
+// bytes, or the rows of a register tile would meet in one set of the L1 cache.
+int64_t padded_channels(int64_t channels) {
+  const int64_t rounded = round_up(channels, W);
+  return rounded % 128 == 0 ? rounded + 16 : rounded;
+}
+
+// Whether anything valid is seen by the outputs of a tile.
+bool sees_valid(const ConvArgs& a, const Tile& tile) {
+  if (!a.share) return true;
+  const float* share = a.share + tile.n * a.scale_stride_n;
+  for (int64_t i = 0, y = tile.y; i < kTile && y < a.region_end.y; ++i, y += a.dilation.y)
+    for (int64_t j = 0, x = tile.x; j < kTile && x < a.region_end.x; ++j, x += a.dilation.x)
+      if (share[y * a.out_width + x] != 0) return true;
+  return false;
+}
+
+// Starts of tiles along one axis: interleaved grids, one for each remainder modulo the dilation.
+std::vector<int64_t> tile_starts(int64_t begin, int64_t end, int64_t dilation) {
+  std::vector<int64_t> starts;
+  for (int64_t phase = 0; phase < dilation; ++phase)
+    for (int64_t at = begin + phase; at < end; at += kTile * dilation) starts.push_back(at);
+  return starts;
+}
+
+// Tiles of the region, in the order in which neighbours share inputs; those that see nothing valid
+// are not computed: their outputs become zero here.
+std::vector<Tile> tiles_of(const ConvArgs& a) {
+  const auto rows = tile_starts(a.region_begin.y, a.region_end.y, a.dilation.y);
+  const auto columns = tile_starts(a.region_begin.x, a.region_end.x, a.dilation.x);
+  std::vector<Tile> tiles;
+  tiles.reserve(static_cast<size_t>(a.batch) * rows.size() * columns.size());
+  for (int64_t n = 0; n < a.batch; ++n)
+    for (int64_t y : rows)
+      for (int64_t x : columns) {
+        const Tile tile{n, y, x};
+        if (sees_valid(a, tile)) {
+          tiles.push_back(tile);
+          continue;
+        }
+        for (int64_t i = 0, at = y; i < kTile && at < a.region_end.y; ++i, at += a.dilation.y)
+          for (int64_t j = 0, to = x; j < kTile && to < a.region_end.x; ++j, to += a.dilation.x)
+            clear_pixel(a, (n * a.out_height + at) * a.out_width + to);
+      }
+  return tiles;
+}
+
+void transform_vector(const float* const* from, int64_t c, int64_t left, float* to, int64_t plane) {
+  Vec patch[kPoints], half[kPoints];
+  if (left >= W) {
+    for (int i = 0; i < kPoints; ++i) patch[i] = load(from[i] + c);
+  } else {
+    for (int i = 0; i < kPoints; ++i) patch[i] = load_first(from[i] + c, left);
+  }
+#pragma GCC unroll 6
+  for (int j = 0; j < kPatch; ++j) {
+    Vec out[kPatch];
+    winograd_input(patch + j, kPatch, out);
+    for (int i = 0; i < kPatch; ++i) half[i * kPatch + j] = out[i];
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < kPatch; ++i) {
+    Vec out[kPatch];
+    winograd_input(half + i * kPatch, 1, out);
+    for (int j = 0; j < kPatch; ++j) store(to + (i * kPatch + j) * plane, out[j]);
+  }
+}
+
+void transform_tile(
+    const ConvArgs& a, const Source& source, const Tile& tile, float* to, int64_t plane) {
+  int64_t begin = 0;
+  int part = 0;
+  for (const int64_t end : source.part_end()) {
+    const float* from[kPoints];
+    for (int i = 0; i < kPatch; ++i)
+      for (int j = 0; j < kPatch; ++j)
+        from[i * kPatch + j] =
+            source.at(tile.n, tile.y + i * a.dilation.y, tile.x + j * a.dilation.x, part);
+    for (int64_t c = begin; c < end; c += W) transform_vector(from, c, end - c, to + c, plane);
+    begin = end;
+    ++part;
+  }
+}
+
+// One of the 36 products for one register tile of tiles.
+template <int VECS>
+struct Product {
+  const float* input;
+  int64_t input_stride;
+  const float* weight;
+  int64_t channels;
+  float* out;
+  int64_t out_stride;
+
+  template <int ROWS>
+  void run() {
+    Accumulator<float, ROWS, VECS> sum;
+    sum.clear();
+    sum.add_strided(input, input_stride, weight, VECS * W, channels);
+    for (int r = 0; r < ROWS; ++r)
+      for (int j = 0; j < VECS; ++j) store(out + r * out_stride + j * W, sum.v[r][j]);
+  }
+};
+
+template <int VECS>
+void multiply(const float* inputs,
+              int64_t tiles,
+              int64_t plane,
+              int64_t channel_stride,
+              const float* weights,
+              int64_t channels,
+              float* out) {
+  for (int p = 0; p < kPoints; ++p) {
+    for (int64_t t = 0, count = tile_count(tiles); t < count; ++t) {
+      const int64_t begin = tile_begin(tiles, t), end = tile_begin(tiles, t + 1);
+      Product<VECS> product{inputs + p * plane + begin * channel_stride,
+                            channel_stride,
+                            weights + p * channels * VECS * W,
+                            channels,
+                            out + (begin * kPoints + p) * VECS * W,
+                            kPoints * VECS * W};
+      with_rows(end - begin, product);
+    }
+  }
+}
+
+template <int VECS>
+void store_tile(const ConvArgs& a, const Panel& panel, const Tile& tile, const float* products) {
+  float sums[kTile * kTile * VECS * W];
+#pragma GCC unroll 2
+  for (int v = 0; v < VECS; ++v) {
+    Vec half[kTile * kPatch];
+#pragma GCC unroll 6
+    for (int j = 0; j < kPatch; ++j) {
+      Vec column[kPatch], out[kTile];
+      for (int i = 0; i < kPatch; ++i)
+        column[i] = load(products + ((i * kPatch + j) * VECS + v) * W);
+      winograd_output(column, 1, out);
+      for (int i = 0; i < kTile; ++i) half[i * kPatch + j] = out[i];
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kTile; ++i) {
+      Vec out[kTile];
+      winograd_output(half + i * kPatch, 1, out);
+      for (int j = 0; j < kTile; ++j) store(sums + ((i * kTile + j) * VECS + v) * W, out[j]);
+    }
+  }
+  int64_t pixel[kTile * kTile];
+  const int64_t image = tile.n * a.out_height * a.out_width;
+  for (int i = 0; i < kTile; ++i)
+    for (int j = 0; j < kTile; ++j) {
+      const int64_t y = tile.y + i * a.dilation.y, x = tile.x + j * a.dilation.x;
+      pixel[i * kTile + j] =
+          y < a.region_end.y && x < a.region_end.x ? image + y * a.out_width + x : -1;
+    }
+  StorePanel store_panel{a, panel, sums, pixel, kTile * kTile, image - tile.n * a.scale_stride_n};
+  with_activation(a.activation, store_panel);
+}
+
+// Tiles of a task: its transformed inputs fill about half of a 1 MiB L2, whole register tiles.
+int64_t block_tiles(int64_t tiles, int64_t channel_stride, int threads) {
+  const int64_t fitting = (640 << 10) / (kPoints * channel_stride * int64_t(sizeof(float)));
+  const int64_t registers = std::min<int64_t>(std::max<int64_t>(fitting / kRowTile, 1), 6);
+  const int64_t share = ceil_div(ceil_div(tiles, threads), kRowTile);
+  return std::max<int64_t>(std::min(registers, share), 1) * kRowTile;
+}
+
+}  // namespace
+
+int64_t winograd_packed_size(int64_t filters, int64_t channels, bool gated) {
+  return lanes_of(panels_of(filters, gated)) * kPoints * channels;
+}
+
+void pack_winograd(const PackArgs& a) {
+  const std::vector<Panel> panels = panels_of(a.filters, a.gated);
+  // Doubles in a vector as wide as that of floats has half the lanes.
+  constexpr int64_t H = Simd<double>::kWidth;
+  parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
+    const Panel& panel = panels[size_t(task)];
+    const int64_t lanes = panel.vectors * W;
+    float* packed = a.packed + panel.lane0 * kPoints * a.channels;
+    for (int64_t c = 0; c < a.channels; ++c)
+      for (int64_t lane = 0; lane < lanes; lane += H) {
+        double taps[9][H] = {};
+        for (int64_t i = 0; i < H; ++i) {
+          const int64_t filter = filter_in_lane(panel, a.filters, lane + i);
+          if (filter < 0) continue;
+          const float* w = a.weight + filter * a.stride_filter + c * a.stride_channel;
+          for (int64_t t = 0; t < 9; ++t) taps[t][i] = w[t / 3 * a.stride_y + t % 3 * a.stride_x];
+        }
+        Vector<double> g[9], half[3 * kPatch], out[kPatch];
+        for (int t = 0; t < 9; ++t) g[t] = load(taps[t]);
+        for (int x = 0; x < 3; ++x) {
+          winograd_weight(g + x, 3, out);
+          for (int i = 0; i < kPatch; ++i) half[i * 3 + x] = out[i];
+        }
+        for (int i = 0; i < kPatch; ++i) {
+          winograd_weight(half + i * 3, 1, out);
+          for (int j = 0; j < kPatch; ++j) {
+            float* to = packed + ((i * kPatch + j) * a.channels + c) * lanes + lane;
+            for (int64_t l = 0; l < H; ++l) to[l] = float(out[j][l]);
+          }
+        }
+      }
+  });
+}
+
+void conv_winograd(const ConvArgs& a) {
+  const std::vector<Tile> tiles = tiles_of(a);
+  if (tiles.empty()) return;
+  const std::vector<Panel> panels = panels_of(a.filters, a.gated);
+  const int64_t reach_y = (kPatch - 1) * a.dilation.y, reach_x = (kPatch - 1) * a.dilation.x;
+  const Source source(a, {a.out_height + reach_y, a.out_width + reach_x});
+  const int64_t stride = padded_channels(a.channels), count = int64_t(tiles.size());
+  const int64_t block = block_tiles(count, stride, a.threads);
+  const int64_t plane = block * stride;
+  const int64_t inputs_size = kPoints * plane, scratch_size = inputs_size + block * kPoints * 2 * W;
+  Buffer<float> scratch(scratch_size * a.threads);
+  parallel_tasks(ceil_div(count, block), a.threads, [&](int64_t task) {
+    const int64_t begin = task * block, here = std::min(block, count - begin);
+    float* inputs = scratch.data() + thread_index() * scratch_size;
+    float* products = inputs + inputs_size;
+    const Tile* tile = tiles.data() + begin;
+    for (int64_t t = 0; t < here; ++t)
+      transform_tile(a, source, tile[t], inputs + t * stride, plane);
+    for (const Panel& panel : panels) {
+      const float* weights = a.packed + panel.lane0 * kPoints * a.channels;
+      if (panel.vectors == 2) {
+        multiply<2>(inputs, here, plane, stride, weights, a.channels, products);
+      } else {
+        multiply<1>(inputs, here, plane, stride, weights, a.channels, products);
+      }
+      const int64_t products_stride = kPoints * panel.vectors * W;
+      for (int64_t t = 0; t < here; ++t) {
+        if (panel.vectors == 2) {
+          store_tile<2>(a, panel, tile[t], products + t * products_stride);
+        } else {
+          store_tile<1>(a, panel, tile[t], products + t * products_stride);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint
