@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.uint8]
 
 _HINT = "pip install 'inpaint-ops[peers]'"
 # Its sparse solve grows much faster than the picture.
-_BIHARMONIC_PIXELS = 256 * 256
+_BIHARMONIC_PIXELS = 512 * 512
 # Radius 3 is what its own examples use; the default of 15 is many times slower.
 _PATCHMATCH_RADIUS = 3
 # Radius in pixels, the value of OpenCV's tutorial.

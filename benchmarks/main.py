@@ -142,9 +142,10 @@ def _measure(
     report: Report, cases: Sequence[Case], options: argparse.Namespace, console: Console
 ) -> None:
     settings = report.settings
+    seconds = 0.3 if options.quick else 1.0
     for threads in options.threads:
-        seconds = 0.3 if options.quick else 1.0
-        report.peaks[threads] = machine.measure_peaks(threads, seconds=seconds)
+        fewer = list(report.peaks.values())
+        report.peaks[threads] = machine.measure_peaks(threads, seconds=seconds, fewer=fewer)
     for number, case in enumerate(cases, 1):
         console.print(f"[dim]{number}/{len(cases)}[/] {case.op} {case.id}", highlight=False)
         try:
@@ -185,7 +186,7 @@ def _line(result: Result) -> str:
     for name in result.entries:
         ratio = result.ratio(name)
         if ratio is not None and name != OURS:
-            parts.append(f"{ratio_text(ratio[0])} faster than {name}")
+            parts.append(f"{ratio_text(ratio[0])} as fast as {name}")
     failed = [f"{name} {entry.status}" for name, entry in result.entries.items() if entry.failed]
     return ", ".join([*parts, *failed, *filter(None, [result.verdict()])])
 

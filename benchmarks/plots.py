@@ -29,7 +29,7 @@ _STYLE: Any = {
 
 
 def speedup_bars(report: Report, op: str) -> str:
-    """How many times faster ours is, a bar for each case, thread count and other contestant.
+    """How many times as fast ours is, a bar for each case, thread count and other contestant.
 
     The scale is logarithmic and bars start at 1, so half as fast looks as long as twice as fast.
     """
@@ -93,7 +93,7 @@ def _finish_bars(axes: Any, ticks: Sequence[tuple[float, str]], end: float) -> N
     axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("how many times faster ours is (solid mark: must, dotted: aim)")
+    axes.set_xlabel("ours is … times as fast (solid mark: must, dotted: aim)")
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles))
     axes.legend(

@@ -62,7 +62,7 @@ class Result:
         return None if entry is None else entry.timing
 
     def ratio(self, name: str) -> tuple[float, float] | None:
-        """How many times faster ours is than a contestant: by medians, by minima."""
+        """How many times as fast as a contestant ours is: by medians, by minima."""
         ours, other = self.timing(OURS), self.timing(name)
         if ours is None or other is None:
             return None

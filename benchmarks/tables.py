@@ -61,7 +61,7 @@ def summary(report: Report, op: str) -> Table:
                 Cell(target_text(result), _target_tone(result)),
             ]
         )
-    return Table(f"{op}: median time, and how many times faster ours is", columns, rows)
+    return Table(f"{op}: median time, and how many times as fast ours is", columns, rows)
 
 
 def details(report: Report, op: str) -> Table:
@@ -72,7 +72,7 @@ def details(report: Report, op: str) -> Table:
     )
     columns = (
         *("case", "threads", "contestant", "median", "IQR", "minimum", "samples"),
-        *("ours faster (minima)", "extra memory", *quality),
+        *("ours as fast (minima)", "extra memory", *quality),
     )
     rows = []
     for result in results:

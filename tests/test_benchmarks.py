@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -10,9 +11,12 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 
 import inpaint_ops
-from inpaint_ops.benchmarks import bench_nearest_patch, case, main, memory, runner, timing
+from inpaint_ops import _extension
+from inpaint_ops.benchmarks import bench_nearest_patch, case, machine, main, memory, runner, timing
 from inpaint_ops.benchmarks.case import Case, Missing, Problem, Target, Unavailable, Work
 from inpaint_ops.benchmarks.machine import Peaks
+
+pytestmark = pytest.mark.filterwarnings("ignore:inpaint_ops. the compiled extension is missing")
 
 PEAKS = {1: Peaks(1, 100.0, "registers", 10.0)}
 TINY = Case("nearest_patch", "tiny", {"map": 12, "channels": 3, "patch": 3, "stride": 1})
@@ -151,6 +155,28 @@ def test_backward_is_part_of_the_run():
     y, (grad,) = problem.run(lambda x, factor: x * factor)
     assert torch.equal(y, 2 * torch.ones(3))
     assert torch.equal(grad, 2 * gradient)
+
+
+def test_measured_peaks(monkeypatch):
+    monkeypatch.setattr(machine, "_COPY_BYTES", 1 << 20)
+    one = machine.measure_peaks(1, seconds=0.01)
+    assert one.gflops > 0.1
+    assert one.copy_gb > 0.1
+    assert one.gflops_from == ("registers" if _extension.status().available else "torch.mm")
+    two = machine.measure_peaks(1, seconds=0.01, fewer=[Peaks(1, 1e9, "registers", 1e9)])
+    assert (two.gflops, two.copy_gb) == (1e9, 1e9)
+
+
+def test_peak_without_the_extension(monkeypatch):
+    monkeypatch.setattr(machine._extension, "_module", None)
+    monkeypatch.setattr(machine, "_COPY_BYTES", 1 << 20)
+    assert machine.measure_peaks(1, seconds=0.01).gflops_from == "torch.mm"
+
+
+def test_environment_names_no_path():
+    text = json.dumps(machine.environment())
+    assert "/home" not in text
+    assert str(Path(__file__).resolve().parents[1]) not in text
 
 
 # Memory
@@ -357,7 +383,7 @@ def tiny_op(monkeypatch):
         )
         for size in (12, 16)
     )
-    monkeypatch.setattr(main.machine, "measure_peaks", lambda threads, seconds: PEAKS[1])
+    monkeypatch.setattr(main.machine, "measure_peaks", lambda *_, **__: PEAKS[1])
     return _only(monkeypatch, "nearest_patch", cases)
 
 
@@ -418,10 +444,10 @@ def test_photos_get_into_the_page(monkeypatch, tmp_path):
         memory=False,
     )
     _only(monkeypatch, "exemplar", (small,))
-    monkeypatch.setattr(main.machine, "measure_peaks", lambda threads, seconds: PEAKS[1])
+    monkeypatch.setattr(main.machine, "measure_peaks", lambda *_, **__: PEAKS[1])
     assert main.run(_quick("--ops", "exemplar", "--out", str(tmp_path))) == 0
     page = (tmp_path / "benchmark.html").read_text()
-    assert page.count("data:image/png;base64,") >= 3
+    assert page.count("data:image/jpeg;base64,") >= 3
     assert "psnr_db" in page
 
 
