@@ -1,5 +1,6 @@
 #include "bind.h"
 #include "refine_patch.h"
+#include "vote_patches.h"
 
 namespace inpaint {
 namespace {
@@ -88,6 +89,41 @@ void call_refine_patch(const Array<T>& query,
   kernel(args);
 }
 
+void call_vote_patches(const Array<float>& features,
+                       const py::object& hole,
+                       const Array<int64_t>& index,
+                       const Array<float>& distance,
+                       const Array<float>& penalty,
+                       int64_t patch,
+                       bool best,
+                       py::array out,
+                       int threads) {
+  VotePatchesArgs args;
+  args.features = image_view<float>(features);
+  require(features.shape(0) == 1 && patch >= 1 && threads >= 1, "sizes must be positive");
+  args.channels = features.shape(1);
+  args.height = features.shape(2);
+  args.width = features.shape(3);
+  require(patch <= args.height && patch <= args.width, "patch must fit");
+  args.patch = patch;
+  args.best = best;
+  args.threads = threads;
+  const int64_t size = (args.height - patch + 1) * (args.width - patch + 1);
+  args.hole = mask_view(hole, 1, args.height, args.width).data;
+  require(args.hole != nullptr, "hole must be given");
+  require(is_packed<int64_t>(index) && index.size() == size, "index must be packed and fit");
+  require(is_packed<float>(distance) && distance.size() == size, "distance must be packed and fit");
+  require(is_packed<float>(penalty) && penalty.size() == size, "penalty must be packed and fit");
+  args.index = static_cast<const int64_t*>(index.data());
+  args.distance = static_cast<const float*>(distance.data());
+  args.penalty = static_cast<const float*>(penalty.data());
+  for (int64_t i = 0; i < size; ++i) require(args.index[i] < size, "index points beyond the image");
+  args.out = output<float>(out, args.channels * args.height * args.width);
+  auto* kernel = INPAINT_PICK(vote_patches);
+  py::gil_scoped_release release;
+  kernel(args);
+}
+
 template <class T>
 void bind_type(py::module_& m) {
   m.def("nearest_patch",
@@ -123,6 +159,17 @@ void bind_type(py::module_& m) {
 void bind_matching(py::module_& m) {
   bind_type<float>(m);
   bind_type<double>(m);
+  m.def("vote_patches",
+        &call_vote_patches,
+        py::arg("features").noconvert(),
+        py::arg("hole"),
+        py::arg("index").noconvert(),
+        py::arg("distance").noconvert(),
+        py::arg("penalty").noconvert(),
+        py::arg("patch"),
+        py::arg("best"),
+        py::arg("out"),
+        py::arg("threads"));
 }
 
 }  // namespace inpaint

@@ -21,6 +21,17 @@ def nearest_patch(
     score: NDArray[Any] | None,
     threads: int,
 ) -> None: ...
+def vote_patches(
+    features: NDArray[Any],
+    hole: NDArray[Any],
+    index: NDArray[Any],
+    distance: NDArray[Any],
+    penalty: NDArray[Any],
+    patch: int,
+    best: bool,
+    out: NDArray[Any],
+    threads: int,
+) -> None: ...
 def refine_patch(
     query: NDArray[Any],
     key: NDArray[Any],
@@ -47,5 +58,47 @@ def scatter_positions(
     out: NDArray[Any],
     channels_last: bool,
     scale: float,
+    threads: int,
+) -> None: ...
+def pack_weight(
+    weight: NDArray[Any], winograd: bool, gated: bool, flipped: bool, threads: int
+) -> NDArray[Any]: ...
+def conv(
+    x: NDArray[Any],
+    packed: NDArray[Any],
+    bias: NDArray[Any] | None,
+    y: NDArray[Any],
+    z: NDArray[Any] | None,
+    how: dict[str, Any],
+    threads: int,
+) -> None: ...
+def conv_epilogue(
+    z: NDArray[Any],
+    bias: NDArray[Any] | None,
+    scale: NDArray[Any] | None,
+    share: NDArray[Any] | None,
+    y: NDArray[Any],
+    z_out: NDArray[Any] | None,
+    gated: bool,
+    activation: int,
+    threads: int,
+) -> None: ...
+def conv_epilogue_backward(
+    grad: NDArray[Any],
+    z: NDArray[Any],
+    grad_z: NDArray[Any],
+    grad_bias: NDArray[Any] | None,
+    gated: bool,
+    from_result: bool,
+    activation: int,
+    threads: int,
+) -> None: ...
+def window_counts(
+    known: NDArray[Any],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    counts: NDArray[Any],
     threads: int,
 ) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 # Distances held at once by the first filling: 128 MB in float64.
 _DISTANCES = 1 << 24
+# Rings counted: the coarsest level has no more, and the finer ones start from its matches.
+_DEEPEST = 24
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,14 @@ class Level:
             hole.
         hole: (1, 1, h, w) bool.
         touching: (1, 1, h - k + 1, w - k + 1) bool, patches with a hole pixel.
+        penalty: the same shape; grows with the depth of a patch in the hole. Its vote counts
+            exp(-penalty), so that what is known at the rim spreads inwards.
     """
 
     features: Tensor
     hole: Tensor
     touching: Tensor
+    penalty: Tensor
 
     @property
     def queries(self) -> int:
@@ -40,17 +46,17 @@ class Level:
 
 def build_levels(
     image: Tensor, hole: Tensor, patch_size: int, texture_weight: float, pairs: float
-) -> tuple[list[Level], Tensor]:
-    """Levels from the full size down, and the mean colour taken off them, (1, C, 1, 1).
+) -> list[Level]:
+    """Levels from the full size down.
 
-    Halves the picture until the hole is about two patches wide and an exhaustive search affordable
+    Halves the picture until the hole is about four patches wide and an exhaustive search affordable
     (`pairs` patch pairs), or until little known picture is left.
     """
     holes = [hole]
     while True:
         touching = _touching(holes[-1], patch_size)
         queries = int(touching.sum())
-        wide = _radius(holes[-1], patch_size + 3) > patch_size + 3
+        wide = _radius(holes[-1], 2 * patch_size + 2) > 2 * patch_size + 2
         if not wide and queries * (touching.numel() - queries) <= pairs:
             break
         smaller = _halve_hole(holes[-1])
@@ -71,8 +77,9 @@ def build_levels(
         if index:
             features = _halve(features, ~holes[index - 1])
         features = torch.where(level_hole, 0.0, features)
-        levels.append(Level(features, level_hole, _touching(level_hole, patch_size)))
-    return levels, mean
+        touching = _touching(level_hole, patch_size)
+        levels.append(Level(features, level_hole, touching, _penalty(level_hole, patch_size)))
+    return levels
 
 
 def _touching(hole: Tensor, patch_size: int) -> Tensor:
@@ -92,6 +99,17 @@ def _radius(hole: Tensor, limit: int) -> int:
         hole = _erode(hole)
         rings += 1
     return rings
+
+
+def _penalty(hole: Tensor, patch_size: int) -> Tensor:
+    """Mean depth of a patch's pixels in the hole, in rings, times log(1.5)."""
+    depth, inside = torch.zeros(hole.shape), hole
+    for _ in range(_DEEPEST):
+        if not bool(inside.any()):
+            break
+        depth += inside
+        inside = _erode(inside)
+    return F.avg_pool2d(depth, patch_size, stride=1) * math.log(1.5)
 
 
 def _halve_hole(hole: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A training-free photo filler: holes are filled with copies of what the picture shows elsewhere."""
+"""A training-free photo filler: holes are filled with copies from the rest of the picture."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import _exemplar_levels as _levels
+from inpaint_ops._exemplar_blend import blend
 from inpaint_ops._exemplar_levels import Level
 from inpaint_ops._exemplar_vote import vote
 from inpaint_ops.ops import _common, nearest_patch, refine_patch
@@ -19,6 +20,8 @@ Progress: TypeAlias = "Callable[[float], None] | None"
 # Patch pairs that may be compared exhaustively in one step: a second or less on one core.
 _PAIRS = 6e8
 _COARSEST_PAIRS = 2e8
+# Mean change of a feature at which a level is done.
+_SETTLED = 0.1 / 255
 
 
 def fill_exemplar(
@@ -28,7 +31,7 @@ def fill_exemplar(
     seed: int = 0,
     progress: Progress = None,
     patch_size: int = 7,
-    texture_weight: float = 5.0,
+    texture_weight: float = 3.0,
     iterations: int = 10,
 ) -> Tensor:
     """Fills holes so that every small patch of the filling occurs in the known picture.
@@ -36,7 +39,8 @@ def fill_exemplar(
     Minimises the sum over the patches that touch the hole of their squared distance to the nearest
     known patch, from coarse to fine; each step finds all nearest patches (exhaustively where that
     is affordable, else around the matches of the coarser size), then lets the overlapping patches
-    vote for each pixel. At full size every pixel is copied, not averaged.
+    vote for each pixel. At last every pixel is copied, not averaged, and faint steps of brightness
+    between the copied pieces are evened out.
 
     Args:
         image: (N, 3 or 1, H, W) floating, [0, 1] where known; holes may hold anything, NaN
@@ -164,33 +168,42 @@ def _fill(
     size = _usable_size(hole, patch_size)
     if size < 3:
         return _levels.diffuse(image, hole).clamp(0, 1)
-    levels, mean = _levels.build_levels(image, hole, size, texture_weight, _COARSEST_PAIRS)
+    levels = _levels.build_levels(image, hole, size, texture_weight, _COARSEST_PAIRS)
     work = [level.queries * iterations for level in levels]
     done = 0.0
     index: Tensor | None = None
-    current = image
     for number in reversed(range(len(levels))):
         level = levels[number]
         if index is None:
             current = _levels.peel(level, size, seed)
         else:
-            index, current = _enlarge(index, levels[number + 1], level, size)
+            index = _enlarge(index, levels[number + 1], level, size)
+            equal = torch.ones(index.shape)
+            current = vote(level.features, level.hole, index, equal, level.penalty, size, False)
         exhaustive = level.queries * level.keys <= _PAIRS
         for step in range(iterations):
-            last = step == iterations - 1
             if index is None or (exhaustive and step < 3):
-                index, distance = _search(level, current, size)
+                index, distance = _search(level, current, size, level.touching)
             else:
                 index, distance = _refine(level, current, index, size, step)
             before = current
-            sharp = last and number == 0
-            current = vote(level.features, level.hole, index, distance, size, best=sharp)
+            current = vote(level.features, level.hole, index, distance, level.penalty, size, False)
             done += work[number] / iterations
             report.done(done / sum(work))
-            if number and _change(before, current, level.hole) < 0.1 / 255:
+            if _change(before, current, level.hole) < _SETTLED:
                 done += work[number] * (iterations - 1 - step) / iterations
                 break
-    return (current[:, : image.shape[1]] + mean).clamp(0, 1)
+    return _paste(image, levels[0], index, distance, size).clamp(0, 1)
+
+
+def _paste(image: Tensor, level: Level, index: Tensor, distance: Tensor, size: int) -> Tensor:
+    """Each pixel copied from the nearest match over it."""
+    height, width = image.shape[2:]
+    rows = torch.arange(height, dtype=torch.float32)[:, None].expand(height, width)
+    columns = torch.arange(width, dtype=torch.float32).expand(height, width)
+    places = torch.stack([rows, columns])[None]
+    source = vote(places, level.hole, index, distance, level.penalty, size, True)
+    return blend(image, level.hole, source)
 
 
 def _usable_size(hole: Tensor, patch_size: int) -> int:
@@ -201,23 +214,19 @@ def _usable_size(hole: Tensor, patch_size: int) -> int:
     return 1
 
 
-def _search(level: Level, current: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _search(level: Level, current: Tensor, size: int, where: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest patch of all."""
+    valid = ~level.hole
     guess, _ = nearest_patch(
-        current,
-        level.features,
-        valid=~level.hole,
-        where=level.touching,
-        patch_size=size,
-        metric="l2",
+        current, level.features, valid=valid, where=where, patch_size=size, metric="l2"
     )
     # Again, from differences: a distance from norms has lost its digits where it is small.
     return refine_patch(
         current,
         level.features,
         guess,
-        valid=~level.hole,
-        where=level.touching,
+        valid=valid,
+        where=where,
         patch_size=size,
         radius=0,
     )
@@ -239,6 +248,11 @@ def _refine(
             radius=0 if turn else 3 if step < 2 else 1,
             reach=reach,
         )
+    lost = level.touching & (index < 0)[:, None]
+    if bool(lost.any()):  # rounding at an odd border can leave a patch without any usable guess
+        again, nearest = _search(level, current, size, lost)
+        index = torch.where(lost[:, 0], again, index)
+        distance = torch.where(lost[:, 0], nearest, distance)
     return index, distance
 
 
@@ -248,20 +262,24 @@ def _change(before: Tensor, after: Tensor, hole: Tensor) -> float:
     return float(total / (hole.sum() * before.shape[1]))
 
 
-def _enlarge(index: Tensor, coarse: Level, fine: Level, size: int) -> tuple[Tensor, Tensor]:
-    """Matches at twice the size, and the picture that they vote for."""
+def _enlarge(index: Tensor, coarse: Level, fine: Level, size: int) -> Tensor:
+    """Matches at twice the size: offsets are doubled."""
     half = size // 2
     coarse_rows, coarse_columns = coarse.touching.shape[2:]
     rows, columns = fine.touching.shape[2:]
     y, x = torch.arange(rows), torch.arange(columns)
-    cy = ((y + half) // 2 - half).clamp(0, coarse_rows - 1)
-    cx = ((x + half) // 2 - half).clamp(0, coarse_columns - 1)
-    found = index[0][cy][:, cx]
-    to_y = (y[:, None] + 2 * (found // coarse_columns - cy[:, None])).clamp(0, rows - 1)
-    to_x = (x + 2 * (found % coarse_columns - cx)).clamp(0, columns - 1)
-    target = to_y * columns + to_x
-    usable = (found >= 0) & ~fine.touching.flatten()[target]
-    guess = torch.where(usable, target, -1)[None]
-    equal = torch.ones(guess.shape)
-    picture = vote(fine.features, fine.hole, guess, equal, size, best=False)
-    return guess, picture
+
+    def twice(cy: Tensor, cx: Tensor) -> Tensor:
+        found = index[0][cy][:, cx]
+        to_y = (y[:, None] + 2 * (found // coarse_columns - cy[:, None])).clamp(0, rows - 1)
+        to_x = (x + 2 * (found % coarse_columns - cx)).clamp(0, columns - 1)
+        target = to_y * columns + to_x
+        return torch.where((found >= 0) & ~fine.touching.flatten()[target], target, -1)
+
+    last_y, last_x = coarse_rows - 1, coarse_columns - 1
+    centred = twice(
+        ((y + half) // 2 - half).clamp(0, last_y), ((x + half) // 2 - half).clamp(0, last_x)
+    )
+    # At its own corner a whole coarse patch always lies over a whole fine one.
+    corner = twice((y // 2).clamp(0, last_y), (x // 2).clamp(0, last_x))
+    return torch.where(centred >= 0, centred, corner)[None]
