@@ -89,6 +89,16 @@ inline Vector<float> derivative(Vector<float> v) {
   return one;
 }
 
+// The same from the activation's result y, where y tells: not for SiLU, which is not monotonic.
+template <Activation A>
+inline Vector<float> derivative_of_result(Vector<float> y) {
+  const Vector<float> zero = {}, one = broadcast(1.0f);
+  if constexpr (A == Activation::kElu) return y > zero ? one : y + one;
+  if constexpr (A == Activation::kTanh) return one - y * y;
+  if constexpr (A == Activation::kSigmoid) return y * (one - y);
+  return derivative<A>(y);
+}
+
 // Calls body.template run<A>() for the activation known at run time.
 template <class Body>
 inline void with_activation(Activation activation, Body& body) {

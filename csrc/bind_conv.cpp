@@ -132,16 +132,25 @@ void call_conv(const Array<float>& x,
   a.padding_mode = PaddingMode(mode);
   for (const Size2& size : {a.kernel, a.stride, a.dilation})
     require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
-  require(a.padding.y >= 0 && a.padding.x >= 0, "padding must not be negative");
   require(!winograd || (a.kernel.y == 3 && a.kernel.x == 3 && a.stride.y == 1 && a.stride.x == 1),
           "Winograd is for 3x3, stride 1");
   require(a.height >= 1 && a.width >= 1, "x is empty");
-  a.out_height = y.shape(1);
-  a.out_width = y.shape(2);
+  const Size2 size_out = size2(how["out_size"].cast<Pair>());
+  a.out_height = size_out.y;
+  a.out_width = size_out.x;
+  a.store_size = {y.shape(1), y.shape(2)};
+  a.store_step = size2(how["store_step"].cast<Pair>());
+  a.store_offset = size2(how["store_offset"].cast<Pair>());
+  require(a.store_step.y >= 1 && a.store_step.x >= 1, "store step");
+  require(a.store_offset.y >= 0 && a.store_offset.x >= 0, "store offset");
+  require(a.out_height >= 1 && a.out_width >= 1 &&
+              (a.out_height - 1) * a.store_step.y + a.store_offset.y < a.store_size.y &&
+              (a.out_width - 1) * a.store_step.x + a.store_offset.x < a.store_size.x,
+          "output does not fit");
   require(a.filters >= 1 && (!a.gated || a.filters % 2 == 0), "filters");
   require(y.shape(0) == a.batch && y.shape(3) == (a.gated ? a.filters / 2 : a.filters), "y size");
   a.y = output<float>(y, y.size());
-  a.z = z ? output<float>(*z, a.batch * a.out_height * a.out_width * a.filters) : nullptr;
+  a.z = z ? output<float>(*z, a.batch * y.shape(1) * y.shape(2) * a.filters) : nullptr;
   a.bias = packed_or_null(bias, a.filters, "bias");
   const int64_t size =
       winograd ? INPAINT_PICK(winograd_packed_size)(a.filters, a.channels, a.gated)
@@ -152,6 +161,8 @@ void call_conv(const Array<float>& x,
             how["valid"].cast<std::optional<Array<uint8_t>>>(),
             how["part_end"].cast<std::vector<int64_t>>());
   set_planes(a, how["scale"].cast<OptionalFloats>(), how["share"].cast<OptionalFloats>());
+  require(!a.scale || (a.store_size.y == a.out_height && a.store_size.x == a.out_width),
+          "scale goes with plain outputs");
   const auto region = how["region"].cast<std::array<int64_t, 4>>();
   a.region_begin = {region[0], region[2]};
   a.region_end = {region[1], region[3]};
@@ -204,10 +215,12 @@ void call_epilogue_backward(const Array<float>& grad,
                             Array<float> grad_z,
                             std::optional<Array<double>> grad_bias,
                             bool gated,
+                            bool from_result,
                             int activation,
                             int threads) {
   require(is_packed<float>(z) && z.ndim() == 4 && threads >= 1, "z must be packed");
   EpilogueBackwardArgs a;
+  a.from_result = from_result;
   a.z = z.data();
   a.filters = z.shape(3);
   a.pixels = z.shape(0) * z.shape(1) * z.shape(2);
@@ -225,31 +238,27 @@ void call_epilogue_backward(const Array<float>& grad,
   kernel(a);
 }
 
-void call_window_counts(const Array<uint8_t>& valid,
-                        const std::vector<int64_t>& weights,
+void call_window_counts(const Array<int32_t>& known,
                         const Pair& kernel_size,
                         const Pair& stride,
                         const Pair& padding,
                         const Pair& dilation,
-                        Array<int64_t> counts,
+                        Array<int32_t> counts,
                         int threads) {
-  require(is_packed<uint8_t>(valid) && valid.ndim() == 4, "valid must be packed (N, P, H, W)");
-  require(counts.ndim() == 3 && counts.shape(0) == valid.shape(0) && threads >= 1, "counts");
-  require(int64_t(weights.size()) == valid.shape(1), "weights");
+  require(is_packed<int32_t>(known) && known.ndim() == 3, "known must be packed (N, H, W)");
+  require(counts.ndim() == 3 && counts.shape(0) == known.shape(0) && threads >= 1, "counts");
   WindowCountArgs a;
-  a.valid = valid.data();
-  a.batch = valid.shape(0);
-  a.parts = valid.shape(1);
-  a.height = valid.shape(2);
-  a.width = valid.shape(3);
-  a.weights = weights.data();
+  a.known = known.data();
+  a.batch = known.shape(0);
+  a.height = known.shape(1);
+  a.width = known.shape(2);
   a.kernel = size2(kernel_size);
   a.stride = size2(stride);
   a.padding = size2(padding);
   a.dilation = size2(dilation);
   a.out_height = counts.shape(1);
   a.out_width = counts.shape(2);
-  a.counts = output<int64_t>(counts, counts.size());
+  a.counts = output<int32_t>(counts, counts.size());
   a.threads = threads;
   auto* kernel = INPAINT_PICK(window_counts);
   py::gil_scoped_release release;
@@ -293,12 +302,12 @@ void bind_conv(py::module_& m) {
         py::arg("grad_z").noconvert(),
         py::arg("grad_bias").noconvert(),
         py::arg("gated"),
+        py::arg("from_result"),
         py::arg("activation"),
         py::arg("threads"));
   m.def("window_counts",
         &call_window_counts,
-        py::arg("valid").noconvert(),
-        py::arg("weights"),
+        py::arg("known").noconvert(),
         py::arg("kernel"),
         py::arg("stride"),
         py::arg("padding"),

@@ -36,7 +36,8 @@ struct ConvArgs {
   int64_t stride_n, stride_y, stride_x;
   int upsample;  // nearest, 1 or 2, applied before the padding
   PaddingMode padding_mode;
-  Size2 padding;  // before; what is read behind the image follows from the output's size
+  Size2 padding;  // before, negative: cut off; what is read behind the image follows from the
+                  // output's size
   Size2 kernel, stride, dilation;
 
   // Bytes (N or 1, parts, H, W): part p says of channels part_end[p - 1] to part_end[p] which
@@ -57,13 +58,22 @@ struct ConvArgs {
   const float* share;
   int64_t scale_stride_n;
 
-  float* y;  // (N, Ho, Wo, filters or filters / 2)
-  float* z;  // (N, Ho, Wo, filters): the sums before activation and gate; null: not wanted
+  float* y;  // (N, height, width, filters or filters / 2) of the stored image
+  float* z;  // the same with `filters`: the sums before activation and gate; null: not wanted
   int64_t out_height, out_width;
+  // Output (i, j) is stored at (i, j) * store_step + store_offset of an image of store_size: the
+  // phases of a transposed convolution interleave. Steps beyond 1 go without scale and share.
+  Size2 store_step, store_offset, store_size;
   // The part of the output that is computed, half open; the rest of y and z is left alone.
   Size2 region_begin, region_end;
   int threads;
 };
+
+// Number of the stored pixel of output (y, x) of image n.
+inline int64_t stored_pixel(const ConvArgs& a, int64_t n, int64_t y, int64_t x) {
+  return (n * a.store_size.y + y * a.store_step.y + a.store_offset.y) * a.store_size.x +
+         x * a.store_step.x + a.store_offset.x;
+}
 
 // clang-format off
 INPAINT_EACH_ISA(

@@ -18,6 +18,9 @@ namespace {
 
 constexpr int64_t W = Simd<float>::kWidth;
 
+// Terms that are summed in one chain, see conv_winograd.cpp.
+constexpr int64_t kSumDepth = 128;
+
 struct Block {
   int64_t n, y, x, rows, columns;
 };
@@ -37,16 +40,38 @@ struct DirectProduct {
     const bool dense = args.dilation.x == 1;
     const int64_t runs = dense ? 1 : args.kernel.x, depth = dense ? args.kernel.x * c : c;
     const float* w = weight;
+    int64_t summed = 0;
+    bool first = true;
     Accumulator<float, ROWS, VECS> sum;
     sum.clear();
     for (int64_t ky = 0; ky < args.kernel.y; ++ky)
       for (int64_t run = 0; run < runs; ++run) {
         const float* from = input + ky * args.dilation.y * row_stride + run * args.dilation.x * c;
-        sum.add_strided(from, step, w, VECS * W, depth);
-        w += depth * VECS * W;
+        for (int64_t k = 0; k < depth; k += kSumDepth) {
+          const int64_t here = std::min(kSumDepth, depth - k);
+          if (summed + here > kSumDepth) {
+            flush<ROWS>(sum, first);
+            first = false;
+            summed = 0;
+          }
+          sum.add_strided(from + k, step, w, VECS * W, here);
+          w += here * VECS * W;
+          summed += here;
+        }
       }
+    flush<ROWS>(sum, first);
+  }
+
+ private:
+  template <int ROWS>
+  inline __attribute__((always_inline)) void flush(Accumulator<float, ROWS, VECS>& sum,
+                                                   bool first) {
     for (int r = 0; r < ROWS; ++r)
-      for (int j = 0; j < VECS; ++j) store(sums + (r * VECS + j) * W, sum.v[r][j]);
+      for (int j = 0; j < VECS; ++j) {
+        float* to = sums + (r * VECS + j) * W;
+        store(to, first ? sum.v[r][j] : load(to) + sum.v[r][j]);
+      }
+    sum.clear();
   }
 };
 
@@ -84,16 +109,16 @@ void panel_block(const ConvArgs& a, const Panel& panel, const Block& block, cons
   const int64_t columns = reach(block.columns, a.kernel.x, a.stride.x, a.dilation.x);
   const int64_t row_stride = columns * a.channels;
   const float* weights = a.packed + panel.lane0 * a.kernel.y * a.kernel.x * a.channels;
-  const int64_t image = block.n * a.out_height * a.out_width;
-  const int64_t scale_shift = image - block.n * a.scale_stride_n;
+  // Where scale and share of this image begin, seen from pixel numbers.
+  const int64_t scale_shift = block.n * (a.out_height * a.out_width - a.scale_stride_n);
   for (int64_t i = 0; i < block.rows; ++i) {
-    const int64_t first = image + (block.y + i) * a.out_width + block.x;
+    const int64_t first = stored_pixel(a, block.n, block.y + i, block.x);
     for (int64_t t = 0, count = tile_count(block.columns); t < count; ++t) {
       const int64_t begin = tile_begin(block.columns, t), end = tile_begin(block.columns, t + 1);
       int64_t pixel[kRowTile];
       bool seen = !a.share;
       for (int64_t p = begin; p < end; ++p) {
-        pixel[p - begin] = first + p;
+        pixel[p - begin] = first + p * a.store_step.x;
         seen = seen || a.share[first + p - scale_shift] != 0;
       }
       if (!seen) {

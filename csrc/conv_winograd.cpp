@@ -20,6 +20,10 @@ namespace {
 using Vec = Vector<float>;
 constexpr int64_t W = Simd<float>::kWidth;
 
+// Channels that are summed in one chain: sums of partial sums halve the rounding error of layers
+// with 256 channels or more, for 2 % of the time.
+constexpr int64_t kSumDepth = 64;
+
 // First output of a tile; its outputs lie `dilation` apart.
 struct Tile {
   int64_t n, y, x;
@@ -67,7 +71,7 @@ std::vector<Tile> tiles_of(const ConvArgs& a) {
         }
         for (int64_t i = 0, at = y; i < kTile && at < a.region_end.y; ++i, at += a.dilation.y)
           for (int64_t j = 0, to = x; j < kTile && to < a.region_end.x; ++j, to += a.dilation.x)
-            clear_pixel(a, (n * a.out_height + at) * a.out_width + to);
+            clear_pixel(a, stored_pixel(a, n, at, to));
       }
   return tiles;
 }
@@ -121,11 +125,20 @@ struct Product {
 
   template <int ROWS>
   void run() {
-    Accumulator<float, ROWS, VECS> sum;
-    sum.clear();
-    sum.add_strided(input, input_stride, weight, VECS * W, channels);
-    for (int r = 0; r < ROWS; ++r)
-      for (int j = 0; j < VECS; ++j) store(out + r * out_stride + j * W, sum.v[r][j]);
+    for (int64_t c = 0; c < channels; c += kSumDepth) {
+      Accumulator<float, ROWS, VECS> sum;
+      sum.clear();
+      sum.add_strided(input + c,
+                      input_stride,
+                      weight + c * VECS * W,
+                      VECS * W,
+                      std::min(kSumDepth, channels - c));
+      for (int r = 0; r < ROWS; ++r)
+        for (int j = 0; j < VECS; ++j) {
+          float* to = out + r * out_stride + j * W;
+          store(to, c == 0 ? sum.v[r][j] : load(to) + sum.v[r][j]);
+        }
+    }
   }
 };
 
@@ -173,14 +186,18 @@ void store_tile(const ConvArgs& a, const Panel& panel, const Tile& tile, const f
     }
   }
   int64_t pixel[kTile * kTile];
-  const int64_t image = tile.n * a.out_height * a.out_width;
   for (int i = 0; i < kTile; ++i)
     for (int j = 0; j < kTile; ++j) {
       const int64_t y = tile.y + i * a.dilation.y, x = tile.x + j * a.dilation.x;
       pixel[i * kTile + j] =
-          y < a.region_end.y && x < a.region_end.x ? image + y * a.out_width + x : -1;
+          y < a.region_end.y && x < a.region_end.x ? stored_pixel(a, tile.n, y, x) : -1;
     }
-  StorePanel store_panel{a, panel, sums, pixel, kTile * kTile, image - tile.n * a.scale_stride_n};
+  StorePanel store_panel{a,
+                         panel,
+                         sums,
+                         pixel,
+                         kTile * kTile,
+                         tile.n * (a.out_height * a.out_width - a.scale_stride_n)};
   with_activation(a.activation, store_panel);
 }
 
@@ -225,7 +242,8 @@ void pack_winograd(const PackArgs& a) {
           winograd_weight(half + i * 3, 1, out);
           for (int j = 0; j < kPatch; ++j) {
             float* to = packed + ((i * kPatch + j) * a.channels + c) * lanes + lane;
-            for (int64_t l = 0; l < H; ++l) to[l] = float(out[j][l]);
+            typedef float Narrow __attribute__((vector_size(H * 4), aligned(4)));
+            *reinterpret_cast<Narrow*>(to) = __builtin_convertvector(out[j], Narrow);
           }
         }
       }

@@ -83,7 +83,8 @@ struct Backward {
           emit(out, c, left, through * derivative<A>(f));
           emit(out, channels + c, left, through * activate<A>(f) * (1.0f - s));
         } else {
-          emit(out, c, left, grad * derivative<A>(f));
+          emit(
+              out, c, left, grad * (a.from_result ? derivative_of_result<A>(f) : derivative<A>(f)));
         }
       }
     }

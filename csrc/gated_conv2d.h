@@ -23,6 +23,7 @@ struct EpilogueArgs {
 struct EpilogueBackwardArgs {
   const float* grad;  // (pixels, filters or filters / 2)
   const float* z;     // (pixels, filters): what went into activation and gate
+  bool from_result;   // z is what came out of the activation; never with a gate or SiLU
   int64_t pixels, filters;
   bool gated;
   Activation activation;

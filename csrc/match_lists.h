@@ -29,18 +29,13 @@ class ListMatcher {
     const int64_t tiles = tile_count(count), panels = ceil_div(keys_.size(), kPanel<T>);
     Buffer<T> left(count * depth_), right(panels * kPanel<T> * depth_);
     Buffer<T> scale(panels * kPanel<T>), bias(panels * kPanel<T>);
-    parallel_tasks(tiles + panels, s_.args.threads, [&](int64_t task) {
-      if (task < tiles) {
-        const int64_t begin = tile_begin(count, task), end = tile_begin(count, task + 1);
-        T* to = left.data() + begin * depth_;
-        gather(s_.args.query, &queries_[begin], end - begin, s_.query_cols, end - begin, to);
-      } else {
-        const int64_t begin = (task - tiles) * kPanel<T>;
-        const int64_t columns = std::min<int64_t>(kPanel<T>, keys_.size() - begin);
-        T* to = right.data() + begin * depth_;
-        gather(s_.args.key, &keys_[begin], columns, s_.key_cols, kPanel<T>, to);
-        score_terms(to, columns, scale.data() + begin, bias.data() + begin);
-      }
+    pack(s_.args.query, queries_, s_.query_cols, 0, left.data());
+    pack(s_.args.key, keys_, s_.key_cols, kPanel<T>, right.data());
+    parallel_tasks(panels, s_.args.threads, [&](int64_t panel) {
+      const int64_t begin = panel * kPanel<T>;
+      const int64_t columns = std::min<int64_t>(kPanel<T>, keys_.size() - begin);
+      score_terms(
+          right.data() + begin * depth_, columns, scale.data() + begin, bias.data() + begin);
     });
 
     // A task takes up to 8 tiles of queries and about 128 kB of keys: both stay in the second-level
@@ -62,6 +57,9 @@ class ListMatcher {
         body.depth = depth_;
         body.panel0 = panel0;
         body.panel1 = std::min(panels, panel0 + panels_a_task);
+        // What other tasks found makes improvements rare; an equal score may have a lower index.
+        best.scores(begin, end - begin, body.found);
+        for (int64_t r = 0; r < end - begin; ++r) body.found[r] = just_below(body.found[r]);
         with_rows(end - begin, body);
         best.merge(begin, body.found, body.index, end - begin);
       }
@@ -76,33 +74,52 @@ class ListMatcher {
  private:
   static constexpr int64_t W = Simd<T>::kWidth;
 
-  // Packs patches as columns, out[depth][ld]; columns beyond `count` become zero.
-  void gather(const ImageView<T>& image,
-              const int64_t* origins,
-              int64_t count,
-              int64_t grid_width,
-              int64_t ld,
-              T* out) const {
-    int64_t offsets[kPanel<T> > kRowTile ? kPanel<T> : kRowTile];
+  // Packs patches as columns, out[group][depth][width of the group]: groups of `width` columns, the
+  // last filled up with zeros, or, with width 0, the tiles of gemm.h.
+  //
+  // Planes are read one after the other for all groups (16 at a time are one task): the same place
+  // of 16 planes often falls on one set of the cache. Pixels with their channels together are read
+  // group by group.
+  void pack(const ImageView<T>& image,
+            const std::vector<int64_t>& origins,
+            int64_t grid_width,
+            int64_t width,
+            T* out) const {
+    const int64_t count = int64_t(origins.size());
+    const int64_t groups = width ? ceil_div(count, width) : tile_count(count);
+    Buffer<int64_t> offsets(count), ends(count);
     for (int64_t j = 0; j < count; ++j)
       offsets[j] =
           origins[j] / grid_width * image.stride_h + origins[j] % grid_width * image.stride_w;
-    bool run = count == kPanel<T> && ld == kPanel<T>;
-    for (int64_t j = 1; j < count; ++j) run = run && offsets[j] == offsets[0] + j;
-    for (int64_t dy = 0; dy < s_.k; ++dy) {
-      for (int64_t dx = 0; dx < s_.k; ++dx) {
-        for (int64_t c = 0; c < s_.args.channels; ++c, out += ld) {
-          const T* from = image.data + s_.n * image.stride_n + dy * image.stride_h +
-                          dx * image.stride_w + c * image.stride_c;
-          if (run) {
-            store(out, load(from + offsets[0]));
-            store(out + W, load(from + offsets[0] + W));
-            continue;
-          }
-          for (int64_t j = 0; j < count; ++j) out[j] = from[offsets[j]];
-          for (int64_t j = count; j < ld; ++j) out[j] = T(0);
-        }
+    // Where the stretch of neighbours in memory that starts at j ends.
+    for (int64_t j = count - 1; j >= 0; --j)
+      ends[j] = j + 1 < count && offsets[j + 1] == offsets[j] + 1 ? ends[j + 1] : j + 1;
+    const T* base = image.data + s_.n * image.stride_n;
+    const auto copy = [&](int64_t group, int64_t d) {
+      const int64_t begin = width ? group * width : tile_begin(count, group);
+      const int64_t end = width ? std::min(count, begin + width) : tile_begin(count, group + 1);
+      const int64_t ld = width ? width : end - begin;
+      const int64_t c = d % s_.args.channels, pixel = d / s_.args.channels;
+      const T* from =
+          base + pixel / s_.k * image.stride_h + pixel % s_.k * image.stride_w + c * image.stride_c;
+      T* to = out + begin * depth_ + d * ld - begin;
+      for (int64_t j = begin; j < end;) {
+        const int64_t stop = std::min(end, ends[j]);
+        const T* run = from + offsets[j] - j;
+        for (; j + W <= stop; j += W) store(to + j, load(run + j));
+        for (; j < stop; ++j) to[j] = run[j];
       }
+      for (int64_t j = end; j < begin + ld; ++j) to[j] = T(0);
+    };
+    if (image.stride_w == 1) {
+      parallel_tasks(ceil_div(depth_, 16), s_.args.threads, [&](int64_t task) {
+        for (int64_t d = task * 16; d < std::min(depth_, task * 16 + 16); ++d)
+          for (int64_t group = 0; group < groups; ++group) copy(group, d);
+      });
+    } else {
+      parallel_tasks(groups, s_.args.threads, [&](int64_t group) {
+        for (int64_t d = 0; d < depth_; ++d) copy(group, d);
+      });
     }
   }
 
@@ -121,15 +138,12 @@ class ListMatcher {
   struct Tile {
     const T *left, *right, *scale, *bias;
     int64_t depth, panel0, panel1;
-    T found[kRowTile];
+    T found[kRowTile];  // in: scores to beat; out: where index >= 0, the best
     int64_t index[kRowTile];
 
     template <int ROWS>
     void run() {
-      for (int r = 0; r < ROWS; ++r) {
-        found[r] = kMinusInfinity<T>;
-        index[r] = -1;
-      }
+      for (int r = 0; r < ROWS; ++r) index[r] = -1;
       for (int64_t panel = panel0; panel < panel1; ++panel) {
         Accumulator<T, ROWS, 2> sum;
         sum.clear();
@@ -143,16 +157,13 @@ class ListMatcher {
           store(scores[r] + W, sum.v[r][1] * load(s + W) + load(b + W));
         }
         for (int r = 0; r < ROWS; ++r) {
-          const Vector<T> limit = broadcast(found[r]);
-          if (!any_greater<T>(load(scores[r]), limit) &&
-              !any_greater<T>(load(scores[r] + W), limit))
-            continue;
-          for (int64_t j = 0; j < 2 * W; ++j) {
-            if (scores[r][j] > found[r]) {
-              found[r] = scores[r][j];
-              index[r] = panel * kPanel<T> + j;
-            }
-          }
+          const Vector<T> v0 = load(scores[r]), v1 = load(scores[r] + W);
+          const Vector<T> top = max_or_second<T>(v0, max_or_second<T>(v1, broadcast(found[r])));
+          if (!any_greater<T>(top, broadcast(found[r]))) continue;
+          found[r] = horizontal_max<T>(top);
+          int64_t j = 0;
+          while (scores[r][j] != found[r]) ++j;
+          index[r] = panel * kPanel<T> + j;
         }
       }
     }

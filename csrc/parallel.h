@@ -50,15 +50,81 @@ inline int thread_index() {
 #endif
 }
 
-// Uninitialised memory of one cache-line alignment, freed with the object.
+// Blocks that a thread gave back, kept for its next call: fresh ones come from the system page by
+// page, which costs as much as the smaller kernels themselves. At most 32 MB a thread.
+class ScratchCache {
+ public:
+  ScratchCache() = default;
+  ScratchCache(const ScratchCache&) = delete;
+  ScratchCache& operator=(const ScratchCache&) = delete;
+  ~ScratchCache() {
+    for (Block& block : blocks_) release(block.data);
+  }
+
+  static ScratchCache& of_this_thread() {
+    static thread_local ScratchCache cache;
+    return cache;
+  }
+
+  // A block of at least `bytes`, and its true size in `bytes`.
+  void* take(size_t& bytes) {
+    Block* best = nullptr;
+    for (Block& block : blocks_) {
+      const bool fits = block.data && block.bytes >= bytes && block.bytes <= 2 * bytes + 65536;
+      if (fits && (!best || block.bytes < best->bytes)) best = &block;
+    }
+    if (!best) {
+      bytes = (bytes + 4095) / 4096 * 4096;
+      return ::operator new(bytes, std::align_val_t(64));
+    }
+    void* data = best->data;
+    bytes = best->bytes;
+    held_ -= bytes;
+    best->data = nullptr;
+    return data;
+  }
+
+  void give(void* data, size_t bytes) {
+    if (kCaches && held_ + bytes <= kMostBytes) {
+      for (Block& block : blocks_) {
+        if (block.data) continue;
+        block = {data, bytes};
+        held_ += bytes;
+        return;
+      }
+    }
+    release(data);
+  }
+
+ private:
+  struct Block {
+    void* data = nullptr;
+    size_t bytes = 0;
+  };
+
+  static void release(void* data) { ::operator delete(data, std::align_val_t(64)); }
+
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr bool kCaches = false;  // an overrun must hit the end of its own block
+#else
+  static constexpr bool kCaches = true;
+#endif
+  static constexpr size_t kMostBytes = size_t(32) << 20;
+  Block blocks_[24];
+  size_t held_ = 0;
+};
+
+// Uninitialised memory of one cache-line alignment, given back with the object, by the thread that
+// made it.
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t size)
-      : data_(size > 0 ? static_cast<T*>(::operator new(static_cast<size_t>(size) * sizeof(T),
-                                                        std::align_val_t(64)))
-                       : nullptr) {}
-  ~Buffer() { ::operator delete(data_, std::align_val_t(64)); }
+  explicit Buffer(int64_t size) : bytes_(size > 0 ? size_t(size) * sizeof(T) : 0) {
+    data_ = bytes_ ? static_cast<T*>(allocate()) : nullptr;
+  }
+  ~Buffer() {
+    if (data_) ScratchCache::of_this_thread().give(data_, bytes_);
+  }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   T* data() { return data_; }
@@ -67,6 +133,15 @@ class Buffer {
   const T& operator[](int64_t i) const { return data_[i]; }
 
  private:
+  void* allocate() {
+#if defined(__SANITIZE_ADDRESS__)
+    return ::operator new(bytes_, std::align_val_t(64));
+#else
+    return ScratchCache::of_this_thread().take(bytes_);
+#endif
+  }
+
+  size_t bytes_;
   T* data_;
 };
 

@@ -1,4 +1,4 @@
-// Window sums of a binary validity mask.
+// Window sums of validity masks.
 #pragma once
 
 #include "conv.h"
@@ -6,12 +6,11 @@
 namespace inpaint {
 
 struct WindowCountArgs {
-  const uint8_t* valid;  // (N, parts, H, W), zero: hole
-  int64_t batch, parts, height, width;
-  const int64_t* weights;  // (parts): channels that share a mask
+  const int32_t* known;  // (N, H, W): how many channels are valid
+  int64_t batch, height, width;
   Size2 kernel, stride, padding, dilation;
   int64_t out_height, out_width;
-  int64_t* counts;  // (N, Ho, Wo)
+  int32_t* counts;  // (N, Ho, Wo)
   int threads;
 };
 

@@ -136,6 +136,11 @@ class BestMatches {
     }
   }
 
+  void scores(int64_t first, int64_t count, T* out) {
+    std::lock_guard<std::mutex> lock(guard_);
+    for (int64_t i = 0; i < count; ++i) out[i] = score_[first + i];
+  }
+
   T score(int64_t query) const { return score_[query]; }
   int64_t index(int64_t query) const { return index_[query]; }
 

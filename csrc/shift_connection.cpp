@@ -30,14 +30,23 @@ void gather_positions(const PositionsArgs<T>& a) {
     });
     return;
   }
-  const int64_t block = 16, blocks = ceil_div(a.channels, block);
+  // Planes: the few places that receive something are listed once for all channels.
+  const int64_t block = 32, blocks = ceil_div(a.channels, block);
   parallel_tasks(a.batch * blocks, a.threads, [&](int64_t task) {
     const int64_t n = task / blocks, c0 = task % blocks * block;
-    const int64_t* index = a.index + n * a.out_positions;
+    Buffer<int64_t> to(a.out_positions), from(a.out_positions);
+    int64_t count = 0;
+    for (int64_t p = 0; p < a.out_positions; ++p) {
+      const int64_t source = a.index[n * a.out_positions + p];
+      to[count] = p;
+      from[count] = source;
+      count += source >= 0;
+    }
     for (int64_t c = c0; c < std::min(a.channels, c0 + block); ++c) {
       const T* in = a.in + (n * a.channels + c) * a.in_positions;
       T* out = a.out + (n * a.channels + c) * a.out_positions;
-      for (int64_t p = 0; p < a.out_positions; ++p) out[p] = index[p] < 0 ? T(0) : in[index[p]];
+      std::fill_n(out, a.out_positions, T(0));
+      for (int64_t i = 0; i < count; ++i) out[to[i]] = in[from[i]];
     }
   });
 }

@@ -71,9 +71,10 @@ template <class T>
 inline T horizontal_max(Vector<T> v) {
   T lanes[Simd<T>::kWidth];
   std::memcpy(lanes, &v, sizeof(v));
-  T best = lanes[0];
-  for (int i = 1; i < Simd<T>::kWidth; ++i) best = lanes[i] > best ? lanes[i] : best;
-  return best;
+  for (int half = Simd<T>::kWidth / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i)
+      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+  return lanes[0];
 }
 
 // Whether any lane of a exceeds its lane of b; a NaN exceeds nothing.
