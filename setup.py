@@ -39,13 +39,16 @@ SANITIZE_FLAGS = (
 )
 
 
-def is_current(built: str, source: str, flags: list[str]) -> bool:
-    """Whether an object was built with these flags after the last change of what it may include."""
-    record = Path(built).with_suffix(".flags")
-    if not (Path(built).exists() and record.exists() and record.read_text() == " ".join(flags)):
+def is_current(built: Path, flags: list[str]) -> bool:
+    """Whether an object was built with these flags after the last change of what it includes."""
+    record, includes = built.with_suffix(".flags"), built.with_suffix(".d")
+    if not (built.exists() and includes.exists() and record.exists()):
         return False
-    age = Path(built).stat().st_mtime
-    return all(Path(ROOT, used).stat().st_mtime < age for used in [source, *HEADERS, "setup.py"])
+    if record.read_text() != " ".join(flags):
+        return False
+    _, _, used = includes.read_text().replace("\\\n", " ").partition(":")
+    age = built.stat().st_mtime
+    return all(Path(file).exists() and Path(file).stat().st_mtime < age for file in used.split())
 
 
 class BuildKernels(build_ext):
@@ -53,26 +56,32 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Pybind11Extension) -> None:
         flags = COMPILE_FLAGS + OPENMP_FLAGS + SANITIZE_FLAGS
-        kernel_objects = []
-        for name, isa_flags in INSTRUCTION_SETS.items():
-            folder = str(Path(self.build_temp) / name)
-            for source in KERNEL_SOURCES:
-                (built,) = self.compiler.object_filenames([source], output_dir=folder)
-                if self.force or not is_current(built, source, flags + isa_flags):
-                    self.compiler.compile(
-                        [source],
-                        output_dir=folder,
-                        macros=[("INPAINT_ISA", name)],
-                        extra_postargs=flags + isa_flags,
-                    )
-                    Path(built).with_suffix(".flags").write_text(" ".join(flags + isa_flags))
-                kernel_objects.append(built)
         # Objects are linked in this order: an inline function of the standard library that several
         # of them hold is taken from the first, so it must be the baseline's, which runs anywhere.
-        ext.extra_objects = kernel_objects
-        ext.extra_compile_args = flags
+        objects = [self.compile_once(s, "module", flags, ext.include_dirs) for s in ext.sources]
+        for name, isa_flags in INSTRUCTION_SETS.items():
+            for source in KERNEL_SOURCES:
+                objects.append(self.compile_once(source, name, flags + isa_flags, []))
+        ext.extra_objects = objects
+        ext.sources = []
+        ext.language = "c++"
         ext.extra_link_args = OPENMP_FLAGS + SANITIZE_FLAGS
         super().build_extension(ext)
+
+    def compile_once(self, source: str, name: str, flags: list[str], include: list[str]) -> str:
+        """Compiles a file for an instruction set unless its object is still right."""
+        folder = str(Path(self.build_temp) / name)
+        (built,) = self.compiler.object_filenames([source], output_dir=folder)
+        if self.force or not is_current(Path(built), flags):
+            self.compiler.compile(
+                [source],
+                output_dir=folder,
+                macros=[("INPAINT_ISA", name)] if name in INSTRUCTION_SETS else [],
+                include_dirs=include,
+                extra_postargs=[*flags, "-MMD"],
+            )
+            Path(built).with_suffix(".flags").write_text(" ".join(flags))
+        return str(built)
 
 
 setup(

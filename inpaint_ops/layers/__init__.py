@@ -1,5 +1,7 @@
 """Layers over the operators, drop-in for the public layers they name."""
 
+from inpaint_ops.layers.fused_conv2d import FusedConv2d
+from inpaint_ops.layers.gated_conv2d import GatedConv2d
 from inpaint_ops.layers.shift_connection import GuidanceLoss, ShiftConnection, reduce_hole
 
-__all__ = ["GuidanceLoss", "ShiftConnection", "reduce_hole"]
+__all__ = ["FusedConv2d", "GatedConv2d", "GuidanceLoss", "ShiftConnection", "reduce_hole"]

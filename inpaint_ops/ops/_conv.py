@@ -1,0 +1,392 @@
+"""What the convolution operators share: geometry, checks, and their formulas in plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inpaint_ops.ops import _common
+
+# Order and slope are those of csrc/conv.h.
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
+PADDING_MODES = ("zeros", "reflect", "replicate")
+LEAKY_SLOPE = 0.2
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a convolution reads; all pairs are (vertical, horizontal).
+
+    `padding` is (top, bottom, left, right), around x after its upsampling.
+    """
+
+    stride: Pair
+    padding: tuple[int, int, int, int]
+    dilation: Pair
+    groups: int = 1
+    padding_mode: str = "zeros"
+    upsample: int = 1
+
+    def out_size(self, x: Tensor, weight: Tensor) -> Pair:
+        """Height and width of the result."""
+        top, bottom, left, right = self.padding
+        sizes = []
+        for axis, (before, after) in enumerate(((top, bottom), (left, right))):
+            size = x.shape[2 + axis] * self.upsample + before + after
+            reach = self.dilation[axis] * (weight.shape[2 + axis] - 1) + 1
+            sizes.append((size - reach) // self.stride[axis] + 1)
+        return sizes[0], sizes[1]
+
+    @property
+    def plain(self) -> bool:
+        """Whether aten's convolution takes x as it is."""
+        top, bottom, left, right = self.padding
+        symmetric = top == bottom and left == right
+        return self.upsample == 1 and self.padding_mode == "zeros" and symmetric
+
+    def flat(self) -> tuple[Any, ...]:
+        """The arguments of a registered operator."""
+        return (
+            list(self.stride),
+            list(self.padding),
+            list(self.dilation),
+            self.groups,
+            self.padding_mode,
+            self.upsample,
+        )
+
+
+GEOMETRY_SCHEMA = (
+    "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, str padding_mode, "
+    "int upsample"
+)
+
+
+def geometry(
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    padding_mode: str,
+    upsample: int,
+) -> Geometry:
+    """The inverse of `Geometry.flat`."""
+    top, bottom, left, right = padding
+    return Geometry(
+        (stride[0], stride[1]),
+        (top, bottom, left, right),
+        (dilation[0], dilation[1]),
+        groups,
+        padding_mode,
+        upsample,
+    )
+
+
+def check_pair(op: str, name: str, value: Any, minimum: int) -> Pair:
+    """An int, meaning both, or a pair of ints, of at least `minimum`."""
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{op}: {name} must be an int or a pair, got {value}")
+    for one in pair:
+        _common.check_int(op, name, one, minimum)
+    return pair[0], pair[1]
+
+
+def check_geometry(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    *,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    upsample: int = 1,
+) -> Geometry:
+    """Checks everything that says where a convolution reads."""
+    strides = check_pair(op, "stride", stride, 1)
+    dilations = check_pair(op, "dilation", dilation, 1)
+    _common.check_int(op, "groups", groups)
+    _common.check_choice(op, "padding_mode", padding_mode, PADDING_MODES)
+    _common.check_int(op, "upsample", upsample)
+    if upsample not in (1, 2):
+        raise ValueError(f"{op}: upsample must be 1 or 2, got {upsample}")
+    sizes = (x.shape[2] * upsample, x.shape[3] * upsample)
+    reaches = tuple(d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:]))
+    if isinstance(padding, str):
+        _common.check_choice(op, "padding", padding, ("same",))
+        pads: list[int] = []
+        for size, step, reach in zip(sizes, strides, reaches):
+            total = max(((size + step - 1) // step - 1) * step + reach - size, 0)
+            pads += [total // 2, total - total // 2]
+    else:
+        vertical, horizontal = check_pair(op, "padding", padding, 0)
+        pads = [vertical, vertical, horizontal, horizontal]
+    for axis, (size, reach) in enumerate(zip(sizes, reaches)):
+        before, after = pads[2 * axis : 2 * axis + 2]
+        if padding_mode == "reflect" and max(before, after) >= size:
+            raise ValueError(
+                f"{op}: padding must be smaller than the image to reflect, got {max(before, after)}"
+                f" for {size} pixels"
+            )
+        if size + before + after < reach or size < 1:
+            raise ValueError(
+                f"{op}: weight must not reach beyond the padded image, got {reach} pixels for "
+                f"{size} + {before} + {after}"
+            )
+    if weight.shape[0] % groups or x.shape[1] % groups:
+        raise ValueError(
+            f"{op}: groups must divide {x.shape[1]} channels and {weight.shape[0]} filters, "
+            f"got {groups}"
+        )
+    if weight.shape[1] * groups != x.shape[1]:
+        raise ValueError(
+            f"{op}: weight must have {x.shape[1] // groups} input channels, "
+            f"got {tuple(weight.shape)}"
+        )
+    return Geometry(
+        strides, (pads[0], pads[1], pads[2], pads[3]), dilations, groups, padding_mode, upsample
+    )
+
+
+def check_tensors(
+    op: str, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x, weight and bias in one dtype on one device; under autocast all in float32."""
+    _common.check_image(op, "x", x)
+    _check_weight(op, weight)
+    if bias is not None and not isinstance(bias, Tensor):
+        raise TypeError(f"{op}: bias must be a Tensor or None, got {type(bias).__name__}")
+    if torch.is_autocast_enabled(x.device.type):
+        x, weight = _common.autocast_to_float32(x.device, x, weight)
+        if bias is not None:
+            (bias,) = _common.autocast_to_float32(x.device, bias)
+    _common.check_same(op, "x and weight", x, weight)
+    if bias is not None:
+        _common.check_same(op, "x and bias", x, bias)
+    return x, weight, bias
+
+
+def check_bias(op: str, bias: Tensor | None, filters: int) -> None:
+    """One number for each filter."""
+    if bias is not None and tuple(bias.shape) != (filters,):
+        raise ValueError(f"{op}: bias must have shape ({filters},), got {tuple(bias.shape)}")
+
+
+def _check_weight(op: str, weight: Tensor) -> None:
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{op}: weight must be a Tensor, got {type(weight).__name__}")
+    if weight.dtype not in _common.FLOAT_DTYPES:
+        raise TypeError(f"{op}: weight must be floating, got {weight.dtype}")
+    if weight.dim() != 4 or 0 in weight.shape:
+        raise ValueError(
+            f"{op}: weight must have four dimensions, none empty, got {tuple(weight.shape)}"
+        )
+
+
+def memory_format(x: Tensor, weight: Tensor) -> torch.memory_format:
+    """Layout of a result: channels_last if x or the weight has it, the rule of torch's own."""
+    if _common.memory_format(x) == torch.channels_last:
+        return torch.channels_last
+    chosen = not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if chosen else torch.contiguous_format
+
+
+def result_like(x: Tensor, weight: Tensor, channels: int, size: Pair) -> Tensor:
+    """Memory of a result."""
+    shape = (x.shape[0], channels, *size)
+    layout = memory_format(x, weight)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+def filters_like(x: Tensor, filters: int, size: Pair) -> Tensor:
+    """Memory of the sums that a backward pass wants: channels_last, at least float32."""
+    shape = (x.shape[0], filters, *size)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def settled(value: Tensor, like: Tensor, layout: torch.memory_format) -> Tensor:
+    """A result in the dtype of `like` and a layout."""
+    return value.to(like.dtype).contiguous(memory_format=layout)
+
+
+def empty_gradient(like: Tensor) -> Tensor:
+    """Stands for a gradient nobody wants: operators return tensors only."""
+    return like.new_empty((0,))
+
+
+def gradients_like(
+    x: Tensor, weight: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory of the gradients of x, weight and bias."""
+    layout = memory_format(x, weight)
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    return (
+        grad_x if wanted[0] else empty_gradient(x),
+        weight.new_empty(weight.shape) if wanted[1] else empty_gradient(x),
+        weight.new_empty((weight.shape[0],)) if wanted[2] else empty_gradient(x),
+    )
+
+
+def settled_gradients(
+    x: Tensor, weight: Tensor, grads: Sequence[Tensor | None]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias as `gradients_like` promises them."""
+    layouts = (memory_format(x, weight), torch.contiguous_format, torch.contiguous_format)
+    likes = (x, weight, weight)
+    settle = (
+        empty_gradient(x) if grad is None else settled(grad, like, layout)
+        for grad, like, layout in zip(grads, likes, layouts)
+    )
+    grad_x, grad_weight, grad_bias = settle
+    return grad_x, grad_weight, grad_bias
+
+
+def wanted_gradients(
+    needs: Sequence[bool], grads: Sequence[Tensor]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients as autograd takes them: None for what nobody wants."""
+    x, weight, bias = (grad if need else None for need, grad in zip(needs, grads))
+    return x, weight, bias
+
+
+# Formulas in PyTorch: what other devices, float64 and the reference backend use.
+
+
+def prepared(x: Tensor, g: Geometry) -> tuple[Tensor, list[int]]:
+    """Upsamples and pads as far as aten's convolution cannot; also what padding is left to it."""
+    if g.upsample > 1:
+        x = x.repeat_interleave(g.upsample, 2).repeat_interleave(g.upsample, 3)
+    top, bottom, left, right = g.padding
+    if g.padding_mode == "zeros" and top == bottom and left == right:
+        return x, [top, left]
+    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate"}[g.padding_mode]
+    return F.pad(x, (left, right, top, bottom), mode=mode), [0, 0]
+
+
+def unprepared(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
+    """The gradient of `prepared`'s argument from that of its result."""
+    top, bottom, left, right = g.padding
+    n, c, h, w = x.shape
+    high, wide = h * g.upsample, w * g.upsample
+    if grad.shape[2:] != (high, wide):
+        sides = [left, right, top, bottom]
+        if g.padding_mode == "zeros":
+            grad = grad[:, :, top : top + high, left : left + wide]
+        else:
+            like = grad.new_zeros(()).expand(n, c, high, wide)
+            kind = "reflection" if g.padding_mode == "reflect" else "replication"
+            fold = getattr(torch.ops.aten, f"{kind}_pad2d_backward").default
+            grad = fold(grad.contiguous(), like, sides)
+    if g.upsample > 1:
+        grad = grad.unflatten(3, (w, g.upsample)).sum(4)
+        grad = grad.unflatten(2, (h, g.upsample)).sum(3)
+    return grad
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
+    """The sums, by aten."""
+    image, padding = prepared(x, g)
+    result: Tensor = torch.ops.aten.convolution(
+        image, weight, bias, g.stride, padding, g.dilation, False, [0, 0], g.groups
+    )
+    return result
+
+
+def convolve_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of x and weight, by aten."""
+    image, padding = prepared(x, g)
+    grad_image, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad,
+        image,
+        weight,
+        None,
+        g.stride,
+        padding,
+        g.dilation,
+        False,
+        [0, 0],
+        g.groups,
+        [wanted[0], wanted[1], False],
+    )
+    return (unprepared(grad_image, x, g) if wanted[0] else None), grad_weight
+
+
+def activate(z: Tensor, activation: str) -> Tensor:
+    """The activation of that name."""
+    if activation == "relu":
+        return z.relu()
+    if activation == "leaky_relu":
+        return F.leaky_relu(z, LEAKY_SLOPE)
+    if activation == "elu":
+        return F.elu(z)
+    if activation == "silu":
+        return F.silu(z)
+    if activation == "tanh":
+        return z.tanh()
+    if activation == "sigmoid":
+        return z.sigmoid()
+    return z
+
+
+def derivative(z: Tensor, activation: str) -> Tensor:
+    """The activation's derivative at z."""
+    one = torch.ones_like(z)
+    if activation == "relu":
+        return (z > 0).to(z.dtype)
+    if activation == "leaky_relu":
+        return torch.where(z > 0, one, LEAKY_SLOPE)
+    if activation == "elu":
+        return torch.where(z > 0, one, z.clamp_max(0).exp())
+    if activation == "silu":
+        s = z.sigmoid()
+        return s + z * s * (1 - s)
+    if activation == "tanh":
+        return 1 - z.tanh().square()
+    if activation == "sigmoid":
+        return z.sigmoid() * (1 - z.sigmoid())
+    return one
+
+
+def derivative_of_result(y: Tensor, activation: str) -> Tensor:
+    """The same from the activation's result; not for SiLU, which is not monotonic."""
+    if activation == "elu":
+        return torch.where(y > 0, torch.ones_like(y), y + 1)
+    if activation == "tanh":
+        return 1 - y.square()
+    if activation == "sigmoid":
+        return y * (1 - y)
+    return derivative(y, activation)
+
+
+def finish(z: Tensor, activation: str, gated: bool) -> Tensor:
+    """Activation and gate of the sums z."""
+    if not gated:
+        return activate(z, activation)
+    features, gates = z.chunk(2, 1)
+    return activate(features, activation) * gates.sigmoid()
+
+
+def gate_backward(grad: Tensor, z: Tensor, activation: str) -> Tensor:
+    """The gradient of the sums z of a gated layer."""
+    features, gates = z.chunk(2, 1)
+    s = gates.sigmoid()
+    through = grad * s
+    return torch.cat(
+        [
+            through * derivative(features, activation),
+            through * activate(features, activation) * (1 - s),
+        ],
+        1,
+    )
