@@ -2,6 +2,7 @@
 
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
@@ -58,11 +59,11 @@ class BuildKernels(build_ext):
         flags = COMPILE_FLAGS + OPENMP_FLAGS + SANITIZE_FLAGS
         # Objects are linked in this order: an inline function of the standard library that several
         # of them hold is taken from the first, so it must be the baseline's, which runs anywhere.
-        objects = [self.compile_once(s, "module", flags, ext.include_dirs) for s in ext.sources]
+        jobs = [(s, "module", flags, ext.include_dirs) for s in ext.sources]
         for name, isa_flags in INSTRUCTION_SETS.items():
-            for source in KERNEL_SOURCES:
-                objects.append(self.compile_once(source, name, flags + isa_flags, []))
-        ext.extra_objects = objects
+            jobs += [(source, name, flags + isa_flags, []) for source in KERNEL_SOURCES]
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            ext.extra_objects = list(pool.map(lambda job: self.compile_once(*job), jobs))
         ext.sources = []
         ext.language = "c++"
         ext.extra_link_args = OPENMP_FLAGS + SANITIZE_FLAGS

@@ -36,7 +36,7 @@ if os.environ.get("INPAINT_OPS_DISABLE_EXTENSION"):
     _error = "switched off by the environment variable INPAINT_OPS_DISABLE_EXTENSION"
 else:
     try:
-        from inpaint_ops import _C as _module  # type: ignore[no-redef]
+        from inpaint_ops import _C as _module
     except ImportError as error:
         _error = str(error)
 
