@@ -120,45 +120,19 @@ class ProductMatcher {
       }
     }
 
-    struct Tile {
-      const T *left, *right;
-      T* out;
-      int64_t ld, channels, vectors;
-
-      template <int ROWS>
-      void run() {
-        int64_t v = 0;
-        for (; v + 2 <= vectors; v += 2) columns<ROWS, 2>(v);
-        if (v < vectors) columns<ROWS, 1>(v);
-      }
-
-      template <int ROWS, int VECS>
-      void columns(int64_t v) {
-        Accumulator<T, ROWS, VECS> sum;
-        sum.clear();
-        sum.add(left, right + v * W * channels, kPanel<T>, channels);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r)
-          for (int i = 0; i < VECS; ++i) store(out + r * ld + (v + i) * W, sum.v[r][i]);
-      }
-    };
-
     // Products of one query row with the key pixels of this block of columns and its halo.
     void products(const T* left, const T* right) {
       const int64_t pixels = std::min(width_ + k_ - 1, m_.width_ - x0_);
       const int64_t vectors = ceil_div(pixels, W);
       for (int64_t r = 0; r < pixels_; ++r)
         std::fill(products_.data() + r * ld_ + vectors * W, products_.data() + (r + 1) * ld_, T(0));
-      for (int64_t tile = 0; tile < tile_count(pixels_); ++tile) {
-        const int64_t begin = tile_begin(pixels_, tile), end = tile_begin(pixels_, tile + 1);
-        Tile body{left + begin * channels_,
-                  right + x0_ * channels_,
-                  products_.data() + begin * ld_,
-                  ld_,
-                  channels_,
-                  vectors};
-        with_rows(end - begin, body);
-      }
+      pixel_products(left,
+                     pixels_,
+                     right + x0_ * channels_,
+                     vectors,
+                     channels_,
+                     products_.data(),
+                     ld_);
     }
 
     inline __attribute__((always_inline)) Vector<T> diagonal(const T* from, int64_t step) const {

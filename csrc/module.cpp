@@ -24,6 +24,7 @@ PYBIND11_MODULE(_C, m) {
       py::arg("seconds"),
       py::arg("threads"),
       py::call_guard<py::gil_scoped_release>());
+  bind_attention(m);
   bind_conv(m);
   bind_matching(m);
   bind_shift_connection(m);

@@ -9,6 +9,9 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "simd.h"
 
@@ -75,7 +78,7 @@ class ScratchCache {
     }
     if (!best) {
       bytes = (bytes + 4095) / 4096 * 4096;
-      return ::operator new(bytes, std::align_val_t(64));
+      return allocate(bytes);
     }
     void* data = best->data;
     bytes = best->bytes;
@@ -101,6 +104,19 @@ class ScratchCache {
     void* data = nullptr;
     size_t bytes = 0;
   };
+
+  // Strips of scores are read at strides beyond the reach of the TLB, so large blocks ask for large
+  // pages, where the system gives them on request.
+  static void* allocate(size_t bytes) {
+    void* data = ::operator new(bytes, std::align_val_t(64));
+#ifdef __linux__
+    constexpr size_t kPage = size_t(1) << 21;
+    const size_t begin = (reinterpret_cast<size_t>(data) + kPage - 1) / kPage * kPage;
+    const size_t end = (reinterpret_cast<size_t>(data) + bytes) / kPage * kPage;
+    if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+    return data;
+  }
 
   static void release(void* data) { ::operator delete(data, std::align_val_t(64)); }
 

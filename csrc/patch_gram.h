@@ -55,6 +55,48 @@ void copy_row(const ImageView<T>& image,
   }
 }
 
+template <class T>
+struct ProductTile {
+  const T *left, *right;
+  T* out;
+  int64_t ld, channels, vectors;
+
+  template <int ROWS>
+  void run() {
+    int64_t v = 0;
+    for (; v + 2 <= vectors; v += 2) columns<ROWS, 2>(v);
+    if (v < vectors) columns<ROWS, 1>(v);
+  }
+
+  template <int ROWS, int VECS>
+  void columns(int64_t v) {
+    constexpr int64_t W = Simd<T>::kWidth;
+    Accumulator<T, ROWS, VECS> sum;
+    sum.clear();
+    sum.add(left, right + v * W * channels, kPanel<T>, channels);
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+      for (int i = 0; i < VECS; ++i) store(out + r * ld + (v + i) * W, sum.v[r][i]);
+  }
+};
+
+// Products of packed query pixels, [tile][channel][rows of the tile], with the first `vectors`
+// vectors of key pixels, [panel][channel][kPanel]: out[row * ld + column].
+template <class T>
+void pixel_products(const T* left,
+                    int64_t rows,
+                    const T* right,
+                    int64_t vectors,
+                    int64_t channels,
+                    T* out,
+                    int64_t ld) {
+  for (int64_t tile = 0; tile < tile_count(rows); ++tile) {
+    const int64_t begin = tile_begin(rows, tile), end = tile_begin(rows, tile + 1);
+    ProductTile<T> body{left + begin * channels, right, out + begin * ld, ld, channels, vectors};
+    with_rows(end - begin, body);
+  }
+}
+
 // Squared norm of every patch of one sample, (H - k + 1, W - k + 1), summed in double.
 template <class T>
 void patch_square_norms(const ImageView<T>& image,

@@ -102,3 +102,20 @@ def window_counts(
     counts: NDArray[Any],
     threads: int,
 ) -> None: ...
+def contextual_attention(
+    fg: NDArray[Any],
+    bg: NDArray[Any],
+    hole: NDArray[Any] | None,
+    rate: int,
+    scale: float,
+    fuse: bool,
+    align_corners: bool,
+    sum_norm: bool,
+    exclude: bool,
+    count: bool,
+    y: NDArray[Any],
+    index: NDArray[Any],
+    row_max: NDArray[Any],
+    row_sum: NDArray[Any],
+    threads: int,
+) -> None: ...

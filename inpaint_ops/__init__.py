@@ -4,8 +4,20 @@ from importlib.metadata import PackageNotFoundError, version
 
 from inpaint_ops import layers, ops, reference
 from inpaint_ops._backend import backend
-from inpaint_ops.layers import FusedConv2d, GatedConv2d, GuidanceLoss, ShiftConnection
-from inpaint_ops.ops import fused_conv2d, gated_conv2d, nearest_patch, shift_connection
+from inpaint_ops.layers import (
+    ContextualAttention,
+    FusedConv2d,
+    GatedConv2d,
+    GuidanceLoss,
+    ShiftConnection,
+)
+from inpaint_ops.ops import (
+    contextual_attention,
+    fused_conv2d,
+    gated_conv2d,
+    nearest_patch,
+    shift_connection,
+)
 
 try:
     __version__ = version("inpaint-ops")
@@ -13,12 +25,14 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "ContextualAttention",
     "FusedConv2d",
     "GatedConv2d",
     "GuidanceLoss",
     "ShiftConnection",
     "__version__",
     "backend",
+    "contextual_attention",
     "fused_conv2d",
     "gated_conv2d",
     "layers",

@@ -1,7 +1,16 @@
 """Layers over the operators, drop-in for the public layers they name."""
 
+from inpaint_ops.layers.contextual_attention import ContextualAttention, flow_picture
 from inpaint_ops.layers.fused_conv2d import FusedConv2d
 from inpaint_ops.layers.gated_conv2d import GatedConv2d
 from inpaint_ops.layers.shift_connection import GuidanceLoss, ShiftConnection, reduce_hole
 
-__all__ = ["FusedConv2d", "GatedConv2d", "GuidanceLoss", "ShiftConnection", "reduce_hole"]
+__all__ = [
+    "ContextualAttention",
+    "FusedConv2d",
+    "GatedConv2d",
+    "GuidanceLoss",
+    "ShiftConnection",
+    "flow_picture",
+    "reduce_hole",
+]

@@ -1,9 +1,17 @@
 """Public operators: argument checks, registration with PyTorch's dispatcher, autograd."""
 
+from inpaint_ops.ops.contextual_attention import contextual_attention
 from inpaint_ops.ops.fused_conv2d import fused_conv2d
 from inpaint_ops.ops.gated_conv2d import gated_conv2d
 from inpaint_ops.ops.nearest_patch import nearest_patch
 from inpaint_ops.ops.refine_patch import refine_patch
 from inpaint_ops.ops.shift_connection import shift_connection
 
-__all__ = ["fused_conv2d", "gated_conv2d", "nearest_patch", "refine_patch", "shift_connection"]
+__all__ = [
+    "contextual_attention",
+    "fused_conv2d",
+    "gated_conv2d",
+    "nearest_patch",
+    "refine_patch",
+    "shift_connection",
+]

@@ -3,6 +3,7 @@
 They serve devices without a kernel, tests and benchmarks, and run under ordinary autograd.
 """
 
+from inpaint_ops.reference.contextual_attention import contextual_attention
 from inpaint_ops.reference.fused_conv2d import fused_conv2d
 from inpaint_ops.reference.gated_conv2d import gated_conv2d
 from inpaint_ops.reference.nearest_patch import nearest_patch, patch_origins
@@ -10,6 +11,7 @@ from inpaint_ops.reference.refine_patch import refine_patch
 from inpaint_ops.reference.shift_connection import shift_connection
 
 __all__ = [
+    "contextual_attention",
     "fused_conv2d",
     "gated_conv2d",
     "nearest_patch",

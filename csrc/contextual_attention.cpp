@@ -1,0 +1,280 @@
+// Contextual attention without patches and without the matrix of scores.
+//
+// With G the products of pixels, a score is the sum of G over the 3 x 3 diagonal neighbours, and
+// the paste is a product of 2 x 2 diagonal sums of the attention with the pixels as they are: 5 C
+// multiply-adds a pair of cells instead of 25 C. All is exact, borders included.
+//
+// Strips of a few query rows x all keys go through: products and box sums (chains of row pairs, in
+// the second-level cache), fuse sums and softmax (a query at a time), paste (a row of blocks at a
+// time). Threads share each of the three; nothing is summed across threads.
+//
+// Memory: O(w * keys), about 12 strips of window x keys, and copies of the features.
+#include "contextual_attention.h"
+
+#include "contextual_attention_paste.h"
+#include "contextual_attention_scores.h"
+#include "vector_math.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+namespace {
+
+template <class T>
+class Forward {
+ public:
+  Forward(const AttentionSample<T>& sample, const ContextualAttentionResult<T>& result)
+      : s_(sample),
+        result_(result),
+        threads_(sample.args.threads),
+        columns_(sample.rate * sample.rate * sample.channels),
+        panels_(ceil_div(columns_, kPanel<T>)),
+        values_(panels_ * sample.blocks_count * kPanel<T>) {
+    pack_values();
+    FuseSum<T> fuse(s_.hb, s_.wb, false);
+    fuse_ = &fuse;
+    const int64_t width = s_.w;
+    for (int64_t begin = 0; begin < s_.w; begin += width)
+      run(Window(begin, std::min(begin + width, s_.w), s_.w, s_.args.fuse ? 2 : 0));
+  }
+
+ private:
+  static constexpr int64_t W = Simd<T>::kWidth;
+
+  void pack_values() {
+    const ContextualAttentionArgs<T>& args = s_.args;
+    parallel_tasks(s_.hb + 1, threads_, [&](int64_t V) {
+      const int64_t ld = panels_ * kPanel<T>;
+      Buffer<T> blocks(s_.w1 * ld);
+      block_row(args.bg, s_, args.bg_height, args.bg_width, s_.w1, V, ld, blocks.data());
+      for (int64_t panel = 0; panel < panels_; ++panel) {
+        T* to = values_.data() + (panel * s_.blocks_count + V * s_.w1) * kPanel<T>;
+        for (int64_t U = 0; U < s_.w1; ++U, to += kPanel<T>)
+          std::memcpy(to, blocks.data() + U * ld + panel * kPanel<T>, sizeof(T) * kPanel<T>);
+      }
+    });
+  }
+
+  void run(const Window& window) {
+    const int64_t step = rows_at_once(window);
+    const int64_t ahead = s_.args.fuse ? 2 : 0;
+    ScoreStrips<T> scores(s_, window, step + 2 * ahead, step + ahead + 1);
+    AttentionStrips<T> attention(s_, window, step + 1);
+    if (ahead > 0 && !scores.strips.all()) {
+      scores.compute(s_.h - 2, s_.h, s_.h - 3);
+      scores.strips.keep_neighbour(s_.h - 2);
+    }
+    int64_t known = 0, scored = 0;
+    for (int64_t y = 0; y < s_.h; y += step) {
+      const int64_t end = std::min(y + step, s_.h);
+      const int64_t last = scores.strips.all() ? s_.h : std::min(end + ahead, s_.h);
+      if (last > scored) {
+        scores.compute(scored, last, known);
+        if (scored <= 1 && last > 1) scores.strips.keep_neighbour(1);
+        scored = last;
+        known = last + 1;
+      }
+      attend(window, scores.strips, attention, y, end);
+      paste(window, attention, y, end == s_.h ? end + 1 : end);
+    }
+  }
+
+  int64_t rows_at_once(const Window& window) const {
+    const int64_t strip = window.columns * s_.keys_count * int64_t(sizeof(T));
+    return std::clamp<int64_t>((int64_t(4) << 20) / strip / 2 * 2, 2, 16);
+  }
+
+  // Attention of query rows [first, last) from their scores.
+  void attend(const Window& window,
+              WrapStrips<T>& strips,
+              AttentionStrips<T>& attention,
+              int64_t first,
+              int64_t last) {
+    constexpr int64_t kChunk = 8;
+    parallel_tasks(ceil_div(window.end - window.begin, kChunk), threads_, [&](int64_t task) {
+      Buffer<T> row(s_.keys_count + 2 * W), best(s_.hb * W);
+      const int64_t begin = window.begin + task * kChunk;
+      const int64_t end = std::min(begin + kChunk, window.end);
+      for (int64_t x = begin; x < end; ++x) {
+        for (int64_t y = first; y < last; ++y) {
+          const T* scores;
+          if (s_.args.fuse) {
+            const T* rows[9];
+            strips.neighbours(y, x, false, rows);
+            fuse_->run(rows, row.data());
+            scores = row.data();
+          } else {
+            scores = strips.row(y, window.place(x));
+          }
+          softmax(scores, y, x, row.data(), best.data(), attention);
+        }
+      }
+    });
+  }
+
+  void softmax(
+      const T* scores, int64_t y, int64_t x, T* row, T* best, AttentionStrips<T>& attention) {
+    const int64_t at = (s_.n * s_.h + y) * s_.w + x;
+    const Vector<T> lowest = broadcast(kMinusInfinity<T>);
+    Vector<T> top = lowest;
+    bool strange = false;
+    {
+      auto odd = top != top;
+      for (int64_t v = 0; v < s_.hb; ++v) {
+        Vector<T> most = lowest;
+        const int64_t j0 = v * s_.wb;
+        for (int64_t u = 0; u < s_.wb; u += W) {
+          const Vector<T> valid = load(s_.valid.data() + j0 + u), score = load(scores + j0 + u);
+          Vector<T> value = valid > T(0) ? score * s_.args.scale : lowest;
+          if (u + W <= s_.wb) {
+            store(row + j0 + u, value);
+          } else {
+            std::memcpy(row + j0 + u, &value, sizeof(T) * (s_.wb - u));
+            // The other lanes belong to the next row of keys.
+            std::fill_n(
+                reinterpret_cast<T*>(&value) + (s_.wb - u), W - (s_.wb - u), kMinusInfinity<T>);
+          }
+          odd |= value != value;
+          most = max_or_second<T>(value, most);
+        }
+        store(best + v * W, most);
+        top = max_or_second<T>(most, top);
+      }
+      int64_t words[kVectorBytes / 8];
+      std::memcpy(words, &odd, sizeof(odd));
+      for (int64_t word : words) strange = strange || word != 0;
+    }
+    const T reach = horizontal_max<T>(top);
+    result_.index[at] = first_at(reach, row, best);
+    const bool counted = s_.missing > 0 && !s_.args.exclude;
+    const T max = strange   ? std::numeric_limits<T>::quiet_NaN()
+                  : counted ? std::max(reach, T(0))
+                            : reach;
+    const Vector<T> limit = broadcast(max + ExpTerms<T>::kLowest);
+    uint8_t* hot = attention.hot(y, x);
+    Vector<T> sums = {};
+    for (int64_t v = 0; v < s_.hb; ++v) {
+      hot[v] = strange || any_greater<T>(load(best + v * W), limit);
+      if (!hot[v]) continue;
+      for (int64_t u = 0; u < s_.wb; u += W) {
+        T* const to = row + v * s_.wb + u;
+        Vector<T> e = exp<T>(load(to) - max);
+        if (u + W <= s_.wb) {
+          store(to, e);
+        } else {
+          std::memcpy(to, &e, sizeof(T) * (s_.wb - u));
+          std::fill_n(reinterpret_cast<T*>(&e) + (s_.wb - u), W - (s_.wb - u), T(0));
+        }
+        sums += e;
+      }
+    }
+    T sum = 0;
+    for (int64_t i = 0; i < W; ++i) sum += sums[i];
+    if (counted) sum += T(s_.missing) * exp<T>(broadcast(-max))[0];
+    result_.row_max[at] = max;
+    result_.row_sum[at] = sum;
+    const T factor = 1 / sum;
+    T* to = attention.row(y, x);
+    for (int64_t v = 0; v < s_.hb; ++v) {
+      if (!hot[v]) continue;
+      const T* from = row + v * s_.wb;
+      T* line = to + v * s_.w1;
+      for (int64_t u = 0; u < s_.wb; ++u) line[u] = from[u] * factor;
+    }
+  }
+
+  // The first key with that score; 0 if there is none.
+  int64_t first_at(T value, const T* row, const T* best) const {
+    for (int64_t v = 0; v < s_.hb; ++v) {
+      bool here = false;
+      for (int64_t i = 0; i < W; ++i) here = here || best[v * W + i] == value;
+      for (int64_t u = 0; here && u < s_.wb; ++u)
+        if (row[v * s_.wb + u] == value) return value > kMinusInfinity<T> ? v * s_.wb + u : 0;
+    }
+    return 0;
+  }
+
+  // Rows [first, last) of blocks of the result.
+  void paste(const Window& window, AttentionStrips<T>& attention, int64_t first, int64_t last) {
+    const int64_t columns = window.end - window.begin + 1;
+    // The parts do not depend on the number of threads, so neither does any tile.
+    const int64_t parts = ceil_div(tile_count(columns), 5);
+    parallel_tasks((last - first) * parts, threads_, [&](int64_t task) {
+      const int64_t R = first + task / parts, part = task % parts;
+      const int64_t begin = window.begin + columns * part / parts;
+      const int64_t end = window.begin + columns * (part + 1) / parts;
+      WeightedSum<T> sum(values_.data(), s_.blocks_count, panels_, end - begin);
+      std::vector<typename AttentionStrips<T>::Blocks> tiles;
+      for (int64_t tile = 0; tile < sum.tiles(); ++tile)
+        tiles.emplace_back(attention, R, begin + sum.begin(tile), sum.end(tile) - sum.begin(tile));
+      const int64_t pieces = ceil_div(s_.w1, WeightedSum<T>::kPiece);
+      for (int64_t V = 0; V <= s_.hb; ++V) {
+        for (int64_t piece = 0; piece < pieces; ++piece) {
+          const int64_t u0 = s_.w1 * piece / pieces, width = s_.w1 * (piece + 1) / pieces - u0;
+          for (int64_t tile = 0; tile < sum.tiles(); ++tile) {
+            if (!tiles[tile].any(V)) continue;
+            sum.prepare(tile, width);
+            for (int64_t r = 0; r < sum.end(tile) - sum.begin(tile); ++r)
+              tiles[tile].write(r, V, u0, width, sum.weights(tile, r));
+            sum.push(tile, V * s_.w1 + u0, width);
+          }
+        }
+      }
+      sum.flush();
+      write(window, sum, R, begin, end);
+    });
+  }
+
+  void write(
+      const Window& window, const WeightedSum<T>& sum, int64_t R, int64_t begin, int64_t end) {
+    const ContextualAttentionArgs<T>& args = s_.args;
+    const OutputView<T>& y = result_.y;
+    const int64_t patches = (R > 0) + (R < s_.h);
+    for (int64_t a = 0; a < s_.rate; ++a) {
+      const int64_t py = R * s_.rate - s_.before + a;
+      if (py < 0 || py >= args.fg_height) continue;
+      T* row = y.data + s_.n * y.stride_n + py * y.stride_h;
+      for (int64_t c0 = 0; c0 < s_.channels; c0 += 16) {
+        const int64_t c1 = std::min(c0 + 16, s_.channels);
+        for (int64_t K = begin; K < end; ++K) {
+          const int64_t over = patches * ((K > 0) + (K < s_.w));
+          const T factor = T(1) / T(args.count ? over : 4);
+          for (int64_t b = 0; b < s_.rate; ++b) {
+            const int64_t px = K * s_.rate - s_.before + b;
+            if (px < 0 || px >= args.fg_width) continue;
+            const T* from = sum.sums(K - begin) + (a * s_.rate + b) * s_.channels;
+            T* to = row + px * y.stride_w;
+            // The window to the left has written its share of the first column.
+            if (K == window.begin && K > 0) {
+              for (int64_t c = c0; c < c1; ++c) to[c * y.stride_c] += from[c] * factor;
+            } else {
+              for (int64_t c = c0; c < c1; ++c) to[c * y.stride_c] = from[c] * factor;
+            }
+          }
+        }
+      }
+    }
+  }
+
+  const AttentionSample<T>& s_;
+  const ContextualAttentionResult<T>& result_;
+  const int threads_;
+  const int64_t columns_, panels_;
+  Buffer<T> values_;
+  const FuseSum<T>* fuse_ = nullptr;
+};
+
+}  // namespace
+
+template <class T>
+void contextual_attention(const ContextualAttentionArgs<T>& args,
+                          const ContextualAttentionResult<T>& result) {
+  for (int64_t n = 0; n < args.batch; ++n) Forward<T>(AttentionSample<T>(args, n), result);
+}
+
+template void contextual_attention<float>(const ContextualAttentionArgs<float>&,
+                                          const ContextualAttentionResult<float>&);
+template void contextual_attention<double>(const ContextualAttentionArgs<double>&,
+                                           const ContextualAttentionResult<double>&);
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint
