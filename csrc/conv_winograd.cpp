@@ -76,7 +76,10 @@ std::vector<Tile> tiles_of(const ConvArgs& a) {
   return tiles;
 }
 
-void transform_vector(const float* const* from, int64_t c, int64_t left, float* to, int64_t plane) {
+// `room`: floats up to the next tile; a vector's spare lanes may spill into later channels, which
+// are written afterwards, but not into another tile.
+void transform_vector(
+    const float* const* from, int64_t c, int64_t left, float* to, int64_t room, int64_t plane) {
   Vec patch[kPoints], half[kPoints];
   if (left >= W) {
     for (int i = 0; i < kPoints; ++i) patch[i] = load(from[i] + c);
@@ -93,12 +96,16 @@ void transform_vector(const float* const* from, int64_t c, int64_t left, float* 
   for (int i = 0; i < kPatch; ++i) {
     Vec out[kPatch];
     winograd_input(half + i * kPatch, 1, out);
-    for (int j = 0; j < kPatch; ++j) store(to + (i * kPatch + j) * plane, out[j]);
+    for (int j = 0; j < kPatch; ++j) store_first(to + (i * kPatch + j) * plane, out[j], room);
   }
 }
 
-void transform_tile(
-    const ConvArgs& a, const Source& source, const Tile& tile, float* to, int64_t plane) {
+void transform_tile(const ConvArgs& a,
+                    const Source& source,
+                    const Tile& tile,
+                    float* to,
+                    int64_t stride,
+                    int64_t plane) {
   int64_t begin = 0;
   int part = 0;
   for (const int64_t end : source.part_end()) {
@@ -107,7 +114,8 @@ void transform_tile(
       for (int j = 0; j < kPatch; ++j)
         from[i * kPatch + j] =
             source.at(tile.n, tile.y + i * a.dilation.y, tile.x + j * a.dilation.x, part);
-    for (int64_t c = begin; c < end; c += W) transform_vector(from, c, end - c, to + c, plane);
+    for (int64_t c = begin; c < end; c += W)
+      transform_vector(from, c, end - c, to + c, stride - c, plane);
     begin = end;
     ++part;
   }
@@ -267,7 +275,7 @@ void conv_winograd(const ConvArgs& a) {
     float* products = inputs + inputs_size;
     const Tile* tile = tiles.data() + begin;
     for (int64_t t = 0; t < here; ++t)
-      transform_tile(a, source, tile[t], inputs + t * stride, plane);
+      transform_tile(a, source, tile[t], inputs + t * stride, stride, plane);
     for (const Panel& panel : panels) {
       const float* weights = a.packed + panel.lane0 * kPoints * a.channels;
       if (panel.vectors == 2) {

@@ -9,13 +9,16 @@ from inpaint_ops.layers import (
     FusedConv2d,
     GatedConv2d,
     GuidanceLoss,
+    PartialConv2d,
     ShiftConnection,
 )
 from inpaint_ops.ops import (
     contextual_attention,
     fused_conv2d,
+    fused_conv_transpose2d,
     gated_conv2d,
     nearest_patch,
+    partial_conv2d,
     shift_connection,
 )
 
@@ -29,15 +32,18 @@ __all__ = [
     "FusedConv2d",
     "GatedConv2d",
     "GuidanceLoss",
+    "PartialConv2d",
     "ShiftConnection",
     "__version__",
     "backend",
     "contextual_attention",
     "fused_conv2d",
+    "fused_conv_transpose2d",
     "gated_conv2d",
     "layers",
     "nearest_patch",
     "ops",
+    "partial_conv2d",
     "reference",
     "shift_connection",
 ]

@@ -112,7 +112,7 @@ def test_extreme_arguments_of_activations(activation):
     y = fused_conv2d(x, weight, activation=activation)
     expected = reference.fused_conv2d(x, weight, activation=activation)
     finite = torch.isfinite(expected)
-    torch.testing.assert_close(y[finite], expected[finite], rtol=4e-7, atol=1e-36)
+    torch.testing.assert_close(y[finite], expected[finite], rtol=4e-7, atol=1e-35)
     assert y[..., -1].isnan()
 
 
@@ -130,7 +130,7 @@ def test_gradcheck(activation):
     x, weight, bias = tensors((1, 2, 4, 5), 3, (3, 3), dtype=torch.float64)
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
     assert torch.autograd.gradcheck(
-        lambda *t: fused_conv2d(*t, padding=1, activation=activation), leaves
+        lambda *t: fused_conv2d(*t, padding=1, activation=activation), leaves, fast_mode=True
     )
 
 

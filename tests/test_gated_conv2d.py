@@ -122,15 +122,17 @@ def test_error_is_at_most_eight_times_that_of_eager(channels):
         assert summed <= 4 * theirs
 
 
-@pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_IDS)
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])
-def test_gradcheck(memory_format, mode):
-    x, weight, bias = tensors((1, 2, 4, 5), 4, (3, 3), dtype=torch.float64)
-    x = x.contiguous(memory_format=memory_format)
+def test_gradcheck(mode):
+    x, weight, bias = tensors((1, 2, 3, 4), 2, (3, 3), dtype=torch.float64)
+    if mode == "reflect":
+        x = x.contiguous(memory_format=torch.channels_last)
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
     for options in ({"padding": 1, "upsample": 2}, {"padding": "same", "stride": 2}):
         assert torch.autograd.gradcheck(
-            lambda *t, options=options: gated_conv2d(*t, padding_mode=mode, **options), leaves
+            lambda *t, options=options: gated_conv2d(*t, padding_mode=mode, **options),
+            leaves,
+            fast_mode=True,
         )
 
 

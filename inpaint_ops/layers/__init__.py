@@ -3,6 +3,7 @@
 from inpaint_ops.layers.contextual_attention import ContextualAttention, flow_picture
 from inpaint_ops.layers.fused_conv2d import FusedConv2d
 from inpaint_ops.layers.gated_conv2d import GatedConv2d
+from inpaint_ops.layers.partial_conv2d import PartialConv2d
 from inpaint_ops.layers.shift_connection import GuidanceLoss, ShiftConnection, reduce_hole
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "FusedConv2d",
     "GatedConv2d",
     "GuidanceLoss",
+    "PartialConv2d",
     "ShiftConnection",
     "flow_picture",
     "reduce_hole",

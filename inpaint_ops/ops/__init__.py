@@ -2,16 +2,20 @@
 
 from inpaint_ops.ops.contextual_attention import contextual_attention
 from inpaint_ops.ops.fused_conv2d import fused_conv2d
+from inpaint_ops.ops.fused_conv_transpose2d import fused_conv_transpose2d
 from inpaint_ops.ops.gated_conv2d import gated_conv2d
 from inpaint_ops.ops.nearest_patch import nearest_patch
+from inpaint_ops.ops.partial_conv2d import partial_conv2d
 from inpaint_ops.ops.refine_patch import refine_patch
 from inpaint_ops.ops.shift_connection import shift_connection
 
 __all__ = [
     "contextual_attention",
     "fused_conv2d",
+    "fused_conv_transpose2d",
     "gated_conv2d",
     "nearest_patch",
+    "partial_conv2d",
     "refine_patch",
     "shift_connection",
 ]

@@ -77,10 +77,22 @@ class _PackedWeights:
         self._entries: dict[int, _Entry] = {}
         self._lock = threading.Lock()
 
-    def get(self, weight: Tensor, core: str, gated: bool, flipped: bool) -> Any:
-        """The packed form for one core; `flipped` for the gradient of the input."""
+    def get(
+        self,
+        weight: Tensor,
+        core: str,
+        *,
+        gated: bool = False,
+        flipped: bool = False,
+        taps: tuple[int, int, int] | None = None,
+    ) -> Any:
+        """The packed form for one core.
+
+        `flipped`: for the gradient of the input. `taps` (y, x, step): of a transposed convolution's
+        weight (channels, filters, kh, kw) every step-th tap from there, in reverse: one phase.
+        """
         native = _common.native()
-        variant = (core, gated, flipped, native.instruction_set())
+        variant = (core, gated, flipped, taps, native.instruction_set())
         key = id(weight)
         version = None if weight.is_inference() else weight._version
         state = (version, weight.data_ptr(), weight.dtype, weight.shape, weight.stride())
@@ -89,8 +101,12 @@ class _PackedWeights:
             entry = self._entries.get(key)
             if _current(entry, weight, state, sample) and variant in entry.packed:
                 return entry.packed[variant]
+        array = _common.compute_dtype(weight.detach()).numpy()
+        if taps is not None:
+            y, x, step = taps
+            array = array.transpose(1, 0, 2, 3)[:, :, y::step, x::step][:, :, ::-1, ::-1]
         packed = native.pack_weight(
-            _common.compute_dtype(weight.detach()).numpy(),
+            array,
             core == "winograd",
             gated,
             flipped,
@@ -258,7 +274,7 @@ def forward(
     if call.core == "aten":
         _forward_aten(call, wide, weight, bias, into, z)
     else:
-        packed = packed_weights.get(weight, call.core, gated, False)
+        packed = packed_weights.get(weight, call.core, gated=gated)
         call.run(wide, packed, bias, into, z)
     if into is not y:
         y.copy_(into)
@@ -359,6 +375,49 @@ def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Ten
         size, padding = (high + top + bottom, wide + left + right), (reach_y, reach_x)
     flipped = Geometry((1, 1), (padding[0], 0, padding[1], 0), g.dilation)
     image = _channels_last(x, x.shape[1], size)
-    packed = packed_weights.get(weight, "winograd", False, True)
+    packed = packed_weights.get(weight, "winograd", flipped=True)
     _Call("winograd", flipped, (3, 3), x.shape[1]).run(grad, packed, None, image, None)
     return _conv.unprepared(image, x, g)
+
+
+def transposed_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: int,
+    padding: int,
+    activation: str,
+    y: Tensor,
+) -> None:
+    """Transposed convolution: each remainder of the output modulo the stride is a convolution.
+
+    Output s q + r takes taps k = (r + padding) mod s + s t from input q + (r + padding) div s - t.
+    """
+    wide = _common.compute_dtype(x.detach())
+    bias = None if bias is None else _common.compute_dtype(bias.detach())
+    into = y
+    if y.dtype != torch.float32 or not y.is_contiguous(memory_format=torch.channels_last):
+        into = _channels_last(y, y.shape[1], (y.shape[2], y.shape[3]))
+    for row in range(min(stride, y.shape[2])):
+        for column in range(min(stride, y.shape[3])):
+            first = [(r + padding) % stride for r in (row, column)]
+            kernel = tuple(-(-(weight.shape[2 + i] - first[i]) // stride) for i in range(2))
+            before = [kernel[i] - 1 - (r + padding) // stride for i, r in enumerate((row, column))]
+            _Call(
+                "direct",
+                Geometry((1, 1), (before[0], 0, before[1], 0), (1, 1)),
+                (kernel[0], kernel[1]),
+                weight.shape[1],
+                activation=activation,
+                phase=(row, column),
+                phases=stride,
+            ).run(
+                wide,
+                packed_weights.get(weight, "direct", taps=(first[0], first[1], stride)),
+                bias,
+                into,
+                None,
+            )
+    if into is not y:
+        y.copy_(into)

@@ -1,0 +1,53 @@
+"""Partial convolution as NVIDIA's layer computes it."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inpaint_ops.reference.fused_conv2d import padded
+
+
+def partial_conv2d(
+    x: Tensor,
+    valid: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    normalise: str = "window",
+    parts: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Plain version of `inpaint_ops.partial_conv2d`: same arguments, results and gradients."""
+    kernel = (weight.shape[2], weight.shape[3])
+
+    def convolve(image: Tensor, filters: Tensor, groups: int = 1) -> Tensor:
+        image = padded(image, kernel, stride, padding, dilation, "zeros")
+        return F.conv2d(image, filters, None, stride, 0, dilation, groups)
+
+    mask = valid.detach().to(x.dtype)
+    if parts is not None:
+        mask = mask.repeat_interleave(torch.tensor(parts, device=mask.device), 1)
+    elif normalise == "sum":
+        mask = mask.expand(-1, x.shape[1], -1, -1)
+    # Select as well as multiply: NaN in a hole stays there.
+    masked = torch.where(mask != 0, x * mask, 0)
+    with torch.no_grad():
+        ones = mask.new_ones(1, mask.shape[1], *kernel)
+        total = convolve(mask, ones)
+        if normalise == "window":
+            share = total.clamp(0, 1)
+            ratio = ones.numel() / (total + 1e-8) * share
+        else:
+            share = (total != 0).to(total.dtype)
+            ratio = share / torch.where(total == 0, 1, total)
+        seen = share != 0
+    raw = convolve(masked, weight, groups)
+    y = raw * ratio
+    if bias is not None:
+        y = (y + bias.view(1, -1, 1, 1)) * share
+    return torch.where(seen, y, 0), share.to(valid.dtype)

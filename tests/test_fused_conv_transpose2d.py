@@ -1,0 +1,178 @@
+"""fused_conv_transpose2d: reference, gradients, contract."""
+
+import pytest
+import torch
+from conv_cases import FORMAT_IDS, FORMATS, check_against_reference, upstream, with_gradients
+
+import inpaint_ops
+from inpaint_ops import fused_conv_transpose2d
+
+# name: (shape of x, filters, kernel, options)
+GEOMETRIES = {
+    "4x4": ((2, 21, 9, 11), 34, (4, 4), {}),
+    "4x4-one-pixel": ((2, 40, 1, 1), 6, (4, 4), {"stride": 1, "padding": 0}),
+    "4x4-few-filters": ((1, 33, 12, 10), 3, (4, 4), {"activation": "tanh"}),
+    "3x3": ((1, 5, 9, 10), 7, (3, 3), {"activation": "elu"}),
+    "5x5-stride-3": ((1, 6, 8, 9), 17, (5, 5), {"stride": 3, "padding": 0}),
+    "2x5-wide-padding": ((1, 6, 8, 9), 4, (2, 5), {"padding": 3, "activation": "relu"}),
+    "kernel-below-stride": ((1, 6, 8, 9), 4, (2, 2), {"stride": 3, "padding": 0}),
+    "stride-1": ((1, 6, 8, 9), 4, (3, 3), {"stride": 1, "activation": "silu"}),
+    "silu": ((1, 6, 8, 9), 4, (4, 4), {"activation": "silu"}),
+}
+
+
+def tensors(shape, filters, kernel, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size):
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    weight = draw(shape[1], filters, *kernel) / (shape[1] * kernel[0] * kernel[1]) ** 0.5
+    return tuple(t.to(dtype) for t in (draw(*shape), weight, draw(filters)))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_IDS)
+def test_matches_reference(geometry, memory_format):
+    shape, filters, kernel, options = GEOMETRIES[geometry]
+    x, weight, bias = tensors(shape, filters, kernel)
+    x = x.contiguous(memory_format=memory_format)
+    # 16 times the terms: the gradient of a stride-1 layer takes the Winograd core.
+    y, *_ = check_against_reference(
+        "fused_conv_transpose2d", x, weight, bias, winograd=True, **options
+    )
+    # One pixel has no layout to keep.
+    assert shape[2] == 1 or y.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(isa):
+    from inpaint_ops import _C
+
+    if isa not in _C.instruction_sets():
+        pytest.skip(f"this machine lacks {isa}")
+    before = _C.instruction_set()
+    _C.set_instruction_set(isa)
+    try:
+        test_matches_reference("4x4", torch.channels_last)
+        test_matches_reference("5x5-stride-3", torch.channels_last)
+    finally:
+        _C.set_instruction_set(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_dtypes(dtype):
+    inputs = tensors((1, 8, 9, 10), 6, (4, 4), dtype)
+    for activation in ("identity", "elu", "silu"):
+        got = check_against_reference(
+            "fused_conv_transpose2d", *inputs, winograd=True, activation=activation
+        )
+        assert all(t.dtype == dtype for t in got)
+
+
+@pytest.mark.parametrize("backend", ["direct", "reference"])
+def test_backends_agree(backend):
+    inputs = tensors((1, 8, 9, 10), 6, (4, 4))
+    expected = with_gradients(fused_conv_transpose2d, *inputs, activation="tanh")
+    with inpaint_ops.backend(backend):
+        got = with_gradients(fused_conv_transpose2d, *inputs, activation="tanh")
+    for a, b in zip(got, expected):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_threads_give_equal_bits():
+    inputs = tensors((2, 20, 21, 19), 33, (4, 4))
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        results.append(with_gradients(fused_conv_transpose2d, *inputs, activation="elu"))
+    for other in results[1:]:
+        assert all(torch.equal(results[0][i], other[i]) for i in (0, 1, 3))
+
+
+def test_empty_batch():
+    x, weight, bias = tensors((0, 4, 9, 9), 6, (4, 4))
+    assert fused_conv_transpose2d(x, weight, bias).shape == (0, 6, 18, 18)
+
+
+@pytest.mark.parametrize("activation", ["identity", "elu", "silu"])
+def test_gradcheck(activation):
+    leaves = [t.requires_grad_() for t in tensors((1, 2, 3, 4), 3, (4, 4), torch.float64)]
+    assert torch.autograd.gradcheck(
+        lambda *t: fused_conv_transpose2d(*t, activation=activation), leaves, fast_mode=True
+    )
+
+
+def test_second_derivatives_raise():
+    x, weight, bias = tensors((1, 2, 3, 4), 3, (4, 4))
+    x.requires_grad_()
+    y = fused_conv_transpose2d(x, weight, bias)
+    (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives are not implemented"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("activation", ["identity", "elu", "silu"])
+def test_operator_passes_opcheck(activation):
+    x, weight, bias = tensors((2, 8, 9, 14), 6, (4, 4))
+    op = torch.ops.inpaint_ops.fused_conv_transpose2d.default
+    rest = (2, 1, activation, activation == "silu")
+    for image in (x, x.contiguous(memory_format=torch.channels_last), x[:, :, :, ::2]):
+        leaves = [t.detach().clone().requires_grad_() for t in (image, weight, bias)]
+        torch.library.opcheck(op, (*leaves, *rest))
+        y, z = op(image, weight, bias, *rest)
+        kept = {"identity": x.new_empty(0), "elu": y, "silu": z}[activation]
+        backward = torch.ops.inpaint_ops.fused_conv_transpose2d_backward.default
+        arguments = (torch.randn_like(y), image, weight, kept, 2, 1, activation)
+        torch.library.opcheck(backward, (*arguments, [True, False, True]))
+
+
+def test_compiles_and_exports():
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            _, weight, bias = tensors((1, 4, 8, 8), 6, (4, 4))
+            self.weight, self.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
+
+        def forward(self, x):
+            return fused_conv_transpose2d(x, self.weight, self.bias, activation="leaky_relu")
+
+    layer, x = Layer(), torch.randn(1, 4, 8, 8, requires_grad=True)
+    expected = layer(x)
+    (grad,) = torch.autograd.grad(expected, x, upstream(expected))
+    y = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+    (compiled_grad,) = torch.autograd.grad(y, x, upstream(y))
+    assert torch.equal(y, expected)
+    torch.testing.assert_close(compiled_grad, grad)
+    program = torch.export.export(layer, (x.detach(),))
+    assert torch.equal(program.module()(x.detach()), expected)
+
+
+def test_autocast_runs_in_float32():
+    x, weight, bias = tensors((1, 4, 9, 9), 6, (4, 4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = fused_conv_transpose2d(x.bfloat16(), weight, bias)
+    assert torch.equal(y, fused_conv_transpose2d(x.bfloat16().float(), weight, bias).bfloat16())
+
+
+X = torch.zeros(2, 4, 8, 8)
+W = torch.zeros(4, 6, 4, 4)
+BAD_INPUT = [
+    ({"x": X[0]}, ValueError, "x must have shape"),
+    ({"x": X[:, :, :0]}, ValueError, "padding must leave something of the result"),
+    ({"weight": W[:3]}, ValueError, "weight must have 4 input channels"),
+    ({"weight": W.double()}, TypeError, "x and weight must have one dtype"),
+    ({"bias": torch.zeros(4)}, ValueError, r"bias must have shape \(6,\)"),
+    ({"stride": (2, 2)}, TypeError, "stride must be an int, got tuple"),
+    ({"stride": 0}, ValueError, "stride must be at least 1"),
+    ({"padding": -1}, ValueError, "padding must be at least 0"),
+    ({"padding": 9}, ValueError, "padding must leave something of the result, got 9"),
+    ({"activation": "softmax"}, ValueError, "activation must be one of identity"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "text"), BAD_INPUT, ids=[b[2][:40] for b in BAD_INPUT])
+def test_bad_input(change, error, text):
+    arguments = {"x": X, "weight": W, **change}
+    with pytest.raises(error, match=f"fused_conv_transpose2d: {text}"):
+        fused_conv_transpose2d(**arguments)
