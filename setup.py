@@ -34,7 +34,7 @@ COMPILE_FLAGS = [
 ]
 OPENMP_FLAGS = [] if platform.system() == "Darwin" else ["-fopenmp"]
 SANITIZE_FLAGS = (
-    ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g"]
+    ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O2", "-g"]
     if os.environ.get("INPAINT_OPS_SANITIZE")
     else []
 )
