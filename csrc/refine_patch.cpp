@@ -231,7 +231,10 @@ void refine_patch(const RefinePatchArgs<T>& args) {
     }
     return;
   }
-  for (int64_t n = 0; n < args.batch; ++n) Refiner<T>(args, n).run();
+  RefinePatchArgs<T> a = args;
+  // Below this waking a second thread costs more than it saves.
+  if (rows * columns < 4096) a.threads = 1;
+  for (int64_t n = 0; n < args.batch; ++n) Refiner<T>(a, n).run();
 }
 
 template void refine_patch<float>(const RefinePatchArgs<float>&);

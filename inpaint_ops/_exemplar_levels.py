@@ -46,19 +46,21 @@ class Level:
 
 def build_levels(
     image: Tensor, hole: Tensor, patch_size: int, texture_weight: float, pairs: float
-) -> list[Level]:
-    """Levels from the full size down.
+) -> tuple[list[Level], int]:
+    """Levels from the full size down, and the number of the one to be filled first.
 
-    Halves the picture until the hole is about four patches wide and an exhaustive search affordable
-    (`pairs` patch pairs), or until little known picture is left.
+    That is the largest where the hole is at most about four patches wide and the patch pairs are at
+    most `pairs`, or the last that leaves enough known picture; one more level follows if it can.
     """
-    holes = [hole]
+    holes, first = [hole], -1
     while True:
         touching = _touching(holes[-1], patch_size)
         queries = int(touching.sum())
         wide = _radius(holes[-1], 2 * patch_size + 2) > 2 * patch_size + 2
         if not wide and queries * (touching.numel() - queries) <= pairs:
-            break
+            if first >= 0:
+                break
+            first = len(holes) - 1
         smaller = _halve_hole(holes[-1])
         if min(smaller.shape[2:]) < 3 * patch_size:
             break
@@ -79,7 +81,7 @@ def build_levels(
         features = torch.where(level_hole, 0.0, features)
         touching = _touching(level_hole, patch_size)
         levels.append(Level(features, level_hole, touching, _penalty(level_hole, patch_size)))
-    return levels
+    return levels, first if first >= 0 else len(holes) - 1
 
 
 def _touching(hole: Tensor, patch_size: int) -> Tensor:

@@ -11,17 +11,15 @@ from torch import Tensor
 from inpaint_ops import _exemplar_levels as _levels
 from inpaint_ops._exemplar_blend import blend
 from inpaint_ops._exemplar_levels import Level
+from inpaint_ops._exemplar_search import Matches, begin, enlarge
 from inpaint_ops._exemplar_vote import vote
-from inpaint_ops.ops import _common, nearest_patch, refine_patch
+from inpaint_ops.ops import _common
 
 _NAME = "fill_exemplar"
 Progress: TypeAlias = "Callable[[float], None] | None"
 
-# Patch pairs that may be compared exhaustively in one step: a second or less on one core.
-_PAIRS = 6e8
-_COARSEST_PAIRS = 2e8
-# Mean change of a feature at which a level is done.
-_SETTLED = 0.1 / 255
+# Patch pairs of the level that is filled first: a second for all its trials.
+_FIRST_PAIRS = 3e7
 
 
 def fill_exemplar(
@@ -31,7 +29,7 @@ def fill_exemplar(
     seed: int = 0,
     progress: Progress = None,
     patch_size: int = 7,
-    texture_weight: float = 3.0,
+    texture_weight: float = 4.0,
     iterations: int = 10,
 ) -> Tensor:
     """Fills holes so that every small patch of the filling occurs in the known picture.
@@ -46,8 +44,8 @@ def fill_exemplar(
         image: (N, 3 or 1, H, W) floating, [0, 1] where known; holes may hold anything, NaN
             included. Any size from 1 x 1.
         hole: (N or 1, 1, H, W), 1 = missing; bool, or 0 and 1 in uint8 or float.
-        seed: 0 takes the nearest patch throughout; another number draws the first, coarse filling
-            from the near ones, for a different result.
+        seed: of the draws for the first, coarse fillings, of which the best is kept; another
+            number can give another result.
         progress: called with the done fraction, from 0 to 1 and never falling, or None.
         patch_size: odd side of the patches, pixels, 3 or more. Larger ones keep larger structures
             together and find fewer matches.
@@ -168,41 +166,29 @@ def _fill(
     size = _usable_size(hole, patch_size)
     if size < 3:
         return _levels.diffuse(image, hole).clamp(0, 1)
-    levels = _levels.build_levels(image, hole, size, texture_weight, _COARSEST_PAIRS)
-    work = [level.queries * iterations for level in levels]
-    done = 0.0
-    index: Tensor | None = None
-    for number in reversed(range(len(levels))):
-        level = levels[number]
-        if index is None:
-            current = _levels.peel(level, size, seed)
-        else:
-            index = _enlarge(index, levels[number + 1], level, size)
-            equal = torch.ones(index.shape)
-            current = vote(level.features, level.hole, index, equal, level.penalty, size, False)
-        exhaustive = level.queries * level.keys <= _PAIRS
-        for step in range(iterations):
-            if index is None or (exhaustive and step < 3):
-                index, distance = _search(level, current, size, level.touching)
-            else:
-                index, distance = _refine(level, current, index, size, step)
-            before = current
-            current = vote(level.features, level.hole, index, distance, level.penalty, size, False)
-            done += work[number] / iterations
-            report.done(done / sum(work))
-            if _change(before, current, level.hole) < _SETTLED:
-                done += work[number] * (iterations - 1 - step) / iterations
-                break
-    return _paste(image, levels[0], index, distance, size).clamp(0, 1)
+    levels, first = _levels.build_levels(image, hole, size, texture_weight, _FIRST_PAIRS)
+    # The first fillings are tried on small levels; together they cost about as much as one more.
+    work = [level.queries for level in [*levels[:first], levels[first]]]
+    done = 0
+
+    def after(share: float) -> None:
+        report.done((done + share * current) / sum(work))
+
+    current = work[first]
+    matches = begin(levels, first, size, seed, iterations, after)
+    for number in reversed(range(first)):
+        done, current = done + current, work[number]
+        matches = enlarge(matches, levels, number, size, iterations, after)
+    return _paste(image, levels[0], matches, size).clamp(0, 1)
 
 
-def _paste(image: Tensor, level: Level, index: Tensor, distance: Tensor, size: int) -> Tensor:
+def _paste(image: Tensor, level: Level, matches: Matches, size: int) -> Tensor:
     """Each pixel copied from the nearest match over it."""
     height, width = image.shape[2:]
     rows = torch.arange(height, dtype=torch.float32)[:, None].expand(height, width)
     columns = torch.arange(width, dtype=torch.float32).expand(height, width)
     places = torch.stack([rows, columns])[None]
-    source = vote(places, level.hole, index, distance, level.penalty, size, True)
+    source = vote(places, level.hole, matches.index, matches.distance, level.penalty, size, True)
     return blend(image, level.hole, source)
 
 
@@ -212,74 +198,3 @@ def _usable_size(hole: Tensor, patch_size: int) -> int:
         if size <= min(hole.shape[2:]) and not bool(_levels._touching(hole, size).all()):
             return size
     return 1
-
-
-def _search(level: Level, current: Tensor, size: int, where: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest patch of all."""
-    valid = ~level.hole
-    guess, _ = nearest_patch(
-        current, level.features, valid=valid, where=where, patch_size=size, metric="l2"
-    )
-    # Again, from differences: a distance from norms has lost its digits where it is small.
-    return refine_patch(
-        current,
-        level.features,
-        guess,
-        valid=valid,
-        where=where,
-        patch_size=size,
-        radius=0,
-    )
-
-
-def _refine(
-    level: Level, current: Tensor, index: Tensor, size: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """The nearest patch around the last matches of a patch and of its neighbours."""
-    reaches = (1, 8, 4, 2, 1) if step < 3 else (1,)
-    for turn, reach in enumerate(reaches):
-        index, distance = refine_patch(
-            current,
-            level.features,
-            index,
-            valid=~level.hole,
-            where=level.touching,
-            patch_size=size,
-            radius=0 if turn else 3 if step < 2 else 1,
-            reach=reach,
-        )
-    lost = level.touching & (index < 0)[:, None]
-    if bool(lost.any()):  # rounding at an odd border can leave a patch without any usable guess
-        again, nearest = _search(level, current, size, lost)
-        index = torch.where(lost[:, 0], again, index)
-        distance = torch.where(lost[:, 0], nearest, distance)
-    return index, distance
-
-
-def _change(before: Tensor, after: Tensor, hole: Tensor) -> float:
-    """Mean absolute change of a hole pixel's features."""
-    total = (after - before).abs().double().sum()
-    return float(total / (hole.sum() * before.shape[1]))
-
-
-def _enlarge(index: Tensor, coarse: Level, fine: Level, size: int) -> Tensor:
-    """Matches at twice the size: offsets are doubled."""
-    half = size // 2
-    coarse_rows, coarse_columns = coarse.touching.shape[2:]
-    rows, columns = fine.touching.shape[2:]
-    y, x = torch.arange(rows), torch.arange(columns)
-
-    def twice(cy: Tensor, cx: Tensor) -> Tensor:
-        found = index[0][cy][:, cx]
-        to_y = (y[:, None] + 2 * (found // coarse_columns - cy[:, None])).clamp(0, rows - 1)
-        to_x = (x + 2 * (found % coarse_columns - cx)).clamp(0, columns - 1)
-        target = to_y * columns + to_x
-        return torch.where((found >= 0) & ~fine.touching.flatten()[target], target, -1)
-
-    last_y, last_x = coarse_rows - 1, coarse_columns - 1
-    centred = twice(
-        ((y + half) // 2 - half).clamp(0, last_y), ((x + half) // 2 - half).clamp(0, last_x)
-    )
-    # At its own corner a whole coarse patch always lies over a whole fine one.
-    corner = twice((y // 2).clamp(0, last_y), (x // 2).clamp(0, last_x))
-    return torch.where(centred >= 0, centred, corner)[None]

@@ -51,9 +51,9 @@ def test_periodic_textures_come_back(name, side):
 
 
 def test_texture_keeps_its_contrast():
-    image = noise(1, 1, 64, 64).expand(1, 3, 64, 64)
-    hole = box(64, 64, 20, 20, 24)
-    filled = fill_exemplar(image, hole)[hole.expand(1, 3, 64, 64)]
+    image = noise(1, 1, 48, 48).expand(1, 3, 48, 48)
+    hole = box(48, 48, 16, 16, 16)
+    filled = fill_exemplar(image, hole)[hole.expand(1, 3, 48, 48)]
     # An average of patches would be far smoother than the noise around it.
     assert float(filled.std()) > 0.8 * float(image.std())
 
@@ -88,15 +88,14 @@ def test_pictures_of_a_batch_do_not_meet():
 
 
 def test_repeatable_for_a_seed_and_any_number_of_threads():
-    image, hole = noise(1, 3, 80, 90), box(80, 90, 25, 30, 26)
-    first = [fill_exemplar(image, hole, seed=seed) for seed in (0, 5, 6)]
-    assert not torch.equal(first[1], first[2])
+    image, hole = noise(1, 3, 70, 75), box(70, 75, 25, 30, 18)
+    five, six = (fill_exemplar(image, hole, seed=seed, iterations=4) for seed in (5, 6))
+    assert not torch.equal(five, six)
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            for seed, expected in zip((0, 5, 6), first):
-                assert torch.equal(fill_exemplar(image, hole, seed=seed), expected)
+            assert torch.equal(fill_exemplar(image, hole, seed=5, iterations=4), five)
     finally:
         torch.set_num_threads(threads)
 
@@ -158,8 +157,8 @@ def test_other_dtypes(dtype):
 
 def test_progress_rises_to_one():
     seen = []
-    image = noise(2, 3, 60, 60)
-    fill_exemplar(image, box(60, 60, 20, 20, 20), progress=seen.append)
+    image = noise(2, 3, 40, 40)
+    fill_exemplar(image, box(40, 40, 14, 14, 10), progress=seen.append)
     assert seen[0] == 0.0
     assert seen[-1] == 1.0
     assert all(a < b for a, b in itertools.pairwise(seen))
