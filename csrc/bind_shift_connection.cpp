@@ -1,3 +1,5 @@
+#include <vector>
+
 #include "bind.h"
 #include "shift_connection.h"
 
@@ -33,18 +35,46 @@ PositionsArgs<T> positions(const Array<T>& in, Array<T>& out, bool channels_last
   return args;
 }
 
-template <class T>
-void call_gather(const Array<T>& in,
-                 const Array<int64_t>& index,
-                 Array<T> out,
-                 bool channels_last,
-                 int threads) {
-  PositionsArgs<T> args = positions(in, out, channels_last, threads);
-  check_index(index, args.batch, args.out_positions, args.in_positions);
-  args.index = index.data();
-  auto* kernel = INPAINT_PICK(gather_positions<T>);
+// Values travel as their own type V, bits untouched; the match is made in T.
+template <class T, class V>
+void call_shift(const Array<T>& decoder,
+                const Array<T>& encoder,
+                const Array<uint8_t>& hole,
+                const Array<V>& in,
+                Array<int64_t> index,
+                Array<V> out,
+                bool channels_last,
+                int threads) {
+  PositionsArgs<V> positions_args = positions(in, out, channels_last, threads);
+  NearestPatchArgs<T> match;
+  match.query = image_view<T>(decoder);
+  match.key = image_view<T>(encoder);
+  match.batch = encoder.shape(0);
+  match.channels = encoder.shape(1);
+  match.query_height = match.key_height = encoder.shape(2);
+  match.query_width = match.key_width = encoder.shape(3);
+  const int64_t places = match.key_height * match.key_width;
+  require(decoder.shape(0) == match.batch && decoder.shape(1) == match.channels &&
+              decoder.shape(2) == match.key_height && decoder.shape(3) == match.key_width,
+          "decoder and encoder differ");
+  require(positions_args.batch == match.batch && positions_args.in_positions == places &&
+              positions_args.out_positions == places,
+          "values and encoder differ");
+  match.patch = match.stride = match.key_stride = 1;
+  match.cosine = true;
+  match.where = mask_view(hole, match.batch, match.key_height, match.key_width);
+  match.index = output<int64_t>(index, match.batch * places);
+  match.score = nullptr;
+  match.threads = threads;
+  positions_args.index = match.index;
+  auto* find = INPAINT_PICK(nearest_patch<T>);
+  auto* gather = INPAINT_PICK(gather_positions<V>);
   py::gil_scoped_release release;
-  kernel(args);
+  std::vector<uint8_t> known(hole.size());
+  for (size_t i = 0; i < known.size(); ++i) known[i] = !match.where.data[i];
+  match.valid = {known.data(), match.where.stride_n};
+  find(match);
+  gather(positions_args);
 }
 
 template <class T>
@@ -63,10 +93,13 @@ void call_scatter(const Array<T>& in,
   kernel(args);
 }
 
-template <class T>
-void bind_gather(py::module_& m) {
-  m.def("gather_positions",
-        &call_gather<T>,
+template <class T, class V>
+void bind_shift(py::module_& m) {
+  m.def("shift_connection",
+        &call_shift<T, V>,
+        py::arg("decoder").noconvert(),
+        py::arg("encoder").noconvert(),
+        py::arg("hole").noconvert(),
         py::arg("input").noconvert(),
         py::arg("index").noconvert(),
         py::arg("out").noconvert(),
@@ -89,9 +122,9 @@ void bind_scatter(py::module_& m) {
 }  // namespace
 
 void bind_shift_connection(py::module_& m) {
-  bind_gather<uint16_t>(m);
-  bind_gather<float>(m);
-  bind_gather<double>(m);
+  bind_shift<float, uint16_t>(m);
+  bind_shift<float, float>(m);
+  bind_shift<double, double>(m);
   bind_scatter<float>(m);
   bind_scatter<double>(m);
 }

@@ -45,7 +45,10 @@ def refine_patch(
     distance: NDArray[Any],
     threads: int,
 ) -> None: ...
-def gather_positions(
+def shift_connection(
+    decoder: NDArray[Any],
+    encoder: NDArray[Any],
+    hole: NDArray[Any],
     input: NDArray[Any],
     index: NDArray[Any],
     out: NDArray[Any],
@@ -61,7 +64,7 @@ def scatter_positions(
     threads: int,
 ) -> None: ...
 def pack_weight(
-    weight: NDArray[Any], winograd: bool, gated: bool, flipped: bool, threads: int
+    weight: NDArray[Any], core: int, gated: bool, flipped: bool, threads: int
 ) -> NDArray[Any]: ...
 def conv(
     x: NDArray[Any],

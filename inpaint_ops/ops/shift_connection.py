@@ -88,24 +88,13 @@ def _cpu(
     decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float
 ) -> tuple[Tensor, Tensor]:
     shifted, index = _fake(decoder, encoder, hole, gradient_scale)
-    missing = _common.binary(_OP, "hole", hole)
-    _common.native().nearest_patch(
+    layout = _common.memory_format(encoder)
+    _common.native().shift_connection(
         _common.compute_dtype(decoder.detach()).numpy(),
         _common.compute_dtype(encoder.detach()).numpy(),
-        _common.bytes_of(_OP, "hole", ~missing),
-        _common.bytes_of(_OP, "hole", missing),
-        1,
-        1,
-        1,
-        True,
-        index.numpy(),
-        None,
-        _common.threads(),
-    )
-    layout = _common.memory_format(encoder)
-    _common.native().gather_positions(
+        _common.bytes_of(_OP, "hole", hole),
         _storage(encoder.detach().contiguous(memory_format=layout)),
-        index.flatten(1).numpy(),
+        index.numpy(),
         _storage(shifted),
         layout == torch.channels_last,
         _common.threads(),
