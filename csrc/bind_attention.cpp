@@ -1,5 +1,6 @@
 #include "bind.h"
 #include "contextual_attention.h"
+#include "id_mrf_loss.h"
 
 namespace inpaint {
 namespace {
@@ -81,7 +82,143 @@ void call_forward(const Array<T>& fg,
 }
 
 template <class T>
+void call_backward(const Array<T>& grad,
+                   const Array<T>& fg,
+                   const Array<T>& bg,
+                   const py::object& hole,
+                   const Array<T>& row_max,
+                   const Array<T>& row_sum,
+                   int64_t rate,
+                   double scale,
+                   bool fuse,
+                   bool align_corners,
+                   bool sum_norm,
+                   bool exclude,
+                   bool count,
+                   Array<T> grad_fg,
+                   Array<T> grad_bg,
+                   int threads) {
+  const auto args = attention_args<T>(
+      fg, bg, hole, rate, scale, fuse, align_corners, sum_norm, exclude, count, threads);
+  const int64_t queries = args.batch * args.query_rows() * args.query_columns();
+  for (int axis = 0; axis < 4; ++axis)
+    require(grad.ndim() == 4 && grad.shape(axis) == fg.shape(axis), "grad must be shaped like fg");
+  require(is_packed<T>(row_max) && row_max.size() == queries, "row_max must be packed and fit");
+  require(is_packed<T>(row_sum) && row_sum.size() == queries, "row_sum must be packed and fit");
+  const ContextualAttentionGradient<T> gradient{image_view<T>(grad),
+                                                row_max.data(),
+                                                row_sum.data(),
+                                                output_view<T>(grad_fg, fg),
+                                                output_view<T>(grad_bg, bg)};
+  auto* kernel = INPAINT_PICK(contextual_attention_backward<T>);
+  py::gil_scoped_release release;
+  kernel(args, gradient);
+}
+
+template <class T>
+IdMrfArgs<T> id_mrf_args(
+    const Array<T>& generated, const Array<T>& target, double bandwidth, double eps, int threads) {
+  const auto g = image_view<T>(generated), t = image_view<T>(target);
+  for (int axis = 0; axis < 4; ++axis)
+    require(generated.shape(axis) == target.shape(axis), "generated and target differ in shape");
+  require(generated.shape(1) >= 1 && generated.shape(2) >= 1 && generated.shape(3) >= 1,
+          "generated must not be empty");
+  require(generated.shape(2) * generated.shape(3) < (int64_t(1) << 31), "generated is too large");
+  require(threads >= 1, "sizes must be positive");
+  return {generated.shape(0),
+          generated.shape(1),
+          generated.shape(2),
+          generated.shape(3),
+          g,
+          t,
+          T(bandwidth),
+          T(eps),
+          threads};
+}
+
+template <class T>
+void call_id_mrf(const Array<T>& generated,
+                 const Array<T>& target,
+                 double bandwidth,
+                 double eps,
+                 py::array loss,
+                 py::array choice,
+                 int threads) {
+  const auto args = id_mrf_args<T>(generated, target, bandwidth, eps, threads);
+  T* losses = output<T>(loss, args.batch);
+  int64_t* choices = output<int64_t>(choice, args.batch * args.height * args.width);
+  auto* kernel = INPAINT_PICK(id_mrf_loss<T>);
+  py::gil_scoped_release release;
+  kernel(args, losses, choices);
+}
+
+template <class T>
+void call_id_mrf_backward(const Array<T>& grad,
+                          const Array<T>& generated,
+                          const Array<T>& target,
+                          const Array<T>& loss,
+                          const Array<int64_t>& choice,
+                          double bandwidth,
+                          double eps,
+                          Array<T> grad_generated,
+                          Array<T> grad_target,
+                          int threads) {
+  const auto args = id_mrf_args<T>(generated, target, bandwidth, eps, threads);
+  const int64_t positions = args.height * args.width;
+  require(is_packed<T>(grad) && grad.size() == args.batch, "grad must be packed and fit");
+  require(is_packed<T>(loss) && loss.size() == args.batch, "loss must be packed and fit");
+  require(is_packed<int64_t>(choice) && choice.size() == args.batch * positions,
+          "choice must be packed and fit");
+  for (int64_t i = 0; i < choice.size(); ++i)
+    require(choice.data()[i] >= 0 && choice.data()[i] < positions, "choice is no position");
+  const auto to_generated = output_view<T>(grad_generated, generated);
+  const auto to_target = output_view<T>(grad_target, target);
+  auto* kernel = INPAINT_PICK(id_mrf_loss_backward<T>);
+  py::gil_scoped_release release;
+  kernel(args, loss.data(), choice.data(), grad.data(), to_generated, to_target);
+}
+
+template <class T>
 void bind_type(py::module_& m) {
+  m.def("id_mrf_loss",
+        &call_id_mrf<T>,
+        py::arg("generated").noconvert(),
+        py::arg("target").noconvert(),
+        py::arg("bandwidth"),
+        py::arg("eps"),
+        py::arg("loss"),
+        py::arg("choice"),
+        py::arg("threads"));
+  m.def("id_mrf_loss_backward",
+        &call_id_mrf_backward<T>,
+        py::arg("grad").noconvert(),
+        py::arg("generated").noconvert(),
+        py::arg("target").noconvert(),
+        py::arg("loss").noconvert(),
+        py::arg("choice").noconvert(),
+        py::arg("bandwidth"),
+        py::arg("eps"),
+        py::arg("grad_generated").noconvert(),
+        py::arg("grad_target").noconvert(),
+        py::arg("threads"));
+  m.def("contextual_attention_backward",
+        &call_backward<T>,
+        py::arg("grad").noconvert(),
+        py::arg("fg").noconvert(),
+        py::arg("bg").noconvert(),
+        py::arg("hole"),
+        py::arg("row_max").noconvert(),
+        py::arg("row_sum").noconvert(),
+        py::arg("rate"),
+        py::arg("scale"),
+        py::arg("fuse"),
+        py::arg("align_corners"),
+        py::arg("sum_norm"),
+        py::arg("exclude"),
+        py::arg("count"),
+        py::arg("grad_fg").noconvert(),
+        py::arg("grad_bg").noconvert(),
+        py::arg("threads"));
   m.def("contextual_attention",
         &call_forward<T>,
         py::arg("fg").noconvert(),

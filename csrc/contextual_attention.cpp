@@ -13,7 +13,7 @@
 
 #include "contextual_attention_paste.h"
 #include "contextual_attention_scores.h"
-#include "vector_math.h"
+#include "contextual_attention_softmax.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -114,83 +114,11 @@ class Forward {
   void softmax(
       const T* scores, int64_t y, int64_t x, T* row, T* best, AttentionStrips<T>& attention) {
     const int64_t at = (s_.n * s_.h + y) * s_.w + x;
-    const Vector<T> lowest = broadcast(kMinusInfinity<T>);
-    Vector<T> top = lowest;
-    bool strange = false;
-    {
-      auto odd = top != top;
-      for (int64_t v = 0; v < s_.hb; ++v) {
-        Vector<T> most = lowest;
-        const int64_t j0 = v * s_.wb;
-        for (int64_t u = 0; u < s_.wb; u += W) {
-          const Vector<T> valid = load(s_.valid.data() + j0 + u), score = load(scores + j0 + u);
-          Vector<T> value = valid > T(0) ? score * s_.args.scale : lowest;
-          if (u + W <= s_.wb) {
-            store(row + j0 + u, value);
-          } else {
-            std::memcpy(row + j0 + u, &value, sizeof(T) * (s_.wb - u));
-            // The other lanes belong to the next row of keys.
-            std::fill_n(
-                reinterpret_cast<T*>(&value) + (s_.wb - u), W - (s_.wb - u), kMinusInfinity<T>);
-          }
-          odd |= value != value;
-          most = max_or_second<T>(value, most);
-        }
-        store(best + v * W, most);
-        top = max_or_second<T>(most, top);
-      }
-      int64_t words[kVectorBytes / 8];
-      std::memcpy(words, &odd, sizeof(odd));
-      for (int64_t word : words) strange = strange || word != 0;
-    }
-    const T reach = horizontal_max<T>(top);
-    result_.index[at] = first_at(reach, row, best);
-    const bool counted = s_.missing > 0 && !s_.args.exclude;
-    const T max = strange   ? std::numeric_limits<T>::quiet_NaN()
-                  : counted ? std::max(reach, T(0))
-                            : reach;
-    const Vector<T> limit = broadcast(max + ExpTerms<T>::kLowest);
-    uint8_t* hot = attention.hot(y, x);
-    Vector<T> sums = {};
-    for (int64_t v = 0; v < s_.hb; ++v) {
-      hot[v] = strange || any_greater<T>(load(best + v * W), limit);
-      if (!hot[v]) continue;
-      for (int64_t u = 0; u < s_.wb; u += W) {
-        T* const to = row + v * s_.wb + u;
-        Vector<T> e = exp<T>(load(to) - max);
-        if (u + W <= s_.wb) {
-          store(to, e);
-        } else {
-          std::memcpy(to, &e, sizeof(T) * (s_.wb - u));
-          std::fill_n(reinterpret_cast<T*>(&e) + (s_.wb - u), W - (s_.wb - u), T(0));
-        }
-        sums += e;
-      }
-    }
-    T sum = 0;
-    for (int64_t i = 0; i < W; ++i) sum += sums[i];
-    if (counted) sum += T(s_.missing) * exp<T>(broadcast(-max))[0];
-    result_.row_max[at] = max;
-    result_.row_sum[at] = sum;
-    const T factor = 1 / sum;
-    T* to = attention.row(y, x);
-    for (int64_t v = 0; v < s_.hb; ++v) {
-      if (!hot[v]) continue;
-      const T* from = row + v * s_.wb;
-      T* line = to + v * s_.w1;
-      for (int64_t u = 0; u < s_.wb; ++u) line[u] = from[u] * factor;
-    }
-  }
-
-  // The first key with that score; 0 if there is none.
-  int64_t first_at(T value, const T* row, const T* best) const {
-    for (int64_t v = 0; v < s_.hb; ++v) {
-      bool here = false;
-      for (int64_t i = 0; i < W; ++i) here = here || best[v * W + i] == value;
-      for (int64_t u = 0; here && u < s_.wb; ++u)
-        if (row[v * s_.wb + u] == value) return value > kMinusInfinity<T> ? v * s_.wb + u : 0;
-    }
-    return 0;
+    const SoftmaxRow<T> softmax(s_, scores, row, best);
+    result_.index[at] = softmax.first_best();
+    result_.row_max[at] = softmax.max();
+    result_.row_sum[at] = softmax.weigh(softmax.max(), attention.hot(y, x));
+    softmax.write(result_.row_sum[at], attention.hot(y, x), attention.row(y, x));
   }
 
   // Rows [first, last) of blocks of the result.

@@ -122,3 +122,42 @@ def contextual_attention(
     row_sum: NDArray[Any],
     threads: int,
 ) -> None: ...
+def contextual_attention_backward(
+    grad: NDArray[Any],
+    fg: NDArray[Any],
+    bg: NDArray[Any],
+    hole: NDArray[Any] | None,
+    row_max: NDArray[Any],
+    row_sum: NDArray[Any],
+    rate: int,
+    scale: float,
+    fuse: bool,
+    align_corners: bool,
+    sum_norm: bool,
+    exclude: bool,
+    count: bool,
+    grad_fg: NDArray[Any],
+    grad_bg: NDArray[Any],
+    threads: int,
+) -> None: ...
+def id_mrf_loss(
+    generated: NDArray[Any],
+    target: NDArray[Any],
+    bandwidth: float,
+    eps: float,
+    loss: NDArray[Any],
+    choice: NDArray[Any],
+    threads: int,
+) -> None: ...
+def id_mrf_loss_backward(
+    grad: NDArray[Any],
+    generated: NDArray[Any],
+    target: NDArray[Any],
+    loss: NDArray[Any],
+    choice: NDArray[Any],
+    bandwidth: float,
+    eps: float,
+    grad_generated: NDArray[Any],
+    grad_target: NDArray[Any],
+    threads: int,
+) -> None: ...

@@ -5,18 +5,22 @@ from importlib.metadata import PackageNotFoundError, version
 from inpaint_ops import layers, ops, reference
 from inpaint_ops._backend import backend
 from inpaint_ops.layers import (
+    ChannelwiseLinear,
     ContextualAttention,
     FusedConv2d,
     GatedConv2d,
     GuidanceLoss,
+    IDMRFLoss,
     PartialConv2d,
     ShiftConnection,
 )
 from inpaint_ops.ops import (
+    channelwise_linear,
     contextual_attention,
     fused_conv2d,
     fused_conv_transpose2d,
     gated_conv2d,
+    id_mrf_loss,
     nearest_patch,
     partial_conv2d,
     shift_connection,
@@ -28,18 +32,22 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "ChannelwiseLinear",
     "ContextualAttention",
     "FusedConv2d",
     "GatedConv2d",
     "GuidanceLoss",
+    "IDMRFLoss",
     "PartialConv2d",
     "ShiftConnection",
     "__version__",
     "backend",
+    "channelwise_linear",
     "contextual_attention",
     "fused_conv2d",
     "fused_conv_transpose2d",
     "gated_conv2d",
+    "id_mrf_loss",
     "layers",
     "nearest_patch",
     "ops",

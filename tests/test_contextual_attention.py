@@ -148,6 +148,14 @@ def test_strips_larger_than_the_ring(amplitude):
     y, index = contextual_attention(f, b, hole, return_index=True)
     check_close(y, exact)
     assert torch.equal(index, best)
+    grad = torch.randn(f.shape, generator=torch.Generator().manual_seed(1), dtype=f.dtype)
+    for a, e in zip(
+        *(
+            gradients(lambda f, b, op=op: op(f, b, hole), f, b, grad)
+            for op in (contextual_attention, reference.contextual_attention)
+        )
+    ):
+        check_close(a, e)
     plain = reference.contextual_attention(f.float(), b.float(), hole)
     single = contextual_attention(f.float(), b.float(), hole)
     error = (single.double() - exact).abs().max()
@@ -249,10 +257,13 @@ def test_not_a_number_outside_the_hole_shows():
 @pytest.mark.parametrize("fuse", [True, False])
 def test_threads_give_equal_bits(fuse):
     f, b, hole = inputs(2, 19, (38, 30), (34, 46))
+    grad = torch.randn(f.shape, generator=torch.Generator().manual_seed(1))
     results = []
     for threads in (1, 2, 3, 5):
         torch.set_num_threads(threads)
-        results.append(contextual_attention(f, b, hole, fuse=fuse, return_index=True))
+        index = contextual_attention(f, b, hole, fuse=fuse, return_index=True)[1]
+        attend = gradients(lambda f, b: contextual_attention(f, b, hole, fuse=fuse), f, b, grad)
+        results.append((index, *attend))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other))
 

@@ -1,19 +1,23 @@
 """Public operators: argument checks, registration with PyTorch's dispatcher, autograd."""
 
+from inpaint_ops.ops.channelwise_linear import channelwise_linear
 from inpaint_ops.ops.contextual_attention import contextual_attention
 from inpaint_ops.ops.fused_conv2d import fused_conv2d
 from inpaint_ops.ops.fused_conv_transpose2d import fused_conv_transpose2d
 from inpaint_ops.ops.gated_conv2d import gated_conv2d
+from inpaint_ops.ops.id_mrf_loss import id_mrf_loss
 from inpaint_ops.ops.nearest_patch import nearest_patch
 from inpaint_ops.ops.partial_conv2d import partial_conv2d
 from inpaint_ops.ops.refine_patch import refine_patch
 from inpaint_ops.ops.shift_connection import shift_connection
 
 __all__ = [
+    "channelwise_linear",
     "contextual_attention",
     "fused_conv2d",
     "fused_conv_transpose2d",
     "gated_conv2d",
+    "id_mrf_loss",
     "nearest_patch",
     "partial_conv2d",
     "refine_patch",

@@ -192,9 +192,9 @@ def _reference(
             fg, bg, hole, return_index=True, **_named(options)
         )
     # Its backward pass runs the formula again and needs no statistics.
-    statistics = _fake(fg, bg, hole, *options)[2:]
+    _, _, row_max, row_sum = _fake(fg, bg, hole, *options)
     layout = _common.memory_format(fg)
-    return y.contiguous(memory_format=layout), index, *(x.zero_() for x in statistics)
+    return y.contiguous(memory_format=layout), index, row_max.zero_(), row_sum.zero_()
 
 
 def _backward_fake(
@@ -212,6 +212,32 @@ def _backward_fake(
     )
 
 
+def _backward_cpu(
+    grad: Tensor,
+    fg: Tensor,
+    bg: Tensor,
+    hole: Tensor | None,
+    row_max: Tensor,
+    row_sum: Tensor,
+    *options: Any,
+) -> tuple[Tensor, Tensor]:
+    wide = [_common.compute_dtype(x.detach()) for x in (grad, fg, bg)]
+    grad_fg, grad_bg = (
+        torch.empty_like(x, memory_format=_common.memory_format(x)) for x in wide[1:]
+    )
+    _common.native().contextual_attention_backward(
+        *(x.numpy() for x in wide),
+        _missing(hole),
+        row_max.contiguous().numpy(),
+        row_sum.contiguous().numpy(),
+        *_kernel_options(*options),
+        grad_fg.numpy(),
+        grad_bg.numpy(),
+        _common.threads(),
+    )
+    return grad_fg.to(fg.dtype), grad_bg.to(bg.dtype)
+
+
 def _backward_reference(
     grad: Tensor,
     fg: Tensor,
@@ -221,13 +247,12 @@ def _backward_reference(
     row_sum: Tensor,
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
-    wide = [_common.compute_dtype(x) for x in (grad, fg, bg)]
-    grads = contextual_attention_backward_reference(*wide, hole, **_named(options))
-    grad_fg, grad_bg = (
-        g.to(x.dtype).contiguous(memory_format=_common.memory_format(x))
-        for g, x in zip(grads, (fg, bg))
+    grad, f, b = (_common.compute_dtype(x) for x in (grad, fg, bg))
+    grad_f, grad_b = contextual_attention_backward_reference(grad, f, b, hole, **_named(options))
+    return (
+        grad_f.to(fg.dtype).contiguous(memory_format=_common.memory_format(fg)),
+        grad_b.to(bg.dtype).contiguous(memory_format=_common.memory_format(bg)),
     )
-    return grad_fg, grad_bg
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -260,7 +285,7 @@ _backward_operator = _common.register(
     f"{_OP}_backward",
     f"(Tensor grad, Tensor fg, Tensor bg, Tensor? hole, Tensor row_max, Tensor row_sum, {_OPTIONS})"
     " -> (Tensor, Tensor)",
-    cpu=_backward_reference,
+    cpu=_backward_cpu,
     reference=_backward_reference,
     fake=_backward_fake,
 )

@@ -3,20 +3,24 @@
 They serve devices without a kernel, tests and benchmarks, and run under ordinary autograd.
 """
 
+from inpaint_ops.reference.channelwise_linear import channelwise_linear
 from inpaint_ops.reference.contextual_attention import contextual_attention
 from inpaint_ops.reference.fused_conv2d import fused_conv2d
 from inpaint_ops.reference.fused_conv_transpose2d import fused_conv_transpose2d
 from inpaint_ops.reference.gated_conv2d import gated_conv2d
+from inpaint_ops.reference.id_mrf_loss import id_mrf_loss
 from inpaint_ops.reference.nearest_patch import nearest_patch, patch_origins
 from inpaint_ops.reference.partial_conv2d import partial_conv2d
 from inpaint_ops.reference.refine_patch import refine_patch
 from inpaint_ops.reference.shift_connection import shift_connection
 
 __all__ = [
+    "channelwise_linear",
     "contextual_attention",
     "fused_conv2d",
     "fused_conv_transpose2d",
     "gated_conv2d",
+    "id_mrf_loss",
     "nearest_patch",
     "partial_conv2d",
     "patch_origins",

@@ -108,7 +108,7 @@ def contextual_attention_backward(  # noqa: PLR0913
         attention, _ = s.attention()
 
         over = _patches_over(fg.shape[2], fg.shape[3], rate, overlap, grad)
-        grad_y = _pad_to_blocks(grad[i : i + 1] / over, rate, *s.f.shape[2:])
+        grad_y = _pad_to_blocks(grad[i : i + 1] / over, rate, s.f.shape[2], s.f.shape[3])
         grad_attention = F.conv2d(grad_y, s.values, stride=rate)
         patches = F.unfold(grad_y, 2 * rate, stride=rate)[0]
         grad_values = patches @ attention[0].flatten(1).T
@@ -120,7 +120,7 @@ def contextual_attention_backward(  # noqa: PLR0913
         mean = (attention * grad_attention).sum(1, keepdim=True)
         grad_scores = softmax_scale * attention * (grad_attention - mean)
         if fuse:
-            grad_scores = _fuse(grad_scores, *s.f.shape[2:], s.hb, s.wb, adjoint=True)
+            grad_scores = _fuse(grad_scores, s.f.shape[2], s.f.shape[3], s.hb, s.wb, adjoint=True)
 
         keys = s.keys / s.norm
         grad_f = F.conv_transpose2d(grad_scores, keys, padding=1)

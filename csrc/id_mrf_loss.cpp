@@ -1,0 +1,325 @@
+// ID-MRF loss without the matrix of similarities.
+//
+// With c[p, q] the cosine of target p and generated q, m = max over p of c[p, q], d = (1 - m) / 2
+// and a = 1 / (2 h (d + eps)), the relative similarity normalised over targets is a softmax: s[p,
+// q] = exp(a (c[p, q] - m)) / sum over p. So a strip of some q and all p has everything in it that
+// s needs; over the strips only k[p] = max over q of s[p, q] is kept. Loss: -log(mean k).
+//
+// Backward: k[p] has one q each, so only those q have gradients at all; their strips are computed
+// again. Strips of 56 x P numbers; C multiply-adds a pair forward, 3 C a pair of a chosen q
+// backward.
+#include "id_mrf_loss.h"
+
+#include <atomic>
+
+#include "vector_math.h"
+#include "weighted_sum.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+namespace {
+
+template <class T>
+class Similarity {
+ public:
+  Similarity(const IdMrfArgs<T>& args, int64_t n)
+      : channels(args.channels),
+        positions(args.height * args.width),
+        width(round_up(positions, kPanel<T>)),
+        args_(args),
+        n_(n),
+        targets_(width * channels) {
+    parallel_tasks(width / kPanel<T>, args.threads, [&](int64_t panel) {
+      T* to = targets_.data() + panel * kPanel<T> * channels;
+      for (int64_t c = 0; c < channels; ++c)
+        for (int64_t i = 0; i < kPanel<T>; ++i)
+          to[c * kPanel<T> + i] =
+              panel * kPanel<T> + i < positions ? at(args.target, c, panel * kPanel<T> + i) : T(0);
+    });
+  }
+
+  T at(const ImageView<T>& image, int64_t c, int64_t position) const {
+    return image
+        .data[n_ * image.stride_n + c * image.stride_c + position / args_.width * image.stride_h +
+              position % args_.width * image.stride_w];
+  }
+
+  // Cosines of some generated positions with all targets, rows of `width` numbers.
+  void cosines(const int64_t* q, int64_t count, T* scratch, T* out) const {
+    T* to = scratch;
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t i = 0; i < count; ++i) *to++ = at(args_.generated, c, q[i]);
+    ProductTile<T> body{scratch, targets_.data(), out, width, channels, width / Simd<T>::kWidth};
+    with_rows(count, body);
+  }
+
+  // What the softmax of one row is made of.
+  struct Row {
+    T max, factor, sum;
+    int64_t best;
+  };
+
+  // Puts s in the place of c.
+  Row normalise(T* row) const {
+    constexpr int64_t W = Simd<T>::kWidth;
+    std::fill(row + positions, row + width, kMinusInfinity<T>);
+    Vector<T> top = broadcast(kMinusInfinity<T>);
+    for (int64_t p = 0; p < width; p += W) top = max_or_second<T>(load(row + p), top);
+    Row result;
+    result.max = horizontal_max<T>(top);
+    result.best = 0;
+    while (result.best + 1 < positions && !(row[result.best] == result.max)) ++result.best;
+    result.factor = 1 / (2 * args_.bandwidth * ((1 - result.max) / 2 + args_.eps));
+    Vector<T> sums = {};
+    for (int64_t p = 0; p < width; p += W) {
+      const Vector<T> e = exp<T>((load(row + p) - result.max) * result.factor);
+      store(row + p, e);
+      sums += e;
+    }
+    result.sum = 0;
+    for (int64_t i = 0; i < W; ++i) result.sum += sums[i];
+    const T scale = 1 / result.sum;
+    for (int64_t p = 0; p < width; p += W) store(row + p, load(row + p) * scale);
+    return result;
+  }
+
+  const int64_t channels, positions, width;
+
+ private:
+  const IdMrfArgs<T>& args_;
+  const int64_t n_;
+  Buffer<T> targets_;  // [panel][channel][kPanel]
+};
+
+template <class T>
+void forward(const IdMrfArgs<T>& args, int64_t n, T* loss, int64_t* choice) {
+  const Similarity<T> s(args, n);
+  BestMatches<T> best(s.positions);
+  std::atomic<bool> strange{false};
+  // Enough rows a task that its own list of the best is worth its merge.
+  constexpr int64_t kRows = 8 * kRowTile;
+  parallel_tasks(ceil_div(s.positions, kRows), args.threads, [&](int64_t task) {
+    Buffer<T> strip(kRowTile * s.width), scratch(kRowTile * s.channels), most(s.width);
+    using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+    typedef Int IntVector __attribute__((vector_size(kVectorBytes)));
+    Buffer<Int> where(s.width);
+    std::fill_n(most.data(), s.width, kMinusInfinity<T>);
+    std::fill_n(where.data(), s.width, Int(-1));
+    const int64_t end = std::min((task + 1) * kRows, s.positions);
+    int64_t q[kRowTile];
+    for (int64_t first = task * kRows; first < end; first += kRowTile) {
+      const int64_t count = std::min<int64_t>(kRowTile, end - first);
+      for (int64_t i = 0; i < count; ++i) q[i] = first + i;
+      s.cosines(q, count, scratch.data(), strip.data());
+      for (int64_t i = 0; i < count; ++i) {
+        T* const row = strip.data() + i * s.width;
+        const T made = s.normalise(row).sum;
+        if (made != made) strange = true;
+        const IntVector here = IntVector{} + Int(first + i);
+        for (int64_t p = 0; p < s.width; p += Simd<T>::kWidth) {
+          const Vector<T> value = load(row + p), old = load(most.data() + p);
+          IntVector at;
+          std::memcpy(&at, where.data() + p, sizeof(at));
+          const IntVector keep = value <= old;
+          at = keep ? at : here;
+          std::memcpy(where.data() + p, &at, sizeof(at));
+          store(most.data() + p, keep ? old : value);
+        }
+      }
+    }
+    Buffer<int64_t> index(s.positions);
+    for (int64_t p = 0; p < s.positions; ++p) index[p] = where[p];
+    best.merge(0, most.data(), index.data(), s.positions);
+  });
+  double sum = 0;
+  for (int64_t p = 0; p < s.positions; ++p) {
+    sum += double(best.score(p));
+    choice[p] = std::max<int64_t>(best.index(p), 0);
+  }
+  // A NaN never wins a comparison.
+  if (strange) sum = std::numeric_limits<double>::quiet_NaN();
+  *loss = T(-std::log(sum / double(s.positions)));
+}
+
+template <class T>
+class Backward {
+ public:
+  Backward(const IdMrfArgs<T>& args,
+           int64_t n,
+           T loss,
+           const int64_t* choice,
+           T grad,
+           const OutputView<T>& grad_generated,
+           const OutputView<T>& grad_target)
+      : args_(args),
+        n_(n),
+        s_(args, n),
+        panels_(ceil_div(s_.channels, kPanel<T>)),
+        share_(-grad / (std::exp(-loss) * T(s_.positions))),
+        grad_generated_(grad_generated),
+        targets_(panels_ * s_.positions * kPanel<T>),
+        grad_targets_(panels_ * s_.positions * kPanel<T>) {
+    std::fill_n(grad_targets_.data(), panels_ * s_.positions * kPanel<T>, T(0));
+    pack(args.target, nullptr, s_.positions, targets_.data());
+    fill_zero(grad_generated);
+    chosen_by(choice);
+    for (int64_t first = 0; first < int64_t(chosen_.size()); first += kRows)
+      strip(first, std::min<int64_t>(kRows, int64_t(chosen_.size()) - first));
+    parallel_tasks(s_.channels, args.threads, [&](int64_t c) {
+      const T* from = grad_targets_.data() + c / kPanel<T> * s_.positions * kPanel<T>;
+      for (int64_t p = 0; p < s_.positions; ++p)
+        *place(grad_target, c, p) = from[p * kPanel<T> + c % kPanel<T>];
+    });
+  }
+
+ private:
+  static constexpr int64_t W = Simd<T>::kWidth;
+  static constexpr int64_t kRows = 4 * kRowTile;
+
+  // Positions as vectors of channels, [panel][position][kPanel].
+  void pack(const ImageView<T>& image, const int64_t* positions, int64_t count, T* to) const {
+    parallel_tasks(panels_, args_.threads, [&](int64_t panel) {
+      T* at = to + panel * count * kPanel<T>;
+      for (int64_t i = 0; i < count; ++i)
+        for (int64_t c = panel * kPanel<T>; c < (panel + 1) * kPanel<T>; ++c)
+          *at++ = c < s_.channels ? s_.at(image, c, positions ? positions[i] : i) : T(0);
+    });
+  }
+
+  T* place(const OutputView<T>& out, int64_t c, int64_t position) const {
+    return out.data + n_ * out.stride_n + c * out.stride_c + position / args_.width * out.stride_h +
+           position % args_.width * out.stride_w;
+  }
+
+  void fill_zero(const OutputView<T>& out) const {
+    parallel_tasks(s_.channels, args_.threads, [&](int64_t c) {
+      for (int64_t p = 0; p < s_.positions; ++p) *place(out, c, p) = 0;
+    });
+  }
+
+  // The chosen positions, ascending, and for each the targets that chose it.
+  void chosen_by(const int64_t* choice) {
+    std::vector<int64_t> count(s_.positions + 1, 0);
+    for (int64_t p = 0; p < s_.positions; ++p) ++count[choice[p] + 1];
+    for (int64_t q = 0; q < s_.positions; ++q) {
+      if (count[q + 1] > 0) {
+        chosen_.push_back(q);
+        begin_.push_back(count[q]);
+      }
+      count[q + 1] += count[q];
+    }
+    begin_.push_back(s_.positions);
+    by_.resize(s_.positions);
+    for (int64_t p = 0; p < s_.positions; ++p) by_[count[choice[p]]++] = p;
+  }
+
+  void strip(int64_t first, int64_t count) {
+    Buffer<T> cosine(count * s_.width), grads(count * s_.width);
+    parallel_tasks(tile_count(count), args_.threads, [&](int64_t tile) {
+      const int64_t begin = tile_begin(count, tile), end = tile_begin(count, tile + 1);
+      Buffer<T> scratch((end - begin) * s_.channels);
+      s_.cosines(chosen_.data() + first + begin,
+                 end - begin,
+                 scratch.data(),
+                 cosine.data() + begin * s_.width);
+      for (int64_t i = begin; i < end; ++i)
+        row_gradient(first + i, cosine.data() + i * s_.width, grads.data() + i * s_.width);
+    });
+    parallel_tasks(ceil_div(count, kRowTile), args_.threads, [&](int64_t part) {
+      const int64_t begin = part * kRowTile, end = std::min<int64_t>(begin + kRowTile, count);
+      WeightedSum<T> sum(targets_.data(), s_.positions, panels_, end - begin);
+      for (int64_t p = 0; p < s_.positions; p += WeightedSum<T>::kPiece) {
+        const int64_t width = std::min(WeightedSum<T>::kPiece, s_.positions - p);
+        sum.prepare(0, width);
+        for (int64_t i = begin; i < end; ++i)
+          std::memcpy(
+              sum.weights(0, i - begin), grads.data() + i * s_.width + p, sizeof(T) * width);
+        sum.push(0, p, width);
+      }
+      sum.flush();
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t c = 0; c < s_.channels; ++c)
+          *place(grad_generated_, c, chosen_[first + i]) = sum.sums(i - begin)[c];
+    });
+    Buffer<T> vectors(panels_ * count * kPanel<T>);
+    pack(args_.generated, chosen_.data() + first, count, vectors.data());
+    const TransposedSum<T> sum{
+        grads.data(), s_.width, count, vectors.data(), panels_, grad_targets_.data(), s_.positions};
+    parallel_tasks(sum.chunks(), args_.threads, [&](int64_t chunk) { sum.run(chunk); });
+  }
+
+  // The gradient of one row of cosines: the softmax's, and through its factor the maximum's.
+  void row_gradient(int64_t index, T* row, T* out) const {
+    std::memcpy(out, row, sizeof(T) * s_.width);
+    const typename Similarity<T>::Row made = s_.normalise(out);
+    T mean = 0;
+    for (int64_t i = begin_[index]; i < begin_[index + 1]; ++i) mean += out[by_[i]] * share_;
+    // What each target that chose this position adds to its own.
+    std::vector<T> own;
+    for (int64_t i = begin_[index]; i < begin_[index + 1]; ++i) own.push_back(out[by_[i]] * share_);
+    for (int64_t p = 0; p < s_.width; p += W) store(out + p, load(out + p) * -mean);
+    for (size_t i = 0; i < own.size(); ++i) out[by_[begin_[index] + int64_t(i)]] += own[i];
+    Vector<T> moved = {};
+    for (int64_t p = 0; p < s_.positions; p += W) {
+      const Vector<T> g = load(out + p);
+      // Behind the last position g is zero and the cosine -inf.
+      moved += g != T(0) ? g * (load(row + p) - made.max) : Vector<T>{};
+      store(out + p, g * made.factor);
+    }
+    T factor = 0;
+    for (int64_t i = 0; i < W; ++i) factor += moved[i];
+    out[made.best] += factor * args_.bandwidth * made.factor * made.factor;
+  }
+
+  const IdMrfArgs<T>& args_;
+  const int64_t n_;
+  const Similarity<T> s_;
+  const int64_t panels_;
+  const T share_;  // dL / dk[p]
+  const OutputView<T>& grad_generated_;
+  Buffer<T> targets_, grad_targets_;  // [panel][position][kPanel]
+  std::vector<int64_t> chosen_, begin_, by_;
+};
+
+}  // namespace
+
+template <class T>
+void id_mrf_loss(const IdMrfArgs<T>& args, T* loss, int64_t* choice) {
+  for (int64_t n = 0; n < args.batch; ++n)
+    forward(args, n, loss + n, choice + n * args.height * args.width);
+}
+
+template <class T>
+void id_mrf_loss_backward(const IdMrfArgs<T>& args,
+                          const T* loss,
+                          const int64_t* choice,
+                          const T* grad,
+                          const OutputView<T>& grad_generated,
+                          const OutputView<T>& grad_target) {
+  for (int64_t n = 0; n < args.batch; ++n)
+    Backward<T>(args,
+                n,
+                loss[n],
+                choice + n * args.height * args.width,
+                grad[n],
+                grad_generated,
+                grad_target);
+}
+
+template void id_mrf_loss<float>(const IdMrfArgs<float>&, float*, int64_t*);
+template void id_mrf_loss<double>(const IdMrfArgs<double>&, double*, int64_t*);
+template void id_mrf_loss_backward<float>(const IdMrfArgs<float>&,
+                                          const float*,
+                                          const int64_t*,
+                                          const float*,
+                                          const OutputView<float>&,
+                                          const OutputView<float>&);
+template void id_mrf_loss_backward<double>(const IdMrfArgs<double>&,
+                                           const double*,
+                                           const int64_t*,
+                                           const double*,
+                                           const OutputView<double>&,
+                                           const OutputView<double>&);
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

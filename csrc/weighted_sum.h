@@ -1,0 +1,228 @@
+// Weighted sums of feature vectors with many weights that are exactly zero, and the gradient of
+// their vectors.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "patch_gram.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+
+// sum[row] = sum over k of weight[row][k] * vector[k], for a few rows of weights given piece by
+// piece in the order of k.
+//
+// A softmax over thousands of scores leaves most weights exactly zero (float32 holds nothing below
+// exp(-87)), so each tile of rows keeps a list of the k at which any of its weights is not: what is
+// not in the list costs a look, no multiplications.
+template <class T>
+class WeightedSum {
+ public:
+  static constexpr int64_t kPiece = 128;  // most numbers of a piece
+
+  // vectors: [panel][k][kPanel], `depth` of them in a panel.
+  WeightedSum(const T* vectors, int64_t depth, int64_t panels, int64_t rows)
+      : vectors_(vectors),
+        depth_(depth),
+        panels_(panels),
+        rows_(rows),
+        tiles_(tile_count(rows)),
+        left_(tiles_ * kRowTile * kStride),
+        sums_(rows * panels * kPanel<T>),
+        lists_(tiles_ * kDepth),
+        fill_(tiles_, 0),
+        count_(tiles_, 0) {
+    std::fill_n(sums_.data(), rows * panels * kPanel<T>, T(0));
+  }
+
+  int64_t tiles() const { return tiles_; }
+  int64_t begin(int64_t tile) const { return tile_begin(rows_, tile); }
+  int64_t end(int64_t tile) const { return tile_begin(rows_, tile + 1); }
+
+  // Makes room for a piece.
+  void prepare(int64_t tile, int64_t width) {
+    if (fill_[tile] + width > kDepth) flush();
+  }
+
+  // Where the weights of a row of a tile go; whole vectors may be stored.
+  T* weights(int64_t tile, int64_t row) {
+    return left_.data() + (tile * kRowTile + row) * kStride + fill_[tile];
+  }
+
+  // Takes in the piece that `weights` was asked for, which begins at k.
+  void push(int64_t tile, int64_t k, int64_t width) {
+    using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+    typedef Int IntVector __attribute__((vector_size(kVectorBytes)));
+    const int64_t rows = end(tile) - begin(tile);
+    const T* left = left_.data() + tile * kRowTile * kStride + fill_[tile];
+    Entry* to = lists_.data() + tile * kDepth;
+    int64_t count = count_[tile];
+    for (int64_t j = 0; j < width; j += W) {
+      IntVector any = {};
+      for (int64_t r = 0; r < rows; ++r) any |= load(left + r * kStride + j) != Vector<T>{};
+      Int lanes[W];
+      std::memcpy(lanes, &any, sizeof(any));
+      const int64_t last = std::min(W, width - j);
+      for (int64_t i = 0; i < last; ++i) {
+        to[count] = {int32_t(fill_[tile] + j + i), int32_t(k + j + i)};
+        count += lanes[i] != 0;
+      }
+    }
+    count_[tile] = count;
+    fill_[tile] += width;
+  }
+
+  // The sums of a row, all panels one after the other; after flush().
+  const T* sums(int64_t row) const { return sums_.data() + row * panels_ * kPanel<T>; }
+
+  void flush() {
+    for (int64_t panel = 0; panel < panels_; ++panel) {
+      for (int64_t tile = 0; tile < tiles_; ++tile) {
+        if (count_[tile] == 0) continue;
+        Tile body{left_.data() + tile * kRowTile * kStride,
+                  vectors_ + panel * depth_ * kPanel<T>,
+                  sums_.data() + (begin(tile) * panels_ + panel) * kPanel<T>,
+                  panels_ * kPanel<T>,
+                  lists_.data() + tile * kDepth,
+                  count_[tile]};
+        with_rows(end(tile) - begin(tile), body);
+      }
+    }
+    std::fill(fill_.begin(), fill_.end(), 0);
+    std::fill(count_.begin(), count_.end(), 0);
+  }
+
+ private:
+  static constexpr int64_t W = Simd<T>::kWidth;
+  // Numbers of a row held back: a panel of as many vectors stays in the first-level cache.
+  static constexpr int64_t kDepth = 256;
+  static constexpr int64_t kStride = kDepth + 2 * W;
+
+  struct Entry {
+    int32_t left, right;
+  };
+
+  struct Tile {
+    const T *left, *right;
+    T* sums;
+    int64_t ld;
+    const Entry* list;
+    int64_t count;
+
+    template <int ROWS>
+    void run() {
+      Vector<T> v[ROWS][2];
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+        v[r][0] = load(sums + r * ld);
+        v[r][1] = load(sums + r * ld + W);
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        const T* a = left + list[i].left;
+        const T* b = right + int64_t(list[i].right) * kPanel<T>;
+        const Vector<T> b0 = load(b), b1 = load(b + W);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+          const Vector<T> x = broadcast(a[r * kStride]);
+          v[r][0] += x * b0;
+          v[r][1] += x * b1;
+        }
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+        store(sums + r * ld, v[r][0]);
+        store(sums + r * ld + W, v[r][1]);
+      }
+    }
+  };
+
+  const T* vectors_;
+  const int64_t depth_, panels_, rows_, tiles_;
+  Buffer<T> left_, sums_;
+  Buffer<Entry> lists_;
+  std::vector<int64_t> fill_, count_;
+};
+
+// sum[panel][j] += sum over rows k of weights[k][j] * vectors[panel][k]: the gradient of the right
+// operand of a weighted sum.
+template <class T>
+struct TransposedSum {
+  static constexpr int64_t W = Simd<T>::kWidth;
+  static constexpr int64_t kChunk = 8 * kRowTile;
+
+  const T* weights;
+  int64_t ld, rows;
+  const T* vectors;
+  int64_t panels;
+  T* sums;
+  int64_t depth;  // numbers of a row of weights
+
+  int64_t chunks() const { return ceil_div(depth, kChunk); }
+
+  // Columns of weights [chunk * kChunk, ...).
+  void run(int64_t chunk) const {
+    const int64_t begin = chunk * kChunk, end = std::min(begin + kChunk, depth);
+    std::vector<int32_t> list(rows);
+    for (int64_t tile = 0; tile < tile_count(end - begin); ++tile) {
+      const int64_t j0 = begin + tile_begin(end - begin, tile);
+      const int64_t j1 = begin + tile_begin(end - begin, tile + 1);
+      int64_t count = 0;
+      for (int64_t k = 0; k < rows; ++k) {
+        bool any = false;
+        for (int64_t j = j0; j < j1; ++j) any |= weights[k * ld + j] != T(0);
+        list[count] = int32_t(k);
+        count += any;
+      }
+      if (count == 0) continue;
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        Tile body{weights + j0,
+                  ld,
+                  vectors + panel * rows * kPanel<T>,
+                  sums + (panel * depth + j0) * kPanel<T>,
+                  list.data(),
+                  count};
+        with_rows(j1 - j0, body);
+      }
+    }
+  }
+
+  struct Tile {
+    const T* left;
+    int64_t ld;
+    const T* right;
+    T* sums;
+    const int32_t* list;
+    int64_t count;
+
+    template <int ROWS>
+    void run() {
+      Vector<T> v[ROWS][2];
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+        v[r][0] = load(sums + r * kPanel<T>);
+        v[r][1] = load(sums + r * kPanel<T> + W);
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        const T* a = left + list[i] * ld;
+        const T* b = right + list[i] * kPanel<T>;
+        const Vector<T> b0 = load(b), b1 = load(b + W);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+          const Vector<T> x = broadcast(a[r]);
+          v[r][0] += x * b0;
+          v[r][1] += x * b1;
+        }
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+        store(sums + r * kPanel<T>, v[r][0]);
+        store(sums + r * kPanel<T> + W, v[r][1]);
+      }
+    }
+  };
+};
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

@@ -1,0 +1,100 @@
+"""ID-MRF loss over the layers of a feature network."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_ops.ops import _common
+from inpaint_ops.ops.id_mrf_loss import id_mrf_loss
+
+
+class IDMRFLoss(nn.Module):
+    """Sum over feature layers l of weight_l * id_mrf_loss(features_l(x), features_l(target)).
+
+    Args:
+        features: maps (N, 3, H, W) images to a mapping from layer names to (N, C, h, w) features.
+            Its parameters are not trained by this loss: freeze them. GMCNN takes a VGG-19 fed with
+            images in [0, 1] less the ImageNet mean, not divided by its deviation.
+        weights: layer name to weight. The sum in GMCNN counts its content layer twice: 1 for
+            "relu3_2", 2 for "relu4_2", which in that code are torchvision's features[11] and
+            features[20], after the first convolution of their blocks.
+        bandwidth, eps, center, reduction: see `inpaint_ops.id_mrf_loss`.
+        max_positions: of larger maps so many positions are drawn at random, the same in both maps
+            and all samples; None for all.
+
+    Source: Wang et al., NeurIPS 2018 (arXiv 1810.08771), section 3.2;
+    shepnerd/inpainting_gmcnn: pytorch/model/loss.py; max_positions as in its tensorflow/net/ops.py.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[Tensor], Mapping[str, Tensor]],
+        weights: Mapping[str, float] | None = None,
+        *,
+        bandwidth: float = 0.5,
+        eps: float = 1e-5,
+        center: str = "channel",
+        reduction: str = "sum",
+        max_positions: int | None = None,
+    ) -> None:
+        super().__init__()
+        if max_positions is not None:
+            _common.check_int("IDMRFLoss", "max_positions", max_positions)
+        _common.check_choice("IDMRFLoss", "reduction", reduction, ("sum", "mean"))
+        self.features = features
+        self.weights = {"relu3_2": 1.0, "relu4_2": 2.0} if weights is None else dict(weights)
+        for name, weight in self.weights.items():
+            _common.check_finite("IDMRFLoss", f"weights[{name!r}]", weight)
+        self.bandwidth = bandwidth
+        self.eps = eps
+        self.center = center
+        self.reduction = reduction
+        self.max_positions = max_positions
+
+    def forward(
+        self, generated: Tensor, target: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The loss of `generated` images against `target` images.
+
+        Args:
+            generated: (N, 3, H, W), as the feature network takes them.
+            target: (N, 3, H, W); no gradient flows to it.
+            generator: draws the positions, with `max_positions`.
+
+        Returns:
+            The loss, a scalar.
+
+        Raises:
+            KeyError: the feature network lacks a layer.
+            TypeError, ValueError: wrong type or shape.
+        """
+        with torch.no_grad():
+            wanted = self.features(target)
+        made = self.features(generated)
+        total = generated.new_zeros(())
+        for name, weight in self.weights.items():
+            pair = self._drawn((made[name], wanted[name]), generator)
+            total = total + weight * id_mrf_loss(
+                *pair,
+                bandwidth=self.bandwidth,
+                eps=self.eps,
+                center=self.center,
+                reduction=self.reduction,
+            )
+        return total
+
+    def _drawn(self, maps: Sequence[Tensor], generator: torch.Generator | None) -> list[Tensor]:
+        positions = maps[0].shape[2] * maps[0].shape[3]
+        if self.max_positions is None or positions <= self.max_positions:
+            return list(maps)
+        order = torch.randperm(positions, generator=generator)[: self.max_positions]
+        return [x.flatten(2)[:, :, order.to(x.device), None] for x in maps]
+
+    def extra_repr(self) -> str:
+        """Options, for printing."""
+        return (
+            f"weights={self.weights}, bandwidth={self.bandwidth}, eps={self.eps}, "
+            f"center={self.center!r}, reduction={self.reduction!r}, "
+            f"max_positions={self.max_positions}"
+        )

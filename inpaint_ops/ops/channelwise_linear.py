@@ -1,0 +1,68 @@
+"""channelwise_linear: each feature map through a dense matrix of its own."""
+
+import torch
+from torch import Tensor
+
+from inpaint_ops.ops import _common
+
+_OP = "channelwise_linear"
+
+
+def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Every output position of a channel sees every input position of that channel, and no other.
+
+    y[n, c, j] = sum over i of x[n, c, i] weight[c, j, i] + bias[c, j]. One batched product over
+    channels, of views: the weights, which are nearly all there is to read, are read once and in
+    place, forward and in both gradients. A kernel of our own would wait for the same memory.
+
+    Args:
+        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout.
+        weight: (C, Ho * Wo, H * W), dtype and device of `x`.
+        bias: (C, Ho * Wo) or None.
+
+    Returns:
+        (N, C, H, W) if Ho * Wo equals H * W, else (N, C, Ho * Wo, 1), contiguous. Under autocast
+        the product runs in autocast's type, like torch.nn.functional.linear.
+
+    Raises:
+        TypeError: wrong type or dtype.
+        ValueError: wrong shape or device.
+
+    Source: Pathak et al., CVPR 2016 (arXiv 1604.07379), section 3.1.
+    """
+    _common.check_image(_OP, "x", x)
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), _cast(weight, dtype)
+        bias = None if bias is None else _cast(bias, dtype)
+    _check("weight", weight, x, 3)
+    c, outputs, inputs = weight.shape
+    if c != x.shape[1] or inputs != x.shape[2] * x.shape[3]:
+        raise ValueError(
+            f"{_OP}: weight must have shape ({x.shape[1]}, Ho * Wo, {x.shape[2] * x.shape[3]}), "
+            f"got {tuple(weight.shape)}"
+        )
+    if bias is not None:
+        _check("bias", bias, x, 2)
+        if tuple(bias.shape) != (c, outputs):
+            raise ValueError(
+                f"{_OP}: bias must have shape ({c}, {outputs}), got {tuple(bias.shape)}"
+            )
+    maps = x.flatten(2).transpose(0, 1)  # (C, N, H * W)
+    columns = weight.transpose(1, 2)
+    y = torch.bmm(maps, columns) if bias is None else torch.baddbmm(bias[:, None], maps, columns)
+    y = y.transpose(0, 1).contiguous()
+    return y.view(x.shape) if outputs == inputs else y[..., None]
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype) if isinstance(x, Tensor) else x
+
+
+def _check(name: str, value: Tensor, x: Tensor, dims: int) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{_OP}: {name} must be a Tensor, got {type(value).__name__}")
+    _common.check_same(_OP, f"x and {name}", x, value)
+    if value.dim() != dims:
+        shape = "(C, Ho * Wo, H * W)" if dims == 3 else "(C, Ho * Wo)"
+        raise ValueError(f"{_OP}: {name} must have shape {shape}, got {tuple(value.shape)}")

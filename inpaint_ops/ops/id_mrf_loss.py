@@ -1,0 +1,198 @@
+"""id_mrf_loss: every target feature should have its own best match among the generated ones."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inpaint_ops._backend import backend, current_backend
+from inpaint_ops.ops import _common
+from inpaint_ops.reference.id_mrf_loss import (
+    id_mrf_loss_backward as id_mrf_loss_backward_reference,
+)
+from inpaint_ops.reference.id_mrf_loss import similarity, unit_vectors
+
+_OP = "id_mrf_loss"
+
+
+def id_mrf_loss(
+    generated: Tensor,
+    target: Tensor,
+    *,
+    bandwidth: float = 0.5,
+    eps: float = 1e-5,
+    center: str = "channel",
+    reduction: str = "sum",
+) -> Tensor:
+    """Implicit diversified Markov random field loss: -log of mean over p of max over q of s[p, q].
+
+    With the cosine c of centred features at target position p and generated position q,
+    d = (1 - c) / 2, and s[., q] the softmax over p of -d[p, q] / (min over p of d[p, q] + eps) /
+    bandwidth. A target nobody resembles more than others do costs, however good the average match.
+    Memory grows with the number of positions, not with its square.
+
+    Args:
+        generated: (N, C, H, W), float16, bfloat16, float32 or float64, any layout.
+        target: (N, C, H, W), dtype and device of `generated`.
+        bandwidth: of the similarities, more than 0: the smaller, the more a best match counts.
+        eps: added to the least distance, more than 0.
+        center: what is subtracted from both maps: "channel": the target's mean over channels at
+            each position (the PyTorch code); "spatial": the target's mean over samples and
+            positions in each channel (contextual loss; the TensorFlow code's axes).
+        reduction: over samples: "sum" (the PyTorch code), "mean" or "none".
+
+    Returns:
+        The loss, a scalar, or (N,) with reduction "none"; float32 (float64 for float64), in which
+        it is formed, also under autocast. Differentiable in both maps: through each maximum and
+        minimum to the first position that has it. A vector that is zero once centred has cosine 0
+        with all others, and gradient 0.
+
+    Raises:
+        TypeError: wrong type or dtype.
+        ValueError: wrong shape, device or option.
+
+    Source: Wang et al., NeurIPS 2018 (arXiv 1810.08771), section 3.2, as computed by
+    shepnerd/inpainting_gmcnn: pytorch/model/loss.py. Deviation: zero vectors, NaN there.
+    """
+    _common.check_image(_OP, "generated", generated)
+    _common.check_image(_OP, "target", target)
+    generated, target = _common.autocast_to_float32(generated.device, generated, target)
+    _common.check_same(_OP, "generated and target", generated, target)
+    if generated.shape != target.shape:
+        raise ValueError(
+            f"{_OP}: generated and target must have one shape, got {tuple(generated.shape)} and "
+            f"{tuple(target.shape)}"
+        )
+    if generated.shape[2] == 0 or generated.shape[3] == 0:
+        raise ValueError(
+            f"{_OP}: generated must have at least one pixel, got {tuple(generated.shape)}"
+        )
+    for name, value in (("bandwidth", bandwidth), ("eps", eps)):
+        _common.check_finite(_OP, name, value)
+        if value <= 0:
+            raise ValueError(f"{_OP}: {name} must be more than 0, got {value}")
+    _common.check_choice(_OP, "center", center, ("channel", "spatial"))
+    _common.check_choice(_OP, "reduction", reduction, ("sum", "mean", "none"))
+    generated, target = _common.compute_dtype(generated), _common.compute_dtype(target)
+    generated, target = unit_vectors(generated, target, center)
+    loss: Tensor = _operator(generated, target, float(bandwidth), float(eps))[0]
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.mean()
+
+
+def _fake(generated: Tensor, target: Tensor, bandwidth: float, eps: float) -> tuple[Tensor, Tensor]:
+    n, _, h, w = generated.shape
+    return generated.new_empty((n,)), generated.new_empty((n, h * w), dtype=torch.int64)
+
+
+def _cpu(generated: Tensor, target: Tensor, bandwidth: float, eps: float) -> tuple[Tensor, Tensor]:
+    loss, choice = _fake(generated, target, bandwidth, eps)
+    _common.native().id_mrf_loss(
+        generated.detach().numpy(),
+        target.detach().numpy(),
+        bandwidth,
+        eps,
+        loss.numpy(),
+        choice.numpy(),
+        _common.threads(),
+    )
+    return loss, choice
+
+
+def _reference(
+    generated: Tensor, target: Tensor, bandwidth: float, eps: float
+) -> tuple[Tensor, Tensor]:
+    best, choice = similarity(generated.flatten(2), target.flatten(2), bandwidth, eps).max(2)
+    return -best.mean(1).log(), choice
+
+
+def _backward_fake(
+    grad: Tensor,
+    generated: Tensor,
+    target: Tensor,
+    loss: Tensor,
+    choice: Tensor,
+    bandwidth: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    return (
+        torch.empty_like(generated, memory_format=torch.contiguous_format),
+        torch.empty_like(target, memory_format=torch.contiguous_format),
+    )
+
+
+def _backward_cpu(
+    grad: Tensor,
+    generated: Tensor,
+    target: Tensor,
+    loss: Tensor,
+    choice: Tensor,
+    bandwidth: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    grads = _backward_fake(grad, generated, target, loss, choice, bandwidth, eps)
+    _common.native().id_mrf_loss_backward(
+        grad.detach().contiguous().numpy(),
+        generated.detach().numpy(),
+        target.detach().numpy(),
+        loss.detach().contiguous().numpy(),
+        choice.contiguous().numpy(),
+        bandwidth,
+        eps,
+        *(g.numpy() for g in grads),
+        _common.threads(),
+    )
+    return grads
+
+
+def _backward_reference(
+    grad: Tensor,
+    generated: Tensor,
+    target: Tensor,
+    loss: Tensor,
+    choice: Tensor,
+    bandwidth: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    grad_generated, grad_target = id_mrf_loss_backward_reference(
+        grad, generated.flatten(2), target.flatten(2), choice, bandwidth, eps
+    )
+    return (
+        grad_generated.reshape(generated.shape).contiguous(),
+        grad_target.reshape(target.shape).contiguous(),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    generated, target, bandwidth, eps = inputs
+    loss, choice = output
+    ctx.save_for_backward(generated, target, loss, choice)
+    ctx.mark_non_differentiable(choice)
+    ctx.options = (bandwidth, eps)
+    ctx.backend = current_backend()
+
+
+def _autograd_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    with backend(ctx.backend):
+        grads = _backward_operator(grad, *ctx.saved_tensors, *ctx.options)
+    return *grads, None, None
+
+
+_operator = _common.register(
+    _OP,
+    "(Tensor generated, Tensor target, float bandwidth, float eps) -> (Tensor, Tensor)",
+    cpu=_cpu,
+    reference=_reference,
+    fake=_fake,
+)
+_backward_operator = _common.register(
+    f"{_OP}_backward",
+    "(Tensor grad, Tensor generated, Tensor target, Tensor loss, Tensor choice, float bandwidth, "
+    "float eps) -> (Tensor, Tensor)",
+    cpu=_backward_cpu,
+    reference=_backward_reference,
+    fake=_backward_fake,
+)
+_common.register_autograd(_OP, _autograd_backward, _setup_context)
+_common.forbid_second_derivative(_OP)

@@ -1,0 +1,84 @@
+"""ID-MRF loss as the public code writes it: the whole matrix of similarities."""
+
+import torch
+from torch import Tensor
+
+
+def unit_vectors(generated: Tensor, target: Tensor, center: str) -> tuple[Tensor, Tensor]:
+    """Subtracts the target's mean from both and gives each position's vector the length one.
+
+    Args:
+        generated: (N, C, H, W).
+        target: (N, C, H, W).
+        center: "channel": the mean over channels, one for each position; "spatial": over samples
+            and positions, one for each channel.
+
+    Returns:
+        Both, as they came but for that; a vector that is zero stays zero.
+    """
+    mean = target.mean(1, keepdim=True) if center == "channel" else target.mean((0, 2, 3), True)
+    return _unit(generated - mean), _unit(target - mean)
+
+
+def _unit(x: Tensor) -> Tensor:
+    square = x.square().sum(1, keepdim=True)
+    # The public code divides 0 by 0 here; the root of 0 has no derivative either.
+    none = square == 0
+    return torch.where(none, 0.0, x / torch.where(none, 1.0, square).sqrt())
+
+
+def similarity(generated: Tensor, target: Tensor, bandwidth: float, eps: float) -> Tensor:
+    """(N, P of target, P of generated) relative similarities of unit vectors (N, C, P)."""
+    cosine = target.transpose(1, 2) @ generated
+    distance = (1 - cosine) / 2
+    relative = distance / (distance.min(1, keepdim=True).values + eps)
+    return ((1 - relative) / bandwidth).softmax(1)
+
+
+def id_mrf_loss(
+    generated: Tensor,
+    target: Tensor,
+    *,
+    bandwidth: float = 0.5,
+    eps: float = 1e-5,
+    center: str = "channel",
+    reduction: str = "sum",
+) -> Tensor:
+    """Plain version of `inpaint_ops.id_mrf_loss`: same arguments, results and gradients."""
+    dtype = torch.float64 if generated.dtype == torch.float64 else torch.float32
+    g, t = unit_vectors(generated.to(dtype), target.to(dtype), center)
+    best = similarity(g.flatten(2), t.flatten(2), bandwidth, eps).max(2).values
+    loss = -best.mean(1).log()
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.mean()
+
+
+def id_mrf_loss_backward(
+    grad: Tensor,
+    generated: Tensor,
+    target: Tensor,
+    choice: Tensor,
+    bandwidth: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of each sample's loss in unit vectors (N, C, P), step by step back through it.
+
+    `choice` (N, P) is the generated position that serves each target position best.
+    """
+    cosine = target.transpose(1, 2) @ generated
+    distance = (1 - cosine) / 2
+    least, nearest = distance.min(1, keepdim=True)
+    similar = ((1 - distance / (least + eps)) / bandwidth).softmax(1)
+    best = similar.gather(2, choice[..., None])  # (N, P, 1)
+    grad_best = -grad[:, None, None] / best.sum(1, keepdim=True)
+    grad_similar = torch.zeros_like(similar).scatter_(
+        2, choice[..., None], grad_best.expand_as(best)
+    )
+    grad_relative = similar * (grad_similar - (similar * grad_similar).sum(1, keepdim=True))
+    grad_relative = grad_relative / -bandwidth
+    grad_distance = grad_relative / (least + eps)
+    grad_least = -(grad_relative * distance).sum(1, keepdim=True) / (least + eps).square()
+    grad_distance = grad_distance.scatter_add(1, nearest, grad_least)
+    grad_cosine = grad_distance / -2
+    return target @ grad_cosine, generated @ grad_cosine.transpose(1, 2)
