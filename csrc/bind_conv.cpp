@@ -29,8 +29,35 @@ Activation activation_of(int code) {
   return Activation(code);
 }
 
+Core core_of(int code) {
+  require(code >= 0 && code <= int(Core::kWinogradDoubled), "core");
+  return Core(code);
+}
+
+int64_t packed_size(Core core, int64_t filters, int64_t channels, bool gated, Size2 kernel) {
+  if (core == Core::kDirect)
+    return INPAINT_PICK(direct_packed_size)(filters, channels, gated, kernel);
+  return INPAINT_PICK(winograd_packed_size)(
+      filters, channels, gated, core == Core::kWinogradDoubled);
+}
+
+// What the cores assume of a call.
+void check_core(Core core, const ConvArgs& a) {
+  if (core == Core::kDirect) {
+    require(INPAINT_PICK(direct_takes)(a), "the direct core does not take this");
+    return;
+  }
+  require(a.kernel.y == 3 && a.kernel.x == 3 && a.stride.y == 1 && a.stride.x == 1,
+          "Winograd is for 3x3, stride 1");
+  if (core == Core::kWinograd) return;
+  require(a.upsample == 2 && a.dilation.y == 1 && a.dilation.x == 1 && a.padding.y == 1 &&
+              a.padding.x == 1,
+          "doubled tiles want upsample 2, dilation 1 and padding 1");
+}
+
 Array<float> pack_weight(
-    const Array<float>& weight, bool winograd, bool gated, bool flipped, int threads) {
+    const Array<float>& weight, int core_code, bool gated, bool flipped, int threads) {
+  const Core core = core_of(core_code);
   require(weight.ndim() == 4 && threads >= 1, "weight must have four dimensions");
   const auto stride = [&](int axis) { return int64_t(weight.strides(axis)) / 4; };
   PackArgs args;
@@ -51,13 +78,14 @@ Array<float> pack_weight(
   args.gated = gated;
   args.threads = threads;
   require(!gated || args.filters % 2 == 0, "a gated layer has an even number of filters");
-  require(!winograd || (args.kernel.y == 3 && args.kernel.x == 3), "Winograd is for 3x3");
-  const int64_t size =
-      winograd ? INPAINT_PICK(winograd_packed_size)(args.filters, args.channels, gated)
-               : INPAINT_PICK(direct_packed_size)(args.filters, args.channels, gated, args.kernel);
+  require(core == Core::kDirect || (args.kernel.y == 3 && args.kernel.x == 3),
+          "Winograd is for 3x3");
+  const int64_t size = packed_size(core, args.filters, args.channels, gated, args.kernel);
   Array<float> packed(size);
   args.packed = packed.mutable_data();
-  auto* kernel = winograd ? INPAINT_PICK(pack_winograd) : INPAINT_PICK(pack_direct);
+  auto* kernel = core == Core::kDirect     ? INPAINT_PICK(pack_direct)
+                 : core == Core::kWinograd ? INPAINT_PICK(pack_winograd)
+                                           : INPAINT_PICK(pack_winograd_doubled);
   py::gil_scoped_release release;
   kernel(args);
   return packed;
@@ -126,14 +154,12 @@ void call_conv(const Array<float>& x,
   a.gated = how["gated"].cast<bool>();
   a.activation = activation_of(how["activation"].cast<int>());
   a.threads = threads;
-  const bool winograd = how["winograd"].cast<bool>();
+  const Core core = core_of(how["core"].cast<int>());
   require(a.upsample == 1 || a.upsample == 2, "upsample");
   require(mode >= 0 && mode <= int(PaddingMode::kReplicate), "padding mode");
   a.padding_mode = PaddingMode(mode);
   for (const Size2& size : {a.kernel, a.stride, a.dilation})
     require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
-  require(!winograd || (a.kernel.y == 3 && a.kernel.x == 3 && a.stride.y == 1 && a.stride.x == 1),
-          "Winograd is for 3x3, stride 1");
   require(a.height >= 1 && a.width >= 1, "x is empty");
   const Size2 size_out = size2(how["out_size"].cast<Pair>());
   a.out_height = size_out.y;
@@ -152,9 +178,7 @@ void call_conv(const Array<float>& x,
   a.y = output<float>(y, y.size());
   a.z = z ? output<float>(*z, a.batch * y.shape(1) * y.shape(2) * a.filters) : nullptr;
   a.bias = packed_or_null(bias, a.filters, "bias");
-  const int64_t size =
-      winograd ? INPAINT_PICK(winograd_packed_size)(a.filters, a.channels, a.gated)
-               : INPAINT_PICK(direct_packed_size)(a.filters, a.channels, a.gated, a.kernel);
+  const int64_t size = packed_size(core, a.filters, a.channels, a.gated, a.kernel);
   require(is_packed<float>(packed) && packed.size() == size, "packed weights");
   a.packed = packed.data();
   set_valid(a,
@@ -168,7 +192,10 @@ void call_conv(const Array<float>& x,
   a.region_end = {region[1], region[3]};
   require(region[0] >= 0 && region[0] <= region[1] && region[1] <= a.out_height, "region rows");
   require(region[2] >= 0 && region[2] <= region[3] && region[3] <= a.out_width, "region columns");
-  auto* kernel = winograd ? INPAINT_PICK(conv_winograd) : INPAINT_PICK(conv_direct);
+  check_core(core, a);
+  auto* kernel = core == Core::kDirect     ? INPAINT_PICK(conv_direct)
+                 : core == Core::kWinograd ? INPAINT_PICK(conv_winograd)
+                                           : INPAINT_PICK(conv_winograd_doubled);
   py::gil_scoped_release release;
   kernel(a);
 }
@@ -271,7 +298,7 @@ void bind_conv(py::module_& m) {
   m.def("pack_weight",
         &pack_weight,
         py::arg("weight").noconvert(),
-        py::arg("winograd"),
+        py::arg("core"),
         py::arg("gated"),
         py::arg("flipped"),
         py::arg("threads"));

@@ -8,8 +8,9 @@
 
 namespace inpaint {
 
-// Values are those of inpaint_ops/ops/_conv.py.
+// Values are those of inpaint_ops/ops/_conv.py and _conv_cpu.py.
 enum class Activation { kIdentity, kRelu, kLeakyRelu, kElu, kSilu, kTanh, kSigmoid };
+enum class Core { kDirect, kWinograd, kWinogradDoubled };
 enum class PaddingMode { kZeros, kReflect, kReplicate };
 
 constexpr float kLeakySlope = 0.2f;
@@ -78,14 +79,18 @@ inline int64_t stored_pixel(const ConvArgs& a, int64_t n, int64_t y, int64_t x) 
 // clang-format off
 INPAINT_EACH_ISA(
   // Floats of the packed form, for each core.
-  int64_t winograd_packed_size(int64_t filters, int64_t channels, bool gated);
+  int64_t winograd_packed_size(int64_t filters, int64_t channels, bool gated, bool doubled);
   int64_t direct_packed_size(int64_t filters, int64_t channels, bool gated, Size2 kernel);
   void pack_winograd(const PackArgs& args);
+  void pack_winograd_doubled(const PackArgs& args);
   void pack_direct(const PackArgs& args);
 
   // 3x3, stride 1, any dilation.
   void conv_winograd(const ConvArgs& args);
-  // Any kernel, stride and dilation.
+  // The same with upsample 2, dilation 1 and padding 1.
+  void conv_winograd_doubled(const ConvArgs& args);
+  // Any kernel, stride and dilation, but for a stride with a dilation where filters are few.
+  bool direct_takes(const ConvArgs& args);
   void conv_direct(const ConvArgs& args);
 )
 // clang-format on

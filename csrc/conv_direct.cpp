@@ -1,9 +1,13 @@
 // Convolution by direct sums, any kernel and stride: an implicit matrix product.
 //
 // A task takes a block of outputs: the load stage brings what it reads, with its halo, into scratch
-// as a dense image (N, rows, columns, channels). There the taps of one kernel row lie together, and
+// as a dense image (rows, columns, channels). There the taps of one kernel row lie together, and
 // neighbouring outputs a stride apart, so the left operand of the product is read in place. Right
 // operand: weights packed (panel, kernel rows, kernel columns, channels, lanes).
+// With stride 1 a dilated convolution is as many dense ones on interleaved grids, block by block.
+//
+// Four filters or fewer would leave most lanes of a panel empty: for those the lanes are terms of
+// the sum instead, see Dots.
 #include <algorithm>
 #include <cstring>
 
@@ -16,37 +20,63 @@ namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
+using Vec = Vector<float>;
 constexpr int64_t W = Simd<float>::kWidth;
-
 // Terms that are summed in one chain, see conv_winograd.cpp.
 constexpr int64_t kSumDepth = 128;
+// Weights that stay in L2 while all outputs of a block use them.
+constexpr int64_t kResidentFloats = 48 << 10;
+constexpr int64_t kFewFilters = 4;
 
+bool few_filters(int64_t filters, bool gated) { return !gated && filters <= kFewFilters; }
+
+// First output of a block; its outputs lie `grid` apart.
 struct Block {
   int64_t n, y, x, rows, columns;
 };
 
+// How blocks lie in the output and what they read.
+struct Plan {
+  Size2 grid;      // distance of a block's outputs
+  Size2 dilation;  // left inside a block
+
+  explicit Plan(const ConvArgs& a) : grid{1, 1}, dilation(a.dilation) {
+    if (a.stride.y == 1) std::swap(grid.y, dilation.y);
+    if (a.stride.x == 1) std::swap(grid.x, dilation.x);
+  }
+
+  // Rows and columns of input behind a number of outputs.
+  Size2 reach(const ConvArgs& a, Size2 outputs) const {
+    return {(outputs.y - 1) * a.stride.y + (a.kernel.y - 1) * dilation.y + 1,
+            (outputs.x - 1) * a.stride.x + (a.kernel.x - 1) * dilation.x + 1};
+  }
+};
+
+// Part of the sums of ROWS neighbouring outputs: kernel rows `begin` to `end`.
 template <int VECS>
 struct DirectProduct {
   const ConvArgs& args;
-  const float* input;  // first tap of the first output
-  int64_t row_stride;  // of the scratch image
-  const float* weight;
+  const Plan& plan;
+  const float* input;   // first tap of the first output
+  int64_t row_stride;   // of the scratch image
+  const float* weight;  // of kernel row `begin`
+  int64_t begin, end;
   float* sums;
 
   template <int ROWS>
   void run() {
     const int64_t c = args.channels, step = args.stride.x * c;
     // Taps side by side form one run.
-    const bool dense = args.dilation.x == 1;
+    const bool dense = plan.dilation.x == 1;
     const int64_t runs = dense ? 1 : args.kernel.x, depth = dense ? args.kernel.x * c : c;
     const float* w = weight;
     int64_t summed = 0;
-    bool first = true;
+    bool first = begin == 0;
     Accumulator<float, ROWS, VECS> sum;
     sum.clear();
-    for (int64_t ky = 0; ky < args.kernel.y; ++ky)
+    for (int64_t ky = begin; ky < end; ++ky)
       for (int64_t run = 0; run < runs; ++run) {
-        const float* from = input + ky * args.dilation.y * row_stride + run * args.dilation.x * c;
+        const float* from = input + ky * plan.dilation.y * row_stride + run * plan.dilation.x * c;
         for (int64_t k = 0; k < depth; k += kSumDepth) {
           const int64_t here = std::min(kSumDepth, depth - k);
           if (summed + here > kSumDepth) {
@@ -75,23 +105,91 @@ struct DirectProduct {
   }
 };
 
-// Rows and columns of the input that a number of outputs reads.
-int64_t reach(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation) {
-  return (outputs - 1) * stride + (kernel - 1) * dilation + 1;
+// The sums of PIXELS neighbouring outputs for FILTERS filters, terms along the lanes. Weights are
+// packed (kernel rows, vectors of a run, filters, lanes), the last vector of a run filled up with
+// zeros.
+template <int FILTERS>
+struct Dots {
+  static constexpr int kPixels = FILTERS == 1
+                                     ? (kManyRegisters ? 14 : 8)
+                                     : (kManyRegisters ? 28 - FILTERS : 15 - FILTERS) / FILTERS;
+  const ConvArgs& args;
+  const Plan& plan;
+  const float* input;
+  int64_t row_stride;
+  const float* weight;
+  float* sums;  // (pixels, W), filters first
+
+  template <int PIXELS>
+  void run() {
+    const int64_t step = args.stride.x * args.channels, depth = args.kernel.x * args.channels;
+    Vec sum[PIXELS][FILTERS];
+    for (int p = 0; p < PIXELS; ++p)
+      for (int f = 0; f < FILTERS; ++f) sum[p][f] = Vec{};
+    const float* w = weight;
+    for (int64_t ky = 0; ky < args.kernel.y; ++ky) {
+      const float* from = input + ky * plan.dilation.y * row_stride;
+      int64_t k = 0;
+      for (; k + W <= depth; k += W, w += FILTERS * W) {
+        Vec taps[FILTERS];
+        for (int f = 0; f < FILTERS; ++f) taps[f] = load(w + f * W);
+#pragma GCC unroll 16
+        for (int p = 0; p < PIXELS; ++p) {
+          const Vec x = load(from + p * step + k);
+#pragma GCC unroll 4
+          for (int f = 0; f < FILTERS; ++f) sum[p][f] += x * taps[f];
+        }
+      }
+      if (k == depth) continue;
+      // Not a whole vector with zero weights: what lies beyond may be NaN.
+      for (int p = 0; p < PIXELS; ++p) {
+        const Vec x = load_first(from + p * step + k, depth - k);
+        for (int f = 0; f < FILTERS; ++f) sum[p][f] += x * load(w + f * W);
+      }
+      w += FILTERS * W;
+    }
+    for (int p = 0; p < PIXELS; ++p)
+      for (int f = 0; f < FILTERS; ++f) sums[p * W + f] = total(sum[p][f]);
+  }
+
+ private:
+  static float total(Vec v) {
+    float lanes[W];
+    store(lanes, v);
+    for (int64_t half = W / 2; half > 0; half /= 2)
+      for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    return lanes[0];
+  }
+};
+
+template <int FILTERS, int PIXELS>
+void run_dots(int64_t pixels, Dots<FILTERS>& dots) {
+  if constexpr (PIXELS == 1) {
+    dots.template run<1>();
+  } else {
+    if (pixels == PIXELS) {
+      dots.template run<PIXELS>();
+    } else {
+      run_dots<FILTERS, PIXELS - 1>(pixels, dots);
+    }
+  }
 }
 
-void load_block(const ConvArgs& a, const Source& source, const Block& block, float* to) {
-  const int64_t rows = reach(block.rows, a.kernel.y, a.stride.y, a.dilation.y);
-  const int64_t columns = reach(block.columns, a.kernel.x, a.stride.x, a.dilation.x);
+void load_block(
+    const ConvArgs& a, const Plan& plan, const Source& source, const Block& block, float* to) {
+  const Size2 reach = plan.reach(a, {block.rows, block.columns});
   int64_t begin = 0;
   int part = 0;
   for (const int64_t end : source.part_end()) {
     const int64_t size = end - begin;
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < columns; ++j) {
-        const float* from =
-            source.at(block.n, block.y * a.stride.y + i, block.x * a.stride.x + j, part) + begin;
-        float* out = to + (i * columns + j) * a.channels + begin;
+    for (int64_t i = 0; i < reach.y; ++i)
+      for (int64_t j = 0; j < reach.x; ++j) {
+        const float* from = source.at(block.n,
+                                      block.y * a.stride.y + i * plan.grid.y,
+                                      block.x * a.stride.x + j * plan.grid.x,
+                                      part) +
+                            begin;
+        float* out = to + (i * reach.x + j) * a.channels + begin;
         // A call for the few bytes of an RGB pixel costs more than the loop.
         if (size < 8) {
           for (int64_t c = 0; c < size; ++c) out[c] = from[c];
@@ -104,44 +202,179 @@ void load_block(const ConvArgs& a, const Source& source, const Block& block, flo
   }
 }
 
+// Numbers of `count` stored pixels of a block's row, -1 for none to compute: those that see nothing
+// valid. Whether there is any other.
+bool pixels_of(const ConvArgs& a,
+               const Plan& plan,
+               const Block& block,
+               int64_t row,
+               int64_t column,
+               int64_t count,
+               int64_t* pixel) {
+  const int64_t y = block.y + row * plan.grid.y, x = block.x + column * plan.grid.x;
+  const int64_t first = stored_pixel(a, block.n, y, x);
+  const float* share =
+      a.share ? a.share + block.n * a.scale_stride_n + y * a.out_width + x : nullptr;
+  bool seen = !share;
+  for (int64_t p = 0; p < count; ++p) {
+    pixel[p] = first + p * plan.grid.x * a.store_step.x;
+    seen = seen || share[p * plan.grid.x] != 0;
+  }
+  return seen;
+}
+
+// Calls body(row, first column, count, pixel numbers) for runs of up to `most` outputs of a block;
+// those that see nothing valid become zero.
+template <class Body>
+void each_run(
+    const ConvArgs& a, const Plan& plan, const Block& block, int64_t most, const Body& body) {
+  const int64_t runs = ceil_div(block.columns, most);
+  for (int64_t row = 0; row < block.rows; ++row)
+    for (int64_t run = 0; run < runs; ++run) {
+      const int64_t begin = block.columns * run / runs, end = block.columns * (run + 1) / runs;
+      int64_t pixel[kRowTile];
+      if (pixels_of(a, plan, block, row, begin, end - begin, pixel)) {
+        body(row, begin, end - begin, pixel);
+      } else {
+        for (int64_t p = 0; p < end - begin; ++p) clear_pixel(a, pixel[p]);
+      }
+    }
+}
+
 template <int VECS>
-void panel_block(const ConvArgs& a, const Panel& panel, const Block& block, const float* input) {
-  const int64_t columns = reach(block.columns, a.kernel.x, a.stride.x, a.dilation.x);
-  const int64_t row_stride = columns * a.channels;
+void panel_block(const ConvArgs& a,
+                 const Plan& plan,
+                 const Panel& panel,
+                 const float* lane_bias,
+                 const Block& block,
+                 const float* input,
+                 float* sums) {
+  const int64_t row_stride = plan.reach(a, {block.rows, block.columns}).x * a.channels;
+  const int64_t kernel_row = a.kernel.x * a.channels * VECS * W;
   const float* weights = a.packed + panel.lane0 * a.kernel.y * a.kernel.x * a.channels;
   // Where scale and share of this image begin, seen from pixel numbers.
   const int64_t scale_shift = block.n * (a.out_height * a.out_width - a.scale_stride_n);
-  for (int64_t i = 0; i < block.rows; ++i) {
-    const int64_t first = stored_pixel(a, block.n, block.y + i, block.x);
-    for (int64_t t = 0, count = tile_count(block.columns); t < count; ++t) {
-      const int64_t begin = tile_begin(block.columns, t), end = tile_begin(block.columns, t + 1);
-      int64_t pixel[kRowTile];
-      bool seen = !a.share;
-      for (int64_t p = begin; p < end; ++p) {
-        pixel[p - begin] = first + p * a.store_step.x;
-        seen = seen || a.share[first + p - scale_shift] != 0;
-      }
-      if (!seen) {
-        for (int64_t p = begin; p < end; ++p) clear_pixel(a, first + p);
-        continue;
-      }
-      float sums[kRowTile * VECS * W];
-      const float* from = input + i * a.stride.y * row_stride + begin * a.stride.x * a.channels;
-      DirectProduct<VECS> product{a, from, row_stride, weights, sums};
-      with_rows(end - begin, product);
-      StorePanel store_panel{a, panel, sums, pixel, int(end - begin), scale_shift};
+  const int64_t resident = std::max<int64_t>(1, kResidentFloats / kernel_row);
+  const bool whole = resident >= a.kernel.y;
+  for (int64_t ky = 0; ky < a.kernel.y; ky += resident) {
+    const int64_t end = std::min(a.kernel.y, ky + resident);
+    each_run(a, plan, block, kRowTile, [&](int64_t row, int64_t x, int64_t count, int64_t* pixel) {
+      float* here = whole ? sums : sums + (row * block.columns + x) * VECS * W;
+      const float* from = input + row * a.stride.y * row_stride + x * a.stride.x * a.channels;
+      DirectProduct<VECS> product{
+          a, plan, from, row_stride, weights + ky * kernel_row, ky, end, here};
+      with_rows(count, product);
+      if (end < a.kernel.y) return;
+      StorePanel store_panel{a, panel, lane_bias, here, pixel, int(count), scale_shift};
       with_activation(a.activation, store_panel);
+    });
+  }
+}
+
+template <int FILTERS>
+void dots_block(const ConvArgs& a,
+                const Plan& plan,
+                const Panel& panel,
+                const float* lane_bias,
+                const Block& block,
+                const float* input,
+                float* sums) {
+  const int64_t row_stride = plan.reach(a, {block.rows, block.columns}).x * a.channels;
+  const int64_t scale_shift = block.n * (a.out_height * a.out_width - a.scale_stride_n);
+  constexpr int kMost = std::min(Dots<FILTERS>::kPixels, kRowTile);
+  each_run(a, plan, block, kMost, [&](int64_t row, int64_t x, int64_t count, int64_t* pixel) {
+    const float* from = input + row * a.stride.y * row_stride + x * a.stride.x * a.channels;
+    Dots<FILTERS> dots{a, plan, from, row_stride, a.packed, sums};
+    run_dots<FILTERS, kMost>(count, dots);
+    StorePanel store_panel{a, panel, lane_bias, sums, pixel, int(count), scale_shift};
+    with_activation(a.activation, store_panel);
+  });
+}
+
+void compute_block(const ConvArgs& a,
+                   const Plan& plan,
+                   const Panel& panel,
+                   const float* lane_bias,
+                   const Block& block,
+                   const float* input,
+                   float* sums) {
+  if (few_filters(a.filters, a.gated)) {
+    switch (a.filters) {
+      case 1:
+        return dots_block<1>(a, plan, panel, lane_bias, block, input, sums);
+      case 2:
+        return dots_block<2>(a, plan, panel, lane_bias, block, input, sums);
+      case 3:
+        return dots_block<3>(a, plan, panel, lane_bias, block, input, sums);
+      default:
+        return dots_block<4>(a, plan, panel, lane_bias, block, input, sums);
     }
   }
+  if (panel.vectors == 2) {
+    panel_block<2>(a, plan, panel, lane_bias, block, input, sums);
+  } else {
+    panel_block<1>(a, plan, panel, lane_bias, block, input, sums);
+  }
+}
+
+// Sizes and number of the blocks of one image; the interleaved grids one after the other.
+struct Blocks {
+  const ConvArgs& args;
+  const Plan& plan;
+  Size2 most;   // outputs of a block
+  Size2 count;  // blocks along each axis, all grids together
+
+  Blocks(const ConvArgs& a, const Plan& p) : args(a), plan(p) {
+    const int64_t height = ceil_div(a.region_end.y - a.region_begin.y, plan.grid.y);
+    const int64_t width = ceil_div(a.region_end.x - a.region_begin.x, plan.grid.x);
+    // Four register tiles wide, as high as about 256 KiB of input allow.
+    most.x = ceil_div(width, ceil_div(width, int64_t(4 * kRowTile)));
+    most.y = std::min<int64_t>(height, 16);
+    while (most.y > 1 && input_size() > (64 << 10)) --most.y;
+    count = {ceil_div(height, most.y) * plan.grid.y, ceil_div(width, most.x) * plan.grid.x};
+  }
+
+  int64_t input_size() const {
+    const Size2 reach = plan.reach(args, most);
+    return reach.y * reach.x * args.channels;
+  }
+
+  // May be empty, where a grid is shorter than the first.
+  Block at(int64_t number) const {
+    const int64_t by = number / count.x % count.y, bx = number % count.x;
+    Block block;
+    block.n = number / (count.x * count.y);
+    block.y = args.region_begin.y + by % plan.grid.y + by / plan.grid.y * most.y * plan.grid.y;
+    block.x = args.region_begin.x + bx % plan.grid.x + bx / plan.grid.x * most.x * plan.grid.x;
+    block.rows = std::min(most.y, ceil_div(args.region_end.y - block.y, plan.grid.y));
+    block.columns = std::min(most.x, ceil_div(args.region_end.x - block.x, plan.grid.x));
+    return block;
+  }
+};
+
+void pack_dots(const PackArgs& a) {
+  const int64_t depth = a.kernel.x * a.channels, vectors = ceil_div(depth, W);
+  for (int64_t ky = 0; ky < a.kernel.y; ++ky)
+    for (int64_t v = 0; v < vectors; ++v)
+      for (int64_t f = 0; f < a.filters; ++f)
+        for (int64_t l = 0; l < W; ++l) {
+          const int64_t k = v * W + l;
+          a.packed[((ky * vectors + v) * a.filters + f) * W + l] =
+              k < depth ? a.weight[f * a.stride_filter + k % a.channels * a.stride_channel +
+                                   ky * a.stride_y + k / a.channels * a.stride_x]
+                        : 0.0f;
+        }
 }
 
 }  // namespace
 
 int64_t direct_packed_size(int64_t filters, int64_t channels, bool gated, Size2 kernel) {
+  if (few_filters(filters, gated)) return kernel.y * round_up(kernel.x * channels, W) * filters;
   return lanes_of(panels_of(filters, gated)) * kernel.y * kernel.x * channels;
 }
 
 void pack_direct(const PackArgs& a) {
+  if (few_filters(a.filters, a.gated)) return pack_dots(a);
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
   const int64_t taps = a.kernel.y * a.kernel.x;
   parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
@@ -160,42 +393,36 @@ void pack_direct(const PackArgs& a) {
   });
 }
 
+bool direct_takes(const ConvArgs& a) {
+  return !few_filters(a.filters, a.gated) || a.stride.x == 1 || a.dilation.x == 1;
+}
+
 void conv_direct(const ConvArgs& a) {
-  const int64_t height = a.region_end.y - a.region_begin.y;
-  const int64_t width = a.region_end.x - a.region_begin.x;
-  if (a.batch <= 0 || height <= 0 || width <= 0) return;
+  if (a.batch <= 0 || a.region_end.y <= a.region_begin.y || a.region_end.x <= a.region_begin.x)
+    return;
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
+  const std::vector<float> biases = lane_biases(a, panels);
+  const Plan plan(a);
   const Source source(a,
-                      {reach(a.out_height, a.kernel.y, a.stride.y, a.dilation.y),
-                       reach(a.out_width, a.kernel.x, a.stride.x, a.dilation.x)});
-  // Blocks of four register tiles, as high as about 256 KiB of input allow.
-  const int64_t wide = ceil_div(width, ceil_div(width, int64_t(4 * kRowTile)));
-  const int64_t columns = reach(wide, a.kernel.x, a.stride.x, a.dilation.x);
-  const auto size_of = [&](int64_t rows) {
-    return reach(rows, a.kernel.y, a.stride.y, a.dilation.y) * columns * a.channels;
-  };
-  int64_t high = std::min<int64_t>(height, 16);
-  while (high > 1 && size_of(high) > (64 << 10)) --high;
-  const int64_t across = ceil_div(width, wide), down = ceil_div(height, high);
-  const int64_t scratch_size = round_up(size_of(high), 16);
-  Buffer<float> scratch(scratch_size * a.threads);
-  parallel_tasks(a.batch * down * across, a.threads, [&](int64_t task) {
-    Block block{task / (down * across),
-                a.region_begin.y + task / across % down * high,
-                a.region_begin.x + task % across * wide,
-                0,
-                0};
-    block.rows = std::min(high, a.region_end.y - block.y);
-    block.columns = std::min(wide, a.region_end.x - block.x);
-    float* input = scratch.data() + thread_index() * scratch_size;
-    load_block(a, source, block, input);
-    for (const Panel& panel : panels) {
-      if (panel.vectors == 2) {
-        panel_block<2>(a, panel, block, input);
-      } else {
-        panel_block<1>(a, panel, block, input);
-      }
-    }
+                      {(a.out_height - 1) * a.stride.y + (a.kernel.y - 1) * a.dilation.y + 1,
+                       (a.out_width - 1) * a.stride.x + (a.kernel.x - 1) * a.dilation.x + 1});
+  const Blocks blocks(a, plan);
+  // Few blocks of many filters: let threads share out the panels as well.
+  const int64_t all = a.batch * blocks.count.y * blocks.count.x;
+  const int64_t groups = std::min<int64_t>(int64_t(panels.size()),
+                                           all < 4 * a.threads ? ceil_div(4 * a.threads, all) : 1);
+  const int64_t input_size = round_up(blocks.input_size(), W);
+  const int64_t sums_size =
+      round_up(std::max<int64_t>(blocks.most.y * blocks.most.x, kRowTile), W) * 2 * W;
+  Buffer<float> scratch((input_size + sums_size) * a.threads);
+  parallel_tasks(all * groups, a.threads, [&](int64_t task) {
+    const Block block = blocks.at(task / groups);
+    if (block.rows <= 0 || block.columns <= 0) return;
+    float* input = scratch.data() + thread_index() * (input_size + sums_size);
+    load_block(a, plan, source, block, input);
+    const int64_t group = task % groups, total = int64_t(panels.size());
+    for (int64_t p = total * group / groups; p < total * (group + 1) / groups; ++p)
+      compute_block(a, plan, panels[size_t(p)], biases.data(), block, input, input + input_size);
   });
 }
 

@@ -89,10 +89,23 @@ inline void store_first(float* to, Vector<float> v, int64_t n) {
 #endif
 }
 
+// The bias of each lane of all panels.
+inline std::vector<float> lane_biases(const ConvArgs& a, const std::vector<Panel>& panels) {
+  std::vector<float> biases(static_cast<size_t>(lanes_of(panels)), 0.0f);
+  if (!a.bias) return biases;
+  for (const Panel& panel : panels)
+    for (int64_t i = 0; i < panel.vectors * int64_t(Simd<float>::kWidth); ++i) {
+      const int64_t filter = filter_in_lane(panel, a.filters, i);
+      if (filter >= 0) biases[size_t(panel.lane0 + i)] = a.bias[filter];
+    }
+  return biases;
+}
+
 // Finishes `count` pixels of one panel.
 struct StorePanel {
   const ConvArgs& args;
   const Panel& panel;
+  const float* lane_bias;
   const float* sums;     // (count, panel.vectors * W)
   const int64_t* pixel;  // (count): number of the output pixel, or -1: leave it out
   int count;
@@ -116,15 +129,8 @@ struct StorePanel {
   void pixels() {
     constexpr int W = Simd<float>::kWidth;
     const int64_t channels = args.gated ? args.filters / 2 : args.filters;
-    Vector<float> bias[VECS] = {};
-    if (args.bias) {
-      float lanes[VECS * W];
-      for (int i = 0; i < VECS * W; ++i) {
-        const int64_t filter = filter_in_lane(panel, args.filters, i);
-        lanes[i] = filter < 0 ? 0.0f : args.bias[filter];
-      }
-      for (int j = 0; j < VECS; ++j) bias[j] = load(lanes + j * W);
-    }
+    Vector<float> bias[VECS];
+    for (int j = 0; j < VECS; ++j) bias[j] = load(lane_bias + panel.lane0 + j * W);
     for (int i = 0; i < count; ++i) {
       if (pixel[i] < 0) continue;
       Vector<float> v[VECS];

@@ -3,9 +3,11 @@
 // A task takes a block of tiles: the transformed inputs of the block, (36, tiles, channels), stay
 // in L2 while panel after panel of filters is multiplied, transformed back and stored. Left operand
 // of the 36 products: tiles, read in place; right operand: weights, transformed ahead and packed
-// (panel, 36, channels, lanes), read once a block.
+// (panel, 36, channels, lanes), read once a block. Behind a doubling of the image the 36 products
+// share 25 inputs and 9 weights, see DoubledTile.
 // Work: 2 * 36 * tiles * channels * filters; the direct sum needs 4 times as much.
 #include <algorithm>
+#include <vector>
 
 #include "conv_load.h"
 #include "conv_store.h"
@@ -57,8 +59,11 @@ std::vector<int64_t> tile_starts(int64_t begin, int64_t end, int64_t dilation) {
 // Tiles of the region, in the order in which neighbours share inputs; those that see nothing valid
 // are not computed: their outputs become zero here.
 std::vector<Tile> tiles_of(const ConvArgs& a) {
-  const auto rows = tile_starts(a.region_begin.y, a.region_end.y, a.dilation.y);
-  const auto columns = tile_starts(a.region_begin.x, a.region_end.x, a.dilation.x);
+  // Tiles of a doubled image begin at even outputs.
+  const int64_t unit = a.upsample;
+  const Size2 begin = {a.region_begin.y / unit * unit, a.region_begin.x / unit * unit};
+  const auto rows = tile_starts(begin.y, a.region_end.y, a.dilation.y);
+  const auto columns = tile_starts(begin.x, a.region_end.x, a.dilation.x);
   std::vector<Tile> tiles;
   tiles.reserve(static_cast<size_t>(a.batch) * rows.size() * columns.size());
   for (int64_t n = 0; n < a.batch; ++n)
@@ -78,28 +83,31 @@ std::vector<Tile> tiles_of(const ConvArgs& a) {
 
 // `room`: floats up to the next tile; a vector's spare lanes may spill into later channels, which
 // are written afterwards, but not into another tile.
+template <class T>
 void transform_vector(
     const float* const* from, int64_t c, int64_t left, float* to, int64_t room, int64_t plane) {
-  Vec patch[kPoints], half[kPoints];
+  constexpr int R = T::kReads, I = T::kInputs;
+  Vec patch[R * R], half[I * R];
   if (left >= W) {
-    for (int i = 0; i < kPoints; ++i) patch[i] = load(from[i] + c);
+    for (int i = 0; i < R * R; ++i) patch[i] = load(from[i] + c);
   } else {
-    for (int i = 0; i < kPoints; ++i) patch[i] = load_first(from[i] + c, left);
+    for (int i = 0; i < R * R; ++i) patch[i] = load_first(from[i] + c, left);
   }
 #pragma GCC unroll 6
-  for (int j = 0; j < kPatch; ++j) {
-    Vec out[kPatch];
-    winograd_input(patch + j, kPatch, out);
-    for (int i = 0; i < kPatch; ++i) half[i * kPatch + j] = out[i];
+  for (int j = 0; j < R; ++j) {
+    Vec out[I];
+    T::input(patch + j, R, out);
+    for (int i = 0; i < I; ++i) half[i * R + j] = out[i];
   }
 #pragma GCC unroll 6
-  for (int i = 0; i < kPatch; ++i) {
-    Vec out[kPatch];
-    winograd_input(half + i * kPatch, 1, out);
-    for (int j = 0; j < kPatch; ++j) store_first(to + (i * kPatch + j) * plane, out[j], room);
+  for (int i = 0; i < I; ++i) {
+    Vec out[I];
+    T::input(half + i * R, 1, out);
+    for (int j = 0; j < I; ++j) store_first(to + (i * I + j) * plane, out[j], room);
   }
 }
 
+template <class T>
 void transform_tile(const ConvArgs& a,
                     const Source& source,
                     const Tile& tile,
@@ -109,13 +117,15 @@ void transform_tile(const ConvArgs& a,
   int64_t begin = 0;
   int part = 0;
   for (const int64_t end : source.part_end()) {
-    const float* from[kPoints];
-    for (int i = 0; i < kPatch; ++i)
-      for (int j = 0; j < kPatch; ++j)
-        from[i * kPatch + j] =
-            source.at(tile.n, tile.y + i * a.dilation.y, tile.x + j * a.dilation.x, part);
+    const float* from[T::kReads * T::kReads];
+    for (int i = 0; i < T::kReads; ++i)
+      for (int j = 0; j < T::kReads; ++j)
+        from[i * T::kReads + j] = source.at(tile.n,
+                                            tile.y + T::read_at[i] * a.dilation.y,
+                                            tile.x + T::read_at[j] * a.dilation.x,
+                                            part);
     for (int64_t c = begin; c < end; c += W)
-      transform_vector(from, c, end - c, to + c, stride - c, plane);
+      transform_vector<T>(from, c, end - c, to + c, stride - c, plane);
     begin = end;
     ++part;
   }
@@ -150,7 +160,7 @@ struct Product {
   }
 };
 
-template <int VECS>
+template <class T, int VECS>
 void multiply(const float* inputs,
               int64_t tiles,
               int64_t plane,
@@ -158,38 +168,45 @@ void multiply(const float* inputs,
               const float* weights,
               int64_t channels,
               float* out) {
-  for (int p = 0; p < kPoints; ++p) {
-    for (int64_t t = 0, count = tile_count(tiles); t < count; ++t) {
-      const int64_t begin = tile_begin(tiles, t), end = tile_begin(tiles, t + 1);
-      Product<VECS> product{inputs + p * plane + begin * channel_stride,
-                            channel_stride,
-                            weights + p * channels * VECS * W,
-                            channels,
-                            out + (begin * kPoints + p) * VECS * W,
-                            kPoints * VECS * W};
-      with_rows(end - begin, product);
+  for (int i = 0; i < kProducts; ++i)
+    for (int j = 0; j < kProducts; ++j) {
+      const float* input = inputs + (T::input_of[i] * T::kInputs + T::input_of[j]) * plane;
+      const int weight = T::weight_of[i] * T::kWeights + T::weight_of[j];
+      for (int64_t t = 0, count = tile_count(tiles); t < count; ++t) {
+        const int64_t begin = tile_begin(tiles, t), end = tile_begin(tiles, t + 1);
+        Product<VECS> product{input + begin * channel_stride,
+                              channel_stride,
+                              weights + weight * channels * VECS * W,
+                              channels,
+                              out + ((begin * kProducts + i) * kProducts + j) * VECS * W,
+                              kProducts * kProducts * VECS * W};
+        with_rows(end - begin, product);
+      }
     }
-  }
 }
 
-template <int VECS>
-void store_tile(const ConvArgs& a, const Panel& panel, const Tile& tile, const float* products) {
+template <class T, int VECS>
+void store_tile(const ConvArgs& a,
+                const Panel& panel,
+                const float* lane_bias,
+                const Tile& tile,
+                const float* products) {
+  constexpr int P = kProducts;
   float sums[kTile * kTile * VECS * W];
 #pragma GCC unroll 2
   for (int v = 0; v < VECS; ++v) {
-    Vec half[kTile * kPatch];
+    Vec half[kTile * P];
 #pragma GCC unroll 6
-    for (int j = 0; j < kPatch; ++j) {
-      Vec column[kPatch], out[kTile];
-      for (int i = 0; i < kPatch; ++i)
-        column[i] = load(products + ((i * kPatch + j) * VECS + v) * W);
-      winograd_output(column, 1, out);
-      for (int i = 0; i < kTile; ++i) half[i * kPatch + j] = out[i];
+    for (int j = 0; j < P; ++j) {
+      Vec column[P], out[kTile];
+      for (int i = 0; i < P; ++i) column[i] = load(products + ((i * P + j) * VECS + v) * W);
+      T::output(column, 1, out);
+      for (int i = 0; i < kTile; ++i) half[i * P + j] = out[i];
     }
 #pragma GCC unroll 4
     for (int i = 0; i < kTile; ++i) {
       Vec out[kTile];
-      winograd_output(half + i * kPatch, 1, out);
+      T::output(half + i * P, 1, out);
       for (int j = 0; j < kTile; ++j) store(sums + ((i * kTile + j) * VECS + v) * W, out[j]);
     }
   }
@@ -197,11 +214,13 @@ void store_tile(const ConvArgs& a, const Panel& panel, const Tile& tile, const f
   for (int i = 0; i < kTile; ++i)
     for (int j = 0; j < kTile; ++j) {
       const int64_t y = tile.y + i * a.dilation.y, x = tile.x + j * a.dilation.x;
-      pixel[i * kTile + j] =
-          y < a.region_end.y && x < a.region_end.x ? stored_pixel(a, tile.n, y, x) : -1;
+      const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&
+                          x < a.region_end.x;
+      pixel[i * kTile + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
     }
   StorePanel store_panel{a,
                          panel,
+                         lane_bias,
                          sums,
                          pixel,
                          kTile * kTile,
@@ -209,28 +228,26 @@ void store_tile(const ConvArgs& a, const Panel& panel, const Tile& tile, const f
   with_activation(a.activation, store_panel);
 }
 
-// Tiles of a task: its transformed inputs fill about half of a 1 MiB L2, whole register tiles.
-int64_t block_tiles(int64_t tiles, int64_t channel_stride, int threads) {
-  const int64_t fitting = (640 << 10) / (kPoints * channel_stride * int64_t(sizeof(float)));
+// Tiles of a task: its transformed inputs, `planes` of them, fill about half of a 1 MiB L2; whole
+// register tiles.
+int64_t block_tiles(int64_t tiles, int64_t planes, int64_t channel_stride, int threads) {
+  const int64_t fitting = (640 << 10) / (planes * channel_stride * int64_t(sizeof(float)));
   const int64_t registers = std::min<int64_t>(std::max<int64_t>(fitting / kRowTile, 1), 6);
   const int64_t share = ceil_div(ceil_div(tiles, threads), kRowTile);
   return std::max<int64_t>(std::min(registers, share), 1) * kRowTile;
 }
 
-}  // namespace
-
-int64_t winograd_packed_size(int64_t filters, int64_t channels, bool gated) {
-  return lanes_of(panels_of(filters, gated)) * kPoints * channels;
-}
-
-void pack_winograd(const PackArgs& a) {
+template <class T>
+void pack(const PackArgs& a) {
+  constexpr int N = T::kWeights;
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
   // Doubles in a vector as wide as that of floats has half the lanes.
   constexpr int64_t H = Simd<double>::kWidth;
+  typedef float Narrow __attribute__((vector_size(H * 4), aligned(4)));
   parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
     const Panel& panel = panels[size_t(task)];
     const int64_t lanes = panel.vectors * W;
-    float* packed = a.packed + panel.lane0 * kPoints * a.channels;
+    float* packed = a.packed + panel.lane0 * N * N * a.channels;
     for (int64_t c = 0; c < a.channels; ++c)
       for (int64_t lane = 0; lane < lanes; lane += H) {
         double taps[9][H] = {};
@@ -240,17 +257,16 @@ void pack_winograd(const PackArgs& a) {
           const float* w = a.weight + filter * a.stride_filter + c * a.stride_channel;
           for (int64_t t = 0; t < 9; ++t) taps[t][i] = w[t / 3 * a.stride_y + t % 3 * a.stride_x];
         }
-        Vector<double> g[9], half[3 * kPatch], out[kPatch];
+        Vector<double> g[9], half[3 * N], out[N];
         for (int t = 0; t < 9; ++t) g[t] = load(taps[t]);
         for (int x = 0; x < 3; ++x) {
-          winograd_weight(g + x, 3, out);
-          for (int i = 0; i < kPatch; ++i) half[i * 3 + x] = out[i];
+          T::weight(g + x, 3, out);
+          for (int i = 0; i < N; ++i) half[i * 3 + x] = out[i];
         }
-        for (int i = 0; i < kPatch; ++i) {
-          winograd_weight(half + i * 3, 1, out);
-          for (int j = 0; j < kPatch; ++j) {
-            float* to = packed + ((i * kPatch + j) * a.channels + c) * lanes + lane;
-            typedef float Narrow __attribute__((vector_size(H * 4), aligned(4)));
+        for (int i = 0; i < N; ++i) {
+          T::weight(half + i * 3, 1, out);
+          for (int j = 0; j < N; ++j) {
+            float* to = packed + ((i * N + j) * a.channels + c) * lanes + lane;
             *reinterpret_cast<Narrow*>(to) = __builtin_convertvector(out[j], Narrow);
           }
         }
@@ -258,16 +274,18 @@ void pack_winograd(const PackArgs& a) {
   });
 }
 
-void conv_winograd(const ConvArgs& a) {
+template <class T>
+void convolve(const ConvArgs& a) {
   const std::vector<Tile> tiles = tiles_of(a);
   if (tiles.empty()) return;
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
-  const int64_t reach_y = (kPatch - 1) * a.dilation.y, reach_x = (kPatch - 1) * a.dilation.x;
-  const Source source(a, {a.out_height + reach_y, a.out_width + reach_x});
+  const std::vector<float> biases = lane_biases(a, panels);
+  const Source source(a, {a.out_height + 5 * a.dilation.y, a.out_width + 5 * a.dilation.x});
+  const int64_t planes = T::kInputs * T::kInputs;
   const int64_t stride = padded_channels(a.channels), count = int64_t(tiles.size());
-  const int64_t block = block_tiles(count, stride, a.threads);
-  const int64_t plane = block * stride;
-  const int64_t inputs_size = kPoints * plane, scratch_size = inputs_size + block * kPoints * 2 * W;
+  const int64_t block = block_tiles(count, planes, stride, a.threads);
+  const int64_t plane = block * stride, inputs_size = planes * plane;
+  const int64_t scratch_size = inputs_size + block * kProducts * kProducts * 2 * W;
   Buffer<float> scratch(scratch_size * a.threads);
   parallel_tasks(ceil_div(count, block), a.threads, [&](int64_t task) {
     const int64_t begin = task * block, here = std::min(block, count - begin);
@@ -275,25 +293,34 @@ void conv_winograd(const ConvArgs& a) {
     float* products = inputs + inputs_size;
     const Tile* tile = tiles.data() + begin;
     for (int64_t t = 0; t < here; ++t)
-      transform_tile(a, source, tile[t], inputs + t * stride, stride, plane);
+      transform_tile<T>(a, source, tile[t], inputs + t * stride, stride, plane);
     for (const Panel& panel : panels) {
-      const float* weights = a.packed + panel.lane0 * kPoints * a.channels;
+      const float* weights = a.packed + panel.lane0 * T::kWeights * T::kWeights * a.channels;
+      const int64_t step = kProducts * kProducts * panel.vectors * W;
       if (panel.vectors == 2) {
-        multiply<2>(inputs, here, plane, stride, weights, a.channels, products);
+        multiply<T, 2>(inputs, here, plane, stride, weights, a.channels, products);
+        for (int64_t t = 0; t < here; ++t)
+          store_tile<T, 2>(a, panel, biases.data(), tile[t], products + t * step);
       } else {
-        multiply<1>(inputs, here, plane, stride, weights, a.channels, products);
-      }
-      const int64_t products_stride = kPoints * panel.vectors * W;
-      for (int64_t t = 0; t < here; ++t) {
-        if (panel.vectors == 2) {
-          store_tile<2>(a, panel, tile[t], products + t * products_stride);
-        } else {
-          store_tile<1>(a, panel, tile[t], products + t * products_stride);
-        }
+        multiply<T, 1>(inputs, here, plane, stride, weights, a.channels, products);
+        for (int64_t t = 0; t < here; ++t)
+          store_tile<T, 1>(a, panel, biases.data(), tile[t], products + t * step);
       }
     }
   });
 }
+
+}  // namespace
+
+int64_t winograd_packed_size(int64_t filters, int64_t channels, bool gated, bool doubled) {
+  const int weights = doubled ? DoubledTile::kWeights : PlainTile::kWeights;
+  return lanes_of(panels_of(filters, gated)) * weights * weights * channels;
+}
+
+void pack_winograd(const PackArgs& a) { pack<PlainTile>(a); }
+void pack_winograd_doubled(const PackArgs& a) { pack<DoubledTile>(a); }
+void conv_winograd(const ConvArgs& a) { convolve<PlainTile>(a); }
+void conv_winograd_doubled(const ConvArgs& a) { convolve<DoubledTile>(a); }
 
 }  // namespace INPAINT_ISA
 }  // namespace inpaint

@@ -44,17 +44,24 @@ class Planes:
 #
 # Winograd needs enough tiles to pay for reading 4 times as many weights.
 _WINOGRAD_MIN_TILES = 8
+# Order of csrc/conv.h.
+_CORES = ("direct", "winograd", "winograd_doubled")
 
 
 def choose_core(x: Tensor, weight: Tensor, g: Geometry, size: tuple[int, int]) -> str:
-    """The core of a float32 convolution: "winograd", "direct" or "aten"."""
+    """The core of a float32 convolution: one of `_CORES`, or "aten"."""
     if g.groups != 1:
         return "aten"
+    if weight.shape[0] <= 4 and g.stride[1] > 1 and g.dilation[1] > 1:
+        return "aten"  # the few-filter kernel of the direct core reads dense rows only
     if current_backend() == "direct" or tuple(weight.shape[2:]) != (3, 3) or g.stride != (1, 1):
         return "direct"
     rows = g.dilation[0] * -(-size[0] // (4 * g.dilation[0]))
     columns = g.dilation[1] * -(-size[1] // (4 * g.dilation[1]))
-    return "winograd" if x.shape[0] * rows * columns >= _WINOGRAD_MIN_TILES else "direct"
+    if x.shape[0] * rows * columns < _WINOGRAD_MIN_TILES:
+        return "direct"
+    doubled = g.upsample == 2 and g.dilation == (1, 1) and (g.padding[0], g.padding[2]) == (1, 1)
+    return "winograd_doubled" if doubled else "winograd"
 
 
 @dataclass
@@ -107,7 +114,7 @@ class _PackedWeights:
             array = array.transpose(1, 0, 2, 3)[:, :, y::step, x::step][:, :, ::-1, ::-1]
         packed = native.pack_weight(
             array,
-            core == "winograd",
+            _CORES.index(core),
             gated,
             flipped,
             _common.threads(),
@@ -195,7 +202,7 @@ class _Call:
         high, wide = (-(-(y.shape[2 + i] - self.phase[i]) // self.phases) for i in range(2))
         top, bottom, left, right = self.region or (0, high, 0, wide)
         how = {
-            "winograd": self.core == "winograd",
+            "core": _CORES.index(self.core),
             "upsample": g.upsample,
             "padding_mode": _conv.PADDING_MODES.index(g.padding_mode),
             "padding": (g.padding[0], g.padding[2]),
@@ -351,7 +358,9 @@ def convolve_backward(
         x = x.contiguous(memory_format=torch.channels_last)
     grad_x = None
     rest = [wanted[0], wanted[1]]
-    if wanted[0] and choose_core(grad, weight, g, (grad.shape[2], grad.shape[3])) == "winograd":
+    if wanted[0] and choose_core(grad, weight, g, (grad.shape[2], grad.shape[3])).startswith(
+        "wino"
+    ):
         grad_x = _input_gradient(grad, x, weight, g)
         rest[0] = False
     wide = _common.compute_dtype(weight.detach())
