@@ -154,57 +154,62 @@ def _texture(image: Tensor, known: Tensor, size: int) -> Tensor:
     return torch.cat(found, 1)
 
 
-def peel(level: Level, patch_size: int, seed: int) -> Tensor:
-    """Features with the hole filled ring by ring from its rim.
+def peel(level: Level, patch_size: int, draws: list[int]) -> list[Tensor]:
+    """Features with the hole filled ring by ring from its rim, once for each draw.
 
     A patch on the rim is compared by its known pixels alone (in float64, whose rounding leaves the
-    choice the same for every number of threads).
+    choice the same for every number of threads). Draw 0 takes the nearest patch, another number
+    seeds a choice among the near ones.
     """
-    filled, known = level.features.clone(), ~level.hole
-    rows, columns = level.touching.shape[2:]
-    channels, width = filled.shape[1], filled.shape[3]
-    keys = _unfold(level.features, patch_size)[~level.touching.flatten()]
-    keys64 = keys.double()
-    squares = keys64.square()
-    generator = torch.Generator().manual_seed(seed)
+    known, filled = ~level.hole.flatten(), level.features[0].flatten(1).repeat(len(draws), 1, 1)
+    channels, width = level.features.shape[1], level.features.shape[3]
     around = torch.arange(patch_size)
+    inside = (around[:, None] * width + around).flatten()  # pixels of a patch from its corner
+    rows, columns = (~level.touching[0, 0]).nonzero().T
+    keys = level.features[0].flatten(1)[:, (rows * width + columns)[:, None] + inside]
+    keys = keys.transpose(0, 1).flatten(1)  # (keys, C * k * k)
+    keys64 = keys.double().T
+    squares = keys64.square().view(channels, -1, len(keys)).sum(0)
+    generators = [torch.Generator().manual_seed(draw) for draw in draws]
     while not bool(known.all()):
-        rim = ~known & (F.max_pool2d(known.to(filled.dtype), 3, 1, 1) > 0)
-        py, px = rim[0, 0].nonzero().T
-        oy = (py - patch_size // 2).clamp(0, rows - 1)
-        ox = (px - patch_size // 2).clamp(0, columns - 1)
-        origin = torch.unique(oy * columns + ox)
-        mask = _unfold(known.to(filled.dtype), patch_size)[origin]
-        query = _unfold(filled, patch_size)[origin]
-        best = []
-        share = max(1, _DISTANCES // keys.shape[0])
-        for q, m in zip(query.double().split(share), mask.double().split(share)):
-            m = m.repeat(1, channels)
-            distance = (m * q.square()).sum(1, keepdim=True) - 2 * (m * q) @ keys64.T
-            best.append(_choose(distance + m @ squares.T, seed, generator))
-        copied = keys[torch.cat(best)].view(-1, channels, patch_size, patch_size)
-        y, x = origin // columns, origin % columns
-        at = (y[:, None, None] + around[:, None]) * width + x[:, None, None] + around
+        at, rim = _rim_patches(known.view_as(level.hole), patch_size, inside)
+        mask = known[at].double()  # (patches, k * k)
+        query = filled[:, :, at].double() * mask  # (draws, C, patches, k * k)
+        best: list[list[Tensor]] = [[] for _ in draws]
+        share = max(1, _DISTANCES // len(keys))
+        for start in range(0, len(at), share):
+            part = slice(start, start + share)
+            norms = mask[part] @ squares
+            for q, chosen, draw, generator in zip(query, best, draws, generators):
+                q = q[:, part].transpose(0, 1).flatten(1)
+                distance = norms - 2 * (q @ keys64) + q.square().sum(1, keepdim=True)
+                chosen.append(_choose(distance, draw, generator))
         # A patch counts by the share of it that was known.
-        weight = mask.mean(1)[:, None, None].expand_as(at).flatten()
-        total = torch.zeros(channels, rim.numel()).index_add_(
-            1, at.flatten(), copied.transpose(0, 1).reshape(channels, -1) * weight
-        )
-        weights = torch.zeros(rim.numel()).index_add_(0, at.flatten(), weight)
-        mean = (total / weights.clamp_min(1e-9)).view_as(filled)
-        filled = torch.where(rim, mean, filled)
-        known = known | rim
-    return filled
+        weight = mask.mean(1).float()[:, None].expand_as(at).flatten()
+        weights = torch.zeros(len(known)).index_add_(0, at.flatten(), weight)
+        for one, chosen in zip(filled, best):
+            copied = keys[torch.cat(chosen)].view(len(at), channels, -1).transpose(0, 1)
+            total = torch.zeros_like(one)
+            total.index_add_(1, at.flatten(), copied.reshape(channels, -1) * weight)
+            one[:, rim] = (total / weights.clamp_min(1e-9))[:, rim]
+        known[rim] = True
+    return [one.view_as(level.features) for one in filled]
 
 
-def _unfold(x: Tensor, patch_size: int) -> Tensor:
-    """(1, C, h, w) to (patches, C * k * k)."""
-    return F.unfold(x, patch_size)[0].T
+def _rim_patches(known: Tensor, patch_size: int, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (patches, k * k) of the patches centred on the rim of a hole, and the rim's pixels."""
+    height, width = known.shape[2:]
+    rim = ~known & (F.max_pool2d(known.float(), 3, 1, 1) > 0)
+    y, x = rim[0, 0].nonzero().T
+    corner_y = (y - patch_size // 2).clamp(0, height - patch_size)
+    corner_x = (x - patch_size // 2).clamp(0, width - patch_size)
+    corners = torch.unique(corner_y * width + corner_x)
+    return corners[:, None] + inside, y * width + x
 
 
-def _choose(distance: Tensor, seed: int, generator: torch.Generator) -> Tensor:
-    """The nearest key; with a seed other than 0 one drawn from those up to 10 % farther."""
-    if seed == 0:
+def _choose(distance: Tensor, draw: int, generator: torch.Generator) -> Tensor:
+    """The nearest key; with a draw other than 0 one of those up to 10 % farther."""
+    if draw == 0:
         return distance.argmin(1)
     distance = distance.clamp_min(0.0)
     limit = distance.amin(1, keepdim=True) * 1.1**2 + 1e-12

@@ -50,16 +50,18 @@ def begin(
     """
     best, least = None, float("inf")
     draws = [0] * (seed == 0) + [1 + seed * _DRAWS + draw for draw in range(_DRAWS)]
-    trials = [(start, draw) for start in range(first, len(levels)) for draw in draws]
-    for count, (start, draw) in enumerate(trials):
-        filled = peel(levels[start], size, draw)
-        matches = settle(levels[start], filled, None, size, iterations)
-        for number in reversed(range(first, start)):
-            matches = enlarge(matches, levels, number, size, iterations)
-        energy = float(matches.distance[levels[first].touching[0]].double().sum())
-        if best is None or energy < least:
-            best, least = matches, energy
-        after_trial((count + 1) / len(trials))
+    starts = range(first, len(levels))
+    done = 0
+    for start in starts:
+        for filled in peel(levels[start], size, draws):
+            matches = settle(levels[start], filled, None, size, iterations)
+            for number in reversed(range(first, start)):
+                matches = enlarge(matches, levels, number, size, iterations)
+            energy = float(matches.distance[levels[first].touching[0]].double().sum())
+            if best is None or energy < least:
+                best, least = matches, energy
+            done += 1
+            after_trial(done / (len(starts) * len(draws)))
     assert best is not None
     return best
 
