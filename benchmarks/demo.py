@@ -20,7 +20,11 @@ Shape = tuple[str, tuple[int, ...], int]
 # coordinates, width of lines in pixels.
 HOLES: dict[str, Sequence[Shape]] = {
     "rocket.jpg": [("box", (285, 70, 356, 346), 0)],
-    "astronaut.png": [("box", (352, 0, 480, 272), 0), ("line", (60, 480, 200, 300), 12)],
+    "astronaut.png": [
+        ("line", (0, 60, 150, 130), 10),
+        ("line", (330, 20, 470, 330), 12),
+        ("line", (60, 470, 330, 290), 8),
+    ],
     "coffee.png": [("line", (420, 360, 590, 250), 26), ("line", (20, 330, 60, 260), 18)],
     "chelsea.png": [("line", (60, 200, 190, 275), 14), ("line", (300, 20, 330, 130), 12)],
     "brick.png": [("ellipse", (190, 190, 320, 320), 0)],
