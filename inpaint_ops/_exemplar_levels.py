@@ -68,11 +68,13 @@ def build_levels(
             break
         holes.append(smaller)
 
+    first = first if first >= 0 else len(holes) - 1
     known = ~hole
     # float64: the result must not depend on how a sum is cut into threads.
     total = torch.where(hole, 0.0, image.double()).sum((2, 3), keepdim=True)
     mean = (total / known.sum()).to(image.dtype)
-    texture = _texture(image, known, 2 ** (len(holes) - 1) + 1)
+    # A neighbourhood of about a pixel of the level that is filled first.
+    texture = _texture(image, known, 2**first + 1)
     features = torch.cat([image - mean, texture * texture_weight], 1)
     levels = []
     for index, level_hole in enumerate(holes):
@@ -81,7 +83,7 @@ def build_levels(
         features = torch.where(level_hole, 0.0, features)
         touching = _touching(level_hole, patch_size)
         levels.append(Level(features, level_hole, touching, _penalty(level_hole, patch_size)))
-    return levels, first if first >= 0 else len(holes) - 1
+    return levels, first
 
 
 def _touching(hole: Tensor, patch_size: int) -> Tensor:

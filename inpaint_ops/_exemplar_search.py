@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops._exemplar_levels import Level, peel
@@ -20,6 +21,8 @@ _EXHAUSTIVE_STEPS = 3
 _SETTLED = 0.1 / 255
 # Randomly drawn first fillings tried from each start level beside the plain one.
 _DRAWS = 3
+# Standard deviation of a pixel below which a difference does not show.
+_NOISE = 0.03
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def begin(
     """Matches on level `first`: the best of several first fillings.
 
     The fillings start on this level or on a coarser one, where larger structures fit into a patch;
-    the one of the least total distance is kept. These levels are small, so a trial costs little.
+    the one of the least misfit is kept. These levels are small, so a trial costs little.
     """
     best, least = None, float("inf")
     draws = [0] * (seed == 0) + [1 + seed * _DRAWS + draw for draw in range(_DRAWS)]
@@ -57,13 +60,28 @@ def begin(
             matches = settle(levels[start], filled, None, size, iterations)
             for number in reversed(range(first, start)):
                 matches = enlarge(matches, levels, number, size, iterations)
-            energy = float(matches.distance[levels[first].touching[0]].double().sum())
+            energy = _misfit(levels[first], matches, size)
             if best is None or energy < least:
                 best, least = matches, energy
             done += 1
             after_trial(done / (len(starts) * len(draws)))
     assert best is not None
     return best
+
+
+def _misfit(level: Level, matches: Matches, size: int) -> float:
+    """Mean distance of the patches over the hole, each relative to its own variance.
+
+    The distance alone would favour the filling with the largest smooth areas.
+    """
+    picture = vote(
+        level.features, level.hole, matches.index, matches.distance, level.penalty, size, False
+    ).double()
+    mean = F.avg_pool2d(picture, size, 1)
+    variance = (F.avg_pool2d(picture.square(), size, 1) - mean.square()).sum(1) * size**2
+    floor = _NOISE**2 * picture.shape[1] * size**2
+    misfit = matches.distance.double() / (variance.clamp_min(0.0) + floor)
+    return float(misfit[level.touching[:, 0]].mean())
 
 
 def enlarge(
