@@ -8,7 +8,8 @@
 // the second-level cache), fuse sums and softmax (a query at a time), paste (a row of blocks at a
 // time). Threads share each of the three; nothing is summed across threads.
 //
-// Memory: O(w * keys), about 12 strips of window x keys, and copies of the features.
+// Memory: about 14 strips of at most 16 MB (more only where 28 columns need more), and copies of
+// the features.
 #include "contextual_attention.h"
 
 #include "contextual_attention_paste.h"
@@ -25,16 +26,22 @@ class Forward {
   Forward(const AttentionSample<T>& sample, const ContextualAttentionResult<T>& result)
       : s_(sample),
         result_(result),
-        threads_(sample.args.threads),
+        threads_(sample.threads),
         columns_(sample.rate * sample.rate * sample.channels),
         panels_(ceil_div(columns_, kPanel<T>)),
         values_(panels_ * sample.blocks_count * kPanel<T>) {
     pack_values();
     FuseSum<T> fuse(s_.hb, s_.wb, false);
     fuse_ = &fuse;
-    const int64_t width = s_.w;
-    for (int64_t begin = 0; begin < s_.w; begin += width)
-      run(Window(begin, std::min(begin + width, s_.w), s_.w, s_.args.fuse ? 2 : 0));
+    // Windows of columns keep strips below 16 MB, so that memory grows with the number of keys
+    // alone; each repeats the scores of 4 columns.
+    const int64_t most =
+        std::max<int64_t>((int64_t(16) << 20) / (s_.keys_count * int64_t(sizeof(T))), 2 * kRowTile);
+    const int64_t windows = ceil_div(s_.w, most);
+    for (int64_t i = 0; i < windows; ++i) {
+      const int64_t begin = s_.w * i / windows, end = s_.w * (i + 1) / windows;
+      run(Window(begin, end, s_.w, s_.args.fuse ? 2 : 0));
+    }
   }
 
  private:

@@ -49,7 +49,7 @@ class Backward {
   Backward(const AttentionSample<T>& sample, const ContextualAttentionGradient<T>& gradient)
       : s_(sample),
         gradient_(gradient),
-        threads_(sample.args.threads),
+        threads_(sample.threads),
         columns_(sample.rate * sample.rate * sample.channels),
         panels_(ceil_div(columns_, kPanel<T>)),
         key_panels_(ceil_div(sample.channels, kPanel<T>)),
@@ -477,7 +477,7 @@ void contextual_attention_backward(const ContextualAttentionArgs<T>& args,
   for (int64_t n = 0; n < args.batch; ++n) {
     const AttentionSample<T> sample(args, n);
     const OutputView<T>& out = gradient.grad_fg;
-    parallel_tasks(args.fg_height, args.threads, [&](int64_t y) {
+    parallel_tasks(args.fg_height, sample.threads, [&](int64_t y) {
       for (int64_t c = 0; c < args.channels; ++c)
         for (int64_t x = 0; x < args.fg_width; ++x)
           out.data[n * out.stride_n + c * out.stride_c + y * out.stride_h + x * out.stride_w] = 0;

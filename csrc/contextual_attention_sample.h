@@ -70,6 +70,7 @@ class AttentionSample {
         keys_count(hb * wb),
         w1(wb + 1),
         blocks_count((hb + 1) * w1),
+        threads(w * keys_count * channels < kWorthThreads ? 1 : args.threads),
         query_ys(picked(args.fg_height, h, rate, args.align_corners)),
         query_xs(picked(args.fg_width, w, rate, args.align_corners)),
         key_ys(picked(args.bg_height, hb, rate, args.align_corners)),
@@ -102,6 +103,7 @@ class AttentionSample {
   const int64_t h, w, hb, wb, keys_count;
   // A patch covers 2 x 2 blocks of rate x rate pixels; blocks lie on a grid of (hb + 1) x w1.
   const int64_t w1, blocks_count;
+  const int threads;
   const std::vector<int64_t> query_ys, query_xs, key_ys, key_xs;
   const int64_t key_width;
   Buffer<T> keys;          // [row][panel][channel][kPanel]
@@ -110,9 +112,12 @@ class AttentionSample {
   int64_t missing = 0;     // keys that may not
 
  private:
+  // Multiply-adds of a row of queries below which waking threads costs more than they bring.
+  static constexpr int64_t kWorthThreads = int64_t(1) << 20;
+
   void pack_keys() {
     const ImageView<T>& image = args.bg;
-    parallel_tasks(hb, args.threads, [&](int64_t v) {
+    parallel_tasks(hb, threads, [&](int64_t v) {
       const T* row = image.data + n * image.stride_n + key_ys[v] * image.stride_h;
       T* to = keys.data() + v * channels * key_width;
       for (int64_t u0 = 0; u0 < key_width; u0 += kPanel<T>)
@@ -125,7 +130,7 @@ class AttentionSample {
   void norms() {
     Buffer<double> pixel(keys_count);
     const ImageView<T>& image = args.bg;
-    parallel_tasks(hb, args.threads, [&](int64_t v) {
+    parallel_tasks(hb, threads, [&](int64_t v) {
       const T* row = image.data + n * image.stride_n + key_ys[v] * image.stride_h;
       double* sum = pixel.data() + v * wb;
       std::fill_n(sum, wb, 0.0);

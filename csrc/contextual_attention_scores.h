@@ -116,7 +116,7 @@ class ScoreStrips {
       const int64_t end = std::min(segment.end + 1, sample.w);
       queries_.emplace_back(new Buffer<T>(sample.h * (end - begin) * sample.channels));
       T* to = queries_.back()->data();
-      parallel_tasks(sample.h, sample.args.threads, [&](int64_t y) {
+      parallel_tasks(sample.h, sample.threads, [&](int64_t y) {
         sample.pack_queries(y, begin, end, to + y * (end - begin) * sample.channels);
       });
     }
@@ -128,7 +128,7 @@ class ScoreStrips {
     const int64_t lowest = -last, highest = s_.hb - known;
     const int64_t chains = highest - lowest + 1;
     const int64_t segments = int64_t(window_.segments.size());
-    parallel_tasks(chains * segments, s_.args.threads, [&](int64_t task) {
+    parallel_tasks(chains * segments, s_.threads, [&](int64_t task) {
       chain(task % segments, lowest + task / segments, first, last, known);
     });
   }
