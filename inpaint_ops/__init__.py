@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from inpaint_ops import layers, ops, reference
 from inpaint_ops._backend import backend
+from inpaint_ops.exemplar import fill_exemplar
 from inpaint_ops.layers import (
     ChannelwiseLinear,
     ContextualAttention,
@@ -44,6 +45,7 @@ __all__ = [
     "backend",
     "channelwise_linear",
     "contextual_attention",
+    "fill_exemplar",
     "fused_conv2d",
     "fused_conv_transpose2d",
     "gated_conv2d",
