@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Each is a file bench_<op>.py of this folder.
-OPS = ("nearest_patch", "shift_connection", "exemplar")
+OPS = (
+    "contextual_attention",
+    "id_mrf_loss",
+    "channelwise_linear",
+    "nearest_patch",
+    "shift_connection",
+    "exemplar",
+)
 
 
 class Unavailable(Exception):
