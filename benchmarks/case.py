@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # Each is a file bench_<op>.py of this folder.
 OPS = (
+    "fused_conv2d",
+    "gated_conv2d",
+    "partial_conv2d",
+    "fused_conv_transpose2d",
     "contextual_attention",
     "id_mrf_loss",
     "channelwise_linear",

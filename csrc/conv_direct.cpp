@@ -409,8 +409,9 @@ void conv_direct(const ConvArgs& a) {
   const Blocks blocks(a, plan);
   // Few blocks of many filters: let threads share out the panels as well.
   const int64_t all = a.batch * blocks.count.y * blocks.count.x;
-  const int64_t groups = std::min<int64_t>(int64_t(panels.size()),
-                                           all < 4 * a.threads ? ceil_div(4 * a.threads, all) : 1);
+  const int64_t groups =
+      std::min<int64_t>(int64_t(panels.size()),
+                        a.threads > 1 && all < 4 * a.threads ? ceil_div(4 * a.threads, all) : 1);
   const int64_t input_size = round_up(blocks.input_size(), W);
   const int64_t sums_size =
       round_up(std::max<int64_t>(blocks.most.y * blocks.most.x, kRowTile), W) * 2 * W;

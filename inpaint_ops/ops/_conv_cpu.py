@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops._backend import current_backend
@@ -31,16 +32,21 @@ class Planes:
     part_end: tuple[int, ...] = ()
 
 
-# Which core sums. Measured on one Zen 4 core (AVX-512), single thread, GFLOP/s of direct-sum work:
+# Which core sums. Measured on one Zen 4 core (AVX-512, peak 118), one thread, GFLOP/s of direct-sum
+# work, everything behind the sums included:
 #
-#   layer                          winograd   direct   oneDNN, channels_last
-#   3x3, 96 -> 192, 128^2               290      104     108
-#   3x3, 24 -> 24, 512^2                113       65      73
-#   3x3, 1024 -> 512, 16^2              270       81      47
-#   3x3 stride 2, 24 -> 96, 512^2         -       84      73
-#   5x5, 5 -> 48, 512^2                   -       83      40
-#   5x5 stride 2, 64 -> 128, 256^2        -      107     111
-#   grouped                               -        -     only one
+#   layer                               winograd   direct   oneDNN, channels_last
+#   3x3, 96 -> 192 gated, 128^2              280      104      95
+#   3x3, 24 -> 24 gated, 512^2               120       65      36
+#   3x3, 1024 -> 512, 16^2                   174       80      43
+#   3x3 stride 2, 24 -> 96 gated, 512^2        -       81      36
+#   5x5, 5 -> 48 gated, 512^2                  -       77      20
+#   5x5, 4 -> 64, 256^2                        -       73      87
+#   4x4 stride 2, 4 -> 64, 256^2               -       50      82
+#   4x4 stride 2, 64 -> 64, 64^2               -       79      95
+#   4x4 stride 2, 512 -> 512, 16^2             -       53      37
+#   7x7, 64 -> 3, 256^2                        -       58      20
+#   grouped                                    -        -      only one
 #
 # Winograd needs enough tiles to pay for reading 4 times as many weights.
 _WINOGRAD_MIN_TILES = 8
@@ -48,17 +54,28 @@ _WINOGRAD_MIN_TILES = 8
 _CORES = ("direct", "winograd", "winograd_doubled")
 
 
-def choose_core(x: Tensor, weight: Tensor, g: Geometry, size: tuple[int, int]) -> str:
-    """The core of a float32 convolution: one of `_CORES`, or "aten"."""
+def choose_core(
+    x: Tensor, weight: Tensor, g: Geometry, size: tuple[int, int], masked: bool = False
+) -> str:
+    """The core of a float32 convolution: one of `_CORES`, or "aten".
+
+    `masked`: only the direct cores read past holes without a copy of x.
+    """
     if g.groups != 1:
         return "aten"
-    if weight.shape[0] <= 4 and g.stride[1] > 1 and g.dilation[1] > 1:
+    filters, channels, kh, kw = weight.shape
+    if filters <= 4 and g.stride[1] > 1 and g.dilation[1] > 1:
         return "aten"  # the few-filter kernel of the direct core reads dense rows only
-    if current_backend() == "direct" or tuple(weight.shape[2:]) != (3, 3) or g.stride != (1, 1):
-        return "direct"
+    strided = g.stride != (1, 1)
+    if (kh, kw) != (3, 3) or strided:
+        few_in = channels <= 4
+        middling = strided and channels <= 128 and channels % 64 == 0
+        enough = size[0] * size[1] >= 1024
+        one_dnn = filters % 64 == 0 and enough and (few_in or middling) and not masked
+        return "aten" if one_dnn else "direct"
     rows = g.dilation[0] * -(-size[0] // (4 * g.dilation[0]))
     columns = g.dilation[1] * -(-size[1] // (4 * g.dilation[1]))
-    if x.shape[0] * rows * columns < _WINOGRAD_MIN_TILES:
+    if current_backend() == "direct" or x.shape[0] * rows * columns < _WINOGRAD_MIN_TILES:
         return "direct"
     doubled = g.upsample == 2 and g.dilation == (1, 1) and (g.padding[0], g.padding[2]) == (1, 1)
     return "winograd_doubled" if doubled else "winograd"
@@ -244,7 +261,7 @@ def forward(
     z: Tensor | None = None,
     planes: Planes | None = None,
     region: tuple[int, int, int, int] | None = None,
-) -> None:
+) -> Tensor:
     """Convolution of float32 (or narrower, widened) values with everything fused behind it.
 
     Args:
@@ -254,22 +271,20 @@ def forward(
         g: geometry.
         gated: whether the filters are features and gates.
         activation: of the features.
-        y: result, from `_conv.result_like`.
+        y: memory for the result, from `_conv.result_like`.
         z: where the sums before activation and gate go, from `_conv.filters_like`.
         planes: masks of a partial convolution.
         region: (top, bottom, left, right), half open: the outputs wanted; the rest of y keeps what
             it holds.
+
+    Returns:
+        The result: y, or other memory like it.
     """
     size = (y.shape[2], y.shape[3])
     wide = _common.compute_dtype(x.detach())
     bias = None if bias is None else _common.compute_dtype(bias.detach())
-    into = y
-    if y.dtype != torch.float32 or not y.is_contiguous(memory_format=torch.channels_last):
-        into = _channels_last(y, y.shape[1], size)
-        if region is not None:
-            into.copy_(y)
     call = _Call(
-        choose_core(x, weight, g, size),
+        choose_core(x, weight, g, size, masked=planes is not None),
         g,
         (weight.shape[2], weight.shape[3]),
         weight.shape[0],
@@ -279,23 +294,25 @@ def forward(
         region,
     )
     if call.core == "aten":
-        _forward_aten(call, wide, weight, bias, into, z)
-    else:
-        packed = packed_weights.get(weight, call.core, gated=gated)
-        call.run(wide, packed, bias, into, z)
-    if into is not y:
-        y.copy_(into)
+        whole = _forward_aten(call, wide, weight, bias, z)
+        if region is not None:
+            top, bottom, left, right = region
+            y[:, :, top:bottom, left:right] = whole[:, :, top:bottom, left:right]
+            return y
+        return whole.to(y.dtype) if whole.stride() == y.stride() else y.copy_(whole)
+    into = y
+    if y.dtype != torch.float32 or not y.is_contiguous(memory_format=torch.channels_last):
+        into = _channels_last(y, y.shape[1], size)
+        if region is not None:
+            into.copy_(y)
+    call.run(wide, packed_weights.get(weight, call.core, gated=gated), bias, into, z)
+    return y if into is y else y.copy_(into)
 
 
 def _forward_aten(
-    call: _Call,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    y: Tensor,
-    z: Tensor | None,
-) -> None:
-    planes = call.planes
+    call: _Call, x: Tensor, weight: Tensor, bias: Tensor | None, z: Tensor | None
+) -> Tensor:
+    planes, g = call.planes, call.geometry
     if planes is not None and planes.valid is not None:
         ends = planes.part_end
         widths = torch.tensor([b - a for a, b in zip((0, *ends), ends)])
@@ -303,20 +320,38 @@ def _forward_aten(
         x = torch.where(known, x, x.new_zeros(()))
     if x.shape[1] > 1:
         x = x.contiguous(memory_format=torch.channels_last)
-    sums = _conv.convolve(x, _common.compute_dtype(weight.detach()), None, call.geometry)
-    if sums.numel() == 0:
-        return
+    wide = _common.compute_dtype(weight.detach())
+    if call.activation == "identity" and not call.gated and planes is None:
+        return _conv.convolve(x, wide, bias, g)
+    sums = _conv.convolve(x, wide, None, g).contiguous(memory_format=torch.channels_last)
+    y = sums
+    if call.gated:
+        y = _channels_last(sums, call.filters // 2, (sums.shape[2], sums.shape[3]))
+    if sums.numel():
+        _common.native().conv_epilogue(
+            _packed_images(sums),
+            _array(bias),
+            None if planes is None else _array(planes.scale),
+            None if planes is None else _array(planes.share),
+            y.permute(0, 2, 3, 1).numpy(),
+            None if z is None else z.permute(0, 2, 3, 1).numpy(),
+            call.gated,
+            _conv.ACTIVATIONS.index(call.activation),
+            _common.threads(),
+        )
+    return y
+
+
+def finish(z: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """Bias and activation of sums that are ours to overwrite."""
+    z = z.contiguous(memory_format=torch.channels_last)
+    image = z.permute(0, 2, 3, 1).numpy()
+    code = _conv.ACTIVATIONS.index(activation)
+    bias_array = _array(None if bias is None else _common.compute_dtype(bias.detach()))
     _common.native().conv_epilogue(
-        _packed_images(sums),
-        _array(bias),
-        None if planes is None else _array(planes.scale),
-        None if planes is None else _array(planes.share),
-        y.permute(0, 2, 3, 1).numpy(),
-        None if z is None else z.permute(0, 2, 3, 1).numpy(),
-        call.gated,
-        _conv.ACTIVATIONS.index(call.activation),
-        _common.threads(),
+        image, bias_array, None, None, image, None, False, code, _common.threads()
     )
+    return z
 
 
 def finish_backward(
@@ -351,23 +386,77 @@ def convolve_backward(
 
     The gradient of the input of a 3x3 layer of stride 1 is such a layer itself, with filters and
     channels exchanged and the taps turned round: it takes the Winograd core. The gradient of the
-    weight is aten's: within 10 % of the peak for the layers that matter.
+    weight is aten's; in channels_last it took 1.3 to 1.7 times as long as in planes from 64
+    channels on.
     """
     x = _common.compute_dtype(x.detach())
-    if x.shape[1] > 1:
-        x = x.contiguous(memory_format=torch.channels_last)
+    if _is_doubled(g, weight):
+        return _doubled_backward(grad, x, weight, g, wanted)
     grad_x = None
     rest = [wanted[0], wanted[1]]
-    if wanted[0] and choose_core(grad, weight, g, (grad.shape[2], grad.shape[3])).startswith(
-        "wino"
-    ):
+    core = choose_core(grad, weight, g, (grad.shape[2], grad.shape[3]))
+    if wanted[0] and core.startswith("winograd"):
         grad_x = _input_gradient(grad, x, weight, g)
         rest[0] = False
-    wide = _common.compute_dtype(weight.detach())
     grad_weight = None
     if any(rest):
-        by_aten, grad_weight = _conv.convolve_backward(grad, x, wide, g, rest)
+        planes = weight.shape[1] >= 64 and g.stride == (1, 1) and not rest[0]
+        layout = torch.contiguous_format if planes else torch.channels_last
+        by_aten, grad_weight = _conv.convolve_backward(
+            grad.contiguous(memory_format=layout),
+            x.contiguous(memory_format=layout),
+            _common.compute_dtype(weight.detach()),
+            g,
+            rest,
+        )
         grad_x = by_aten if rest[0] else grad_x
+    return grad_x, grad_weight
+
+
+def _is_doubled(g: Geometry, weight: Tensor) -> bool:
+    plain = g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
+    return g.upsample == 2 and plain and g.padding_mode == "zeros" and min(weight.shape[2:]) > 1
+
+
+def _doubled_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients behind a doubling of the image, without the doubled image.
+
+    Pixel i is read as 2 i and 2 i + 1, so both gradients see grad only through the sums of two by
+    two neighbours, S: that of x is a convolution of S with stride 2, that of the weight its weight
+    gradient, with a quarter of the multiplications.
+    """
+    kh, kw = weight.shape[2:]
+    high, wide = grad.shape[2:]
+    top, left = kh - 1 - g.padding[0], kw - 1 - g.padding[2]
+    bottom = 2 * (x.shape[2] - 1) + kh + 1 - top - high
+    right = 2 * (x.shape[3] - 1) + kw + 1 - left - wide
+    padded = F.pad(grad, (left, right, top, bottom))
+    rows = padded[:, :, :-1] + padded[:, :, 1:]
+    sums = (rows[:, :, :, :-1] + rows[:, :, :, 1:]).contiguous(memory_format=torch.channels_last)
+    grad_x = grad_weight = None
+    if wanted[0]:
+        grad_x = _channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
+        _Call("direct", Geometry((2, 2), (0, 0, 0, 0), (1, 1)), (kh, kw), x.shape[1]).run(
+            sums, packed_weights.get(weight, "direct", flipped=True), None, grad_x, None
+        )
+    if wanted[1]:
+        turned = _common.compute_dtype(weight.detach()).transpose(0, 1).contiguous()
+        _, exchanged, _ = torch.ops.aten.convolution_backward(
+            x.contiguous(memory_format=torch.channels_last),
+            sums,
+            turned,
+            None,
+            [2, 2],
+            [0, 0],
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [False, True, False],
+        )
+        grad_weight = exchanged.transpose(0, 1).flip(2, 3)
     return grad_x, grad_weight
 
 

@@ -88,7 +88,7 @@ def _cpu(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Te
         return _reference(x, weight, bias, *rest)
     *where, activation, keep = rest
     y, z = _fake(x, weight, bias, *rest)
-    _conv_cpu.forward(
+    y = _conv_cpu.forward(
         x,
         weight,
         bias,

@@ -204,7 +204,9 @@ def _cpu(
         planes = _conv_cpu.Planes(scale[:, 0], share[:, 0], known, tuple(ends))
     else:
         x = _select(x, valid, widths)
-    _conv_cpu.forward(x, weight, bias, g, gated=False, activation="identity", y=y, planes=planes)
+    y = _conv_cpu.forward(
+        x, weight, bias, g, gated=False, activation="identity", y=y, planes=planes
+    )
     return y, share, scale
 
 

@@ -1,0 +1,215 @@
+"""Benchmarks of the convolution operators: cases and contestants from the list of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import inpaint_ops
+from inpaint_ops.benchmarks.case import Case, Problem, Target, Work, difference
+from inpaint_ops.benchmarks.conv_layers import Layer, all_layers
+from inpaint_ops.reference.fused_conv2d import activate
+
+LAYERS = {layer.id: layer for layer in all_layers()}
+# Few enough to look at, one of each kind.
+QUICK = {
+    "gated-96-96-128x128-k3-elu",
+    "gated-48-24-256x256-k3-up2-elu",
+    "gated-5-24-512x512-k5-elu",
+    "fused-256-256-64x64-k3",
+    "fused-64-3-256x256-k7-reflect",
+    "partial-192-64-256x256-k3",
+    "transposed-256-128-64x64-k4-s2",
+}
+
+
+def target_of(layer: Layer, backward: bool) -> Target:
+    """What the design promises for a layer."""
+    tiled = layer.op == "gated" and layer.kernel == 3 and layer.stride == 1
+    if backward:
+        return Target(must=1.5, aim=2.5) if tiled else Target(must=1.0, aim=1.3)
+    if tiled:
+        return Target(must=3.5, aim=6) if layer.upsample > 1 else Target(must=2.5, aim=4)
+    return Target(must=1.0, aim=1.3)
+
+
+def cases(op: str, kind: str) -> tuple[Case, ...]:
+    """Forward, and forward with backward, of every layer of one kind."""
+    found = []
+    for layer in LAYERS.values():
+        if layer.op != kind:
+            continue
+        for backward in (False, True):
+            name = f"{'forward-backward' if backward else 'forward'}-{layer.id}"
+            found.append(
+                Case(
+                    op,
+                    name,
+                    {"layer": layer.id, "method": layer.method, "backward": backward},
+                    target=target_of(layer, backward),
+                    quick=layer.id in QUICK and not backward,
+                    memory=layer.id in QUICK,
+                    compile=layer.id in QUICK,
+                )
+            )
+    return tuple(found)
+
+
+def draw(layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
+    """Input in channels_last, weight and bias; sums of order one."""
+    generator = torch.Generator().manual_seed(layer.multiplications % 2**31)
+    x = torch.randn(1, layer.channels, layer.size, layer.size, generator=generator)
+    shape = (layer.filters, layer.channels)
+    if layer.op == "transposed":
+        shape = (layer.channels, layer.filters)
+    weight = torch.randn(*shape, layer.kernel, layer.kernel, generator=generator)
+    weight /= (layer.channels * layer.kernel**2) ** 0.5
+    bias = torch.randn(layer.filters, generator=generator)
+    return x.contiguous(memory_format=torch.channels_last), weight, bias
+
+
+def masks(layer: Layer) -> tuple[Tensor, Tensor]:
+    """One channel for each concatenated part, and the same as the public layer takes it.
+
+    A centred hole of a quarter of the image in the last part: what an encoder passes on.
+    """
+    parts = layer.parts or (layer.channels,)
+    valid = torch.ones(1, len(parts), layer.size, layer.size)
+    quarter = layer.size // 4
+    valid[:, -1, quarter : 3 * quarter, quarter : 3 * quarter] = 0
+    return valid, valid.repeat_interleave(torch.tensor(parts), 1)
+
+
+def ours(layer: Layer) -> Callable[..., Any]:
+    """Our operator with the layer's options."""
+    where: dict[str, Any] = {"stride": layer.stride, "padding": layer.pad}
+    if layer.op == "transposed":
+        return lambda x, weight, bias: inpaint_ops.fused_conv_transpose2d(
+            x, weight, bias, activation=layer.activation, **where
+        )
+    if layer.op == "partial":
+        valid, _ = masks(layer)
+        return lambda x, weight, bias: inpaint_ops.partial_conv2d(
+            x, valid, weight, bias, parts=layer.parts, **where
+        )[0]
+    function = getattr(inpaint_ops, f"{layer.op}_conv2d")
+    where.update(
+        dilation=layer.dilation,
+        upsample=layer.upsample,
+        padding_mode=layer.padding_mode,
+        activation=layer.activation,
+    )
+    return lambda x, weight, bias: function(x, weight, bias, **where)
+
+
+def partial_public(
+    x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
+) -> tuple[Tensor, Tensor]:
+    """The formula of NVIDIA/partialconv: models/partialconv2d.py, commit 610d373f."""
+    window = weight[0].numel()
+    with torch.no_grad():
+        total = F.conv2d(mask, torch.ones_like(weight), None, stride, padding)
+        ratio = window / (total + 1e-8)
+        updated = total.clamp(0, 1)
+        ratio = ratio * updated
+    raw = F.conv2d(x * mask, weight, bias, stride, padding)
+    if bias is None:
+        return raw * ratio, updated
+    view = bias.view(1, -1, 1, 1)
+    return ((raw - view) * ratio + view) * updated, updated
+
+
+def public(layer: Layer) -> Callable[..., Any]:
+    """What the public code of the method does, in the layout it does it."""
+
+    def transposed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        z = F.conv_transpose2d(x, weight, bias, layer.stride, layer.pad)
+        return activate(z, layer.activation)
+
+    def convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        padding = layer.pad
+        if layer.upsample > 1:
+            x = F.interpolate(x, scale_factor=layer.upsample, mode="nearest")
+        if layer.padding_mode != "zeros":
+            x = F.pad(x, [padding] * 4, mode=layer.padding_mode)
+            padding = 0
+        z = F.conv2d(x, weight, bias, layer.stride, padding, layer.dilation)
+        if layer.op == "fused":
+            return activate(z, layer.activation)
+        features, gates = z.chunk(2, 1)
+        return activate(features, layer.activation) * torch.sigmoid(gates)
+
+    if layer.op == "transposed":
+        return transposed
+    if layer.op == "partial":
+        mask = masks(layer)[1]
+        return lambda x, weight, bias: partial_public(
+            x, mask.to(x.dtype), weight, bias, layer.stride, layer.pad
+        )[0]
+    return convolved
+
+
+def setup(case: Case) -> Problem:
+    """One layer; eager gets the image in the layout the public code has, ours in channels_last."""
+    layer = LAYERS[case.sizes["layer"]]
+    x, weight, bias = draw(layer)
+    plain = x.contiguous()
+    backward = case.sizes["backward"]
+    gradient = None
+    leaves: tuple[Tensor, ...] = (x, weight, bias)
+    if backward:
+        leaves = tuple(t.requires_grad_() for t in leaves)
+        generator = torch.Generator().manual_seed(1)
+        shape = (1, layer.out, layer.out_size, layer.out_size)
+        gradient = torch.randn(shape, generator=generator)
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+    formula = public(layer)
+
+    def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
+        # Without a gradient the copy made beforehand stands for x; with one it must be x itself.
+        return formula(x.contiguous() if backward else plain, weight, bias)
+
+    passes = 3 if backward else 1
+    moved = 4.0 * passes * (x.numel() + weight.numel() + layer.out * layer.out_size**2)
+    return Problem(
+        inputs=leaves,
+        implementations={"ours": ours(layer), "eager": eager},
+        check=_judge(layer, formula, leaves, gradient),
+        # As direct sums: with fewer multiplications ours may pass this floor.
+        work=Work(2.0 * passes * layer.multiplications, moved),
+        gradient=gradient,
+    )
+
+
+def _judge(
+    layer: Layer,
+    formula: Callable[..., Any],
+    leaves: tuple[Tensor, ...],
+    gradient: Tensor | None,
+) -> Callable[[Any], str | None]:
+    @cache
+    def expected() -> tuple[Tensor, ...]:
+        wide = [t.detach().double() for t in leaves]
+        if gradient is None:
+            return (formula(*wide),)
+        wide = [t.requires_grad_() for t in wide]
+        y = formula(*wide)
+        return (y.detach(), *torch.autograd.grad(y, wide, gradient.double()))
+
+    def check(outcome: Any) -> str | None:
+        results = (outcome,) if gradient is None else (outcome[0], *outcome[1])
+        depth = layer.channels * layer.kernel**2
+        terms = (depth, layer.filters * layer.kernel**2, *[layer.out_size**2] * 2)
+        for name, got, want, count in zip(("y", "x", "weight", "bias"), results, expected(), terms):
+            # Winograd sums may err 4 times as much as direct ones.
+            wrong = difference(name, got, want, terms=16 * max(64, count))
+            if wrong:
+                return wrong
+        return None
+
+    return check
