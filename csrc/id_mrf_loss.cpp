@@ -19,6 +19,35 @@ namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
+// Where the positions of a sample lie, in elements; a division each would cost more than the rest
+// of a copy.
+inline std::vector<int64_t> offsets(
+    int64_t height, int64_t width, int64_t start, int64_t stride_h, int64_t stride_w) {
+  std::vector<int64_t> at;
+  at.reserve(height * width);
+  for (int64_t y = 0; y < height; ++y)
+    for (int64_t x = 0; x < width; ++x) at.push_back(start + y * stride_h + x * stride_w);
+  return at;
+}
+
+template <class View>
+std::vector<int64_t> offsets(const View& view, int64_t n, int64_t height, int64_t width) {
+  return offsets(height, width, n * view.stride_n, view.stride_h, view.stride_w);
+}
+
+// The positions of one sample of an image.
+template <class T>
+struct Positions {
+  Positions(const ImageView<T>& image, int64_t n, int64_t height, int64_t width)
+      : data(image.data), stride_c(image.stride_c), at(offsets(image, n, height, width)) {}
+
+  T operator()(int64_t c, int64_t position) const { return data[at[position] + c * stride_c]; }
+
+  const T* data;
+  int64_t stride_c;
+  std::vector<int64_t> at;
+};
+
 template <class T>
 class Similarity {
  public:
@@ -26,29 +55,24 @@ class Similarity {
       : channels(args.channels),
         positions(args.height * args.width),
         width(round_up(positions, kPanel<T>)),
+        generated(args.generated, n, args.height, args.width),
+        target(args.target, n, args.height, args.width),
         args_(args),
-        n_(n),
         targets_(width * channels) {
     parallel_tasks(width / kPanel<T>, args.threads, [&](int64_t panel) {
       T* to = targets_.data() + panel * kPanel<T> * channels;
       for (int64_t c = 0; c < channels; ++c)
         for (int64_t i = 0; i < kPanel<T>; ++i)
           to[c * kPanel<T> + i] =
-              panel * kPanel<T> + i < positions ? at(args.target, c, panel * kPanel<T> + i) : T(0);
+              panel * kPanel<T> + i < positions ? target(c, panel * kPanel<T> + i) : T(0);
     });
-  }
-
-  T at(const ImageView<T>& image, int64_t c, int64_t position) const {
-    return image
-        .data[n_ * image.stride_n + c * image.stride_c + position / args_.width * image.stride_h +
-              position % args_.width * image.stride_w];
   }
 
   // Cosines of some generated positions with all targets, rows of `width` numbers.
   void cosines(const int64_t* q, int64_t count, T* scratch, T* out) const {
     T* to = scratch;
     for (int64_t c = 0; c < channels; ++c)
-      for (int64_t i = 0; i < count; ++i) *to++ = at(args_.generated, c, q[i]);
+      for (int64_t i = 0; i < count; ++i) *to++ = generated(c, q[i]);
     ProductTile<T> body{scratch, targets_.data(), out, width, channels, width / Simd<T>::kWidth};
     with_rows(count, body);
   }
@@ -84,10 +108,10 @@ class Similarity {
   }
 
   const int64_t channels, positions, width;
+  const Positions<T> generated, target;
 
  private:
   const IdMrfArgs<T>& args_;
-  const int64_t n_;
   Buffer<T> targets_;  // [panel][channel][kPanel]
 };
 
@@ -152,23 +176,27 @@ class Backward {
            const OutputView<T>& grad_generated,
            const OutputView<T>& grad_target)
       : args_(args),
-        n_(n),
         s_(args, n),
         panels_(ceil_div(s_.channels, kPanel<T>)),
         share_(-grad / (std::exp(-loss) * T(s_.positions))),
         grad_generated_(grad_generated),
+        to_generated_(offsets(grad_generated, n, args.height, args.width)),
         targets_(panels_ * s_.positions * kPanel<T>),
         grad_targets_(panels_ * s_.positions * kPanel<T>) {
     std::fill_n(grad_targets_.data(), panels_ * s_.positions * kPanel<T>, T(0));
-    pack(args.target, nullptr, s_.positions, targets_.data());
-    fill_zero(grad_generated);
+    pack(s_.target, nullptr, s_.positions, targets_.data());
+    parallel_tasks(s_.channels, args.threads, [&](int64_t c) {
+      for (int64_t at : to_generated_) grad_generated.data[at + c * grad_generated.stride_c] = 0;
+    });
     chosen_by(choice);
     for (int64_t first = 0; first < int64_t(chosen_.size()); first += kRows)
       strip(first, std::min<int64_t>(kRows, int64_t(chosen_.size()) - first));
+    const std::vector<int64_t> to_target = offsets(grad_target, n, args.height, args.width);
     parallel_tasks(s_.channels, args.threads, [&](int64_t c) {
       const T* from = grad_targets_.data() + c / kPanel<T> * s_.positions * kPanel<T>;
       for (int64_t p = 0; p < s_.positions; ++p)
-        *place(grad_target, c, p) = from[p * kPanel<T> + c % kPanel<T>];
+        grad_target.data[to_target[p] + c * grad_target.stride_c] =
+            from[p * kPanel<T> + c % kPanel<T>];
     });
   }
 
@@ -177,23 +205,12 @@ class Backward {
   static constexpr int64_t kRows = 4 * kRowTile;
 
   // Positions as vectors of channels, [panel][position][kPanel].
-  void pack(const ImageView<T>& image, const int64_t* positions, int64_t count, T* to) const {
+  void pack(const Positions<T>& image, const int64_t* positions, int64_t count, T* to) const {
     parallel_tasks(panels_, args_.threads, [&](int64_t panel) {
       T* at = to + panel * count * kPanel<T>;
       for (int64_t i = 0; i < count; ++i)
         for (int64_t c = panel * kPanel<T>; c < (panel + 1) * kPanel<T>; ++c)
-          *at++ = c < s_.channels ? s_.at(image, c, positions ? positions[i] : i) : T(0);
-    });
-  }
-
-  T* place(const OutputView<T>& out, int64_t c, int64_t position) const {
-    return out.data + n_ * out.stride_n + c * out.stride_c + position / args_.width * out.stride_h +
-           position % args_.width * out.stride_w;
-  }
-
-  void fill_zero(const OutputView<T>& out) const {
-    parallel_tasks(s_.channels, args_.threads, [&](int64_t c) {
-      for (int64_t p = 0; p < s_.positions; ++p) *place(out, c, p) = 0;
+          *at++ = c < s_.channels ? image(c, positions ? positions[i] : i) : T(0);
     });
   }
 
@@ -239,10 +256,11 @@ class Backward {
       sum.flush();
       for (int64_t i = begin; i < end; ++i)
         for (int64_t c = 0; c < s_.channels; ++c)
-          *place(grad_generated_, c, chosen_[first + i]) = sum.sums(i - begin)[c];
+          grad_generated_.data[to_generated_[chosen_[first + i]] + c * grad_generated_.stride_c] =
+              sum.sums(i - begin)[c];
     });
     Buffer<T> vectors(panels_ * count * kPanel<T>);
-    pack(args_.generated, chosen_.data() + first, count, vectors.data());
+    pack(s_.generated, chosen_.data() + first, count, vectors.data());
     const TransposedSum<T> sum{
         grads.data(), s_.width, count, vectors.data(), panels_, grad_targets_.data(), s_.positions};
     parallel_tasks(sum.chunks(), args_.threads, [&](int64_t chunk) { sum.run(chunk); });
@@ -272,11 +290,11 @@ class Backward {
   }
 
   const IdMrfArgs<T>& args_;
-  const int64_t n_;
   const Similarity<T> s_;
   const int64_t panels_;
   const T share_;  // dL / dk[p]
   const OutputView<T>& grad_generated_;
+  const std::vector<int64_t> to_generated_;
   Buffer<T> targets_, grad_targets_;  // [panel][position][kPanel]
   std::vector<int64_t> chosen_, begin_, by_;
 };
