@@ -126,13 +126,8 @@ class ProductMatcher {
       const int64_t vectors = ceil_div(pixels, W);
       for (int64_t r = 0; r < pixels_; ++r)
         std::fill(products_.data() + r * ld_ + vectors * W, products_.data() + (r + 1) * ld_, T(0));
-      pixel_products(left,
-                     pixels_,
-                     right + x0_ * channels_,
-                     vectors,
-                     channels_,
-                     products_.data(),
-                     ld_);
+      pixel_products(
+          left, pixels_, right + x0_ * channels_, vectors, channels_, products_.data(), ld_);
     }
 
     inline __attribute__((always_inline)) Vector<T> diagonal(const T* from, int64_t step) const {
