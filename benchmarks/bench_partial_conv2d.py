@@ -46,7 +46,8 @@ def setup(case: Case) -> Problem:
             x, valid = step(_LEVELS + i, torch.cat([x, skip], 1), join(valid, skip_valid), parts)
             if i + 1 < _LEVELS:
                 x = F.leaky_relu(x, 0.2)
-        return x
+        result: Tensor = x
+        return result
 
     def ours_step(i: int, x: Tensor, valid: Tensor, parts: Any) -> tuple[Tensor, Tensor]:
         layer, (weight, bias) = layers[i], weights[i]

@@ -110,9 +110,26 @@ def _deepfill_v2() -> list[Layer]:
 
 
 def _deepfill_v1() -> list[Layer]:
-    def elu(channels: int, out: int, size: int, *rest: int, upsample: int = 1) -> Layer:
+    def elu(
+        channels: int,
+        out: int,
+        size: int,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        upsample: int = 1,
+    ) -> Layer:
         return Layer(
-            "deepfill_v1", "fused", channels, out, size, *rest, upsample=upsample, activation="elu"
+            "deepfill_v1",
+            "fused",
+            channels,
+            out,
+            size,
+            kernel,
+            stride,
+            dilation,
+            upsample=upsample,
+            activation="elu",
         )
 
     return [
@@ -138,8 +155,16 @@ def _deepfill_v1() -> list[Layer]:
 def partial_unet(size: int = 512, levels: int = 8) -> list[Layer]:
     """The layers of the partial-convolution U-Net in order, encoder then decoder."""
 
-    def partial(channels: int, out: int, at: int, *rest: int, parts: tuple[int, ...]) -> Layer:
-        return Layer("partial_conv_unet", "partial", channels, out, at, *rest, parts=parts)
+    def partial(
+        channels: int,
+        out: int,
+        at: int,
+        kernel: int = 3,
+        stride: int = 1,
+        *,
+        parts: tuple[int, ...],
+    ) -> Layer:
+        return Layer("partial_conv_unet", "partial", channels, out, at, kernel, stride, parts=parts)
 
     widths = [3, 64, 128, 256, 512, *[512] * (levels - 4)]
     layers = []
@@ -154,8 +179,10 @@ def partial_unet(size: int = 512, levels: int = 8) -> list[Layer]:
 
 
 def _glcic() -> list[Layer]:
-    def plain(channels: int, out: int, size: int, *rest: int) -> Layer:
-        return Layer("glcic", "fused", channels, out, size, *rest)
+    def plain(
+        channels: int, out: int, size: int, kernel: int = 3, stride: int = 1, dilation: int = 1
+    ) -> Layer:
+        return Layer("glcic", "fused", channels, out, size, kernel, stride, dilation)
 
     def transposed(channels: int, out: int, size: int) -> Layer:
         return Layer("glcic", "transposed", channels, out, size, 4, 2, padding=1)
@@ -180,7 +207,14 @@ def _glcic() -> list[Layer]:
 
 def _gmcnn() -> list[Layer]:
     def branch(kernel: int) -> list[Layer]:
-        def reflect(channels: int, out: int, size: int, *rest: int, upsample: int = 1) -> Layer:
+        def reflect(
+            channels: int,
+            out: int,
+            size: int,
+            stride: int = 1,
+            dilation: int = 1,
+            upsample: int = 1,
+        ) -> Layer:
             return Layer(
                 "gmcnn",
                 "fused",
@@ -188,7 +222,8 @@ def _gmcnn() -> list[Layer]:
                 out,
                 size,
                 kernel,
-                *rest,
+                stride,
+                dilation,
                 upsample=upsample,
                 padding_mode="reflect",
                 activation="elu",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from inpaint_ops._exemplar_levels import Level, peel
 from inpaint_ops._exemplar_vote import vote
-from inpaint_ops.ops import nearest_patch, refine_patch
+from inpaint_ops.ops.nearest_patch import nearest_patch
+from inpaint_ops.ops.refine_patch import refine_patch
 
 # Patch pairs that may be compared exhaustively in one step: a second or less on one core.
 _PAIRS = 6e8
