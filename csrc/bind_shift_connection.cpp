@@ -17,18 +17,21 @@ void check_index(const Array<int64_t>& index, int64_t batch, int64_t positions, 
 
 // Packed storage: (N, P, C) where channels are last and (N, C, P) otherwise.
 template <class T>
-PositionsArgs<T> positions(const Array<T>& in, Array<T>& out, bool channels_last, int threads) {
+PositionsArgs<T> positions(
+    const Array<T>& in, Array<T>& out, int64_t out_channel, bool channels_last, int threads) {
   require(is_packed<T>(in) && in.ndim() == 3, "input must be packed, with three dimensions");
   require(out.ndim() == 3 && out.shape(0) == in.shape(0), "output must match the input's batch");
   const int p = channels_last ? 1 : 2, c = channels_last ? 2 : 1;
-  require(out.shape(c) == in.shape(c) && threads >= 1, "channels differ");
+  const bool fits = out_channel >= 0 && out_channel + in.shape(c) <= out.shape(c);
+  require(fits && threads >= 1, "the result must hold the channels");
   PositionsArgs<T> args;
   args.batch = in.shape(0);
   args.channels = in.shape(c);
   args.in_positions = in.shape(p);
   args.out_positions = out.shape(p);
   args.in = in.data();
-  args.out = output<T>(out, out.size());
+  args.out_channels = out.shape(c);
+  args.out = output<T>(out, out.size()) + out_channel * (channels_last ? 1 : int64_t(out.shape(p)));
   args.channels_last = channels_last;
   args.scale = 1;
   args.threads = threads;
@@ -43,9 +46,10 @@ void call_shift(const Array<T>& decoder,
                 const Array<V>& in,
                 Array<int64_t> index,
                 Array<V> out,
+                int64_t out_channel,
                 bool channels_last,
                 int threads) {
-  PositionsArgs<V> positions_args = positions(in, out, channels_last, threads);
+  PositionsArgs<V> positions_args = positions(in, out, out_channel, channels_last, threads);
   NearestPatchArgs<T> match;
   match.query = image_view<T>(decoder);
   match.key = image_view<T>(encoder);
@@ -84,7 +88,8 @@ void call_scatter(const Array<T>& in,
                   bool channels_last,
                   double scale,
                   int threads) {
-  PositionsArgs<T> args = positions(in, out, channels_last, threads);
+  PositionsArgs<T> args = positions(in, out, 0, channels_last, threads);
+  require(args.out_channels == args.channels, "channels differ");
   check_index(index, args.batch, args.in_positions, args.out_positions);
   args.index = index.data();
   args.scale = scale;
@@ -103,6 +108,7 @@ void bind_shift(py::module_& m) {
         py::arg("input").noconvert(),
         py::arg("index").noconvert(),
         py::arg("out").noconvert(),
+        py::arg("out_channel"),
         py::arg("channels_last"),
         py::arg("threads"));
 }

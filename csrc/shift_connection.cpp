@@ -20,7 +20,7 @@ void gather_positions(const PositionsArgs<T>& a) {
       const int64_t n = task / blocks, p0 = task % blocks * block;
       for (int64_t p = p0; p < std::min(a.out_positions, p0 + block); ++p) {
         const int64_t from = a.index[n * a.out_positions + p];
-        T* out = a.out + (n * a.out_positions + p) * a.channels;
+        T* out = a.out + (n * a.out_positions + p) * a.out_channels;
         if (from < 0) {
           std::fill_n(out, a.channels, T(0));
         } else {
@@ -44,7 +44,7 @@ void gather_positions(const PositionsArgs<T>& a) {
     }
     for (int64_t c = c0; c < std::min(a.channels, c0 + block); ++c) {
       const T* in = a.in + (n * a.channels + c) * a.in_positions;
-      T* out = a.out + (n * a.channels + c) * a.out_positions;
+      T* out = a.out + (n * a.out_channels + c) * a.out_positions;
       std::fill_n(out, a.out_positions, T(0));
       for (int64_t i = 0; i < count; ++i) out[to[i]] = in[from[i]];
     }

@@ -11,6 +11,8 @@ namespace inpaint {
 template <class T>
 struct PositionsArgs {
   int64_t batch, channels, in_positions, out_positions;
+  int64_t out_channels;  // of the array that holds `out`: samples and, channels last, places lie
+                         // apart by it, so that a result may be a slice of a concatenation
   const T* in;
   T* out;
   const int64_t* index;  // (N, positions)

@@ -52,6 +52,7 @@ def shift_connection(
     input: NDArray[Any],
     index: NDArray[Any],
     out: NDArray[Any],
+    out_channel: int,
     channels_last: bool,
     threads: int,
 ) -> None: ...

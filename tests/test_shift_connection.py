@@ -213,8 +213,10 @@ def test_operator_passes_opcheck():
         encoder.contiguous(memory_format=torch.channels_last),
         wide[:, 4:12, :, ::2],
     ):
-        torch.library.opcheck(op, (decoder, e.detach().clone().requires_grad_(), hole, 0.5))
-        torch.library.opcheck(op, (decoder, e.detach(), hole, 1.0))
+        leaf = e.detach().clone().requires_grad_()
+        for concatenate in (False, True):
+            torch.library.opcheck(op, (decoder, leaf, hole, 0.5, concatenate))
+            torch.library.opcheck(op, (decoder, e.detach(), hole, 1.0, concatenate))
     backward = torch.ops.inpaint_ops.shift_connection_backward.default
     index = shift_connection(decoder, encoder, hole)[1]
     for g in (decoder, decoder.contiguous(memory_format=torch.channels_last)):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops.ops import _common
-from inpaint_ops.ops.shift_connection import shift_connection
+from inpaint_ops.ops.shift_connection import concatenated_shift
 
 _RULES = ("nearest", "convolution")
 
@@ -80,10 +80,7 @@ class ShiftConnection(nn.Module):
         """
         decoder, encoder = _halves("ShiftConnection", x)
         hole = _on_grid(hole, x, self.hole_rule)
-        shifted, index = shift_connection(
-            decoder, encoder, hole, gradient_scale=self.gradient_scale
-        )
-        return torch.cat([x, shifted], 1), index
+        return concatenated_shift(decoder, encoder, hole, self.gradient_scale)
 
     def extra_repr(self) -> str:
         """Options, for printing."""

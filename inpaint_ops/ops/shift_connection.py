@@ -50,6 +50,19 @@ def shift_connection(
     models/shift_net/InnerShiftTriple.py. Deviations: zero vectors (NaN there), no hole (an error
     there), holes of different size in one batch (an error there).
     """
+    return _shift(decoder, encoder, hole, gradient_scale, concatenate=False)
+
+
+def concatenated_shift(
+    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float
+) -> tuple[Tensor, Tensor]:
+    """(N, 3 C, h, w), [decoder | encoder | shifted] in one pass, and the index; for the layer."""
+    return _shift(decoder, encoder, hole, gradient_scale, concatenate=True)
+
+
+def _shift(
+    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float, concatenate: bool
+) -> tuple[Tensor, Tensor]:
     _common.check_image(_OP, "decoder", decoder)
     _common.check_image(_OP, "encoder", encoder)
     if _common.autocast_is_on(encoder.device) and decoder.dtype != encoder.dtype:
@@ -63,7 +76,7 @@ def shift_connection(
     size = (encoder.shape[2], encoder.shape[3])
     _common.check_mask(_OP, "hole", hole, encoder.shape[0], size, encoder.device)
     _common.check_finite(_OP, "gradient_scale", gradient_scale)
-    shifted, index = _operator(decoder, encoder, hole, float(gradient_scale))
+    shifted, index = _operator(decoder, encoder, hole, float(gradient_scale), concatenate)
     return shifted, index
 
 
@@ -77,17 +90,25 @@ def _storage(x: Tensor) -> Any:
 
 
 def _fake(
-    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float
+    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float, concatenate: bool
 ) -> tuple[Tensor, Tensor]:
-    n, _, h, w = encoder.shape
-    shifted = torch.empty_like(encoder, memory_format=_common.memory_format(encoder))
+    n, c, h, w = encoder.shape
+    layout = _common.memory_format(encoder)
+    if concatenate:
+        shifted = torch.empty_like(encoder[:, :1].expand(n, 3 * c, h, w), memory_format=layout)
+    else:
+        shifted = torch.empty_like(encoder, memory_format=layout)
     return shifted, encoder.new_empty((n, h, w), dtype=torch.int64)
 
 
 def _cpu(
-    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float
+    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float, concatenate: bool
 ) -> tuple[Tensor, Tensor]:
-    shifted, index = _fake(decoder, encoder, hole, gradient_scale)
+    shifted, index = _fake(decoder, encoder, hole, gradient_scale, concatenate)
+    channels = encoder.shape[1]
+    if concatenate:
+        shifted[:, :channels] = decoder.detach()
+        shifted[:, channels : 2 * channels] = encoder.detach()
     layout = _common.memory_format(encoder)
     _common.native().shift_connection(
         _common.compute_dtype(decoder.detach()).numpy(),
@@ -96,6 +117,7 @@ def _cpu(
         _storage(encoder.detach().contiguous(memory_format=layout)),
         index.numpy(),
         _storage(shifted),
+        2 * channels if concatenate else 0,
         layout == torch.channels_last,
         _common.threads(),
     )
@@ -103,11 +125,13 @@ def _cpu(
 
 
 def _reference(
-    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float
+    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float, concatenate: bool
 ) -> tuple[Tensor, Tensor]:
     missing = _common.binary(_OP, "hole", hole)
     with torch.no_grad():
         shifted, index = shift_connection_reference(decoder, encoder, missing)
+    if concatenate:
+        shifted = torch.cat([decoder, encoder, shifted], 1)
     return shifted.contiguous(memory_format=_common.memory_format(encoder)), index
 
 
@@ -142,19 +166,24 @@ def _backward_reference(grad: Tensor, index: Tensor, gradient_scale: float) -> T
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
-    ctx.gradient_scale = inputs[3]
+    ctx.gradient_scale, ctx.concatenate = inputs[3], inputs[4]
     ctx.backend = current_backend()
 
 
 def _autograd_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     (index,) = ctx.saved_tensors
     with backend(ctx.backend):
-        return None, _backward_operator(grad, index, ctx.gradient_scale), None, None
+        if not ctx.concatenate:
+            return None, _backward_operator(grad, index, ctx.gradient_scale), None, None, None
+        grad_decoder, grad_encoder, grad_shifted = grad.chunk(3, 1)
+        moved = _backward_operator(grad_shifted, index, ctx.gradient_scale)
+        return grad_decoder, grad_encoder + moved, None, None, None
 
 
 _operator = _common.register(
     _OP,
-    "(Tensor decoder, Tensor encoder, Tensor hole, float gradient_scale) -> (Tensor, Tensor)",
+    "(Tensor decoder, Tensor encoder, Tensor hole, float gradient_scale, bool concatenate) "
+    "-> (Tensor, Tensor)",
     cpu=_cpu,
     reference=_reference,
     fake=_fake,
