@@ -91,6 +91,7 @@ setup(
         "inpaint_ops.ops",
         "inpaint_ops.reference",
         "inpaint_ops.layers",
+        "inpaint_ops.losses",
         "inpaint_ops.kernels",
         "inpaint_ops.models",
         "inpaint_ops.benchmarks",
