@@ -9,7 +9,7 @@ SOURCES = $(wildcard csrc/*.h csrc/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench sanitize clean
+.PHONY: help install demo test lint format bench gpu-compile sanitize clean
 
 help:
 	@echo "make demo      install, fill real photos, write pictures and a short benchmark report"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint      ruff, mypy, clang-format"
 	@echo "make format    apply ruff and clang-format"
 	@echo "make bench     the full benchmark report"
+	@echo "make gpu-compile  compile every GPU kernel, no GPU needed, and check its budget (ALL=1: more chips)"
 	@echo "make sanitize  the tests of the extension under ASan and UBSan"
 
 install: $(INSTALLED)
@@ -32,6 +33,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -P -m pytest -q $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 $(BIN)/python -P -m pytest -q tests/interpreter
 
 # mypy does not follow the import hook of an editable install: it gets the package as installed.
 lint: $(INSTALLED)
@@ -48,6 +50,10 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m inpaint_ops.benchmarks --out reports
+
+# Triton's cache of its own, so that what is measured is what these sources give.
+gpu-compile: $(INSTALLED)
+	$(BIN)/python -m inpaint_ops.benchmarks.gpu_compile $(if $(ALL),--all) $(GPU_COMPILE_ARGS)
 
 # Its own copy of the package, so that the instrumented extension never meets an ordinary run.
 SANITIZED_TESTS = $(wildcard tests/test_*_patch.py tests/test_*_connection.py tests/test_*conv*.py \

@@ -101,7 +101,10 @@ setup(
         "inpaint_ops.models": "models",
         "inpaint_ops.benchmarks": "benchmarks",
     },
-    package_data={"inpaint_ops": ["py.typed", "_C.pyi"]},
+    package_data={
+        "inpaint_ops": ["py.typed", "_C.pyi"],
+        "inpaint_ops.benchmarks": ["gpu_budget.json"],
+    },
     ext_modules=[
         Pybind11Extension(
             "inpaint_ops._C",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_BACKENDS = ("auto", "direct", "reference")
+_BACKENDS = ("auto", "direct", "triton", "reference")
 _current: ContextVar[str] = ContextVar("inpaint_ops_backend", default="auto")
 
 
@@ -18,7 +18,9 @@ def backend(name: str) -> Iterator[None]:
         name: "auto" (the fused kernel of the device, else the reference), "direct" (the same, but
             convolutions never take the Winograd core, whose rounding errors are 2 to 4 times those
             of a direct sum and which spreads a NaN of x over up to 5 pixels more than the kernel
-            reaches) or "reference" (plain PyTorch, for tests, benchmarks and debugging).
+            reaches), "triton" (the GPU kernels; on CPU tensors they run only in Triton's
+            interpreter, in a process started with TRITON_INTERPRET=1, and raise otherwise) or
+            "reference" (plain PyTorch, for tests, benchmarks and debugging).
 
     Raises:
         ValueError: for another name.

@@ -85,13 +85,25 @@ def backends() -> dict[str, dict[str, str]]:
     Returns:
         Operator name to device type to text, e.g. ``{"nearest_patch": {"cpu": "csrc (avx2)"}}``.
     """
+    from inpaint_ops import _triton
     from inpaint_ops.ops._common import OPERATORS
 
     cpu = "reference" if _module is None else f"csrc ({_module.instruction_set()})"
+    reason = _triton.missing()
     return {
-        name: {"cpu": cpu, "cuda": operator.cuda or "reference", "other": "reference"}
+        name: {
+            "cpu": cpu,
+            "cuda": _on_cuda(operator.cuda, reason),
+            "other": "reference",
+        }
         for name, operator in sorted(OPERATORS.items())
     }
+
+
+def _on_cuda(made_of: str | None, reason: str | None) -> str:
+    if made_of is None:
+        return "reference"
+    return made_of if reason is None else f"{made_of} (error when called: {reason})"
 
 
 def environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,9 @@ from torch import Tensor
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("project")
+
+# Triton decides at import whether it compiles or interprets: its tests need their own process.
+collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreter"]
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops import _triton
 from inpaint_ops._backend import current_backend
 from inpaint_ops._extension import extension
 
@@ -18,7 +19,7 @@ MASK_DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.flo
 
 @dataclass(frozen=True)
 class Operator:
-    """One registered operator; `cuda` names its GPU implementation, if there is one."""
+    """One registered operator; `cuda` says what serves it on GPUs, None: the reference."""
 
     name: str
     cuda: str | None = None
@@ -34,23 +35,54 @@ def register(
     cpu: Callable[..., Any],
     reference: Callable[..., Any],
     fake: Callable[..., Any],
+    cuda: Callable[..., Any] | None = None,
+    cuda_means: str = "triton",
 ) -> Any:
     """Defines ``inpaint_ops::name`` and returns its overload, the thing to call.
 
-    The CPU gets `cpu`, unless the extension is missing or ``backend("reference")`` is in force;
-    every other device gets `reference`, which takes the same arguments.
+    The CPU gets `cpu`, unless the extension is missing or ``backend("reference")`` is in force.
+    CUDA and ROCm devices get `cuda`, which calls ``_triton.kernels(...)`` inside its body, so that
+    nothing imports triton before it is needed and its absence is an error, never a silent fallback;
+    they get `reference` in float64, for which no kernel is written, and under
+    ``backend("reference")``. ``backend("triton")`` runs `cuda` on CPU tensors in Triton's
+    interpreter. Every other device gets `reference`. All take the same arguments.
+
+    Args:
+        name: also the key in `OPERATORS`.
+        schema: arguments and results.
+        cpu: the native CPU kernel.
+        reference: plain PyTorch.
+        fake: shapes, dtypes and strides of the results.
+        cuda: the GPU kernel; None: `reference` serves GPUs, and `OPERATORS` says so.
+        cuda_means: what `cuda` is made of, for `OPERATORS`.
     """
 
     def cpu_or_reference(*args: Any) -> Any:
-        native = current_backend() != "reference" and extension() is not None
+        chosen = current_backend()
+        if chosen == "triton" and cuda is not None:
+            if not _triton.interpreted():
+                raise RuntimeError(
+                    f'{name}: backend("triton") runs on CPU tensors only in Triton\'s interpreter; '
+                    "start the process with TRITON_INTERPRET=1"
+                )
+            return gpu(*args)
+        native = chosen != "reference" and extension() is not None
         return cpu(*args) if native else reference(*args)
+
+    def gpu(*args: Any) -> Any:
+        wide = any(isinstance(a, Tensor) and a.dtype == torch.float64 for a in args)
+        if cuda is None or wide or current_backend() == "reference":
+            return reference(*args)
+        return cuda(*args)
 
     _library.define(name + schema)
     _library.impl(name, reference, "CompositeExplicitAutograd")
     _library.impl(name, cpu_or_reference, "CPU")
+    if cuda is not None:
+        _library.impl(name, gpu, "CUDA")
     torch.library.register_fake(f"inpaint_ops::{name}", fake, lib=_library)
     if not name.endswith("_backward"):
-        OPERATORS[name] = Operator(name)
+        OPERATORS[name] = Operator(name, None if cuda is None else cuda_means)
     return getattr(torch.ops.inpaint_ops, name).default
 
 

@@ -1,0 +1,45 @@
+"""Launching of Triton kernels: what is refused before it can read wild addresses."""
+
+import pytest
+import torch
+
+from inpaint_ops.kernels import conv_epilogue, launch
+
+
+def _finish(z, **options):
+    y = torch.empty(1, 1, 3, 8).permute(0, 3, 1, 2)
+    conv_epilogue.finish(z, None, y, kind=conv_epilogue.PLAIN, **options)
+    return y
+
+
+def test_a_kernel_runs_and_unaligned_memory_is_refused():
+    memory = torch.arange(25.0)
+    z = memory[:24].view(1, 1, 3, 8).permute(0, 3, 1, 2)
+    assert torch.equal(_finish(z), z)
+    shifted = memory[1:].view(1, 1, 3, 8).permute(0, 3, 1, 2)
+    with pytest.raises(ValueError, match="z_ptr must start at a multiple of 16 bytes"):
+        _finish(shifted)
+    assert torch.equal(_finish(launch.aligned(shifted)), shifted)
+    assert launch.aligned(z) is z
+
+
+def test_only_budgeted_rows_and_values_run():
+    z = torch.zeros(1, 1, 3, 8).permute(0, 3, 1, 2)
+    with pytest.raises(LookupError, match="has no row 'huge' for sm_80"):
+        conv_epilogue.EPILOGUE("huge", (1,), z_ptr=z)
+    with pytest.raises(LookupError, match="KIND=7 has no compile budget"):
+        conv_epilogue.EPILOGUE("fp32", (1,), z_ptr=z, KIND=7)
+    with pytest.raises(TypeError, match=r"z_ptr must be \*T of half, got torch.float32"):
+        conv_epilogue.EPILOGUE("half", (1,), z_ptr=z)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 8, 1, 1), (0, 8, 2, 2), (2, 1, 3, 3)], ids=str)
+def test_channels_last_pads_and_copies_only_where_needed(shape):
+    x = torch.randn(shape)
+    got = launch.channels_last(x, 4)
+    channels = shape[1]
+    assert got.shape[1] % 4 == 0
+    assert got.permute(0, 2, 3, 1).is_contiguous()
+    assert torch.equal(got[:, :channels], x)
+    assert not got[:, channels:].any()
+    assert launch.channels_last(got, 4) is got
