@@ -57,7 +57,7 @@ gpu-compile: $(INSTALLED)
 
 # Its own copy of the package, so that the instrumented extension never meets an ordinary run.
 SANITIZED_TESTS = $(wildcard tests/test_*_patch.py tests/test_*_connection.py tests/test_*conv*.py \
-    tests/test_*attention.py tests/test_id_mrf*.py tests/test_channelwise*.py)
+    tests/test_*attention.py tests/test_id_mrf*.py tests/test_channelwise*.py tests/test_instance*.py)
 sanitize: $(INSTALLED)
 	$(call package_tree,build/sanitized)
 	INPAINT_OPS_SANITIZE=1 INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install -q \

@@ -26,6 +26,7 @@ PYBIND11_MODULE(_C, m) {
       py::call_guard<py::gil_scoped_release>());
   bind_attention(m);
   bind_conv(m);
+  bind_instance_norm(m);
   bind_matching(m);
   bind_shift_connection(m);
 }

@@ -162,3 +162,28 @@ def id_mrf_loss_backward(
     grad_target: NDArray[Any],
     threads: int,
 ) -> None: ...
+def instance_norm(
+    x: NDArray[Any],
+    weight: NDArray[Any] | None,
+    bias: NDArray[Any] | None,
+    residual: NDArray[Any] | None,
+    eps: float,
+    activation: int,
+    y: NDArray[Any],
+    mean: NDArray[Any],
+    inverse: NDArray[Any],
+    threads: int,
+) -> None: ...
+def instance_norm_backward(
+    grad: NDArray[Any],
+    x: NDArray[Any],
+    weight: NDArray[Any] | None,
+    bias: NDArray[Any] | None,
+    mean: NDArray[Any],
+    inverse: NDArray[Any],
+    activation: int,
+    grad_x: NDArray[Any],
+    grad_weight: NDArray[Any],
+    grad_bias: NDArray[Any],
+    threads: int,
+) -> None: ...

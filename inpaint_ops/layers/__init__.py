@@ -5,6 +5,7 @@ from inpaint_ops.layers.contextual_attention import ContextualAttention, flow_pi
 from inpaint_ops.layers.fused_conv2d import FusedConv2d
 from inpaint_ops.layers.gated_conv2d import GatedConv2d
 from inpaint_ops.layers.id_mrf_loss import IDMRFLoss
+from inpaint_ops.layers.instance_norm import InstanceNorm2d
 from inpaint_ops.layers.partial_conv2d import PartialConv2d
 from inpaint_ops.layers.shift_connection import GuidanceLoss, ShiftConnection, reduce_hole
 
@@ -15,6 +16,7 @@ __all__ = [
     "GatedConv2d",
     "GuidanceLoss",
     "IDMRFLoss",
+    "InstanceNorm2d",
     "PartialConv2d",
     "ShiftConnection",
     "flow_picture",

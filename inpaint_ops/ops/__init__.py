@@ -6,6 +6,7 @@ from inpaint_ops.ops.fused_conv2d import fused_conv2d
 from inpaint_ops.ops.fused_conv_transpose2d import fused_conv_transpose2d
 from inpaint_ops.ops.gated_conv2d import gated_conv2d
 from inpaint_ops.ops.id_mrf_loss import id_mrf_loss
+from inpaint_ops.ops.instance_norm import instance_norm
 from inpaint_ops.ops.nearest_patch import nearest_patch
 from inpaint_ops.ops.partial_conv2d import partial_conv2d
 from inpaint_ops.ops.refine_patch import refine_patch
@@ -18,6 +19,7 @@ __all__ = [
     "fused_conv_transpose2d",
     "gated_conv2d",
     "id_mrf_loss",
+    "instance_norm",
     "nearest_patch",
     "partial_conv2d",
     "refine_patch",

@@ -9,6 +9,7 @@ from inpaint_ops.reference.fused_conv2d import fused_conv2d
 from inpaint_ops.reference.fused_conv_transpose2d import fused_conv_transpose2d
 from inpaint_ops.reference.gated_conv2d import gated_conv2d
 from inpaint_ops.reference.id_mrf_loss import id_mrf_loss
+from inpaint_ops.reference.instance_norm import instance_norm
 from inpaint_ops.reference.nearest_patch import nearest_patch, patch_origins
 from inpaint_ops.reference.partial_conv2d import partial_conv2d
 from inpaint_ops.reference.refine_patch import refine_patch
@@ -21,6 +22,7 @@ __all__ = [
     "fused_conv_transpose2d",
     "gated_conv2d",
     "id_mrf_loss",
+    "instance_norm",
     "nearest_patch",
     "partial_conv2d",
     "patch_origins",

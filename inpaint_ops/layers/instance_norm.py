@@ -1,0 +1,76 @@
+"""Instance normalisation layer with activation and residual fused in."""
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_ops.ops import _common, _conv
+from inpaint_ops.ops.instance_norm import instance_norm
+
+
+class InstanceNorm2d(nn.Module):
+    """activation(norm(x)) + residual with the state dict of nn.InstanceNorm2d.
+
+    Statistics are always those of the image: nothing is tracked, training and evaluation agree.
+
+    Args:
+        num_features: channels of x.
+        eps: added to the variance.
+        affine: whether there are weight (ones at first) and bias (zeros).
+        activation: of `instance_norm`.
+        device, dtype: of the parameters.
+
+    Raises:
+        TypeError, ValueError: wrong type or value.
+
+    Source: nn.InstanceNorm2d(track_running_stats=False).
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        affine: bool = False,
+        *,
+        activation: str = "identity",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _common.check_int("InstanceNorm2d", "num_features", num_features)
+        _common.check_finite("InstanceNorm2d", "eps", eps)
+        _common.check_choice("InstanceNorm2d", "activation", activation, _conv.ACTIVATIONS)
+        self.num_features = num_features
+        self.eps = eps
+        self.affine = affine
+        self.activation = activation
+        if affine:
+            self.weight = nn.Parameter(torch.ones(num_features, device=device, dtype=dtype))
+            self.bias = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype))
+        else:
+            self.register_parameter("weight", None)
+            self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(N, num_features, H, W) to the same, see `instance_norm`."""
+        if isinstance(x, Tensor) and x.dim() == 4 and x.shape[1] != self.num_features:
+            raise ValueError(
+                f"InstanceNorm2d: x must have {self.num_features} channels, got {x.shape[1]}"
+            )
+        return instance_norm(
+            x,
+            self.weight,
+            self.bias,
+            eps=self.eps,
+            activation=self.activation,
+            residual=residual,
+        )
+
+    def extra_repr(self) -> str:
+        """Options, for printing."""
+        return (
+            f"{self.num_features}, eps={self.eps}, affine={self.affine}, "
+            f"activation={self.activation!r}"
+        )

@@ -1,0 +1,289 @@
+"""instance_norm: every channel of every sample to mean 0 and variance 1, and what follows it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inpaint_ops._backend import backend, current_backend
+from inpaint_ops.ops import _common, _conv
+
+_OP = "instance_norm"
+
+
+def instance_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    eps: float = 1e-5,
+    activation: str = "identity",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """activation((x - mean) / sqrt(variance + eps) * weight + bias) + residual in one go.
+
+    Mean and variance (divided by the number of pixels) are those of the image itself, in training
+    and afterwards. A channel of one value, also an image of one pixel, gives `bias`. The backward
+    pass keeps x and forms the rest again. Second derivatives raise.
+
+    Args:
+        x: (N, C, H, W) with at least one pixel, float16, bfloat16, float32 or float64, any layout;
+            channels_last is taken without a copy.
+        weight: (C,) or None for ones, dtype and device of x.
+        bias: (C,) or None for zeros.
+        eps: added to the variance, positive.
+        activation: "identity", "relu", "leaky_relu" (slope 0.2), "elu", "silu", "tanh", "sigmoid".
+        residual: (N, C, H, W), added last; dtype and device of x.
+
+    Returns:
+        (N, C, H, W), dtype and memory format of x. Half precision is summed in float32. Under
+        autocast everything runs in float32 and the result has the dtype of x.
+
+    Raises:
+        TypeError: wrong type or dtype.
+        ValueError: wrong shape, range or device.
+
+    Source: Ulyanov et al., arXiv 1607.08022; torch.nn.functional.instance_norm, which refuses
+    images of one pixel.
+    """
+    _common.check_image(_OP, "x", x)
+    if x.shape[2] * x.shape[3] == 0:
+        raise ValueError(f"{_OP}: x must hold a pixel, got {tuple(x.shape)}")
+    _common.check_finite(_OP, "eps", eps)
+    if eps <= 0:
+        raise ValueError(f"{_OP}: eps must be positive, got {eps}")
+    _common.check_choice(_OP, "activation", activation, _conv.ACTIVATIONS)
+    dtype = x.dtype
+    optional = []
+    for name, value in (("weight", weight), ("bias", bias), ("residual", residual)):
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"{_OP}: {name} must be a Tensor or None, got {type(value).__name__}")
+        optional.append(value)
+    if _common.autocast_is_on(x.device):
+        (x,) = _common.autocast_to_float32(x.device, x)
+        optional = [v if v is None else v.to(x.dtype) for v in optional]
+    for name, value in zip(("weight", "bias", "residual"), optional):
+        if value is None:
+            continue
+        _common.check_same(_OP, f"x and {name}", x, value)
+        shape = tuple(x.shape) if name == "residual" else (x.shape[1],)
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{_OP}: {name} must have shape {shape}, got {tuple(value.shape)}")
+    y: Tensor = _operator(x, *optional, float(eps), activation)[0]
+    return y.to(dtype)
+
+
+def _fake(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    moments = (x.shape[0], x.shape[1])
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return (
+        torch.empty_like(x, memory_format=_common.memory_format(x)),
+        x.new_empty(moments, dtype=dtype),
+        x.new_empty(moments, dtype=dtype),
+    )
+
+
+def _fused(x: Tensor) -> bool:
+    # torch's own norm is made for planes: 64 channels of 256^2 take it 10 ms, 34 in channels_last,
+    # where the kernel takes 3 (one core).
+    pixel = x.shape[2] * x.shape[3] == 1
+    together = pixel or _common.memory_format(x) == torch.channels_last
+    return together and x.dtype != torch.float64 and x.numel() > 0
+
+
+def _rows(x: Tensor | None) -> Any:
+    """(N, C, H, W) as a packed float32 (N, H W, C) array, a copy only where it is not one yet."""
+    if x is None:
+        return None
+    wide = _common.compute_dtype(x.detach()).permute(0, 2, 3, 1).contiguous()
+    return wide.flatten(1, 2).numpy()
+
+
+def _vector(x: Tensor | None) -> Any:
+    return None if x is None else _common.compute_dtype(x.detach()).contiguous().numpy()
+
+
+def _memory(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return torch.empty((n, h, w, c))
+
+
+def _image(rows: Tensor, like: Tensor) -> Tensor:
+    """(N, H, W, C) float32 as an image with dtype and layout of another."""
+    return _conv.settled(rows.permute(0, 3, 1, 2), like, _common.memory_format(like))
+
+
+def _cpu(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not _fused(x):
+        return _reference(x, weight, bias, residual, eps, activation)
+    y = _memory(x)
+    mean, inverse = (x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
+    _common.native().instance_norm(
+        _rows(x),
+        _vector(weight),
+        _vector(bias),
+        _rows(residual),
+        eps,
+        _conv.ACTIVATIONS.index(activation),
+        y.flatten(1, 2).numpy(),
+        mean.numpy(),
+        inverse.numpy(),
+        _common.threads(),
+    )
+    return _image(y, x), mean, inverse
+
+
+def _reference(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, c, _, _ = x.shape
+    if n == 0:
+        return _fake(x)
+    # As torch.nn.functional.instance_norm does: one image of N C channels through batch norm.
+    planes, mean, inverse = torch.ops.aten.native_batch_norm(
+        _planes(x), _repeated(weight, n), _repeated(bias, n), None, None, True, 0.0, eps
+    )
+    y = _conv.activate(planes.view(x.shape), activation)
+    if residual is not None:
+        y = y + _common.compute_dtype(residual)
+    y = _conv.settled(y, x, _common.memory_format(x))
+    return y, mean.view(n, c), inverse.view(n, c)
+
+
+def _planes(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return _common.compute_dtype(x).contiguous().view(1, n * c, h, w)
+
+
+def _repeated(x: Tensor | None, times: int) -> Tensor | None:
+    return None if x is None else _common.compute_dtype(x).repeat(times)
+
+
+def _backward_fake(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.empty_like(x, memory_format=_common.memory_format(x)),
+        x.new_empty((x.shape[1],)),
+        x.new_empty((x.shape[1],)),
+    )
+
+
+def _backward_cpu(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    inverse: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not _fused(x):
+        return _backward_reference(grad, x, weight, bias, mean, inverse, activation)
+    grad_x = _memory(x)
+    grad_weight, grad_bias = (x.new_empty(x.shape[:2], dtype=torch.float64) for _ in range(2))
+    _common.native().instance_norm_backward(
+        _rows(grad),
+        _rows(x),
+        _vector(weight),
+        _vector(bias),
+        mean.numpy(),
+        inverse.numpy(),
+        _conv.ACTIVATIONS.index(activation),
+        grad_x.flatten(1, 2).numpy(),
+        grad_weight.numpy(),
+        grad_bias.numpy(),
+        _common.threads(),
+    )
+    return _image(grad_x, x), grad_weight.sum(0).to(x.dtype), grad_bias.sum(0).to(x.dtype)
+
+
+def _backward_reference(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    inverse: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, c, _, _ = x.shape
+    if n == 0:
+        return torch.empty_like(x), x.new_zeros((c,)), x.new_zeros((c,))
+    g = _common.compute_dtype(grad)
+    if activation != "identity":
+        normal = _common.compute_dtype(x) - mean[:, :, None, None]
+        normal = normal * inverse[:, :, None, None]
+        if weight is not None:
+            normal = normal * _common.compute_dtype(weight)[:, None, None]
+        if bias is not None:
+            normal = normal + _common.compute_dtype(bias)[:, None, None]
+        g = g * _conv.derivative(normal, activation)
+    scale = _repeated(weight, n)
+    planes, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+        _planes(g),
+        _planes(x),
+        mean.new_ones(n * c) if scale is None else scale,
+        None,
+        None,
+        mean.flatten(),
+        inverse.flatten(),
+        True,
+        0.0,  # eps is part of `inverse`
+        [True, True, True],
+    )
+    grad_x = _conv.settled(planes.view(x.shape), x, _common.memory_format(x))
+    sums = (v.view(n, c).sum(0).to(x.dtype) for v in (grad_weight, grad_bias))
+    return (grad_x, *sums)
+
+
+def _setup_context(
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    x, weight, bias, _, _, activation = inputs
+    _, mean, inverse = output
+    ctx.mark_non_differentiable(mean, inverse)
+    ctx.save_for_backward(x, weight, bias, mean, inverse)
+    ctx.activation = activation
+    ctx.backend = current_backend()
+
+
+def _autograd_backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    needs: Sequence[bool] = ctx.needs_input_grad
+    grads: Sequence[Tensor | None] = (None, None, None)
+    if any(needs[:3]):
+        with backend(ctx.backend):
+            grads = _backward_operator(grad, *ctx.saved_tensors, ctx.activation)
+    wanted = (g if need else None for need, g in zip(needs, grads))
+    return (*wanted, grad if needs[3] else None, None, None)
+
+
+_operator = _common.register(
+    _OP,
+    "(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, float eps, str activation) "
+    "-> (Tensor, Tensor, Tensor)",
+    cpu=_cpu,
+    reference=_reference,
+    fake=_fake,
+)
+_backward_operator = _common.register(
+    f"{_OP}_backward",
+    "(Tensor grad, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse, "
+    "str activation) -> (Tensor, Tensor, Tensor)",
+    cpu=_backward_cpu,
+    reference=_backward_reference,
+    fake=_backward_fake,
+)
+_common.register_autograd(_OP, _autograd_backward, _setup_context)
+_common.forbid_second_derivative(_OP)
