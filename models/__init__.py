@@ -1,0 +1,29 @@
+"""Ten inpainting methods: networks, weights in public layouts, completion, one training step."""
+
+from inpaint_ops.models._layouts import Layout
+from inpaint_ops.models._model import InpaintingModel
+from inpaint_ops.models._registry import (
+    create_model,
+    list_models,
+    model_class,
+    parameter_counts,
+    register_model,
+)
+from inpaint_ops.models._training import Phase, TrainingRecipe
+from inpaint_ops.models._weights import load_weights, save_weights
+from inpaint_ops.models.deepfill_v2 import DeepFillV2
+
+__all__ = [
+    "DeepFillV2",
+    "InpaintingModel",
+    "Layout",
+    "Phase",
+    "TrainingRecipe",
+    "create_model",
+    "list_models",
+    "load_weights",
+    "model_class",
+    "parameter_counts",
+    "register_model",
+    "save_weights",
+]

@@ -1,6 +1,7 @@
 """Comparisons and golden files; the one table of tolerances."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,30 @@ from torch import Tensor
 
 # Relative to the largest reference value of the tensor, for sums of up to 64 terms.
 RTOL = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+# Whole networks in float32: relative to the largest output.
+NETWORK_TOLERANCE = 1e-4
+
+
+def check_network(actual: Tensor, expected: Tensor) -> None:
+    """Compares the output of a whole network with a public implementation's in float64."""
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(actual, expected, rtol=0, atol=NETWORK_TOLERANCE * scale)
+
+
+def network_state(shapes: Mapping[str, Sequence[int]], seed: int, gain: float) -> dict[str, Tensor]:
+    """Weights of the DeepFill and Shift-Net golden files, drawn in the order of the keys."""
+    rng = np.random.default_rng(seed)
+    state = {}
+    for key, shape in shapes.items():
+        values = rng.standard_normal(shape)
+        if len(shape) == 4:
+            values *= math.sqrt(gain / math.prod(shape[1:]))
+        elif key.endswith("weight"):
+            values = 1 + 0.1 * values
+        else:
+            values *= 0.05
+        state[key] = torch.from_numpy(values.astype(np.float32))
+    return state
 
 
 def check_close(actual: Tensor, expected: Tensor, *, terms: int = 1, dtype: Any = None) -> None:

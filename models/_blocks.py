@@ -1,0 +1,196 @@
+"""Building blocks that several methods share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from inpaint_ops.layers import FusedConv2d
+from inpaint_ops.ops import fused_conv2d
+
+
+def composite(image: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
+    """The prediction where hole is 1, the image elsewhere; (N, C, H, W), hole (N, 1, H, W)."""
+    return torch.where(hole > 0, prediction, image)
+
+
+def erase(image: Tensor, hole: Tensor, value: float = 0.0) -> Tensor:
+    """The image with a number in place of its missing pixels."""
+    return torch.where(hole > 0, image.new_tensor(value), image)
+
+
+def stacked(*planes: Tensor) -> Tensor:
+    """Concatenation of channels in channels_last, the layout the convolutions work in."""
+    return torch.cat(planes, 1).contiguous(memory_format=torch.channels_last)
+
+
+def pad_for(kernel: int, dilation: int, rule: str) -> int | str:
+    """Padding that keeps the size at stride 1: "same" is TensorFlow's rule, "symmetric" ours."""
+    return "same" if rule == "same" else dilation * (kernel - 1) // 2
+
+
+def signed(image: Tensor) -> Tensor:
+    """[0, 1] to [-1, 1]."""
+    return image * 2 - 1
+
+
+def unsigned(image: Tensor) -> Tensor:
+    """[-1, 1] to [0, 1]."""
+    return (image + 1) / 2
+
+
+class SpectralNorm(nn.Module):
+    """Parametrisation W / sigma(W) by power iteration, v first: the order of public ports.
+
+    One iteration a forward pass in training mode, or in every pass with `always`. Gradients take
+    both vectors as constants. (PyTorch's own parametrisation iterates in the other order, which
+    gives other numbers until it has converged.)
+
+    Args:
+        weight: what is normalised.
+        dim: the output dimension: 1 for transposed convolutions.
+        always: iterate in evaluation mode too, as TensorFlow's and shepnerd's do.
+
+    Source: Miyato et al., ICLR 2018 (arXiv 1802.05957), algorithm 1.
+    """
+
+    _u: Tensor
+    _v: Tensor
+
+    def __init__(self, weight: Tensor, *, dim: int = 0, always: bool = False) -> None:
+        super().__init__()
+        self.dim = dim
+        self.always = always
+        matrix = self._matrix(weight.detach())
+        self.register_buffer("_u", F.normalize(torch.randn_like(matrix[:, 0]), dim=0, eps=1e-12))
+        self.register_buffer("_v", F.normalize(matrix.T @ self._u, dim=0, eps=1e-12))
+
+    def _matrix(self, weight: Tensor) -> Tensor:
+        return weight.movedim(self.dim, 0).flatten(1)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The normalised weight, of the same shape."""
+        matrix = self._matrix(weight)
+        if self.training or self.always:
+            with torch.no_grad():
+                self._v.copy_(F.normalize(matrix.T @ self._u, dim=0, eps=1e-12))
+                self._u.copy_(F.normalize(matrix @ self._v, dim=0, eps=1e-12))
+        # Copies: a second pass before the backward pass overwrites the buffers.
+        u, v = self._u.clone(), self._v.clone()
+        return weight / torch.dot(u, matrix @ v)
+
+
+def spectral(layer: nn.Module, *, dim: int = 0, always: bool = False) -> Any:
+    """The layer with its weight under spectral normalisation."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    parametrize.register_parametrization(
+        layer, "weight", SpectralNorm(weight, dim=dim, always=always)
+    )
+    return layer
+
+
+def spectral_keys(public: str, ours: str, weight: str = "weight_orig") -> dict[str, str]:
+    """Layout entries of one spectrally normalised weight."""
+    return {
+        f"{public}.{weight}": f"{ours}.parametrizations.weight.original",
+        f"{public}.weight_u": f"{ours}.parametrizations.weight.0._u",
+        f"{public}.weight_v": f"{ours}.parametrizations.weight.0._v",
+    }
+
+
+class ConvBlock(nn.Module):
+    """Convolution, batch normalisation and activation, in one of the two orders.
+
+    In evaluation mode without gradients normalisation is folded into the convolution where it comes
+    first; the folded weights are kept until one of the tensors behind them changes.
+
+    Args:
+        in_channels, out_channels, kernel_size: of the convolution.
+        activation: of `fused_conv2d`.
+        norm_first: convolution, normalisation, activation; otherwise normalisation last.
+        eps: of the normalisation.
+        options: further arguments of `FusedConv2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        activation: str = "relu",
+        norm_first: bool = True,
+        eps: float = 1e-5,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        before = "identity" if norm_first else activation
+        self.conv = FusedConv2d(
+            in_channels, out_channels, kernel_size, activation=before, **options
+        )
+        self.norm = nn.BatchNorm2d(out_channels, eps=eps)
+        self.activation = activation
+        self.norm_first = norm_first
+        self._folded: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
+        foldable = self.norm_first and not self.training and not torch.is_grad_enabled()
+        if not foldable:
+            y = self.norm(self.conv(x))
+            return activate(y, self.activation) if self.norm_first else y
+        weight, bias = self._fold()
+        conv = self.conv
+        return fused_conv2d(
+            x,
+            weight,
+            bias,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=conv.groups,
+            padding_mode=conv.padding_mode,
+            activation=self.activation,
+            upsample=conv.upsample,
+        )
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        conv, norm = self.conv, self.norm
+        sources = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean)
+        state = tuple(
+            None if t is None else (t.data_ptr(), t._version) for t in (*sources, norm.running_var)
+        )
+        if self._folded is None or self._folded[0] != state:
+            mean, variance = norm.running_mean, norm.running_var
+            assert mean is not None
+            assert variance is not None
+            scale = norm.weight / (variance + norm.eps).sqrt()
+            start = torch.zeros_like(mean) if conv.bias is None else conv.bias
+            bias = norm.bias + (start - mean) * scale
+            self._folded = (state, conv.weight * scale[:, None, None, None], bias)
+        return self._folded[1], self._folded[2]
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    """The activation of that name, in place where PyTorch offers it; x must be ours."""
+    if activation == "relu":
+        return F.relu_(x)
+    if activation == "leaky_relu":
+        return F.leaky_relu_(x, 0.2)
+    if activation == "elu":
+        return F.elu_(x)
+    return x
+
+
+def initialise(network: nn.Module, std: float) -> None:
+    """Weights of all convolutions and linear layers from N(0, std), their biases 0."""
+    for module in network.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() > 1:
+            nn.init.normal_(weight, 0.0, std)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]

@@ -1,0 +1,436 @@
+"""DeepFill v2: free-form inpainting with gated convolution."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inpaint_ops.layers import ContextualAttention, FusedConv2d, GatedConv2d
+from inpaint_ops.models._blocks import (
+    composite,
+    erase,
+    pad_for,
+    signed,
+    spectral,
+    stacked,
+    unsigned,
+)
+from inpaint_ops.models._layouts import Layout, Place
+from inpaint_ops.models._model import InpaintingModel
+from inpaint_ops.models._registry import register_model
+from inpaint_ops.models._training import Phase, TrainingRecipe, adam, descend, frozen
+from inpaint_ops.ops import _common
+
+# Layer, channels in multiples of base_channels / 2, kernel, stride, dilation; names ending in
+# "upsample" double the size first.
+_Rows = tuple[tuple[str, float, int, int, int], ...]
+_DILATED = tuple((f"conv{7 + i}_atrous", 4, 3, 1, 2 << i) for i in range(4))
+_COARSE: _Rows = (
+    ("conv1", 1, 5, 1, 1),
+    ("conv2_downsample", 2, 3, 2, 1),
+    ("conv3", 2, 3, 1, 1),
+    ("conv4_downsample", 4, 3, 2, 1),
+    ("conv5", 4, 3, 1, 1),
+    ("conv6", 4, 3, 1, 1),
+    *_DILATED,
+    ("conv11", 4, 3, 1, 1),
+    ("conv12", 4, 3, 1, 1),
+    ("conv13_upsample", 2, 3, 1, 1),
+    ("conv14", 2, 3, 1, 1),
+    ("conv15_upsample", 1, 3, 1, 1),
+    ("conv16", 0.5, 3, 1, 1),
+)
+_CONVOLUTION: _Rows = (
+    ("xconv1", 1, 5, 1, 1),
+    ("xconv2_downsample", 1, 3, 2, 1),
+    ("xconv3", 2, 3, 1, 1),
+    ("xconv4_downsample", 2, 3, 2, 1),
+    ("xconv5", 4, 3, 1, 1),
+    ("xconv6", 4, 3, 1, 1),
+    *((f"x{name}", *rest) for name, *rest in _DILATED),  # type: ignore[arg-type]
+)
+_BEFORE_ATTENTION: _Rows = (
+    ("pmconv1", 1, 5, 1, 1),
+    ("pmconv2_downsample", 1, 3, 2, 1),
+    ("pmconv3", 2, 3, 1, 1),
+    ("pmconv4_downsample", 4, 3, 2, 1),
+    ("pmconv5", 4, 3, 1, 1),
+    ("pmconv6", 4, 3, 1, 1),
+)
+_AFTER_ATTENTION: _Rows = (("pmconv9", 4, 3, 1, 1), ("pmconv10", 4, 3, 1, 1))
+_MERGED: _Rows = tuple((f"all{name}", *rest) for name, *rest in _COARSE[10:])  # type: ignore[misc]
+
+
+def _chain(rows: _Rows, inputs: int, width: int, padding: str) -> OrderedDict[str, nn.Module]:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, times, kernel, stride, dilation in rows:
+        outputs = int(times * width)
+        layers[name] = GatedConv2d(
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            pad_for(kernel, dilation, padding),
+            dilation,
+            # The one exception in both published networks.
+            activation="relu" if name == "pmconv6" else "elu",
+            upsample=2 if name.endswith("upsample") else 1,
+        )
+        inputs = outputs
+    return layers
+
+
+def _to_picture(
+    layers: OrderedDict[str, nn.Module], name: str, width: int, padding: str
+) -> nn.Sequential:
+    layers[name] = FusedConv2d(width // 2, 3, 3, padding=pad_for(3, 1, padding), activation="tanh")
+    return nn.Sequential(layers)
+
+
+class Refinement(nn.Module):
+    """The second stage: a convolution branch and an attention branch, decoded together."""
+
+    def __init__(self, width: int, padding: str, attention: ContextualAttention) -> None:
+        super().__init__()
+        self.convolution = nn.Sequential(_chain(_CONVOLUTION, 3, width, padding))
+        self.before_attention = nn.Sequential(_chain(_BEFORE_ATTENTION, 3, width, padding))
+        self.attention = attention
+        self.after_attention = nn.Sequential(_chain(_AFTER_ATTENTION, 4 * width, width, padding))
+        self.decoder = _to_picture(
+            _chain(_MERGED, 8 * width, width, padding), "allconv17", width, padding
+        )
+
+    def forward(self, x: Tensor, hole: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] and (N, 1, H, W) to (N, 3, H, W)."""
+        features = self.before_attention(x)
+        attended, _ = self.attention(features, features, hole)
+        merged = stacked(self.convolution(x), self.after_attention(attended))
+        y: Tensor = self.decoder(merged)
+        return y
+
+
+class Generator(nn.Module):
+    """Both stages; ELU on the features, no normalisation.
+
+    Args:
+        width: channels of the first layer.
+        inputs: 5, or 6 with a sketch.
+        padding: "same" or "symmetric".
+        attention: the layer in the middle.
+    """
+
+    def __init__(
+        self, width: int, inputs: int, padding: str, attention: ContextualAttention
+    ) -> None:
+        super().__init__()
+        self.coarse = _to_picture(_chain(_COARSE, inputs, width, padding), "conv17", width, padding)
+        self.refinement = Refinement(width, padding, attention)
+        for module in self.modules():
+            if isinstance(module, FusedConv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+        """Fills in two steps.
+
+        Args:
+            x: (N, 5, H, W): picture in [-1, 1] with 0 where it is missing, ones, hole; with a
+                sketch (N, 6, H, W), its lines inside the hole as channel 3. Sides are multiples
+                of 8.
+            hole: (N, 1, H, W), 1 = missing.
+
+        Returns:
+            The pictures of both stages, (N, 3, H, W) in [-1, 1], known pixels predicted too.
+        """
+        first: Tensor = self.coarse(x)
+        second = self.refinement(
+            composite(x[:, :3], first, hole).contiguous(memory_format=torch.channels_last), hole
+        )
+        return first, second
+
+
+class PatchCritic(nn.Module):
+    """SN-PatchGAN: six 5x5 convolutions of stride 2; every output judges a patch.
+
+    Args:
+        width: channels of the first layer.
+        inputs: 4, or 5 with a sketch.
+        padding: "same" or "symmetric".
+    """
+
+    def __init__(self, width: int = 64, inputs: int = 4, padding: str = "same") -> None:
+        super().__init__()
+        for index, times in enumerate((1, 2, 4, 4, 4, 4), start=1):
+            layer = FusedConv2d(
+                inputs, times * width, 5, 2, pad_for(5, 1, padding), activation="leaky_relu"
+            )
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            self.add_module(f"conv{index}", spectral(layer, always=True))
+            inputs = times * width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 4, H, W), picture in [-1, 1] and hole, to (N, patches) scores, channels outside."""
+        for layer in self.children():
+            x = layer(x)
+        return x.flatten(1)
+
+
+_NIPPONJO_COARSE = {
+    "conv1": "conv1",
+    "conv2_downsample": "down_block1.conv1_downsample",
+    "conv3": "down_block1.conv2",
+    "conv4_downsample": "down_block2.conv1_downsample",
+    "conv5": "down_block2.conv2",
+    "conv6": "conv_bn1",
+    **{f"conv{7 + i}_atrous": f"conv_bn{2 + i}" for i in range(4)},
+    "conv11": "conv_bn6",
+    "conv12": "conv_bn7",
+    "conv13_upsample": "up_block1.conv1_upsample.conv",
+    "conv14": "up_block1.conv2",
+    "conv15_upsample": "up_block2.conv1_upsample.conv",
+    "conv16": "up_block2.conv2",
+    "conv17": "conv_to_rgb",
+}
+
+
+def _nipponjo_name(ours: str) -> str:
+    """From our name of a layer to the one in networks.py."""
+    stage, _, layer = ours.rpartition(".")
+    if stage == "coarse":
+        return f"stage1.{_NIPPONJO_COARSE[layer]}"
+    if layer.startswith("all"):
+        return f"stage2.{_NIPPONJO_COARSE[layer[3:]]}"
+    branch = "conv" if layer.startswith("x") else "ca"
+    plain = layer[1:] if layer.startswith("x") else layer[2:]
+    # Layers 7 and 8 of the attention branch are the attention: 9 and 10 are its bn4 and bn5.
+    after = {"conv9": "conv_bn4", "conv10": "conv_bn5"}
+    name = after[plain] if branch == "ca" and plain in after else _NIPPONJO_COARSE[plain]
+    return f"stage2.{branch}_{name}"
+
+
+def _tf_name(ours: str) -> str:
+    layer = ours.rpartition(".")[2]
+    return f"{layer}.conv" if layer.endswith("upsample") else layer
+
+
+def _layers(network: nn.Module) -> list[str]:
+    return [name for name, one in network.named_modules() if isinstance(one, FusedConv2d)]
+
+
+def _nipponjo_keys(network: nn.Module) -> dict[str, Place]:
+    kinds = ("weight", "bias")
+    return {f"{_nipponjo_name(n)}.conv.{k}": f"{n}.{k}" for n in _layers(network) for k in kinds}
+
+
+def _tf_keys(network: nn.Module) -> dict[str, Place]:
+    kinds = ("weight", "bias")
+    return {f"{_tf_name(n)}.conv.{k}": f"{n}.{k}" for n in _layers(network) for k in kinds}
+
+
+def _nipponjo_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    stem = state["stage1.conv1.conv.weight"]
+    return {
+        "base_channels": stem.shape[0],
+        "sketch": stem.shape[1] == 6,
+        "padding": "symmetric",
+        "pick": "floor",
+        "fuse": True,
+    }
+
+
+def _tf_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    stem = state["conv1.conv.weight"]
+    return {
+        "base_channels": stem.shape[0],
+        "sketch": stem.shape[1] == 6,
+        "padding": "same",
+        "pick": "align_corners",
+        "fuse": False,
+    }
+
+
+def _critic_keys(network: nn.Module) -> dict[str, Place]:
+    keys: dict[str, Place] = {}
+    for name, _ in network.named_children():
+        keys[f"{name}.conv_sn.weight"] = f"{name}.parametrizations.weight.original"
+        keys[f"{name}.conv_sn.bias"] = f"{name}.bias"
+        keys[f"{name}.conv_sn.weight_u"] = f"{name}.parametrizations.weight.0._u"
+        keys[f"{name}.conv_sn.weight_v"] = f"{name}.parametrizations.weight.0._v"
+    return keys
+
+
+def _critic_convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.flatten() if k.endswith("weight_u") else v for k, v in state.items()}
+
+
+def _critic_restore(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        k: v.unsqueeze(1) if k.endswith("weight_u") else v
+        for k, v in state.items()
+        if not k.endswith("weight_v")
+    }
+
+
+_SOURCE = "nipponjo/deepfillv2-pytorch"
+_LICENCE = "none stated; weights converted from the official ones are CC BY-NC 4.0"
+
+
+@register_model("deepfill_v2")
+class DeepFillV2(InpaintingModel):
+    """Two-stage generator of gated convolutions with contextual attention, SN-PatchGAN critic.
+
+    The defaults are the official TensorFlow network. nipponjo's two PyTorch ports differ from it:
+    networks.py pads symmetrically and picks every second pixel (padding="symmetric",
+    pick="floor"), networks_tf.py leaves the fuse step out (fuse=False); the layouts set that.
+    The official weights were trained on BGR pictures (OpenCV's order): give channel_order="bgr"
+    with weights converted from them unless the converter swapped the first layer.
+
+    Args:
+        base_channels: filters of the first layer, twice its channels.
+        critic_channels: channels of the critic's first layer.
+        sketch: whether there is an extra channel for lines drawn by the user.
+        padding: "same" (TensorFlow's rule) or "symmetric".
+        pick: pixel picking of the attention, see `contextual_attention`.
+        fuse: whether the attention adds up the scores of neighbours.
+        channel_order: of the pictures the weights were trained on.
+
+    Source: Yu et al., ICCV 2019 (arXiv 1806.03589); JiahuiYu/generative_inpainting v2.0.0.
+    """
+
+    multiple = 8
+    minimum = 16
+    networks = ("generator", "discriminator")
+    layouts = (
+        Layout(
+            "nipponjo",
+            "generator",
+            _nipponjo_keys,
+            signature=("stage1.conv1.conv.weight", "stage2.conv_conv1.conv.weight"),
+            options=_nipponjo_options,
+            nesting=("G",),
+            ignored=(r"fuse_weight$",),
+            emitted=lambda network: {
+                "stage2.contextual_attention.fuse_weight": torch.eye(3)[None, None]
+            },
+            licence=_LICENCE,
+            source=_SOURCE,
+        ),
+        Layout(
+            "nipponjo_tf",
+            "generator",
+            _tf_keys,
+            signature=("conv1.conv.weight", "xconv1.conv.weight"),
+            options=_tf_options,
+            nesting=("G",),
+            ignored=(r"fuse_weight$",),
+            licence=_LICENCE,
+            source=_SOURCE,
+        ),
+        Layout(
+            "nipponjo",
+            "discriminator",
+            _critic_keys,
+            signature=("conv1.conv_sn.weight", "conv6.conv_sn.weight"),
+            options=lambda state: {"critic_channels": state["conv1.conv_sn.weight"].shape[0]},
+            nesting=("D",),
+            convert=_critic_convert,
+            restore=_critic_restore,
+            licence=_LICENCE,
+            source=_SOURCE,
+        ),
+    )
+
+    def __init__(
+        self,
+        *,
+        base_channels: int = 48,
+        critic_channels: int = 64,
+        sketch: bool = False,
+        padding: str = "same",
+        pick: str = "align_corners",
+        fuse: bool = True,
+        channel_order: str = "rgb",
+    ) -> None:
+        super().__init__(channel_order=channel_order)
+        _common.check_int("deepfill_v2", "base_channels", base_channels, 4)
+        if base_channels % 4:
+            raise ValueError(f"deepfill_v2: base_channels must be 4 n, got {base_channels}")
+        _common.check_int("deepfill_v2", "critic_channels", critic_channels)
+        _common.check_choice("deepfill_v2", "padding", padding, ("same", "symmetric"))
+        self.base_channels = base_channels
+        self.critic_channels = critic_channels
+        self.sketch = sketch
+        self.padding = padding
+        self.pick = pick
+        self.fuse = fuse
+        attention = ContextualAttention(rate=2, fuse=fuse, pick=pick, n_down=2)
+        self.generator = Generator(base_channels // 2, 5 + sketch, padding, attention)
+        self.discriminator = PatchCritic(critic_channels, 4 + sketch, padding)
+
+    def generate(
+        self, image: Tensor, hole: Tensor, sketch: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Both stages' pictures in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W).
+
+        `sketch`: (N, 1, H, W) lines, 1 = line, for a model built with sketch=True; none if None.
+        """
+        planes = [erase(signed(image), hole)]
+        if self.sketch:
+            lines = torch.zeros_like(hole) if sketch is None else sketch.to(hole.dtype)
+            planes.append(lines * hole)
+        first, second = self.generator(stacked(*planes, torch.ones_like(hole), hole), hole)
+        return first, second
+
+    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
+        return unsigned(self.generate(image, hole)[1])
+
+
+class DeepFillV2Recipe(TrainingRecipe):
+    """Both stages' l1 over all pixels, and the hinge game on the second one, critic first.
+
+    Source: JiahuiYu/generative_inpainting v2.0.0: inpaint_model.py, inpaint.yml.
+    """
+
+    model: DeepFillV2
+    phases = (Phase("joint", None, 16, {"learning_rate": 1e-4, "l1": 1.0, "adversarial": 1.0}),)
+
+    def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Adam (0.5, 0.999) for generator and critic."""
+        rate, model = self.numbers["learning_rate"], self.model
+        return {
+            "generator": adam(model.generator.parameters(), rate, (0.5, 0.999)),
+            "discriminator": adam(model.discriminator.parameters(), rate, (0.5, 0.999)),
+        }
+
+    def _judge(self, image: Tensor, hole: Tensor) -> Tensor:
+        planes = [image, hole]
+        if self.model.sketch:
+            planes.append(torch.zeros_like(hole))
+        scores: Tensor = self.model.discriminator(stacked(*planes))
+        return scores
+
+    def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
+        """Critic, then generator."""
+        model, truth = self.model, signed(image)
+        first, second = model.generate(image, hole)
+        filled = composite(truth, second, hole)
+        both = self._judge(torch.cat([truth, filled.detach()]), torch.cat([hole, hole]))
+        real, fake = both.chunk(2)
+        critic = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+        descend(self.optimizers["discriminator"], critic)
+        with frozen(model.discriminator):
+            adversarial = -self._judge(filled, hole).mean()
+            l1 = (truth - first).abs().mean() + (truth - second).abs().mean()
+            total = self.numbers["l1"] * l1 + self.numbers["adversarial"] * adversarial
+            descend(self.optimizers["generator"], total)
+        return {"l1": l1, "adversarial": adversarial, "critic": critic, "generator": total}
+
+
+DeepFillV2.recipe_class = DeepFillV2Recipe
