@@ -87,7 +87,7 @@ class Forward {
 
   int64_t rows_at_once(const Window& window) const {
     const int64_t strip = window.columns * s_.keys_count * int64_t(sizeof(T));
-    return std::clamp<int64_t>((int64_t(4) << 20) / strip / 2 * 2, 2, 16);
+    return std::clamp<int64_t>((int64_t(4) << 20) / strip / 2 * 2, 2, 4);
   }
 
   // Attention of query rows [first, last) from their scores.
@@ -130,6 +130,7 @@ class Forward {
 
   // Rows [first, last) of blocks of the result.
   void paste(const Window& window, AttentionStrips<T>& attention, int64_t first, int64_t last) {
+    const ContextualAttentionArgs<T>& args = s_.args;
     const int64_t columns = window.end - window.begin + 1;
     // The parts do not depend on the number of threads, so neither does any tile.
     const int64_t parts = ceil_div(tile_count(columns), 5);
@@ -141,22 +142,45 @@ class Forward {
       std::vector<typename AttentionStrips<T>::Blocks> tiles;
       for (int64_t tile = 0; tile < sum.tiles(); ++tile)
         tiles.emplace_back(attention, R, begin + sum.begin(tile), sum.end(tile) - sum.begin(tile));
-      const int64_t pieces = ceil_div(s_.w1, WeightedSum<T>::kPiece);
-      for (int64_t V = 0; V <= s_.hb; ++V) {
+      const Panels made = panels(R, args.fg_height);
+      Panels held{0, 0};
+      for (int64_t V = 0; V <= s_.hb;) {
+        const Panels those = panels(V, args.bg_height);
+        const Panels wanted{std::max(made.first, those.first), std::min(made.last, those.last)};
+        if (wanted.first != held.first || wanted.last != held.last) {
+          sum.flush(held.first, held.last);
+          held = wanted;
+        }
+        int64_t end = V > 0 && V < s_.hb ? s_.hb : V + 1;
+        for (const auto& tile : tiles) end = std::min(end, tile.stretch(V));
+        const int64_t width = (end - V) * s_.w1, pieces = ceil_div(width, WeightedSum<T>::kPiece);
         for (int64_t piece = 0; piece < pieces; ++piece) {
-          const int64_t u0 = s_.w1 * piece / pieces, width = s_.w1 * (piece + 1) / pieces - u0;
+          const int64_t k0 = width * piece / pieces, k1 = width * (piece + 1) / pieces;
           for (int64_t tile = 0; tile < sum.tiles(); ++tile) {
             if (!tiles[tile].any(V)) continue;
-            sum.prepare(tile, width);
+            if (!sum.fits(tile, k1 - k0)) sum.flush(held.first, held.last);
             for (int64_t r = 0; r < sum.end(tile) - sum.begin(tile); ++r)
-              tiles[tile].write(r, V, u0, width, sum.weights(tile, r));
-            sum.push(tile, V * s_.w1 + u0, width);
+              tiles[tile].write(r, V, k0, k1 - k0, sum.weights(tile, r));
+            sum.push(tile, V * s_.w1 + k0, k1 - k0);
           }
         }
+        V = end;
       }
-      sum.flush();
+      sum.flush(held.first, held.last);
       write(window, sum, R, begin, end);
     });
+  }
+
+  struct Panels {
+    int64_t first, last;
+  };
+
+  // Panels of the pixels of block row V that lie inside an image.
+  Panels panels(int64_t V, int64_t height) const {
+    const int64_t top = V * s_.rate - s_.before, row = s_.rate * s_.channels;
+    const int64_t first = std::max<int64_t>(-top, 0), last = std::min(height - top, s_.rate);
+    if (last <= first) return {0, 0};
+    return {first * row / kPanel<T>, ceil_div(last * row, kPanel<T>)};
   }
 
   void write(
@@ -164,27 +188,32 @@ class Forward {
     const ContextualAttentionArgs<T>& args = s_.args;
     const OutputView<T>& y = result_.y;
     const int64_t patches = (R > 0) + (R < s_.h);
+    const int64_t left = std::max<int64_t>(begin * s_.rate - s_.before, 0);
+    const int64_t right = std::min(end * s_.rate - s_.before, args.fg_width);
+    // As in block_row().
+    const int64_t ld = round_up(std::max<int64_t>(right - left, 1), 16) + 16;
+    Buffer<T> lines(16 * ld);
     for (int64_t a = 0; a < s_.rate; ++a) {
       const int64_t py = R * s_.rate - s_.before + a;
       if (py < 0 || py >= args.fg_height) continue;
-      T* row = y.data + s_.n * y.stride_n + py * y.stride_h;
       for (int64_t c0 = 0; c0 < s_.channels; c0 += 16) {
-        const int64_t c1 = std::min(c0 + 16, s_.channels);
-        for (int64_t K = begin; K < end; ++K) {
-          const int64_t over = patches * ((K > 0) + (K < s_.w));
-          const T factor = T(1) / T(args.count ? over : 4);
-          for (int64_t b = 0; b < s_.rate; ++b) {
-            const int64_t px = K * s_.rate - s_.before + b;
-            if (px < 0 || px >= args.fg_width) continue;
-            const T* from = sum.sums(K - begin) + (a * s_.rate + b) * s_.channels;
-            T* to = row + px * y.stride_w;
-            // The window to the left has written its share of the first column.
-            if (K == window.begin && K > 0) {
-              for (int64_t c = c0; c < c1; ++c) to[c * y.stride_c] += from[c] * factor;
-            } else {
-              for (int64_t c = c0; c < c1; ++c) to[c * y.stride_c] = from[c] * factor;
-            }
-          }
+        const int64_t count = std::min<int64_t>(16, s_.channels - c0);
+        for (int64_t px = left; px < right; ++px) {
+          const int64_t K = (px + s_.before) / s_.rate, b = (px + s_.before) % s_.rate;
+          const T factor = T(1) / T(args.count ? patches * ((K > 0) + (K < s_.w)) : 4);
+          const T* from = sum.sums(K - begin) + (a * s_.rate + b) * s_.channels + c0;
+          for (int64_t c = 0; c < count; ++c) lines[c * ld + px - left] = from[c] * factor;
+        }
+        T* const row = y.data + s_.n * y.stride_n + py * y.stride_h + c0 * y.stride_c;
+        // The window to the left has written its share of the first column.
+        const int64_t shared = begin == window.begin && begin > 0
+                                   ? std::min((begin + 1) * s_.rate - s_.before, right)
+                                   : left;
+        for (int64_t c = 0; c < count; ++c) {
+          T* const to = row + c * y.stride_c;
+          const T* const line = lines.data() + c * ld - left;
+          for (int64_t px = left; px < shared; ++px) to[px * y.stride_w] += line[px];
+          for (int64_t px = shared; px < right; ++px) to[px * y.stride_w] = line[px];
         }
       }
     }

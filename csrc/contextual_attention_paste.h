@@ -17,23 +17,25 @@ class AttentionStrips {
         begin_(window.begin),
         end_(window.end),
         ring_(ring),
-        stride_(round_up(W + sample.hb * sample.w1 + W, W)),
-        data_(ring * (end_ - begin_) * stride_),
-        hot_((ring * (end_ - begin_) + 1) * (sample.hb + 2)),
-        zeros_(sample.w1 + 3 * W) {
-    std::fill_n(data_.data(), ring * (end_ - begin_) * stride_, T(0));
+        front_(round_up(sample.w1 + 1, W)),
+        stride_(round_up(front_ + sample.blocks_count + W, W)),
+        data_((ring * (end_ - begin_) + 1) * stride_),
+        hot_((ring * (end_ - begin_) + 1) * (sample.hb + 2)) {
+    std::fill_n(data_.data(), (ring * (end_ - begin_) + 1) * stride_, T(0));
     std::fill_n(hot_.data(), (ring * (end_ - begin_) + 1) * (sample.hb + 2), uint8_t(0));
-    std::fill_n(zeros_.data(), sample.w1 + 3 * W, T(0));
   }
 
-  T* row(int64_t y, int64_t x) { return data_.data() + slot(y, x) * stride_ + W; }
+  T* row(int64_t y, int64_t x) { return query(slot(y, x)); }
   uint8_t* hot(int64_t y, int64_t x) { return hot_.data() + slot(y, x) * (s_.hb + 2) + 1; }
 
   // What a tile of blocks (R, K0 .. K0 + count) of the result is made of.
   class Blocks {
    public:
     Blocks(AttentionStrips& strips, int64_t R, int64_t K0, int64_t count)
-        : zeros_(strips.zeros_.data() + W), w1_(strips.s_.w1), any_(strips.s_.hb + 1, 0) {
+        : zeros_(strips.query(strips.slots())),
+          w1_(strips.s_.w1),
+          any_(strips.s_.hb + 1, 0),
+          all_(strips.s_.hb + 1, 1) {
       const int64_t hb = strips.s_.hb;
       for (int64_t K = K0 - 1; K < K0 + count; ++K) {
         for (int64_t t = 0; t < 2; ++t) {
@@ -41,7 +43,12 @@ class AttentionStrips {
           const bool inside = y >= 0 && y < strips.s_.h && K >= strips.begin_ && K < strips.end_;
           const uint8_t* hot = inside ? strips.hot(y, K) : strips.cold();
           queries_[t].push_back({inside ? strips.row(y, K) : zeros_, hot});
-          for (int64_t V = 0; V <= hb; ++V) any_[V] |= hot[V - t];
+          if (!inside) continue;
+          // Before the first key row and behind the last lie zeros.
+          for (int64_t V = 0; V <= hb; ++V) {
+            any_[V] |= hot[V - t];
+            all_[V] &= hot[V - t] || V - t < 0 || V - t >= hb;
+          }
         }
       }
     }
@@ -49,13 +56,24 @@ class AttentionStrips {
     // Whether any block (V, *) is not zero.
     bool any(int64_t V) const { return any_[V] != 0; }
 
-    // Blocks (V, first .. first + width) of row `index` of the tile: the sum of the attention of
-    // the up to four pairs of patches that cover both blocks.
+    // The first row of blocks from V on that ends a stretch which write() takes as one; more than
+    // V.
+    int64_t stretch(int64_t V) const {
+      const int64_t rows = int64_t(all_.size());
+      int64_t end = V + 1;
+      if (all_[V])
+        while (end < rows && all_[end] && any_[end]) ++end;
+      return end;
+    }
+
+    // Blocks first .. first + width, counted from (V, 0) on and all of one stretch, of row `index`
+    // of the tile: the sum of the attention of the up to four pairs of patches that cover both
+    // blocks. With rows of w1 numbers a diagonal neighbour is at one distance everywhere.
     void write(int64_t index, int64_t V, int64_t first, int64_t width, T* out) const {
-      const T* const a = part(0, index + 1, V, 0) + first;
-      const T* const b = part(0, index, V, 1) + first;
-      const T* const c = part(1, index + 1, V, 0) + first;
-      const T* const d = part(1, index, V, 1) + first;
+      const T* const a = part(0, index + 1, V) + first;
+      const T* const b = part(0, index, V) + first - 1;
+      const T* const c = part(1, index + 1, V) + first;
+      const T* const d = part(1, index, V) + first - 1;
       for (int64_t j = 0; j < width; j += W)
         store(out + j, (load(a + j) + load(b + j)) + (load(c + j) + load(d + j)));
     }
@@ -66,15 +84,15 @@ class AttentionStrips {
       const uint8_t* hot;
     };
 
-    const T* part(int64_t t, int64_t index, int64_t V, int64_t shift) const {
+    const T* part(int64_t t, int64_t index, int64_t V) const {
       const Query& query = queries_[t][index];
-      return query.hot[V - t] ? query.row + (V - t) * w1_ - shift : zeros_;
+      return query.hot[V - t] || all_[V] ? query.row + (V - t) * w1_ : zeros_;
     }
 
     const T* zeros_;
     const int64_t w1_;
+    std::vector<uint8_t> any_, all_;
     std::vector<Query> queries_[2];
-    std::vector<uint8_t> any_;
   };
 
  private:
@@ -82,18 +100,19 @@ class AttentionStrips {
 
   int64_t slot(int64_t y, int64_t x) const { return y % ring_ * (end_ - begin_) + x - begin_; }
 
-  const uint8_t* cold() const { return hot_.data() + ring_ * (end_ - begin_) * (s_.hb + 2) + 1; }
+  int64_t slots() const { return ring_ * (end_ - begin_); }
+  T* query(int64_t slot) { return data_.data() + slot * stride_ + front_; }
+  const uint8_t* cold() const { return hot_.data() + slots() * (s_.hb + 2) + 1; }
 
   const AttentionSample<T>& s_;
-  const int64_t begin_, end_, ring_, stride_;
+  const int64_t begin_, end_, ring_, front_, stride_;
+  // Both with zeros before and behind the key rows of each query, and a query of zeros at the end.
   Buffer<T> data_;
-  // With a zero before and behind the key rows of each query, and a query of zeros at the end.
   Buffer<uint8_t> hot_;
-  Buffer<T> zeros_;
 };
 
-// The pixels of block row V as vectors of rate * rate * C numbers, (w1, that), zero outside the
-// image and rounded up to whole panels.
+// The pixels of block row V as vectors of rate * rate * C numbers, (columns, that), zero outside
+// the image and rounded up to whole panels.
 template <class T>
 void block_row(const ImageView<T>& image,
                const AttentionSample<T>& s,
@@ -104,18 +123,23 @@ void block_row(const ImageView<T>& image,
                int64_t ld,
                T* out) {
   std::fill_n(out, columns * ld, T(0));
-  const T* sample = image.data + s.n * image.stride_n;
+  // Rows of channels are a power of two apart more often than not, and so in one set of the cache:
+  // they are copied along their length first.
+  const int64_t padded = round_up(width, 16) + 16;
+  Buffer<T> lines(16 * padded);
   for (int64_t a = 0; a < s.rate; ++a) {
     const int64_t y = V * s.rate - s.before + a;
     if (y < 0 || y >= height) continue;
-    const T* row = sample + y * image.stride_h;
     for (int64_t c0 = 0; c0 < s.channels; c0 += 16) {
-      const int64_t c1 = std::min(c0 + 16, s.channels);
+      const int64_t count = std::min<int64_t>(16, s.channels - c0);
+      ImageView<T> some = image;
+      some.data += c0 * image.stride_c;
+      copy_row(some, s.n, y, count, width, nullptr, lines.data(), padded, width);
       for (int64_t x = 0; x < width; ++x) {
         const int64_t U = (x + s.before) / s.rate, b = (x + s.before) % s.rate;
         if (U >= columns) break;
-        T* to = out + U * ld + (a * s.rate + b) * s.channels;
-        for (int64_t c = c0; c < c1; ++c) to[c] = row[c * image.stride_c + x * image.stride_w];
+        T* to = out + U * ld + (a * s.rate + b) * s.channels + c0;
+        for (int64_t c = 0; c < count; ++c) to[c] = lines[c * padded + x];
       }
     }
   }

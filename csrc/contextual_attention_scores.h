@@ -42,6 +42,9 @@ class WrapStrips {
     return data_.data() + slot * strip_ + place * stride_ + front_;
   }
 
+  // Numbers from one place of a row to the next.
+  int64_t stride() const { return stride_; }
+
   // Keeps query (1, 0) or (h - 2, w - 1), if row y holds it.
   void keep_neighbour(int64_t y) {
     if (all_) return;
@@ -166,17 +169,18 @@ class ScoreStrips {
       }
       if (!sum && !emit) continue;
       const bool old = y >= 2 && v >= 2;
+      T* const sums[3] = {row_sums(delta, y), row_sums(delta, y + 1), row_sums(delta, y + 2)};
+      const T* const scale = emit ? s_.inverse_norm.data() + (v - 1) * s_.wb : nullptr;
+      T* const scores = emit ? strips.row(y - 1, segment.place) + (v - 1) * s_.wb : nullptr;
       for (int64_t x = segment.begin; x < segment.end; ++x) {
-        const int64_t place = segment.place + x - segment.begin;
+        const int64_t i = x - segment.begin, at = (segment.place + i) * wide_;
         const T* product = products.data() + (x - left) * ld + W;
         const T* from[3] = {x > 0 ? product - ld - 1 : zeros + W,
                             product,
                             x + 1 < s_.w ? product + ld + 1 : zeros + W};
-        T* const now = row_sum(delta, y, place);
-        const T* const one = row_sum(delta, y + 2, place);  // y - 1
-        const T* const two = row_sum(delta, y + 1, place);  // y - 2
-        const T* const scale = emit ? s_.inverse_norm.data() + (v - 1) * s_.wb : nullptr;
-        T* const out = emit ? strips.row(y - 1, place) + (v - 1) * s_.wb : nullptr;
+        T* const now = sums[0] + at;
+        const T *const two = sums[1] + at, *const one = sums[2] + at;  // of y - 2 and y - 1
+        T* const out = emit ? scores + i * strips.stride() : nullptr;
         if (!emit) {
           line<true, false, false>(from, now, one, two, scale, out);
         } else if (sum) {
@@ -214,9 +218,10 @@ class ScoreStrips {
     }
   }
 
-  T* row_sum(int64_t delta, int64_t y, int64_t place) {
+  // A row for each place of the window.
+  T* row_sums(int64_t delta, int64_t y) {
     const int64_t chain = (delta % chains_ + chains_) % chains_;
-    return sums_.data() + ((chain * 3 + y % 3) * window_.columns + place) * wide_;
+    return sums_.data() + (chain * 3 + y % 3) * window_.columns * wide_;
   }
 
   const AttentionSample<T>& s_;

@@ -46,7 +46,8 @@ class SoftmaxRow {
   int64_t first_best() const {
     if (!(reach_ > kMinusInfinity<T>)) return 0;
     for (int64_t v = 0; v < s_.hb; ++v) {
-      if (!(horizontal_max<T>(load(best_ + v * W)) == reach_)) continue;
+      const Vector<T> hit = load(best_ + v * W) == reach_ ? broadcast(T(1)) : Vector<T>{};
+      if (nonzero_lanes<T>(hit) == 0) continue;
       for (int64_t j = v * s_.wb; j < (v + 1) * s_.wb; ++j)
         if (row_[j] == reach_) return j;
     }

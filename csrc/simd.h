@@ -99,6 +99,29 @@ inline bool any_greater(Vector<T> a, Vector<T> b) {
 #endif
 }
 
+// Bit i tells whether lane i is anything but zero.
+template <class T>
+inline uint32_t nonzero_lanes(Vector<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_cmp_ps_mask((__m512)v, __m512{}, _CMP_NEQ_UQ);
+  } else {
+    return _mm512_cmp_pd_mask((__m512d)v, __m512d{}, _CMP_NEQ_UQ);
+  }
+#elif defined(__AVX2__)
+  const auto other = v != Vector<T>{};
+  if constexpr (sizeof(T) == 4) {
+    return uint32_t(_mm256_movemask_ps((__m256)other));
+  } else {
+    return uint32_t(_mm256_movemask_pd((__m256d)other));
+  }
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < Simd<T>::kWidth; ++i) bits |= uint32_t(v[i] != T(0)) << i;
+  return bits;
+#endif
+}
+
 inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 inline int64_t ceil_div(int64_t x, int64_t unit) { return (x + unit - 1) / unit; }
 

@@ -41,9 +41,10 @@ class WeightedSum {
   int64_t begin(int64_t tile) const { return tile_begin(rows_, tile); }
   int64_t end(int64_t tile) const { return tile_begin(rows_, tile + 1); }
 
-  // Makes room for a piece.
+  // Whether a piece still has room; if not, flush() makes some.
+  bool fits(int64_t tile, int64_t width) const { return fill_[tile] + width <= kDepth; }
   void prepare(int64_t tile, int64_t width) {
-    if (fill_[tile] + width > kDepth) flush();
+    if (!fits(tile, width)) flush();
   }
 
   // Where the weights of a row of a tile go; whole vectors may be stored.
@@ -53,21 +54,19 @@ class WeightedSum {
 
   // Takes in the piece that `weights` was asked for, which begins at k.
   void push(int64_t tile, int64_t k, int64_t width) {
-    using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-    typedef Int IntVector __attribute__((vector_size(kVectorBytes)));
     const int64_t rows = end(tile) - begin(tile);
     const T* left = left_.data() + tile * kRowTile * kStride + fill_[tile];
+    const int32_t first = int32_t(fill_[tile]), vector = int32_t(k);
     Entry* to = lists_.data() + tile * kDepth;
     int64_t count = count_[tile];
     for (int64_t j = 0; j < width; j += W) {
-      IntVector any = {};
-      for (int64_t r = 0; r < rows; ++r) any |= load(left + r * kStride + j) != Vector<T>{};
-      Int lanes[W];
-      std::memcpy(lanes, &any, sizeof(any));
-      const int64_t last = std::min(W, width - j);
-      for (int64_t i = 0; i < last; ++i) {
-        to[count] = {int32_t(fill_[tile] + j + i), int32_t(k + j + i)};
-        count += lanes[i] != 0;
+      uint32_t any = 0;
+      for (int64_t r = 0; r < rows; ++r) any |= nonzero_lanes<T>(load(left + r * kStride + j));
+      const int32_t last = int32_t(std::min(W, width - j)), at = int32_t(j);
+      if (any == 0) continue;
+      for (int32_t i = 0; i < last; ++i) {
+        to[count] = {first + at + i, vector + at + i};
+        count += any >> i & 1;
       }
     }
     count_[tile] = count;
@@ -77,8 +76,11 @@ class WeightedSum {
   // The sums of a row, all panels one after the other; after flush().
   const T* sums(int64_t row) const { return sums_.data() + row * panels_ * kPanel<T>; }
 
-  void flush() {
-    for (int64_t panel = 0; panel < panels_; ++panel) {
+  void flush() { flush(0, panels_); }
+
+  // The same where all vectors taken in since the last flush are zero outside these panels.
+  void flush(int64_t first_panel, int64_t last_panel) {
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       for (int64_t tile = 0; tile < tiles_; ++tile) {
         if (count_[tile] == 0) continue;
         Tile body{left_.data() + tile * kRowTile * kStride,
