@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import click
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from inpaint_ops.filling import FillSettings, Progress
+    from inpaint_ops.filling import Filler, FillSettings, Progress
 
 _FILE = click.Path(path_type=Path)
 _KINDS = ("center", "box", "free-form", "irregular")
@@ -50,7 +51,21 @@ def cli() -> None:
     help="What marks a missing pixel. alpha without HOLE takes the picture's own transparency.",
 )
 @click.option("--resize-hole", is_flag=True, help="Scale holes of another size (nearest pixel).")
-@click.option("--method", default="exemplar", show_default=True, help="What fills the hole.")
+@click.option(
+    "--model",
+    default="exemplar",
+    show_default=True,
+    help="What fills the hole: exemplar needs no weights; see inpaint-ops models.",
+)
+@click.option("--weights", type=_FILE, help="Weights of the model, in any of its layouts.")
+@click.option("--features", type=_FILE, help="VGG weights in torchvision's layout (msnps).")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the model; can be repeated.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's]")
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
@@ -63,7 +78,6 @@ def fill(
     out: Path,
     images: Path | None,
     holes: Path | None,
-    method: str,
     threads: int | None,
     **settings: Any,
 ) -> None:
@@ -72,17 +86,20 @@ def fill(
     \b
     inpaint-ops fill photo.jpg hole.png -o filled.png
     inpaint-ops fill --images photos --holes holes --out filled
+    inpaint-ops fill photo.jpg hole.png -o filled.png --model deepfill_v2 --weights states.pth
 
     Known pixels keep their exact values in PNG, TIFF, WebP, BMP and PPM files; JPEG stores all
     pixels anew. With --images, outputs that exist are skipped.
     """  # noqa: D301
-    from inpaint_ops.filling import FILLERS, FillSettings
+    from inpaint_ops.filling import FillerChoice, FillSettings
 
-    if method not in FILLERS:
-        known = ", ".join(sorted(FILLERS))
-        raise click.BadParameter(
-            f"unknown method {method!r}, known: {known}", param_hint="--method"
-        )
+    choice = FillerChoice(
+        **{field.name: settings.pop(field.name) for field in fields(FillerChoice)}
+    )
+    try:
+        choice.check()
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
     chosen = FillSettings(**settings)
     if images is None:
         _check_single_usage(image, hole_file, holes, chosen.polarity)
@@ -94,10 +111,12 @@ def fill(
         import torch
 
         torch.set_num_threads(threads)
+    with _failures():
+        filler = choice.build()
     if image is not None:
-        _fill_one(image, hole_file, out, method, chosen)
+        _fill_one(image, hole_file, out, filler, chosen)
     elif images is not None:
-        context.exit(_fill_many(images, holes, out, method, chosen))
+        context.exit(_fill_many(images, holes, out, filler, chosen))
 
 
 def _check_single_usage(
@@ -128,25 +147,25 @@ def _check_folder_usage(
 
 
 def _fill_one(
-    image: Path, hole: Path | None, out: Path, method: str, settings: FillSettings
+    image: Path, hole: Path | None, out: Path, filler: Filler, settings: FillSettings
 ) -> None:
-    from inpaint_ops.filling import FILLERS, fill_file
+    from inpaint_ops.filling import fill_file
 
     started = time.monotonic()
     with _failures(), _progress(image.name) as progress:
-        share = fill_file(image, hole, out, FILLERS[method](), settings, progress)
+        share = fill_file(image, hole, out, filler, settings, progress)
     seconds = time.monotonic() - started
     click.echo(f"{out}: {100 * share:.1f} % filled in {seconds:.1f} s")
 
 
 def _fill_many(
-    images: Path, holes: Path | None, out: Path, method: str, settings: FillSettings
+    images: Path, holes: Path | None, out: Path, filler: Filler, settings: FillSettings
 ) -> int:
-    from inpaint_ops.filling import FILLERS, fill_folder
+    from inpaint_ops.filling import fill_folder
 
     started = time.monotonic()
     with _failures(), _progress(images.name) as progress:
-        report = fill_folder(images, holes, out, FILLERS[method](), settings, progress)
+        report = fill_folder(images, holes, out, filler, settings, progress)
     for path, reason in report.failed:
         click.echo(f"failed: {path.name}: {reason}", err=True)
     seconds = time.monotonic() - started
@@ -268,6 +287,16 @@ def _hole(
     if kind == "free-form":
         return free_form_hole(*size, seed=rng, ratio=ratio, border=border)
     return irregular_hole(*size, seed=rng, ratio=ratio, border=border)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def models(as_json: bool) -> None:
+    """List the methods: networks, parameters, layouts of weights that load."""
+    from inpaint_ops.model_table import collect_models, render_models
+
+    facts = collect_models()
+    click.echo(json.dumps(facts, indent=2) if as_json else render_models(facts))
 
 
 @cli.command()

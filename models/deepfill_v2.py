@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops.layers import ContextualAttention, FusedConv2d, GatedConv2d
+from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models._blocks import (
     composite,
     erase,
@@ -423,11 +423,11 @@ class DeepFillV2Recipe(TrainingRecipe):
         filled = composite(truth, second, hole)
         both = self._judge(torch.cat([truth, filled.detach()]), torch.cat([hole, hole]))
         real, fake = both.chunk(2)
-        critic = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+        critic = discriminator_loss(real, fake, "hinge") / 2
         descend(self.optimizers["discriminator"], critic)
         with frozen(model.discriminator):
-            adversarial = -self._judge(filled, hole).mean()
-            l1 = (truth - first).abs().mean() + (truth - second).abs().mean()
+            adversarial = generator_loss(self._judge(filled, hole), "hinge")
+            l1 = l1_loss(first, truth) + l1_loss(second, truth)
             total = self.numbers["l1"] * l1 + self.numbers["adversarial"] * adversarial
             descend(self.optimizers["generator"], total)
         return {"l1": l1, "adversarial": adversarial, "critic": critic, "generator": total}

@@ -20,6 +20,7 @@ from inpaint_ops import _extension, commands, doctor, filling
 from inpaint_ops.cli import main
 from inpaint_ops.images import load_hole
 from inpaint_ops.masks import HOLE_RATIO_BINS
+from inpaint_ops.models import create_model, list_models, save_weights
 
 SIZE = 12
 RGB = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -210,7 +211,29 @@ def test_fill_overwrite_may_replace_the_input_but_not_the_hole(run, filler, pair
         (["a.png", "-o", "o.png"], "HOLE is missing"),
         (["a.png", "h.png"], "Missing option '-o'"),
         (["a.png", "h.png", "-o", "o.png", "--hole", "red"], "'white', 'black', 'alpha'"),
-        (["a.png", "h.png", "-o", "o.png", "--method", "magic"], "unknown method 'magic', known: "),
+        (["a.png", "h.png", "-o", "o.png", "--model", "magic"], "unknown model 'magic', known: "),
+        (["a.png", "h.png", "-o", "o.png", "--weights", "w"], "exemplar takes no --weights"),
+        (["a.png", "h.png", "-o", "o.png", "--option", "x=1"], "exemplar takes no --option"),
+        (["a.png", "h.png", "-o", "o.png", "--model", "deepfill_v2"], "needs --weights FILE"),
+        (
+            ["a", "h", "-o", "o.png", "--model", "deepfill_v2", "--weights", "w", "--option", "x"],
+            "--option must be NAME=VALUE, got 'x'",
+        ),
+        (
+            [
+                "a",
+                "h",
+                "-o",
+                "o.png",
+                "--model",
+                "deepfill_v2",
+                "--weights",
+                "w",
+                "--features",
+                "v",
+            ],
+            "deepfill_v2 takes no --features",
+        ),
         (["a.png", "--holes", "h", "-o", "o.png"], "--holes goes with --images"),
         (["a.png", "--images", ".", "--out", "o"], "not both"),
         (["--images", ".", "--out", "o"], "--holes is missing"),
@@ -227,7 +250,7 @@ def test_fill_usage_errors(run, filler, arguments, text):
 
 
 def test_unknown_method_lists_the_known_ones(run):
-    assert "known: exemplar" in run("fill", "a", "b", "-o", "c", "--method", "magic").output
+    assert "known: exemplar" in run("fill", "a", "b", "-o", "c", "--model", "magic").output
 
 
 def test_failing_filler_is_one_line(run, filler, pair):
@@ -625,3 +648,41 @@ def test_fill_with_the_real_filler(run, tmp_path):
     # A checkerboard continues into the hole.
     error = np.abs(filled.astype(int) - stripes)[hole > 0].mean()
     assert error < 30
+
+
+def test_fill_with_a_model(run, tmp_path):
+    torch.manual_seed(0)
+    model = create_model("deepfill_v2", base_channels=8, critic_channels=4)
+    weights = tmp_path / "weights.safetensors"
+    save_weights(model, weights)
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    Image.fromarray(HOLE).save(tmp_path / "h.png")
+    arguments = [str(tmp_path / "a.png"), str(tmp_path / "h.png"), "--model", "deepfill_v2"]
+    out = tmp_path / "o.png"
+    result = run("fill", *arguments, "--weights", str(weights), "-o", str(out))
+    assert result.exit_code == 0, result.output
+    filled = np.asarray(Image.open(out))
+    assert np.array_equal(filled[HOLE == 0], RGB[HOLE == 0])
+    image = torch.from_numpy(RGB).permute(2, 0, 1)[None].float() / 255
+    expected = model.complete(image, torch.from_numpy(HOLE)[None, None] > 0)
+    expected = (expected[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    assert np.array_equal(filled, expected)
+    result = run(
+        "fill", *arguments, "--weights", str(weights), "-o", str(out), "--overwrite",
+        "--option", "base_channels=12",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "weights.safetensors" in result.output
+
+
+def test_models_lists_all_methods(run):
+    result = run("models")
+    assert result.exit_code == 0
+    facts = json.loads(run("models", "--json").output)
+    assert list(facts) == list_models()
+    for name, fact in facts.items():
+        assert f"{name}: " in result.output
+        assert all(count > 0 for count in fact["networks"].values())
+        assert {one["network"] for one in fact["layouts"]} <= set(fact["networks"])
+    layouts = facts["deepfill_v2"]["layouts"]
+    assert {"nipponjo", "nipponjo_tf"} <= {one["name"] for one in layouts}
