@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from inpaint_ops.layers import ContextualAttention, FusedConv2d, GatedConv2d
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
+from inpaint_ops.models import _deepfill_v2_zhaoyuzhi
 from inpaint_ops.models._blocks import (
     composite,
     erase,
@@ -20,6 +21,7 @@ from inpaint_ops.models._blocks import (
     stacked,
     unsigned,
 )
+from inpaint_ops.models._deepfill_v2_zhaoyuzhi import ZhaoyuzhiCritic, ZhaoyuzhiGenerator
 from inpaint_ops.models._layouts import Layout, Place
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
@@ -293,7 +295,10 @@ class DeepFillV2(InpaintingModel):
     with weights converted from them unless the converter swapped the first layer.
 
     Args:
-        base_channels: filters of the first layer, twice its channels.
+        variant: "official", or "zhaoyuzhi" for the other network of that name, whose options are
+            base_channels and critic_channels alone; it is trained here by the official recipe.
+        base_channels: filters of the first layer, twice its channels; 48 if None (zhaoyuzhi:
+            channels, 64).
         critic_channels: channels of the critic's first layer.
         sketch: whether there is an extra channel for lines drawn by the user.
         padding: "same" (TensorFlow's rule) or "symmetric".
@@ -345,12 +350,14 @@ class DeepFillV2(InpaintingModel):
             licence=_LICENCE,
             source=_SOURCE,
         ),
+        *_deepfill_v2_zhaoyuzhi.LAYOUTS,
     )
 
     def __init__(
         self,
         *,
-        base_channels: int = 48,
+        variant: str = "official",
+        base_channels: int | None = None,
         critic_channels: int = 64,
         sketch: bool = False,
         padding: str = "same",
@@ -359,20 +366,33 @@ class DeepFillV2(InpaintingModel):
         channel_order: str = "rgb",
     ) -> None:
         super().__init__(channel_order=channel_order)
+        _common.check_choice("deepfill_v2", "variant", variant, ("official", "zhaoyuzhi"))
+        official = variant == "official"
+        if sketch and not official:
+            raise ValueError("deepfill_v2: sketch must be False for variant 'zhaoyuzhi', got True")
+        if base_channels is None:
+            base_channels = 48 if official else 64
         _common.check_int("deepfill_v2", "base_channels", base_channels, 4)
         if base_channels % 4:
             raise ValueError(f"deepfill_v2: base_channels must be 4 n, got {base_channels}")
         _common.check_int("deepfill_v2", "critic_channels", critic_channels)
         _common.check_choice("deepfill_v2", "padding", padding, ("same", "symmetric"))
+        self.variant = variant
         self.base_channels = base_channels
         self.critic_channels = critic_channels
         self.sketch = sketch
         self.padding = padding
         self.pick = pick
         self.fuse = fuse
-        attention = ContextualAttention(rate=2, fuse=fuse, pick=pick, n_down=2)
-        self.generator = Generator(base_channels // 2, 5 + sketch, padding, attention)
-        self.discriminator = PatchCritic(critic_channels, 4 + sketch, padding)
+        self.generator: Generator | ZhaoyuzhiGenerator
+        self.discriminator: PatchCritic | ZhaoyuzhiCritic
+        if official:
+            attention = ContextualAttention(rate=2, fuse=fuse, pick=pick, n_down=2)
+            self.generator = Generator(base_channels // 2, 5 + sketch, padding, attention)
+            self.discriminator = PatchCritic(critic_channels, 4 + sketch, padding)
+        else:
+            self.generator = ZhaoyuzhiGenerator(base_channels)
+            self.discriminator = ZhaoyuzhiCritic(critic_channels)
 
     def generate(
         self, image: Tensor, hole: Tensor, sketch: Tensor | None = None
@@ -381,6 +401,9 @@ class DeepFillV2(InpaintingModel):
 
         `sketch`: (N, 1, H, W) lines, 1 = line, for a model built with sketch=True; none if None.
         """
+        if self.variant == "zhaoyuzhi":
+            first, second = self.generator(image, hole)
+            return signed(first), signed(second)
         planes = [erase(signed(image), hole)]
         if self.sketch:
             lines = torch.zeros_like(hole) if sketch is None else sketch.to(hole.dtype)
@@ -411,6 +434,8 @@ class DeepFillV2Recipe(TrainingRecipe):
 
     def _judge(self, image: Tensor, hole: Tensor) -> Tensor:
         planes = [image, hole]
+        if self.model.variant == "zhaoyuzhi":
+            planes[0] = unsigned(image)
         if self.model.sketch:
             planes.append(torch.zeros_like(hole))
         scores: Tensor = self.model.discriminator(stacked(*planes))

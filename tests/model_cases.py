@@ -41,6 +41,8 @@ CASES: dict[str, ModelCase] = {
             "deepfillv2.nipponjo_tf": ("nipponjo_tf/generator", {"fuse": False}),
             "deepfillv2.nipponjo_disc": ("nipponjo/discriminator", {}),
             "deepfillv2.nipponjo_tf_disc": ("nipponjo/discriminator", {}),
+            "deepfillv2.zhaoyuzhi": ("zhaoyuzhi/generator", {"variant": "zhaoyuzhi"}),
+            "deepfillv2.zhaoyuzhi_disc": ("zhaoyuzhi/discriminator", {"variant": "zhaoyuzhi"}),
         },
     ),
 }

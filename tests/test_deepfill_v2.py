@@ -1,11 +1,15 @@
 """DeepFill v2: numbers of the public ports, parameter counts, sketch, critic."""
 
+import math
+
 import pytest
 import torch
-from model_cases import manifest
+import torch.nn.functional as F
+from model_cases import manifest, synthetic
 from support import check_network, golden, network_state
 
 from inpaint_ops.models import create_model, parameter_counts
+from inpaint_ops.models._blocks import composite
 from inpaint_ops.models.deepfill_v2 import PatchCritic
 
 
@@ -83,3 +87,61 @@ def test_sketch_reaches_the_picture_inside_the_hole_only():
 def test_wrong_options(options):
     with pytest.raises(ValueError, match="deepfill_v2: "):
         create_model("deepfill_v2", **options)
+
+
+def plain_zhaoyuzhi(state, stage, x):
+    """One stage from the public state dict, layer by layer in plain PyTorch."""
+    shapes = [(7, 1, 1), (4, 2, 1), (3, 1, 1), (4, 2, 1)]
+    shapes += [(3, 1, d) for d in (1, 1, 2, 4, 8, 16, 1, 1, 1, 1, 1)] + [(7, 1, 1)]
+    for at, (kernel, stride, dilation) in enumerate(shapes):
+        if at in (12, 14):
+            x = F.interpolate(x, scale_factor=2)
+        parts = []
+        for name in ("conv2d", "mask_conv2d"):
+            key = f"{stage}.{at}.{name}"
+            weight = state.get(f"{key}.weight")
+            if weight is None:
+                key = f"{stage}.{at}.gated_conv2d.{name}.module"
+                matrix = state[f"{key}.weight_bar"].flatten(1)
+                sigma = state[f"{key}.weight_u"] @ matrix @ state[f"{key}.weight_v"]
+                weight = state[f"{key}.weight_bar"] / sigma
+            padding = {7: 3, 4: 1, 3: dilation}[kernel]
+            bias = state[f"{key}.bias"]
+            parts.append(F.conv2d(x, weight, bias, stride, padding, dilation))
+        x = parts[0] * parts[1].sigmoid()
+        if 0 < at < 15:
+            x = F.instance_norm(x)
+        x = x.tanh() if at == 15 else F.leaky_relu(x, 0.2)
+    return x
+
+
+def test_zhaoyuzhi_equals_plain_layers():
+    shapes = {
+        key: tuple(n // 8 if n > 7 and i < 2 else n for i, n in enumerate(shape))
+        for key, shape in manifest("deepfillv2.zhaoyuzhi").items()
+    }
+    shapes = {
+        key: (math.prod(shapes[key.replace("weight_v", "weight_bar")][1:]),)
+        if key.endswith("weight_v")
+        else shape
+        for key, shape in shapes.items()
+    }
+    state = synthetic(shapes)
+    model = create_model("deepfill_v2", weights=state)
+    assert model.variant == "zhaoyuzhi"
+    image = torch.rand(1, 3, 32, 40, generator=torch.Generator().manual_seed(3))
+    hole = torch.zeros(1, 1, 32, 40)
+    hole[:, :, 8:20, 10:30] = 1
+    first = plain_zhaoyuzhi(state, "coarse", torch.cat([image * (1 - hole) + hole, hole], 1))
+    merged = image * (1 - hole) + first * hole
+    second = plain_zhaoyuzhi(state, "refinement", torch.cat([merged, hole], 1))
+    model.eval()
+    with torch.no_grad():
+        ours = model.generator(image, hole)
+    check_network(ours[0], first)
+    check_network(ours[1], second)
+    filled = model.complete(image, hole)
+    check_network(filled, composite(image, second.clamp(0, 1), hole))
+    recipe = model.recipe()
+    losses = recipe.step(image, hole)
+    assert all(math.isfinite(value) for value in losses.values())
