@@ -11,12 +11,18 @@ from inpaint_ops.models._registry import (
 )
 from inpaint_ops.models._training import Phase, TrainingRecipe
 from inpaint_ops.models._weights import load_weights, save_weights
+from inpaint_ops.models.context_encoder import ContextEncoder
 from inpaint_ops.models.deepfill_v2 import DeepFillV2
+from inpaint_ops.models.glcic import GLCIC
+from inpaint_ops.models.patch_gan import PatchGAN
 
 __all__ = [
+    "GLCIC",
+    "ContextEncoder",
     "DeepFillV2",
     "InpaintingModel",
     "Layout",
+    "PatchGAN",
     "Phase",
     "TrainingRecipe",
     "create_model",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from inpaint_ops.layers import FusedConv2d
-from inpaint_ops.ops import fused_conv2d
+from inpaint_ops.ops import _conv, fused_conv2d, fused_conv_transpose2d
 
 
 def composite(image: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
@@ -26,6 +26,18 @@ def erase(image: Tensor, hole: Tensor, value: float = 0.0) -> Tensor:
 def stacked(*planes: Tensor) -> Tensor:
     """Concatenation of channels in channels_last, the layout the convolutions work in."""
     return torch.cat(planes, 1).contiguous(memory_format=torch.channels_last)
+
+
+def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The image at another size, bilinear, antialiased where it shrinks."""
+    if tuple(image.shape[2:]) == size:
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", antialias=True)
+
+
+def resized_hole(hole: Tensor, size: tuple[int, int]) -> Tensor:
+    """The mask at another size: missing is what any missing pixel touches."""
+    return (resized(hole, size) > 0).to(hole.dtype)
 
 
 def pad_for(kernel: int, dilation: int, rule: str) -> int | str:
@@ -102,18 +114,62 @@ def spectral_keys(public: str, ours: str, weight: str = "weight_orig") -> dict[s
     }
 
 
+class TransposedConv2d(nn.Module):
+    """activation(transposed convolution of x), with the state dict of nn.ConvTranspose2d.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, bias: of nn.ConvTranspose2d.
+        activation: of `fused_conv_transpose2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        *,
+        activation: str = "identity",
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.padding = padding
+        self.activation = activation
+        shape = (in_channels, out_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
+        return self.apply_with(x, self.weight, self.bias, self.activation)
+
+    def apply_with(self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+        """The layer with other weights of the same shape."""
+        return fused_conv_transpose2d(
+            x, weight, bias, stride=self.stride, padding=self.padding, activation=activation
+        )
+
+
 class ConvBlock(nn.Module):
     """Convolution, batch normalisation and activation, in one of the two orders.
 
-    In evaluation mode without gradients normalisation is folded into the convolution where it comes
-    first; the folded weights are kept until one of the tensors behind them changes.
+    In evaluation mode without gradients a normalisation that comes first is folded into the
+    convolution, unless that has more weights than x has numbers: then a pass over the small result
+    costs less than a second copy of the weights. Folded weights are kept until one of the tensors
+    behind them changes.
 
     Args:
         in_channels, out_channels, kernel_size: of the convolution.
         activation: of `fused_conv2d`.
+        norm: whether there is a normalisation.
         norm_first: convolution, normalisation, activation; otherwise normalisation last.
         eps: of the normalisation.
-        options: further arguments of `FusedConv2d`.
+        alpha: of activation "elu".
+        transposed: a transposed convolution.
+        options: further arguments of `FusedConv2d`, or of `TransposedConv2d`.
     """
 
     def __init__(
@@ -123,29 +179,41 @@ class ConvBlock(nn.Module):
         kernel_size: int,
         *,
         activation: str = "relu",
+        norm: bool = True,
         norm_first: bool = True,
         eps: float = 1e-5,
+        alpha: float = 1.0,
+        transposed: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
-        before = "identity" if norm_first else activation
-        self.conv = FusedConv2d(
-            in_channels, out_channels, kernel_size, activation=before, **options
-        )
-        self.norm = nn.BatchNorm2d(out_channels, eps=eps)
         self.activation = activation
+        self.alpha = alpha
         self.norm_first = norm_first
+        self.transposed = transposed
+        # What the operators do themselves; the rest is a pass of its own.
+        self._fused = "identity" if activation == "elu" and alpha != 1 else activation
+        inside = "identity" if norm and norm_first else self._fused
+        layer = TransposedConv2d if transposed else FusedConv2d
+        self.conv: Any = layer(in_channels, out_channels, kernel_size, activation=inside, **options)
+        self.norm = nn.BatchNorm2d(out_channels, eps=eps) if norm else None
         self._folded: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
-        foldable = self.norm_first and not self.training and not torch.is_grad_enabled()
-        if not foldable:
-            y = self.norm(self.conv(x))
-            return activate(y, self.activation) if self.norm_first else y
-        weight, bias = self._fold()
+        if self.norm is None:
+            return self._late(self.conv(x))
+        if not self.norm_first:
+            y: Tensor = self.norm(self._late(self.conv(x)))
+            return y
+        folds = not self.training and not torch.is_grad_enabled()
+        if not folds or self.conv.weight.numel() > x.numel():
+            return activate(self.norm(self.conv(x)), self.activation, self.alpha)
+        weight, bias = self._fold(self.norm)
+        if self.transposed:
+            return self._late(self.conv.apply_with(x, weight, bias, self._fused))
         conv = self.conv
-        return fused_conv2d(
+        y = fused_conv2d(
             x,
             weight,
             bias,
@@ -154,12 +222,19 @@ class ConvBlock(nn.Module):
             dilation=conv.dilation,
             groups=conv.groups,
             padding_mode=conv.padding_mode,
-            activation=self.activation,
+            activation=self._fused,
             upsample=conv.upsample,
         )
+        return self._late(y)
 
-    def _fold(self) -> tuple[Tensor, Tensor]:
-        conv, norm = self.conv, self.norm
+    def _late(self, y: Tensor) -> Tensor:
+        """The activation, where the operator could not do it."""
+        if self._fused == self.activation:
+            return y
+        return activate(y, self.activation, self.alpha)
+
+    def _fold(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        conv = self.conv
         sources = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean)
         state = tuple(
             None if t is None else (t.data_ptr(), t._version) for t in (*sources, norm.running_var)
@@ -171,26 +246,34 @@ class ConvBlock(nn.Module):
             scale = norm.weight / (variance + norm.eps).sqrt()
             start = torch.zeros_like(mean) if conv.bias is None else conv.bias
             bias = norm.bias + (start - mean) * scale
-            self._folded = (state, conv.weight * scale[:, None, None, None], bias)
+            by_filter = (1, -1, 1, 1) if self.transposed else (-1, 1, 1, 1)
+            self._folded = (state, conv.weight * scale.view(by_filter), bias)
         return self._folded[1], self._folded[2]
 
 
-def activate(x: Tensor, activation: str) -> Tensor:
+def activate(x: Tensor, activation: str, alpha: float = 1.0) -> Tensor:
     """The activation of that name, in place where PyTorch offers it; x must be ours."""
     if activation == "relu":
         return F.relu_(x)
     if activation == "leaky_relu":
         return F.leaky_relu_(x, 0.2)
     if activation == "elu":
-        return F.elu_(x)
-    return x
+        return F.elu_(x, alpha)
+    return _conv.activate(x, activation)
 
 
-def initialise(network: nn.Module, std: float) -> None:
-    """Weights of all convolutions and linear layers from N(0, std), their biases 0."""
+def initialise(network: nn.Module, std: float, *, norms: bool = False) -> None:
+    """Weights of all convolutions and linear layers from N(0, std), their biases 0.
+
+    `norms`: scales of normalisations from N(1, std), their shifts 0.
+    """
     for module in network.modules():
         weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.dim() > 1:
+        if not isinstance(weight, nn.Parameter):
+            continue
+        if weight.dim() > 1:
             nn.init.normal_(weight, 0.0, std)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        elif norms:
+            nn.init.normal_(weight, 1.0, std)
+        if (weight.dim() > 1 or norms) and getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]

@@ -28,9 +28,26 @@ class ModelCase:
     features: Callable[[], torch.nn.Module] | None = None
     # Largest difference between fused and reference completions, in levels of [0, 1].
     tolerance: float = 1e-4
+    # Standard deviation of the weights, where the published start leaves no signal in evaluation.
+    spread: float | None = None
+    # Pattern of parameters without effect in training: biases that a normalisation takes away.
+    idle: str | None = None
 
 
 CASES: dict[str, ModelCase] = {
+    "context_encoder": ModelCase(
+        {"base_channels": 8, "bottleneck": 32},
+        {
+            "context_encoder.boyuanjiang": ("boyuanjiang/generator", {"variant": "centre"}),
+            "context_encoder.boyuanjiang.discriminator": ("boyuanjiang/discriminator", {}),
+            "context_encoder.eriklindernoren": (
+                "eriklindernoren/generator",
+                {"variant": "convolutional", "bias": True},
+            ),
+        },
+        sizes=((16, 16), (37, 50), (200, 150)),
+        spread=0.15,
+    ),
     "deepfill_v2": ModelCase(
         {"base_channels": 8, "critic_channels": 4},
         {
@@ -45,6 +62,26 @@ CASES: dict[str, ModelCase] = {
             "deepfillv2.zhaoyuzhi_disc": ("zhaoyuzhi/discriminator", {"variant": "zhaoyuzhi"}),
         },
     ),
+    "glcic": ModelCase(
+        {"base_channels": 8, "global_size": 64, "local_size": 32},
+        {
+            "glcic.otenim": ("otenim/generator", {"norm_first": False, "subtract_mean": False}),
+            "glcic.official_converted_sequential": (
+                "official_converted/generator",
+                {"norm_first": True, "subtract_mean": True},
+            ),
+            "glcic.otenim.discriminator_places2_256_128": (
+                "otenim/discriminator",
+                {"global_size": 256, "local_size": 128},
+            ),
+            "glcic.otenim.discriminator_celeba_160_96": (
+                "otenim/discriminator",
+                {"global_size": 160, "local_size": 96, "norm_first": False},
+            ),
+        },
+        idle=r"conv\.bias$",
+    ),
+    "patch_gan": ModelCase({"base_channels": 8, "image_size": 64}, spread=0.1),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from inpaint_ops.models import (
     register_model,
     save_weights,
 )
+from inpaint_ops.models._blocks import initialise
 from inpaint_ops.models._layouts import read_checkpoint
 from inpaint_ops.models._weights import public_state
 
@@ -27,7 +29,10 @@ LAYOUTS = [(name, file) for name in NAMES for file in CASES[name].manifests]
 
 def small(name, **options):
     torch.manual_seed(0)
-    return create_model(name, **{**CASES[name].small, **options})
+    model = create_model(name, **{**CASES[name].small, **options})
+    if CASES[name].spread is not None:
+        initialise(model, CASES[name].spread)
+    return model
 
 
 def picture(*shape, seed=1):
@@ -173,6 +178,8 @@ def test_training_step(name, phase):
     for key, value in model.named_parameters():
         assert bool(torch.isfinite(value).all())
         moved = not torch.equal(before[key], value)
+        if case.idle is not None and re.search(case.idle, key) and id(value) in trained:
+            continue
         assert moved == (id(value) in trained), key
     state = pickle.loads(pickle.dumps(recipe.state_dict()))
     taken = small(name).recipe(phase, features=features)
