@@ -173,16 +173,15 @@ class FeatureNetwork(nn.Module):
         def conv(i: int, o: int, k: int, **options: Any) -> FusedConv2d:
             return FusedConv2d(i, o, k, activation="relu", **options)
 
-        pool = nn.MaxPool2d(3, 2)
         self.encoder = nn.Sequential(
             conv(3, 3 * c // 2, 11, stride=4),
-            pool,
+            nn.MaxPool2d(3, 2),
             conv(3 * c // 2, 4 * c, 5, padding=2),
-            pool,
+            nn.MaxPool2d(3, 2),
             conv(4 * c, 6 * c, 3, padding=1),
             conv(6 * c, 6 * c, 3, padding=1),
             conv(6 * c, 4 * c, 3, padding=1),
-            pool,
+            nn.MaxPool2d(3, 2),
         )
         self.bottleneck = ChannelwiseLinear(4 * c, (6, 6))
         self.mix = conv(4 * c, 4 * c, 1)
