@@ -1,9 +1,9 @@
 // Register tile of a matrix product: `rows` packed rows times one or two vectors of columns.
 //
 // Tile: kRowTile x 2 vectors, chosen so that the sums fill the registers (AVX-512: 14 x 32 floats
-// in 28 of 32 registers; AVX2: 6 x 16 in 12 of 16). Left operand packed [depth][rows], so one step
-// reads `rows` consecutive numbers; right operand read at stride ldb. Sums run over depth in order,
-// whatever the tile, so an entry has the same bits in every tiling.
+// in 28 of 32 registers; AVX2: 6 x 16 in 12 of 16). Left operand [depth][rows], packed or lda
+// apart, so one step reads `rows` consecutive numbers; right operand read at stride ldb. Sums run
+// over depth in order, whatever the tile, so an entry has the same bits in every tiling.
 #pragma once
 
 #include "simd.h"
@@ -33,7 +33,8 @@ struct Accumulator {
   inline __attribute__((always_inline)) void add(const T* __restrict a,
                                                  const T* __restrict b,
                                                  ptrdiff_t ldb,
-                                                 int64_t depth) {
+                                                 int64_t depth,
+                                                 ptrdiff_t lda = ROWS) {
     constexpr int W = Simd<T>::kWidth;
     for (int64_t k = 0; k < depth; ++k) {
       Vector<T> col[VECS];
@@ -45,7 +46,7 @@ struct Accumulator {
 #pragma GCC unroll 2
         for (int j = 0; j < VECS; ++j) v[r][j] += x * col[j];
       }
-      a += ROWS;
+      a += lda;
       b += ldb;
     }
   }

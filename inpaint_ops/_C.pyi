@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -74,6 +75,20 @@ def conv(
     y: NDArray[Any],
     z: NDArray[Any] | None,
     how: dict[str, Any],
+    threads: int,
+) -> None: ...
+def conv_weight_gradient(
+    x: NDArray[Any],
+    valid: NDArray[Any] | None,
+    part_end: Sequence[int],
+    grad: NDArray[Any],
+    grad_weight: NDArray[Any],
+    core: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    padding_mode: int,
+    upsample: int,
     threads: int,
 ) -> None: ...
 def conv_epilogue(

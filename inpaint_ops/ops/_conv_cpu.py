@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops._backend import current_backend
@@ -309,15 +307,22 @@ def forward(
     return y if into is y else y.copy_(into)
 
 
+def masked(x: Tensor, planes: Planes) -> Tensor:
+    """Pixels of x that may be read, zero elsewhere."""
+    if planes.valid is None:
+        return x
+    ends = planes.part_end
+    widths = torch.tensor([b - a for a, b in zip((0, *ends), ends)])
+    known = planes.valid.repeat_interleave(widths, 1) != 0
+    return torch.where(known, x, x.new_zeros(()))
+
+
 def _forward_aten(
     call: _Call, x: Tensor, weight: Tensor, bias: Tensor | None, z: Tensor | None
 ) -> Tensor:
     planes, g = call.planes, call.geometry
-    if planes is not None and planes.valid is not None:
-        ends = planes.part_end
-        widths = torch.tensor([b - a for a, b in zip((0, *ends), ends)])
-        known = planes.valid.repeat_interleave(widths, 1) != 0
-        x = torch.where(known, x, x.new_zeros(()))
+    if planes is not None:
+        x = masked(x, planes)
     if x.shape[1] > 1:
         x = x.contiguous(memory_format=torch.channels_last)
     wide = _common.compute_dtype(weight.detach())
@@ -352,130 +357,6 @@ def finish(z: Tensor, bias: Tensor | None, activation: str) -> Tensor:
         image, bias_array, None, None, image, None, False, code, _common.threads()
     )
     return z
-
-
-def finish_backward(
-    grad: Tensor, z: Tensor, activation: str, *, gated: bool, from_result: bool, bias: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the sums (float32, channels_last) and of the bias (float64).
-
-    z: the sums before activation and gate, or, `from_result`, what the activation made of them.
-    """
-    filters = z.shape[1]
-    size = (z.shape[2], z.shape[3])
-    out = _channels_last(z, filters, size)
-    sums = torch.zeros(filters, dtype=torch.float64) if bias else None
-    if out.numel():
-        _common.native().conv_epilogue_backward(
-            _packed_images(_common.compute_dtype(grad.detach())),
-            _packed_images(_common.compute_dtype(z.detach())),
-            out.permute(0, 2, 3, 1).numpy(),
-            None if sums is None else sums.numpy(),
-            gated,
-            from_result,
-            _conv.ACTIVATIONS.index(activation),
-            _common.threads(),
-        )
-    return out, sums
-
-
-def convolve_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, wanted: Sequence[bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of x and weight in float32 from that of the sums.
-
-    The gradient of the input of a 3x3 layer of stride 1 is such a layer itself, with filters and
-    channels exchanged and the taps turned round: it takes the Winograd core. The gradient of the
-    weight is aten's; in channels_last it took 1.3 to 1.7 times as long as in planes from 64
-    channels on.
-    """
-    x = _common.compute_dtype(x.detach())
-    if _is_doubled(g, weight):
-        return _doubled_backward(grad, x, weight, g, wanted)
-    grad_x = None
-    rest = [wanted[0], wanted[1]]
-    core = choose_core(grad, weight, g, (grad.shape[2], grad.shape[3]))
-    if wanted[0] and core.startswith("winograd"):
-        grad_x = _input_gradient(grad, x, weight, g)
-        rest[0] = False
-    grad_weight = None
-    if any(rest):
-        planes = weight.shape[1] >= 64 and g.stride == (1, 1) and not rest[0]
-        layout = torch.contiguous_format if planes else torch.channels_last
-        by_aten, grad_weight = _conv.convolve_backward(
-            grad.contiguous(memory_format=layout),
-            x.contiguous(memory_format=layout),
-            _common.compute_dtype(weight.detach()),
-            g,
-            rest,
-        )
-        grad_x = by_aten if rest[0] else grad_x
-    return grad_x, grad_weight
-
-
-def _is_doubled(g: Geometry, weight: Tensor) -> bool:
-    plain = g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
-    return g.upsample == 2 and plain and g.padding_mode == "zeros" and min(weight.shape[2:]) > 1
-
-
-def _doubled_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, wanted: Sequence[bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients behind a doubling of the image, without the doubled image.
-
-    Pixel i is read as 2 i and 2 i + 1, so both gradients see grad only through the sums of two by
-    two neighbours, S: that of x is a convolution of S with stride 2, that of the weight its weight
-    gradient, with a quarter of the multiplications.
-    """
-    kh, kw = weight.shape[2:]
-    high, wide = grad.shape[2:]
-    top, left = kh - 1 - g.padding[0], kw - 1 - g.padding[2]
-    bottom = 2 * (x.shape[2] - 1) + kh + 1 - top - high
-    right = 2 * (x.shape[3] - 1) + kw + 1 - left - wide
-    padded = F.pad(grad, (left, right, top, bottom))
-    rows = padded[:, :, :-1] + padded[:, :, 1:]
-    sums = (rows[:, :, :, :-1] + rows[:, :, :, 1:]).contiguous(memory_format=torch.channels_last)
-    grad_x = grad_weight = None
-    if wanted[0]:
-        grad_x = _channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
-        _Call("direct", Geometry((2, 2), (0, 0, 0, 0), (1, 1)), (kh, kw), x.shape[1]).run(
-            sums, packed_weights.get(weight, "direct", flipped=True), None, grad_x, None
-        )
-    if wanted[1]:
-        turned = _common.compute_dtype(weight.detach()).transpose(0, 1).contiguous()
-        _, exchanged, _ = torch.ops.aten.convolution_backward(
-            x.contiguous(memory_format=torch.channels_last),
-            sums,
-            turned,
-            None,
-            [2, 2],
-            [0, 0],
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            [False, True, False],
-        )
-        grad_weight = exchanged.transpose(0, 1).flip(2, 3)
-    return grad_x, grad_weight
-
-
-def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
-    # Zero padding is cut off by asking for no more outputs; other modes need the whole padded
-    # image, folded back afterwards.
-    top, bottom, left, right = g.padding
-    high, wide = x.shape[2] * g.upsample, x.shape[3] * g.upsample
-    reach_y, reach_x = 2 * g.dilation[0], 2 * g.dilation[1]
-    cut = g.padding_mode == "zeros" and top <= reach_y and left <= reach_x
-    if cut:
-        size, padding = (high, wide), (reach_y - top, reach_x - left)
-    else:
-        size, padding = (high + top + bottom, wide + left + right), (reach_y, reach_x)
-    flipped = Geometry((1, 1), (padding[0], 0, padding[1], 0), g.dilation)
-    image = _channels_last(x, x.shape[1], size)
-    packed = packed_weights.get(weight, "winograd", flipped=True)
-    _Call("winograd", flipped, (3, 3), x.shape[1]).run(grad, packed, None, image, None)
-    return _conv.unprepared(image, x, g)
 
 
 def transposed_forward(

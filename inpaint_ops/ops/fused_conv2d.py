@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common, _conv, _conv_cpu
+from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients
 
 _OP = "fused_conv2d"
 
@@ -132,7 +132,7 @@ def _backward_cpu(
         grad_z = grad_z.contiguous(memory_format=torch.channels_last)
         grad_bias = grad_z.double().sum((0, 2, 3)) if wanted[2] else None
     else:
-        grad_z, grad_bias = _conv_cpu.finish_backward(
+        grad_z, grad_bias = _conv_gradients.finish_backward(
             grad,
             kept,
             activation,
@@ -140,7 +140,7 @@ def _backward_cpu(
             from_result=activation != "silu",
             bias=wanted[2],
         )
-    grads = _conv_cpu.convolve_backward(grad_z, x, weight, _conv.geometry(*where), wanted)
+    grads = _conv_gradients.convolve_backward(grad_z, x, weight, _conv.geometry(*where), wanted)
     return _conv.settled_gradients(x, weight, (*grads, grad_bias))
 
 

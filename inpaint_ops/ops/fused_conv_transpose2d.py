@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common, _conv, _conv_cpu
+from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients
 from inpaint_ops.ops._conv import Geometry, Pair
 
 _OP = "fused_conv_transpose2d"
@@ -162,7 +162,7 @@ def _backward_cpu(
         grad_z = grad_z.contiguous(memory_format=torch.channels_last)
         grad_bias = grad_z.double().sum((0, 2, 3)) if wanted[2] else None
     else:
-        grad_z, grad_bias = _conv_cpu.finish_backward(
+        grad_z, grad_bias = _conv_gradients.finish_backward(
             grad,
             kept,
             activation,
@@ -178,7 +178,12 @@ def _backward_cpu(
         grad_x = _conv_cpu.forward(
             grad_z, weight, None, g, gated=False, activation="identity", y=grad_x
         )
-    grad_weight = _weight_gradient(grad_z, x, weight, stride, padding) if wanted[1] else None
+    grad_weight = None
+    if wanted[1]:
+        # x and its gradient change places in the plain convolution's weight gradient.
+        image = _common.compute_dtype(x.detach())
+        g = Geometry((stride, stride), (padding,) * 4, (1, 1))
+        grad_weight = _conv_gradients.weight_gradient(image, grad_z, weight, g)
     return _conv.settled_gradients(x, weight, (grad_x, grad_weight, grad_bias))
 
 

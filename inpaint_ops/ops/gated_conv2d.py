@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common, _conv, _conv_cpu
+from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients
 
 _OP = "gated_conv2d"
 
@@ -130,10 +130,10 @@ def _backward_cpu(
     if x.dtype == torch.float64:
         return _backward_reference(grad, x, weight, z, *rest)
     *where, activation, wanted = rest
-    grad_z, grad_bias = _conv_cpu.finish_backward(
+    grad_z, grad_bias = _conv_gradients.finish_backward(
         grad, z, activation, gated=True, from_result=False, bias=wanted[2]
     )
-    grads = _conv_cpu.convolve_backward(grad_z, x, weight, _conv.geometry(*where), wanted)
+    grads = _conv_gradients.convolve_backward(grad_z, x, weight, _conv.geometry(*where), wanted)
     return _conv.settled_gradients(x, weight, (*grads, grad_bias))
 
 

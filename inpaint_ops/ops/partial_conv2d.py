@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common, _conv, _conv_cpu
+from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients
 from inpaint_ops.ops._conv import Geometry
 
 _OP = "partial_conv2d"
@@ -244,7 +244,7 @@ def _backward(
     g = _geometry(*where)
     if native:
         grad_sums = grad_sums.contiguous(memory_format=torch.channels_last)
-        grads = _conv_cpu.convolve_backward(grad_sums, masked, weight, g, wanted)
+        grads = _conv_gradients.convolve_backward(grad_sums, masked, weight, g, wanted)
     else:
         wide = _common.compute_dtype(weight)
         grads = _conv.convolve_backward(grad_sums, masked, wide, g, wanted)
