@@ -203,6 +203,11 @@ def aligned(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.preserve_format) if x.data_ptr() % 16 else x
 
 
+def dense(x: Tensor) -> Tensor:
+    """X contiguous and aligned; a copy only where it is not."""
+    return aligned(x.contiguous())
+
+
 def channels_last(x: Tensor, vector: int = 1) -> Tensor:
     """(N, C, H, W) as dense NHWC memory, aligned, C padded with zeros to a multiple of `vector`.
 

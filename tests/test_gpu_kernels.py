@@ -7,10 +7,11 @@ import sys
 import pytest
 import torch
 
+import inpaint_ops
 from inpaint_ops import _extension, _triton
-from inpaint_ops.benchmarks import gpu_compile
+from inpaint_ops.benchmarks import conv_layers, gpu_compile
 from inpaint_ops.benchmarks.gpu_compile import Measured
-from inpaint_ops.kernels import launch, tune
+from inpaint_ops.kernels import conv_dispatch, conv_launch, conv_library, launch, tune
 
 
 def test_import_never_imports_triton():
@@ -101,3 +102,110 @@ def test_every_kernel_has_a_table():
         names = kernel.function.arg_names
         for row in kernel.rows:
             assert set(names) == {*kernel.types, *row.constexprs, *kernel.free}
+
+
+LAYERS = conv_layers.all_layers()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_every_layer_of_the_models_has_a_row(dtype):
+    """On every architecture; its blocks divide what the row takes for granted."""
+    for layer in LAYERS:
+        kind = {"gated": "gated", "partial": "partial"}.get(layer.op, "plain")
+        x = torch.empty(1, 8, 1, 1, dtype=dtype)
+        depth = layer.kernel**2 * layer.channels
+        name = conv_launch.pick_row(kind, x, layer.out_size**2, layer.out, depth)
+        for arch in launch.ARCHITECTURES:
+            row = conv_launch.CONV.row(name, arch)
+            assert layer.out % row.constexprs["UNIT"] == 0
+            assert row.dtype == launch.dtype_class(dtype)
+            assert row.constexprs["GATED"] == (kind == "gated")
+            assert row.constexprs["MASKED"] == (kind == "partial")
+
+
+def _chosen(arch, dtype, layers):
+    fused = set()
+    for layer in layers:
+        depth = layer.kernel**2 * layer.channels
+        depth = depth * 4 // 9 if layer.upsample == 2 and layer.kernel == 3 else depth
+        if conv_dispatch.fuses(
+            torch.empty(1, 8, 1, 1, dtype=dtype),
+            depth=depth,
+            outputs=layer.out,
+            pixels=16 * layer.out_size**2,
+            saves=layer.upsample == 2,
+            arch=arch,
+        ):
+            fused.add(layer.id)
+    return fused
+
+
+def test_the_fused_kernel_takes_shallow_layers_and_cudnn_deep_ones(monkeypatch):
+    monkeypatch.delenv("INPAINT_OPS_CONV", raising=False)
+    layers = [layer for layer in LAYERS if layer.method == "deepfill_v2" and layer.op == "gated"]
+    on_h100 = _chosen("sm_90", torch.bfloat16, layers)
+    rest = {layer.id for layer in layers} - on_h100
+    assert "gated-5-24-512x512-k5-elu" in on_h100
+    assert "gated-48-48-256x256-k3-elu" in on_h100
+    assert "gated-96-48-128x128-k3-up2-elu" in on_h100
+    assert "gated-96-96-128x128-k3-elu" in rest
+    assert "gated-192-96-128x128-k3-elu" in rest
+    on_a100 = _chosen("sm_80", torch.bfloat16, layers)
+    assert on_h100 - on_a100 == {
+        "gated-48-48-256x256-k3-elu",
+        "gated-48-96-256x256-k3-s2-elu",
+        "gated-48-96-128x128-k3-elu",
+        "gated-48-48-256x256-k3-s2-elu",
+    }
+    # Without matrix units the library multiplies, few filters excepted.
+    assert _chosen("sm_90", torch.float32, layers) == set()
+    few = [layer for layer in LAYERS if layer.out <= 4 and layer.op == "fused"]
+    assert len(_chosen("sm_90", torch.float32, few)) == len(few) >= 5
+
+
+def test_the_choice_can_be_forced(monkeypatch):
+    layers = LAYERS[:4]
+    monkeypatch.setenv("INPAINT_OPS_CONV", "fused")
+    assert len(_chosen("sm_90", torch.float32, layers)) == 4
+    monkeypatch.setenv("INPAINT_OPS_CONV", "library")
+    assert _chosen("sm_90", torch.bfloat16, layers) == set()
+    monkeypatch.setenv("INPAINT_OPS_CONV", "cudnn")
+    with pytest.raises(ValueError, match="must be auto, fused or library, got 'cudnn'"):
+        _chosen("sm_90", torch.bfloat16, layers)
+
+
+def test_tf32_is_off_until_asked_for():
+    before = torch.get_float32_matmul_precision()
+    settings = torch.backends.cudnn.conv
+    assert not launch.tf32_allowed()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert launch.tf32_allowed()
+        with conv_library.precision(torch.device("cpu")):
+            assert settings.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    outside = settings.fp32_precision
+    with conv_library.precision(torch.device("cpu")):
+        assert settings.fp32_precision == "ieee"
+        assert not torch.is_autocast_enabled("cpu")
+    assert settings.fp32_precision == outside
+
+
+CONVOLUTIONS = ("gated_conv2d", "fused_conv2d", "fused_conv_transpose2d", "partial_conv2d")
+
+
+@pytest.mark.parametrize("op", CONVOLUTIONS)
+def test_convolutions_have_gpu_kernels_both_ways(op):
+    for name in (op, f"{op}_backward"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"inpaint_ops::{name}", "CUDA")
+    assert _extension.backends()[op]["cuda"] == "triton and cuDNN"
+
+
+def test_cpu_tensors_need_the_interpreter():
+    x, weight = torch.zeros(1, 2, 4, 4), torch.zeros(2, 2, 3, 3)
+    with (
+        inpaint_ops.backend("triton"),
+        pytest.raises(RuntimeError, match="start the process with TRITON_INTERPRET=1"),
+    ):
+        inpaint_ops.fused_conv2d(x, weight)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops import _triton
 from inpaint_ops._backend import backend, current_backend
 from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients
 
@@ -105,6 +106,11 @@ def _cpu(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Te
     return y, z
 
 
+def _cuda(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+    result: tuple[Tensor, Tensor] = _triton.kernels(_OP).forward(x, weight, bias, *rest)
+    return result
+
+
 def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     *where, activation, keep = rest
     z = _conv.convolve(
@@ -114,7 +120,7 @@ def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tu
         _conv.geometry(*where),
     )
     y = _conv.settled(_conv.finish(z, activation, True), x, _conv.memory_format(x, weight))
-    kept = z.contiguous(memory_format=torch.channels_last) if keep else _conv.empty_gradient(x)
+    kept = _conv.kept_sums(z, x, keep)
     return y, kept
 
 
@@ -137,11 +143,19 @@ def _backward_cpu(
     return _conv.settled_gradients(x, weight, (*grads, grad_bias))
 
 
+def _backward_cuda(
+    grad: Tensor, x: Tensor, weight: Tensor, z: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    kernels = _triton.kernels(_OP)
+    result: tuple[Tensor, Tensor, Tensor] = kernels.backward(grad, x, weight, z, *rest)
+    return result
+
+
 def _backward_reference(
     grad: Tensor, x: Tensor, weight: Tensor, z: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     *where, activation, wanted = rest
-    grad_z = _conv.gate_backward(_common.compute_dtype(grad), z, activation)
+    grad_z = _conv.gate_backward(_common.compute_dtype(grad), _common.compute_dtype(z), activation)
     grads = _conv.convolve_backward(
         grad_z,
         _common.compute_dtype(x),
@@ -177,6 +191,8 @@ _operator = _common.register(
     cpu=_cpu,
     reference=_reference,
     fake=_fake,
+    cuda=_cuda,
+    cuda_means="triton and cuDNN",
 )
 _backward_operator = _common.register(
     f"{_OP}_backward",
@@ -185,6 +201,7 @@ _backward_operator = _common.register(
     cpu=_backward_cpu,
     reference=_backward_reference,
     fake=_backward_fake,
+    cuda=_backward_cuda,
 )
 _common.register_autograd(_OP, _autograd_backward, _setup_context)
 _common.forbid_second_derivative(_OP)

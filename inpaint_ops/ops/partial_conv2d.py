@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops import _triton
 from inpaint_ops._backend import backend, current_backend
 from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients
 from inpaint_ops.ops._conv import Geometry
@@ -34,7 +35,9 @@ def partial_conv2d(
     its values: r = N / S, and y = 0 without the bias where S = 0. Soft masks follow the public
     formula: u = clamp(S, 0, 1), r = N / (S + 1e-8), y = (sum r u + bias) u; without a bias y =
     sum r u. What lies in a hole is never read, NaN included. On the CPU, output tiles that see
-    nothing valid are not computed. Cores and rounding as in `fused_conv2d`.
+    nothing valid are not computed. Cores and rounding as in `fused_conv2d`. On GPUs bool masks cost
+    least: uint8 ones are checked, which waits for the device, and floating ones may be soft, which
+    takes one more pass over x.
 
     Masks have no gradient. The backward pass keeps x and two planes of the size of `valid_out`.
     Second derivatives raise.
@@ -210,6 +213,14 @@ def _cpu(
     return y, share, scale
 
 
+def _cuda(
+    x: Tensor, valid: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    kernels = _triton.kernels(_OP)
+    result: tuple[Tensor, Tensor, Tensor] = kernels.forward(x, valid, weight, bias, *rest)
+    return result
+
+
 def _reference(
     x: Tensor, valid: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -262,6 +273,11 @@ def _backward_reference(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Te
     return result
 
 
+def _backward_cuda(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    result: tuple[Tensor, Tensor, Tensor] = _triton.kernels(_OP).backward(grad, x, *rest)
+    return result
+
+
 def _setup_context(
     ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
 ) -> None:
@@ -290,6 +306,8 @@ _operator = _common.register(
     cpu=_cpu,
     reference=_reference,
     fake=_fake,
+    cuda=_cuda,
+    cuda_means="triton and cuDNN",
 )
 _backward_operator = _common.register(
     f"{_OP}_backward",
@@ -298,6 +316,7 @@ _backward_operator = _common.register(
     cpu=_backward_cpu,
     reference=_backward_reference,
     fake=_backward_fake,
+    cuda=_backward_cuda,
 )
 _common.register_autograd(_OP, _autograd_backward, _setup_context)
 _common.forbid_second_derivative(_OP)

@@ -1,0 +1,86 @@
+"""fused_conv_transpose2d on GPUs: one small convolution for each phase of the stride, or cuDNN."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from inpaint_ops.kernels import conv_epilogue, conv_launch, conv_library
+from inpaint_ops.kernels.conv_dispatch import fuses
+from inpaint_ops.kernels.conv_launch import Reading
+from inpaint_ops.kernels.conv_layer import empty_nhwc, finish_backward
+from inpaint_ops.kernels.launch import aligned, channels_last, dense
+from inpaint_ops.ops import _conv
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Arguments and results of the registered operator."""
+    stride, padding, activation, keep = rest
+    filters = weight.shape[1]
+    high, wide = ((x.shape[i] - 1) * stride - 2 * padding + weight.shape[i] for i in (2, 3))
+    y = empty_nhwc(x, filters, (high, wide))
+    z = None
+    taps = [-(-k // stride) for k in weight.shape[2:]]
+    depth = weight.shape[0] * taps[0] * taps[1]
+    pixels = y.numel() // filters
+    if pixels == 0:
+        z = empty_nhwc(x, filters, (high, wide)) if keep else None
+    # The library's transposed convolutions are weaker than its plain ones.
+    elif fuses(x, depth=depth, outputs=filters, pixels=pixels, saves=True):
+        z = empty_nhwc(x, filters, (high, wide)) if keep else None
+        image = channels_last(x, conv_launch.vector(x))
+        reading = Reading(
+            (taps[0], taps[1]),
+            padding=(taps[0] - 1, taps[1] - 1),
+            phases=stride,
+            phase_pad=padding,
+        )
+        packed = _phase_weight(weight, stride, padding, image.shape[1])
+        conv_launch.convolve(image, packed, bias, y, reading, activation=activation, z=z)
+    else:
+        z = aligned(conv_library.convolve_transposed(x, weight, stride, padding))
+        conv_epilogue.finish(
+            z,
+            None if bias is None else dense(bias),
+            y,
+            kind=conv_epilogue.PLAIN,
+            activation=activation,
+            keep=keep,
+        )
+    kept = _conv.empty_gradient(x) if not keep or z is None else z
+    return _conv.settled(y, x, _conv.memory_format(x, weight)), kept
+
+
+def _phase_weight(weight: Tensor, stride: int, padding: int, channels: int) -> Tensor:
+    """(stride**2 phases, filters, ky, kx, channels) from (C, filters, kh, kw).
+
+    Output o takes tap t of input i where o + padding = i stride + t: phase o mod stride meets the
+    taps t = (o + padding) mod stride + j stride, j descending as i ascends.
+    """
+    c, filters, kh, kw = weight.shape
+    high, wide = -(-kh // stride), -(-kw // stride)
+    short = (0, wide * stride - kw, 0, high * stride - kh, 0, 0, 0, channels - c)
+    taps = F.pad(weight, short) if any(short) else weight
+    taps = taps.unflatten(3, (wide, stride)).unflatten(2, (high, stride))
+    # (C, filters, j, remainder, j, remainder)
+    taps = taps.flip(2, 4).roll((-padding, -padding), (3, 5))
+    taps = taps.permute(3, 5, 1, 2, 4, 0).contiguous()
+    result: Tensor = taps.view(stride**2, filters, high, wide, channels)
+    return result
+
+
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, kept: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Arguments and results of the registered operator."""
+    stride, padding, activation, wanted = rest
+    grad_z, grad_bias = finish_backward(grad, kept, False, activation, wanted[2])
+    grads: tuple[Tensor | None, Tensor | None]
+    if grad_z.numel() == 0:
+        grads = (x.new_zeros(x.shape), weight.new_zeros(weight.shape))
+    else:
+        grads = conv_library.convolve_transposed_backward(
+            grad_z, x, weight, stride, padding, wanted
+        )
+    chosen = [t if need else None for t, need in zip((*grads, grad_bias), wanted)]
+    return _conv.settled_gradients(x, weight, chosen)
