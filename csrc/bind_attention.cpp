@@ -116,8 +116,12 @@ void call_backward(const Array<T>& grad,
 }
 
 template <class T>
-IdMrfArgs<T> id_mrf_args(
-    const Array<T>& generated, const Array<T>& target, double bandwidth, double eps, int threads) {
+IdMrfArgs<T> id_mrf_args(const Array<T>& generated,
+                         const Array<T>& target,
+                         double bandwidth,
+                         double eps,
+                         bool exclude_self,
+                         int threads) {
   const auto g = image_view<T>(generated), t = image_view<T>(target);
   for (int axis = 0; axis < 4; ++axis)
     require(generated.shape(axis) == target.shape(axis), "generated and target differ in shape");
@@ -133,6 +137,7 @@ IdMrfArgs<T> id_mrf_args(
           t,
           T(bandwidth),
           T(eps),
+          exclude_self,
           threads};
 }
 
@@ -141,10 +146,11 @@ void call_id_mrf(const Array<T>& generated,
                  const Array<T>& target,
                  double bandwidth,
                  double eps,
+                 bool exclude_self,
                  py::array loss,
                  py::array choice,
                  int threads) {
-  const auto args = id_mrf_args<T>(generated, target, bandwidth, eps, threads);
+  const auto args = id_mrf_args<T>(generated, target, bandwidth, eps, exclude_self, threads);
   T* losses = output<T>(loss, args.batch);
   int64_t* choices = output<int64_t>(choice, args.batch * args.height * args.width);
   auto* kernel = INPAINT_PICK(id_mrf_loss<T>);
@@ -160,10 +166,11 @@ void call_id_mrf_backward(const Array<T>& grad,
                           const Array<int64_t>& choice,
                           double bandwidth,
                           double eps,
+                          bool exclude_self,
                           Array<T> grad_generated,
                           Array<T> grad_target,
                           int threads) {
-  const auto args = id_mrf_args<T>(generated, target, bandwidth, eps, threads);
+  const auto args = id_mrf_args<T>(generated, target, bandwidth, eps, exclude_self, threads);
   const int64_t positions = args.height * args.width;
   require(is_packed<T>(grad) && grad.size() == args.batch, "grad must be packed and fit");
   require(is_packed<T>(loss) && loss.size() == args.batch, "loss must be packed and fit");
@@ -186,6 +193,7 @@ void bind_type(py::module_& m) {
         py::arg("target").noconvert(),
         py::arg("bandwidth"),
         py::arg("eps"),
+        py::arg("exclude_self"),
         py::arg("loss"),
         py::arg("choice"),
         py::arg("threads"));
@@ -198,6 +206,7 @@ void bind_type(py::module_& m) {
         py::arg("choice").noconvert(),
         py::arg("bandwidth"),
         py::arg("eps"),
+        py::arg("exclude_self"),
         py::arg("grad_generated").noconvert(),
         py::arg("grad_target").noconvert(),
         py::arg("threads"));

@@ -33,15 +33,10 @@ class Forward {
     pack_values();
     FuseSum<T> fuse(s_.hb, s_.wb, false);
     fuse_ = &fuse;
-    // Windows of columns keep strips below 16 MB, so that memory grows with the number of keys
-    // alone; each repeats the scores of 4 columns.
-    const int64_t most =
-        std::max<int64_t>((int64_t(16) << 20) / (s_.keys_count * int64_t(sizeof(T))), 2 * kRowTile);
-    const int64_t windows = ceil_div(s_.w, most);
-    for (int64_t i = 0; i < windows; ++i) {
-      const int64_t begin = s_.w * i / windows, end = s_.w * (i + 1) / windows;
+    // Each repeats the scores of 4 columns.
+    s_.each_window(int64_t(16) << 20, [&](int64_t begin, int64_t end) {
       run(Window(begin, end, s_.w, s_.args.fuse ? 2 : 0));
-    }
+    });
   }
 
  private:
@@ -65,7 +60,8 @@ class Forward {
     const int64_t step = rows_at_once(window);
     const int64_t ahead = s_.args.fuse ? 2 : 0;
     ScoreStrips<T> scores(s_, window, step + 2 * ahead, step + ahead + 1);
-    AttentionStrips<T> attention(s_, window, step + 1);
+    const Window own(window.begin, window.end, s_.w, 0);
+    AttentionStrips<T> attention(s_, own, step + 1);
     if (ahead > 0 && !scores.strips.all()) {
       scores.compute(s_.h - 2, s_.h, s_.h - 3);
       scores.strips.keep_neighbour(s_.h - 2);

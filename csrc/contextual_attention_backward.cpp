@@ -8,9 +8,10 @@
 // over the norm dT; its 3 x 3 diagonal sums dG; then df = dG * keys and dkeys = dG^T f.
 //
 // 11 C multiply-adds a pair of cells; nothing is multiplied where A is exactly zero. Threads divide
-// what a step writes, so no sum depends on their number. Memory: about 30 strips of w x keys.
+// what a step writes, so no sum depends on their number. Memory: about 31 strips of at most 8 MB
+// (more only where 28 columns need more), and copies of the background and its gradient.
 #include "contextual_attention.h"
-#include "contextual_attention_paste.h"
+#include "contextual_attention_background.h"
 #include "contextual_attention_scores.h"
 #include "contextual_attention_softmax.h"
 
@@ -18,99 +19,49 @@ namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
-// A ring of strips of queries x (rows of w1 numbers), with zeros around each query.
-template <class T>
-class BlockStrips {
- public:
-  BlockStrips(int64_t ring, int64_t columns, int64_t rows, int64_t w1)
-      : ring_(ring),
-        columns_(columns),
-        front_(round_up(w1 + 1, Simd<T>::kWidth)),
-        ld(round_up(front_ + rows * w1 + w1 + 1 + Simd<T>::kWidth, Simd<T>::kWidth)),
-        data_(ring * columns * ld) {
-    std::fill_n(data_.data(), ring * columns * ld, T(0));
-  }
-
-  T* row(int64_t y, int64_t x) { return data_.data() + ((y % ring_) * columns_ + x) * ld + front_; }
-
- private:
-  const int64_t ring_, columns_, front_;
-
- public:
-  const int64_t ld;
-
- private:
-  Buffer<T> data_;
-};
-
+// The gradient of a window of query columns, and its share of the background's.
 template <class T>
 class Backward {
  public:
-  Backward(const AttentionSample<T>& sample, const ContextualAttentionGradient<T>& gradient)
+  Backward(const AttentionSample<T>& sample,
+           const ContextualAttentionGradient<T>& gradient,
+           BackgroundGradient<T>& background,
+           int64_t begin,
+           int64_t end)
       : s_(sample),
         gradient_(gradient),
+        bg_(background),
         threads_(sample.threads),
-        columns_(sample.rate * sample.rate * sample.channels),
-        panels_(ceil_div(columns_, kPanel<T>)),
-        key_panels_(ceil_div(sample.channels, kPanel<T>)),
-        block_panels_(ceil_div(sample.blocks_count, kPanel<T>)),
-        window_(0, sample.w, sample.w, 0),
         ahead_(sample.args.fuse ? 2 : 0),
+        begin_(begin),
+        end_(end),
+        first_(std::max<int64_t>(begin - 1, 0)),
+        last_(std::min(end + 1, sample.w)),
+        near_(first_, last_, sample.w, ahead_),
+        far_(first_, last_, sample.w, 2 * ahead_),
+        block_columns_(near_.columns + int64_t(near_.segments.size())),
         fuse_(sample.hb, sample.wb, false),
         adjoint_(sample.hb, sample.wb, true),
-        values_(block_panels_ * columns_ * kPanel<T>),
-        key_vectors_(key_panels_ * sample.hb * sample.w1 * kPanel<T>),
-        grad_values_(panels_ * sample.blocks_count * kPanel<T>),
-        grad_keys_(key_panels_ * sample.hb * sample.w1 * kPanel<T>),
-        grad_norm_(sample.keys_count + W),
-        scores_(sample, window_, kStep + 2 * ahead_ + 1, kStep + ahead_ + 2),
-        attention_(sample, window_, kStep + 1),
-        grad_scores_(sample, window_, 6),
-        blocks_(1, sample.w + 1, sample.hb + 1, sample.w1),
-        grad_blocks_(2, sample.w + 1, sample.hb + 1, sample.w1),
-        grad_sums_(4, sample.w, sample.hb, sample.w1),
-        grad_products_(1, sample.w, sample.hb, sample.w1),
-        grad_rows_((sample.w + 1) * panels_ * kPanel<T>),
-        grad_columns_((sample.w + 1) * columns_) {
-    std::fill_n(grad_values_.data(), panels_ * s_.blocks_count * kPanel<T>, T(0));
-    std::fill_n(grad_keys_.data(), key_panels_ * s_.hb * s_.w1 * kPanel<T>, T(0));
-    std::fill_n(grad_norm_.data(), s_.keys_count + W, T(0));
-    pack();
-    run();
-    write_bg();
-  }
-
- private:
-  static constexpr int64_t W = Simd<T>::kWidth;
-  static constexpr int64_t kStep = 2;
-
-  void pack() {
-    const ContextualAttentionArgs<T>& args = s_.args;
-    std::fill_n(
-        values_.data() + (block_panels_ - 1) * columns_ * kPanel<T>, columns_ * kPanel<T>, T(0));
-    const int64_t ld = panels_ * kPanel<T>;
-    parallel_tasks(s_.hb + 1, threads_, [&](int64_t V) {
-      Buffer<T> blocks(s_.w1 * ld);
-      block_row(args.bg, s_, args.bg_height, args.bg_width, s_.w1, V, ld, blocks.data());
-      for (int64_t U = 0; U < s_.w1; ++U) {
-        const int64_t block = V * s_.w1 + U;
-        T* to = values_.data() + block / kPanel<T> * columns_ * kPanel<T> + block % kPanel<T>;
-        for (int64_t q = 0; q < columns_; ++q) to[q * kPanel<T>] = blocks[U * ld + q];
+        scores_(sample, far_, kStep + 2 * ahead_ + 1, kStep + ahead_ + 2),
+        attention_(sample, near_, kStep + 1),
+        grad_scores_(sample, near_, 6),
+        blocks_(1, block_columns_, sample.hb + 1, sample.w1),
+        grad_blocks_(2, block_columns_, sample.hb + 1, sample.w1),
+        grad_sums_(4, last_ - first_, sample.hb, sample.w1),
+        grad_products_(1, end - begin, sample.hb, sample.w1),
+        grad_rows_((end - begin + 1) * background.panels * kPanel<T>),
+        grad_columns_(block_columns_ * background.columns) {
+    int64_t place = 0;
+    for (const Window::Segment& segment : near_.segments) {
+      const int64_t count = segment.end - segment.begin + 1;
+      for (int64_t i = 0; i + 1 < count; ++i) columns_.push_back({segment.begin + i, place + i});
+      for (int64_t tile = 0; tile < tile_count(count); ++tile) {
+        const int64_t i = tile_begin(count, tile);
+        tiles_.push_back({segment.begin + i, tile_begin(count, tile + 1) - i, place + i});
       }
-    });
-    const T* sample = args.bg.data + s_.n * args.bg.stride_n;
-    parallel_tasks(s_.hb, threads_, [&](int64_t v) {
-      const T* row = sample + s_.key_ys[v] * args.bg.stride_h;
-      for (int64_t panel = 0; panel < key_panels_; ++panel) {
-        T* to = key_vectors_.data() + (panel * s_.hb + v) * s_.w1 * kPanel<T>;
-        std::fill_n(to, s_.w1 * kPanel<T>, T(0));
-        const int64_t c0 = panel * kPanel<T>, c1 = std::min(c0 + kPanel<T>, s_.channels);
-        for (int64_t c = c0; c < c1; ++c)
-          for (int64_t u = 0; u < s_.wb; ++u)
-            to[u * kPanel<T> + c - c0] =
-                row[c * args.bg.stride_c + s_.key_xs[u] * args.bg.stride_w];
-      }
-    });
+      if (segment.begin <= begin && begin < segment.end) own_place_ = place + begin - segment.begin;
+      place += count;
+    }
   }
 
   void run() {
@@ -130,8 +81,8 @@ class Backward {
       block_row_gradient(s_.h - 1, false);
       block_row_gradient(s_.h, false);
       score_gradient(s_.h - 1);
-      for (int64_t x = 0; x < s_.w; ++x)
-        std::fill_n(attention_.hot(s_.h - 1, x), s_.hb, uint8_t(0));
+      for (const Column& column : columns_)
+        std::fill_n(attention_.hot(s_.h - 1, column.x), s_.hb, uint8_t(0));
     }
     for (int64_t R = 0; R <= s_.h; ++R) {
       if (R == attended && R < s_.h) {
@@ -159,14 +110,33 @@ class Backward {
     product_gradient(s_.h - 1);
   }
 
+ private:
+  static constexpr int64_t W = Simd<T>::kWidth;
+  static constexpr int64_t kStep = 2;
+
+  // A query column, and the place of the block at its left.
+  struct Column {
+    int64_t x, block;
+  };
+
+  // Columns of blocks K .. K + count, and the place of the first.
+  struct BlockTile {
+    int64_t K, count, place;
+  };
+
+  // Columns of blocks whose values get their gradient from this window.
+  int64_t own_blocks() const { return end_ - begin_ + (end_ == s_.w); }
+
   // Attention of query rows [first, last).
   void attend(int64_t first, int64_t last) {
     constexpr int64_t kChunk = 8;
-    parallel_tasks(ceil_div(s_.w, kChunk), threads_, [&](int64_t task) {
+    const int64_t count = int64_t(columns_.size());
+    parallel_tasks(ceil_div(count, kChunk), threads_, [&](int64_t task) {
       Buffer<T> row(s_.keys_count + 2 * W), best(s_.hb * W);
-      for (int64_t x = task * kChunk; x < std::min((task + 1) * kChunk, s_.w); ++x) {
+      for (int64_t i = task * kChunk; i < std::min((task + 1) * kChunk, count); ++i) {
+        const int64_t x = columns_[i].x;
         for (int64_t y = first; y < last; ++y) {
-          const T* scores = scores_.strips.row(y, x);
+          const T* scores = scores_.strips.row(y, far_.place(x));
           if (s_.args.fuse) {
             const T* rows[9];
             scores_.strips.neighbours(y, x, false, rows);
@@ -185,7 +155,7 @@ class Backward {
   // dy of block row R divided as in the forward pass: vectors of rate * rate * C numbers.
   void pack_gradient(int64_t R) {
     const ContextualAttentionArgs<T>& args = s_.args;
-    const int64_t columns = s_.w + 1, ld = panels_ * kPanel<T>;
+    const int64_t columns = s_.w + 1, ld = bg_.panels * kPanel<T>;
     Buffer<T> blocks(columns * ld);
     block_row(gradient_.grad, s_, args.fg_height, args.fg_width, columns, R, ld, blocks.data());
     const int64_t patches = (R > 0) + (R < s_.h);
@@ -194,65 +164,61 @@ class Backward {
       const T factor = T(1) / T(args.count ? over : 4);
       for (int64_t q = 0; q < ld; ++q) blocks[K * ld + q] *= factor;
     }
-    for (int64_t panel = 0; panel < panels_; ++panel)
-      for (int64_t K = 0; K < columns; ++K)
-        std::memcpy(grad_rows_.data() + (panel * columns + K) * kPanel<T>,
-                    blocks.data() + K * ld + panel * kPanel<T>,
+    const int64_t own = own_blocks();
+    for (int64_t panel = 0; panel < bg_.panels; ++panel)
+      for (int64_t i = 0; i < own; ++i)
+        std::memcpy(grad_rows_.data() + (panel * own + i) * kPanel<T>,
+                    blocks.data() + (begin_ + i) * ld + panel * kPanel<T>,
                     sizeof(T) * kPanel<T>);
-    T* to = grad_columns_.data();
-    for (int64_t tile = 0; tile < tile_count(columns); ++tile)
-      for (int64_t q = 0; q < columns_; ++q)
-        for (int64_t K = tile_begin(columns, tile); K < tile_begin(columns, tile + 1); ++K)
-          *to++ = blocks[K * ld + q];
+    for (const BlockTile& tile : tiles_) {
+      T* to = grad_columns_.data() + tile.place * bg_.columns;
+      for (int64_t q = 0; q < bg_.columns; ++q)
+        for (int64_t i = 0; i < tile.count; ++i) *to++ = blocks[(tile.K + i) * ld + q];
+    }
   }
 
   // E and dE of row R of blocks; of the values' gradient what they bring, if asked for.
   void block_row_gradient(int64_t R, bool values) {
-    const int64_t columns = s_.w + 1;
     pack_gradient(R);
-    parallel_tasks(tile_count(columns), threads_, [&](int64_t tile) {
-      const int64_t begin = tile_begin(columns, tile), end = tile_begin(columns, tile + 1);
-      const typename AttentionStrips<T>::Blocks blocks(attention_, R, begin, end - begin);
-      std::vector<uint8_t> wanted(block_panels_, 0);
-      for (int64_t V = 0; V <= s_.hb; ++V) {
-        for (int64_t r = 0; r < end - begin; ++r) {
-          T* to = blocks_.row(0, begin + r) + V * s_.w1;
-          if (blocks.any(V)) {
-            Buffer<T> line(s_.w1 + W);
-            blocks.write(r, V, 0, s_.w1, line.data());
-            std::memcpy(to, line.data(), sizeof(T) * s_.w1);
-          } else {
-            std::fill_n(to, s_.w1, T(0));
-          }
-        }
-        if (!blocks.any(V)) continue;
-        for (int64_t r = 0; r < end - begin; ++r) {
-          const T* from = blocks_.row(0, begin + r);
-          for (int64_t j = V * s_.w1; j < (V + 1) * s_.w1; ++j)
-            wanted[j / kPanel<T>] |= from[j] != T(0);
-        }
-      }
-      for (int64_t panel = 0; panel < block_panels_; ++panel) {
-        if (!wanted[panel]) continue;
-        // The last panel reaches into the zeros behind a query, which nothing reads.
-        Product body{grad_columns_.data() + begin * columns_,
-                     values_.data() + panel * columns_ * kPanel<T>,
-                     grad_blocks_.row(R, begin) + panel * kPanel<T>,
-                     grad_blocks_.ld,
-                     columns_,
-                     std::min(kPanel<T>, s_.blocks_count - panel * kPanel<T>)};
-        with_rows(end - begin, body);
-      }
-    });
+    parallel_tasks(int64_t(tiles_.size()), threads_, [&](int64_t i) { block_tile(R, tiles_[i]); });
     if (!values) return;
-    const TransposedSum<T> sum{blocks_.row(0, 0),
+    const TransposedSum<T> sum{blocks_.row(0, own_place_),
                                blocks_.ld,
-                               columns,
+                               own_blocks(),
                                grad_rows_.data(),
-                               panels_,
-                               grad_values_.data(),
+                               bg_.panels,
+                               bg_.grad_values.data(),
                                s_.blocks_count};
     parallel_tasks(sum.chunks(), threads_, [&](int64_t chunk) { sum.run(chunk); });
+  }
+
+  void block_tile(int64_t R, const BlockTile& tile) {
+    const typename AttentionStrips<T>::Blocks blocks(attention_, R, tile.K, tile.count);
+    std::vector<uint8_t> wanted(bg_.block_panels, 0);
+    Buffer<T> line(s_.w1 + W);
+    for (int64_t V = 0; V <= s_.hb; ++V) {
+      for (int64_t r = 0; r < tile.count; ++r) {
+        T* to = blocks_.row(0, tile.place + r) + V * s_.w1;
+        if (!blocks.any(V)) {
+          std::fill_n(to, s_.w1, T(0));
+          continue;
+        }
+        blocks.write(r, V, 0, s_.w1, line.data());
+        std::memcpy(to, line.data(), sizeof(T) * s_.w1);
+        for (int64_t j = 0; j < s_.w1; ++j) wanted[(V * s_.w1 + j) / kPanel<T>] |= line[j] != T(0);
+      }
+    }
+    for (int64_t panel = 0; panel < bg_.block_panels; ++panel) {
+      if (!wanted[panel]) continue;
+      // The last panel reaches into the zeros behind a query, which nothing reads.
+      Product body{grad_columns_.data() + tile.place * bg_.columns,
+                   bg_.values.data() + panel * bg_.columns * kPanel<T>,
+                   grad_blocks_.row(R, tile.place) + panel * kPanel<T>,
+                   grad_blocks_.ld,
+                   bg_.columns,
+                   std::min(kPanel<T>, s_.blocks_count - panel * kPanel<T>)};
+      with_rows(tile.count, body);
+    }
   }
 
   // One panel of dE.
@@ -277,15 +243,16 @@ class Backward {
 
   // dM of query row y, from dE of the rows of blocks y and y + 1.
   void score_gradient(int64_t y) {
-    parallel_tasks(s_.w, threads_, [&](int64_t x) {
+    parallel_tasks(int64_t(columns_.size()), threads_, [&](int64_t i) {
+      const auto [x, block] = columns_[i];
       Buffer<T> line(s_.keys_count + W);
       const uint8_t* hot = attention_.hot(y, x);
       const T* attention = attention_.row(y, x);
-      const T* const parts[4] = {grad_blocks_.row(y, x),
-                                 grad_blocks_.row(y, x + 1) + 1,
-                                 grad_blocks_.row(y + 1, x) + s_.w1,
-                                 grad_blocks_.row(y + 1, x + 1) + s_.w1 + 1};
-      T* const out = grad_scores_.row(y, x);
+      const T* const parts[4] = {grad_blocks_.row(y, block),
+                                 grad_blocks_.row(y, block + 1) + 1,
+                                 grad_blocks_.row(y + 1, block) + s_.w1,
+                                 grad_blocks_.row(y + 1, block + 1) + s_.w1 + 1};
+      T* const out = grad_scores_.row(y, near_.place(x));
       T mean = 0;
       for (int64_t v = 0; v < s_.hb; ++v) {
         if (!hot[v]) continue;
@@ -311,17 +278,17 @@ class Backward {
 
   // dT of query row y, and what the norms of the keys get from it.
   void sum_gradient(int64_t y) {
-    parallel_tasks(ceil_div(s_.w, 4), threads_, [&](int64_t task) {
+    parallel_tasks(ceil_div(last_ - first_, 4), threads_, [&](int64_t task) {
       Buffer<T> line(s_.keys_count + 2 * W);
-      for (int64_t x = task * 4; x < std::min(task * 4 + 4, s_.w); ++x) {
-        const T* from = grad_scores_.row(y, x);
+      for (int64_t x = first_ + task * 4; x < std::min(first_ + task * 4 + 4, last_); ++x) {
+        const T* from = grad_scores_.row(y, near_.place(x));
         if (s_.args.fuse) {
           const T* rows[9];
           grad_scores_.neighbours(y, x, true, rows);
           adjoint_.run(rows, line.data());
           from = line.data();
         }
-        T* const to = grad_sums_.row(y, x);
+        T* const to = grad_sums_.row(y, x - first_);
         for (int64_t v = 0; v < s_.hb; ++v) {
           const T* scale = s_.inverse_norm.data() + v * s_.wb;
           // A key no query asks for may have any norm.
@@ -333,10 +300,10 @@ class Backward {
       }
     });
     parallel_tasks(s_.hb, threads_, [&](int64_t v) {
-      T* const sum = grad_norm_.data() + v * s_.wb;
-      for (int64_t x = 0; x < s_.w; ++x) {
-        const T* const g = grad_sums_.row(y, x) + v * s_.w1;
-        const T* const score = scores_.strips.row(y, x) + v * s_.wb;
+      T* const sum = bg_.grad_norm.data() + v * s_.wb;
+      for (int64_t x = begin_; x < end_; ++x) {
+        const T* const g = grad_sums_.row(y, x - first_) + v * s_.w1;
+        const T* const score = scores_.strips.row(y, far_.place(x)) + v * s_.wb;
         for (int64_t u = 0; u < s_.wb; ++u) sum[u] += g[u] != T(0) ? g[u] * score[u] : T(0);
       }
     });
@@ -345,16 +312,17 @@ class Backward {
   // dG of query row y, and with it the gradients of the picked pixels.
   void product_gradient(int64_t y) {
     const int64_t count = s_.hb * s_.w1;
-    parallel_tasks(s_.w, threads_, [&](int64_t x) {
+    parallel_tasks(end_ - begin_, threads_, [&](int64_t i) {
+      const int64_t x = begin_ + i;
       std::vector<const T*> from;
       for (int64_t dy = -1; dy <= 1; ++dy)
         for (int64_t dx = -1; dx <= 1; ++dx)
           if (y + dy >= 0 && y + dy < s_.h && x + dx >= 0 && x + dx < s_.w)
-            from.push_back(grad_sums_.row(y + dy, x + dx) + dy * s_.w1 + dx);
-      T* const to = grad_products_.row(0, x);
+            from.push_back(grad_sums_.row(y + dy, x + dx - first_) + dy * s_.w1 + dx);
+      T* const to = grad_products_.row(0, i);
       for (int64_t j = 0; j < count; j += W) {
         Vector<T> sum = load(from[0] + j);
-        for (size_t i = 1; i < from.size(); ++i) sum += load(from[i] + j);
+        for (size_t k = 1; k < from.size(); ++k) sum += load(from[k] + j);
         store(to + j, sum);
       }
       // Between the rows of keys there is nothing.
@@ -362,29 +330,31 @@ class Backward {
       std::fill_n(to + count, W, T(0));
     });
     write_fg(y);
-    Buffer<T> queries(key_panels_ * s_.w * kPanel<T>);
-    std::fill_n(queries.data(), key_panels_ * s_.w * kPanel<T>, T(0));
+    const int64_t columns = end_ - begin_;
+    Buffer<T> queries(bg_.key_panels * columns * kPanel<T>);
+    std::fill_n(queries.data(), bg_.key_panels * columns * kPanel<T>, T(0));
     const ImageView<T>& fg = s_.args.fg;
     const T* row = fg.data + s_.n * fg.stride_n + s_.query_ys[y] * fg.stride_h;
     for (int64_t c = 0; c < s_.channels; ++c)
-      for (int64_t x = 0; x < s_.w; ++x)
-        queries[(c / kPanel<T> * s_.w + x) * kPanel<T> + c % kPanel<T>] =
-            row[c * fg.stride_c + s_.query_xs[x] * fg.stride_w];
+      for (int64_t i = 0; i < columns; ++i)
+        queries[(c / kPanel<T> * columns + i) * kPanel<T> + c % kPanel<T>] =
+            row[c * fg.stride_c + s_.query_xs[begin_ + i] * fg.stride_w];
     const TransposedSum<T> sum{grad_products_.row(0, 0),
                                grad_products_.ld,
-                               s_.w,
+                               columns,
                                queries.data(),
-                               key_panels_,
-                               grad_keys_.data(),
+                               bg_.key_panels,
+                               bg_.grad_keys.data(),
                                count};
     parallel_tasks(sum.chunks(), threads_, [&](int64_t chunk) { sum.run(chunk); });
   }
 
   void write_fg(int64_t y) {
-    const int64_t parts = ceil_div(tile_count(s_.w), 2), count = s_.hb * s_.w1;
+    const int64_t columns = end_ - begin_;
+    const int64_t parts = ceil_div(tile_count(columns), 2), count = s_.hb * s_.w1;
     parallel_tasks(parts, threads_, [&](int64_t part) {
-      const int64_t begin = s_.w * part / parts, end = s_.w * (part + 1) / parts;
-      WeightedSum<T> sum(key_vectors_.data(), count, key_panels_, end - begin);
+      const int64_t begin = columns * part / parts, end = columns * (part + 1) / parts;
+      WeightedSum<T> sum(bg_.key_vectors.data(), count, bg_.key_panels, end - begin);
       for (int64_t k = 0; k < count; k += WeightedSum<T>::kPiece) {
         const int64_t width = std::min(WeightedSum<T>::kPiece, count - k);
         for (int64_t tile = 0; tile < sum.tiles(); ++tile) {
@@ -401,67 +371,24 @@ class Backward {
       T* row = out.data + s_.n * out.stride_n + s_.query_ys[y] * out.stride_h;
       for (int64_t c = 0; c < s_.channels; ++c)
         for (int64_t x = begin; x < end; ++x)
-          row[c * out.stride_c + s_.query_xs[x] * out.stride_w] += sum.sums(x - begin)[c];
-    });
-  }
-
-  void write_bg() {
-    const ContextualAttentionArgs<T>& args = s_.args;
-    const OutputView<T>& out = gradient_.grad_bg;
-    T* const sample = out.data + s_.n * out.stride_n;
-    // Values: each pixel belongs to one block.
-    parallel_tasks(args.bg_height, threads_, [&](int64_t y) {
-      const int64_t V = (y + s_.before) / s_.rate, a = (y + s_.before) % s_.rate;
-      for (int64_t x = 0; x < args.bg_width; ++x) {
-        const int64_t U = (x + s_.before) / s_.rate, b = (x + s_.before) % s_.rate;
-        T* to = sample + y * out.stride_h + x * out.stride_w;
-        for (int64_t c = 0; c < s_.channels; ++c) {
-          const int64_t q = (a * s_.rate + b) * s_.channels + c;
-          to[c * out.stride_c] =
-              grad_values_[(q / kPanel<T> * s_.blocks_count + V * s_.w1 + U) * kPanel<T> +
-                           q % kPanel<T>];
-        }
-      }
-    });
-    // dL/d(|b|^2) at each pixel is the sum over the patches that hold it.
-    const T floor_norm = T(1e-4);
-    for (int64_t q = 0; q < s_.keys_count; ++q) {
-      const T inverse = s_.inverse_norm[q];
-      const bool constant = !args.sum_norm && inverse * floor_norm >= T(1);
-      // The norm's derivative divided by the norm: dn = -sum of dT S, and d|b| = b / n.
-      grad_norm_[q] = constant || grad_norm_[q] == T(0) ? T(0) : -grad_norm_[q] * inverse;
-    }
-    const ImageView<T>& bg = args.bg;
-    parallel_tasks(s_.hb, threads_, [&](int64_t v) {
-      for (int64_t u = 0; u < s_.wb; ++u) {
-        T norm = 0;
-        for (int64_t y = std::max<int64_t>(v - 1, 0); y < std::min(v + 2, s_.hb); ++y)
-          for (int64_t x = std::max<int64_t>(u - 1, 0); x < std::min(u + 2, s_.wb); ++x)
-            norm += grad_norm_[y * s_.wb + x];
-        T* to = sample + s_.key_ys[v] * out.stride_h + s_.key_xs[u] * out.stride_w;
-        const T* b =
-            bg.data + s_.n * bg.stride_n + s_.key_ys[v] * bg.stride_h + s_.key_xs[u] * bg.stride_w;
-        const int64_t k = v * s_.w1 + u;
-        for (int64_t c = 0; c < s_.channels; ++c) {
-          const T key = grad_keys_[(c / kPanel<T> * s_.hb * s_.w1 + k) * kPanel<T> + c % kPanel<T>];
-          to[c * out.stride_c] += norm != T(0) ? key + b[c * bg.stride_c] * norm : key;
-        }
-      }
+          row[c * out.stride_c + s_.query_xs[begin_ + x] * out.stride_w] += sum.sums(x - begin)[c];
     });
   }
 
   const AttentionSample<T>& s_;
   const ContextualAttentionGradient<T>& gradient_;
+  BackgroundGradient<T>& bg_;
   const int threads_;
-  const int64_t columns_, panels_, key_panels_, block_panels_;
-  const Window window_;
   const int64_t ahead_;
+  // Columns that get their gradient here; those whose dT it needs; whose dM that needs; whose
+  // scores that needs.
+  const int64_t begin_, end_, first_, last_;
+  const Window near_, far_;
+  const int64_t block_columns_;
+  std::vector<Column> columns_;  // of near_
+  std::vector<BlockTile> tiles_;
+  int64_t own_place_ = 0;
   const FuseSum<T> fuse_, adjoint_;
-  Buffer<T> values_;       // [panel of blocks][rate * rate * C][kPanel]
-  Buffer<T> key_vectors_;  // [panel of channels][row][w1][kPanel]
-  Buffer<T> grad_values_;  // [panel of rate * rate * C][block][kPanel]
-  Buffer<T> grad_keys_;    // like key_vectors_
-  Buffer<T> grad_norm_;
   ScoreStrips<T> scores_;
   AttentionStrips<T> attention_;
   WrapStrips<T> grad_scores_;
@@ -482,7 +409,12 @@ void contextual_attention_backward(const ContextualAttentionArgs<T>& args,
         for (int64_t x = 0; x < args.fg_width; ++x)
           out.data[n * out.stride_n + c * out.stride_c + y * out.stride_h + x * out.stride_w] = 0;
     });
-    Backward<T>(sample, gradient);
+    BackgroundGradient<T> background(sample);
+    // Each repeats what 6 columns give, and the scores of 10.
+    sample.each_window(int64_t(8) << 20, [&](int64_t begin, int64_t end) {
+      Backward<T>(sample, gradient, background, begin, end).run();
+    });
+    background.write(gradient.grad_bg);
   }
 }
 

@@ -1,4 +1,4 @@
-// Strips of attention, and the blocks of pixels that it weighs.
+// Strips of attention and of blocks, and the pixels that they weigh.
 #pragma once
 
 #include "contextual_attention_sample.h"
@@ -7,22 +7,22 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// Attention of a few rows of queries: per query a number for every key, in rows of w1 = wb + 1 of
-// which the last is always zero. Of a query only the key rows marked hot hold anything.
+// Attention of a few rows of queries in the columns of a window: per query a number for every key,
+// in rows of w1 = wb + 1 of which the last is always zero. Of a query only the key rows marked hot
+// hold anything.
 template <class T>
 class AttentionStrips {
  public:
   AttentionStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring)
       : s_(sample),
-        begin_(window.begin),
-        end_(window.end),
+        window_(window),
         ring_(ring),
         front_(round_up(sample.w1 + 1, W)),
         stride_(round_up(front_ + sample.blocks_count + W, W)),
-        data_((ring * (end_ - begin_) + 1) * stride_),
-        hot_((ring * (end_ - begin_) + 1) * (sample.hb + 2)) {
-    std::fill_n(data_.data(), (ring * (end_ - begin_) + 1) * stride_, T(0));
-    std::fill_n(hot_.data(), (ring * (end_ - begin_) + 1) * (sample.hb + 2), uint8_t(0));
+        data_((ring * window.columns + 1) * stride_),
+        hot_((ring * window.columns + 1) * (sample.hb + 2)) {
+    std::fill_n(data_.data(), (ring * window.columns + 1) * stride_, T(0));
+    std::fill_n(hot_.data(), (ring * window.columns + 1) * (sample.hb + 2), uint8_t(0));
   }
 
   T* row(int64_t y, int64_t x) { return query(slot(y, x)); }
@@ -40,7 +40,7 @@ class AttentionStrips {
       for (int64_t K = K0 - 1; K < K0 + count; ++K) {
         for (int64_t t = 0; t < 2; ++t) {
           const int64_t y = R - t;
-          const bool inside = y >= 0 && y < strips.s_.h && K >= strips.begin_ && K < strips.end_;
+          const bool inside = y >= 0 && y < strips.s_.h && strips.holds(K);
           const uint8_t* hot = inside ? strips.hot(y, K) : strips.cold();
           queries_[t].push_back({inside ? strips.row(y, K) : zeros_, hot});
           if (!inside) continue;
@@ -98,17 +98,48 @@ class AttentionStrips {
  private:
   static constexpr int64_t W = Simd<T>::kWidth;
 
-  int64_t slot(int64_t y, int64_t x) const { return y % ring_ * (end_ - begin_) + x - begin_; }
+  bool holds(int64_t x) const { return x >= 0 && x < s_.w && window_.place(x) >= 0; }
+  int64_t slot(int64_t y, int64_t x) const {
+    return y % ring_ * window_.columns + window_.place(x);
+  }
 
-  int64_t slots() const { return ring_ * (end_ - begin_); }
+  int64_t slots() const { return ring_ * window_.columns; }
   T* query(int64_t slot) { return data_.data() + slot * stride_ + front_; }
   const uint8_t* cold() const { return hot_.data() + slots() * (s_.hb + 2) + 1; }
 
   const AttentionSample<T>& s_;
-  const int64_t begin_, end_, ring_, front_, stride_;
+  const Window& window_;
+  const int64_t ring_, front_, stride_;
   // Both with zeros before and behind the key rows of each query, and a query of zeros at the end.
   Buffer<T> data_;
   Buffer<uint8_t> hot_;
+};
+
+// A ring of strips of places x (rows of w1 numbers), with zeros around each query.
+template <class T>
+class BlockStrips {
+ public:
+  BlockStrips(int64_t ring, int64_t columns, int64_t rows, int64_t w1)
+      : ring_(ring),
+        columns_(columns),
+        front_(round_up(w1 + 1, Simd<T>::kWidth)),
+        ld(round_up(front_ + rows * w1 + w1 + 1 + Simd<T>::kWidth, Simd<T>::kWidth)),
+        data_(ring * columns * ld) {
+    std::fill_n(data_.data(), ring * columns * ld, T(0));
+  }
+
+  T* row(int64_t y, int64_t place) {
+    return data_.data() + (y % ring_ * columns_ + place) * ld + front_;
+  }
+
+ private:
+  const int64_t ring_, columns_, front_;
+
+ public:
+  const int64_t ld;
+
+ private:
+  Buffer<T> data_;
 };
 
 // The pixels of block row V as vectors of rate * rate * C numbers, (columns, that), zero outside

@@ -97,6 +97,16 @@ class AttentionSample {
     }
   }
 
+  // Calls body(begin, end) for windows of query columns so narrow that a strip of them, (columns) x
+  // (keys), takes at most `bytes`, but no narrower than the products need. So memory grows with the
+  // number of keys alone.
+  template <class Body>
+  void each_window(int64_t bytes, const Body& body) const {
+    const int64_t column = keys_count * int64_t(sizeof(T));
+    const int64_t windows = ceil_div(w, std::max<int64_t>(bytes / column, 2 * kRowTile));
+    for (int64_t i = 0; i < windows; ++i) body(w * i / windows, w * (i + 1) / windows);
+  }
+
   const ContextualAttentionArgs<T>& args;
   const int64_t n, channels, rate;
   const int64_t before;  // pixels of the first block that lie outside the image

@@ -5,6 +5,10 @@
 // q] = exp(a (c[p, q] - m)) / sum over p. So a strip of some q and all p has everything in it that
 // s needs; over the strips only k[p] = max over q of s[p, q] is kept. Loss: -log(mean k).
 //
+// With exclude_self the first target b that has the maximum is measured by the second greatest
+// cosine m2 instead: a2 = 1 / (2 h (d2 + eps)), and its exponent exceeds all others by more:
+// shift = 2 d (a - a2), s[p, q] = exp(a (c[p, q] - m) - shift) / sum for p != b.
+//
 // Backward: k[p] has one q each, so only those q have gradients at all; their strips are computed
 // again. Strips of 56 x P numbers; C multiply-adds a pair forward, 3 C a pair of a chosen q
 // backward.
@@ -81,27 +85,40 @@ class Similarity {
   struct Row {
     T max, factor, sum;
     int64_t best;
+    // Of the best where it is measured by the others: the next best and its factor.
+    int64_t second = -1;
+    T second_factor = 0;
   };
 
   // Puts s in the place of c.
   Row normalise(T* row) const {
     constexpr int64_t W = Simd<T>::kWidth;
     std::fill(row + positions, row + width, kMinusInfinity<T>);
-    Vector<T> top = broadcast(kMinusInfinity<T>);
-    for (int64_t p = 0; p < width; p += W) top = max_or_second<T>(load(row + p), top);
     Row result;
-    result.max = horizontal_max<T>(top);
-    result.best = 0;
-    while (result.best + 1 < positions && !(row[result.best] == result.max)) ++result.best;
-    result.factor = 1 / (2 * args_.bandwidth * ((1 - result.max) / 2 + args_.eps));
+    result.max = greatest(row);
+    result.best = first(row, result.max);
+    result.factor = factor(result.max);
+    T shift = 0;
+    const bool excludes = args_.exclude_self && positions > 1;
+    if (excludes) {
+      row[result.best] = kMinusInfinity<T>;
+      const T next = greatest(row);
+      result.second = first(row, next);
+      result.second_factor = factor(next);
+      shift = (1 - result.max) * (result.factor - result.second_factor);
+    }
     Vector<T> sums = {};
     for (int64_t p = 0; p < width; p += W) {
-      const Vector<T> e = exp<T>((load(row + p) - result.max) * result.factor);
+      const Vector<T> e = exp<T>((load(row + p) - result.max) * result.factor - shift);
       store(row + p, e);
       sums += e;
     }
     result.sum = 0;
     for (int64_t i = 0; i < W; ++i) result.sum += sums[i];
+    if (excludes) {
+      row[result.best] = 1;
+      result.sum += 1;
+    }
     const T scale = 1 / result.sum;
     for (int64_t p = 0; p < width; p += W) store(row + p, load(row + p) * scale);
     return result;
@@ -111,6 +128,20 @@ class Similarity {
   const Positions<T> generated, target;
 
  private:
+  T factor(T max) const { return 1 / (2 * args_.bandwidth * ((1 - max) / 2 + args_.eps)); }
+
+  T greatest(const T* row) const {
+    Vector<T> top = broadcast(kMinusInfinity<T>);
+    for (int64_t p = 0; p < width; p += Simd<T>::kWidth) top = max_or_second<T>(load(row + p), top);
+    return horizontal_max<T>(top);
+  }
+
+  int64_t first(const T* row, T value) const {
+    int64_t at = 0;
+    while (at + 1 < positions && !(row[at] == value)) ++at;
+    return at;
+  }
+
   const IdMrfArgs<T>& args_;
   Buffer<T> targets_;  // [panel][channel][kPanel]
 };
@@ -284,9 +315,18 @@ class Backward {
       moved += g != T(0) ? g * (load(row + p) - made.max) : Vector<T>{};
       store(out + p, g * made.factor);
     }
-    T factor = 0;
-    for (int64_t i = 0; i < W; ++i) factor += moved[i];
-    out[made.best] += factor * args_.bandwidth * made.factor * made.factor;
+    T change = 0;
+    for (int64_t i = 0; i < W; ++i) change += moved[i];
+    const T twice = 2 * args_.bandwidth * made.factor * made.factor;
+    if (made.second < 0) {
+      out[made.best] += change * twice / 2;
+      return;
+    }
+    // In exponents: the others' distances over the best's, the best's over the second's.
+    const T own_grad = out[made.best] / made.factor, distance = (1 - made.max) / 2;
+    out[made.best] = (change / 2 + own_grad * distance) * twice + own_grad * made.second_factor;
+    out[made.second] -=
+        2 * args_.bandwidth * made.second_factor * made.second_factor * distance * own_grad;
   }
 
   const IdMrfArgs<T>& args_;

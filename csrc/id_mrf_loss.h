@@ -11,6 +11,7 @@ struct IdMrfArgs {
   int64_t batch, channels, height, width;
   ImageView<T> generated, target;  // unit vectors along channels
   T bandwidth, eps;
+  bool exclude_self;  // a target's distance is relative to the least of the other targets
   int threads;
 };
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from support import check_close, golden
 
 import inpaint_ops
-from inpaint_ops import ContextualAttention, contextual_attention, reference
+from inpaint_ops import ContextualAttention, _extension, contextual_attention, reference
 from inpaint_ops.layers import flow_picture
 
 BACKENDS = ["auto", "reference"]
@@ -82,6 +82,13 @@ def test_golden(name, dtype, backend):
     assert torch.equal(index, best)
 
 
+@pytest.mark.parametrize("name", GOLDENS)
+def test_golden_in_every_instruction_set(name, instruction_set):
+    assert _extension.status().instruction_set == instruction_set
+    for dtype in (torch.float32, torch.float64):
+        test_golden(name, dtype, "auto")
+
+
 def test_golden_flow():
     data = golden("ca_nipponjo_s1")
     layer = ContextualAttention(fuse=bool(data["fuse"]), return_flow=True)
@@ -140,6 +147,13 @@ def test_gradients_match_reference(options, backend, size, bg_size):
                 check_close(a, e, terms=terms)
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=name_of)
+def test_gradients_in_every_instruction_set(options, instruction_set):
+    assert _extension.status().instruction_set == instruction_set
+    test_gradients_match_reference(options, "auto", (17, 9), (7, 23))
+    test_gradients_match_reference(options, "auto", (20, 22), (18, 14))
+
+
 @pytest.mark.parametrize("amplitude", [1.0, 0.003], ids=["sharp", "soft"])
 def test_strips_larger_than_the_ring(amplitude):
     """Grids on which rows of scores are dropped, and fetched again for the end of the columns."""
@@ -175,6 +189,21 @@ def test_windows_of_columns(fuse, height):
     y, index = contextual_attention(f, b, hole, **options)
     check_close(whole, y, terms=64 * 81 * 8)
     assert (index == whole_index).double().mean() > 0.999
+
+
+@pytest.mark.parametrize("options", [{}, {"fuse": False}], ids=name_of)
+@pytest.mark.parametrize("width", [41, 75], ids=["two_windows", "three_windows"])
+def test_gradients_in_windows_of_columns(options, width):
+    """So many keys that the columns of queries are cut, more than once with both ends as a halo."""
+    options = {"rate": 1, "softmax_scale": 0.3, **options}
+    f, b, hole = inputs(1, 2, (5, width), (200, 192), rate=1, scale=0.7, dtype=torch.float64)
+    grad = torch.randn(f.shape, generator=torch.Generator().manual_seed(1), dtype=f.dtype)
+    expected = gradients(
+        lambda f, b: reference.contextual_attention(f, b, hole, **options), f, b, grad
+    )
+    actual = gradients(lambda f, b: contextual_attention(f, b, hole, **options), f, b, grad)
+    for a, e in zip(actual, expected):
+        check_close(a, e, terms=64 * 64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
@@ -467,9 +496,13 @@ def test_bad_input(change, error, text):
 
 
 def test_bad_layer_input():
-    for name, value in (("ksize", 5), ("stride", 2), ("fuse_k", 5)):
-        with pytest.raises(NotImplementedError, match=f"{name} must be"):
-            ContextualAttention(**{name: value})
+    for name in ("ksize", "fuse_k"):
+        with pytest.raises(NotImplementedError, match=f"{name} must be 3, got 5"):
+            ContextualAttention(**{name: 5})
+        with pytest.raises(TypeError, match=f"{name} must be an int, got float"):
+            ContextualAttention(**{name: 3.0})
+    with pytest.raises(ValueError, match="stride must be 1, got 2"):
+        ContextualAttention(stride=2)
     with pytest.raises(ValueError, match="n_down must be at least 0"):
         ContextualAttention(n_down=-1)
     with pytest.raises(ValueError, match="rate must be at least 1"):

@@ -11,7 +11,7 @@ from support import check_close, golden
 from torch import nn
 
 import inpaint_ops
-from inpaint_ops import IDMRFLoss, id_mrf_loss, reference
+from inpaint_ops import IDMRFLoss, _extension, id_mrf_loss, reference
 
 BACKENDS = ["auto", "reference"]
 CASES = ["c00", "c01", "c02", "c03", "c04"]
@@ -57,30 +57,100 @@ def test_golden(case, dtype, backend):
             assert (grad.double() - expected).abs().max() <= tolerance * max(scale, 1e-7)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_golden_in_every_instruction_set(case, instruction_set):
+    assert _extension.status().instruction_set == instruction_set
+    for dtype in (torch.float32, torch.float64):
+        test_golden(case, dtype, "auto")
+
+
 def test_golden_file_describes_its_cases():
     assert len(json.loads(golden("id_mrf_shepnerd")["cases"])) == len(CASES)
 
 
-@pytest.mark.parametrize("center", ["channel", "spatial"])
+OPTIONS = [{}, {"center": "spatial"}, {"exclude_self": True}]
+SHAPES = [(1, 2, (1, 1)), (2, 9, (6, 5)), (1, 33, (7, 19)), (1, 20, (40, 13)), (0, 4, (3, 3))]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    ("n", "c", "size"),
-    [(1, 2, (1, 1)), (2, 9, (6, 5)), (1, 33, (7, 19)), (1, 20, (40, 13)), (0, 4, (3, 3))],
-    ids=str,
-)
-def test_matches_reference(center, backend, n, c, size):
+@pytest.mark.parametrize(("n", "c", "size"), SHAPES, ids=str)
+def test_matches_reference(options, backend, n, c, size):
     generated, target = inputs(n, c, size, torch.float64)
     expected = with_gradients(
-        lambda g, t: reference.id_mrf_loss(g, t, center=center), generated, target
+        lambda g, t: reference.id_mrf_loss(g, t, **options), generated, target
     )
     with inpaint_ops.backend(backend):
-        actual = with_gradients(lambda g, t: id_mrf_loss(g, t, center=center), generated, target)
+        actual = with_gradients(lambda g, t: id_mrf_loss(g, t, **options), generated, target)
         single = with_gradients(
-            lambda g, t: id_mrf_loss(g, t, center=center), generated.float(), target.float()
+            lambda g, t: id_mrf_loss(g, t, **options), generated.float(), target.float()
         )
     for a, s, e in zip(actual, single, expected):
         check_close(a, e)
         check_close(s, e, terms=64 * 1024)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_instruction_set(options, instruction_set):
+    assert _extension.status().instruction_set == instruction_set
+    for n, c, size in SHAPES:
+        test_matches_reference(options, "auto", n, c, size)
+
+
+def test_exclude_self_measures_the_nearest_target_by_the_next():
+    """Three targets, one generated position: the formula by hand."""
+    target = torch.tensor([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]], dtype=torch.float64)
+    generated = torch.tensor([0.96, 0.28], dtype=torch.float64)
+    distance = (1 - target @ generated) / 2
+    least = torch.tensor([distance[1], distance[0], distance[0]])  # the first is the nearest
+    assert distance.argmin() == 0
+    weights = ((1 - distance / (least + 1e-5)) / 0.5).softmax(0)
+    # A channel of the opposite sign leaves the mean over channels zero, and cosines as they are.
+    t = torch.cat((target, -target), 1).T.reshape(1, 4, 3, 1)
+    g = torch.cat((generated, -generated)).reshape(1, 4, 1, 1).expand(1, 4, 3, 1)
+    loss = id_mrf_loss(g, t, exclude_self=True)
+    torch.testing.assert_close(loss, -weights.mean().log())
+    # The nearest one is the winner by more than without.
+    assert weights[0] > ((1 - distance / (distance[0] + 1e-5)) / 0.5).softmax(0)[0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_exclude_self_is_finite_where_vectors_meet(backend):
+    generated, target = inputs()
+    generated[:, :, :3] = target[:, :, :3]
+    # Two targets alike: the first is measured by the second, which it equals.
+    target[:, :, 0, 1] = target[:, :, 0, 0]
+    with inpaint_ops.backend(backend):
+        loss, *grads = with_gradients(
+            lambda g, t: id_mrf_loss(g, t, exclude_self=True), generated, target
+        )
+        same = id_mrf_loss(target, target, exclude_self=True)
+    assert loss > 0
+    assert same >= 0
+    assert all(g.isfinite().all() for g in grads)
+
+
+def test_max_patches_draws_the_same_positions_in_both_maps():
+    generated, target = inputs(2, 9, (8, 7), torch.float64)
+    value, *grads = with_gradients(
+        lambda g, t: id_mrf_loss(g, t, max_patches=20, generator=torch.Generator().manual_seed(3)),
+        generated,
+        target,
+    )
+    order = torch.randperm(56, generator=torch.Generator().manual_seed(3))[:20]
+    g, t = (x.flatten(2)[:, :, order, None] for x in (generated, target))
+    torch.testing.assert_close(value, id_mrf_loss(g, t))
+    for grad in grads:
+        touched = grad.flatten(2).abs().sum((0, 1)) > 0
+        assert not touched[[i for i in range(56) if i not in order.tolist()]].any()
+        assert touched[order].any()
+    plain = reference.id_mrf_loss(
+        generated, target, max_patches=20, generator=torch.Generator().manual_seed(3)
+    )
+    torch.testing.assert_close(value, plain)
+    assert torch.equal(
+        id_mrf_loss(generated, target, max_patches=56), id_mrf_loss(generated, target)
+    )
 
 
 def test_options():
@@ -134,19 +204,20 @@ def test_threads_give_equal_bits():
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         unit = [x / x.norm(dim=1, keepdim=True) for x in (generated, target)]
-        loss, choice = torch.ops.inpaint_ops.id_mrf_loss(*unit, 0.5, 1e-5)
+        loss, choice = torch.ops.inpaint_ops.id_mrf_loss(*unit, 0.5, 1e-5, False)
         grads = torch.ops.inpaint_ops.id_mrf_loss_backward(
-            torch.ones(2), *unit, loss, choice, 0.5, 1e-5
+            torch.ones(2), *unit, loss, choice, 0.5, 1e-5, False
         )
         results.append((loss, choice, *grads))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other))
 
 
-def test_gradcheck():
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_gradcheck(exclude_self):
     generated, target = inputs(2, 3, (3, 2), torch.float64)
     assert torch.autograd.gradcheck(
-        lambda g, t: id_mrf_loss(g, t, reduction="none"),
+        lambda g, t: id_mrf_loss(g, t, reduction="none", exclude_self=exclude_self),
         (generated.requires_grad_(), target.requires_grad_()),
     )
 
@@ -182,10 +253,10 @@ def test_operator_passes_opcheck():
     wide = torch.zeros(2, 9, 4, 6)
     wide[:, :4, :, ::2] = unit[0]
     for g in (unit[0], unit[0].contiguous(memory_format=torch.channels_last), wide[:, :4, :, ::2]):
-        torch.library.opcheck(op, (g.detach().clone().requires_grad_(), unit[1], 0.5, 1e-5))
-        loss, choice = op(g.detach(), unit[1], 0.5, 1e-5)
+        torch.library.opcheck(op, (g.detach().clone().requires_grad_(), unit[1], 0.5, 1e-5, False))
+        loss, choice = op(g.detach(), unit[1], 0.5, 1e-5, False)
         torch.library.opcheck(
-            backward, (torch.ones(2), g.detach(), unit[1], loss, choice, 0.5, 1e-5)
+            backward, (torch.ones(2), g.detach(), unit[1], loss, choice, 0.5, 1e-5, False)
         )
 
 
@@ -221,10 +292,14 @@ def test_layer():
     torch.testing.assert_close(program.module()(x.detach(), y), value.detach())
     assert set(loss.state_dict()) == {f"features.{key}" for key in network.state_dict()}
 
-    sampled = IDMRFLoss(network, {"relu3_2": 1.0}, max_positions=20)
+    sampled = IDMRFLoss(network, {"relu3_2": 1.0}, max_patches=20)
     draws = [sampled(x, y, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
-    assert "max_positions=20" in repr(sampled)
+    assert "max_patches=20" in repr(sampled)
+    excluding = IDMRFLoss(network, {"relu3_2": 1.0}, exclude_self=True)
+    torch.testing.assert_close(
+        excluding(x, y), id_mrf_loss(made["relu3_2"], wanted["relu3_2"], exclude_self=True)
+    )
 
 
 def test_golden_of_two_layers():
@@ -260,6 +335,8 @@ BAD_INPUT = [
     ({"eps": 0.0}, ValueError, "eps must be more than 0"),
     ({"eps": math.nan}, ValueError, "eps must be finite"),
     ({"center": "batch"}, ValueError, "center must be one of channel, spatial"),
+    ({"exclude_self": 1}, TypeError, "exclude_self must be a bool, got int"),
+    ({"max_patches": 0}, ValueError, "max_patches must be at least 1, got 0"),
     ({"reduction": "max"}, ValueError, "reduction must be one of sum, mean, none"),
 ]
 
@@ -271,8 +348,8 @@ def test_bad_input(change, error, text):
 
 
 def test_bad_layer_input():
-    with pytest.raises(ValueError, match="max_positions must be at least 1"):
-        IDMRFLoss(Network(), max_positions=0)
+    with pytest.raises(ValueError, match="max_patches must be at least 1"):
+        IDMRFLoss(Network(), max_patches=0)
     with pytest.raises(ValueError, match="reduction must be one of sum, mean"):
         IDMRFLoss(Network(), reduction="none")
     with pytest.raises(KeyError, match="relu9"):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inpaint_ops
+from inpaint_ops import _extension
 from inpaint_ops.ops import nearest_patch, refine_patch
 from inpaint_ops.reference import refine_patch as reference
 
@@ -35,6 +36,13 @@ def test_matches_reference(dtype, radius, reach):
     options = {"valid": valid, "where": where, "patch_size": 5, "radius": radius, "reach": reach}
     expected = reference(q.double(), k.double(), guess, **options)
     assert_same(refine_patch(q, k, guess, **options), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
+def test_every_instruction_set(dtype, instruction_set):
+    assert _extension.status().instruction_set == instruction_set
+    test_matches_reference(dtype, 1, 1)
+    test_matches_reference(dtype, 2, 40)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

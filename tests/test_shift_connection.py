@@ -11,7 +11,7 @@ from hypothesis import given
 from support import check_close, golden
 
 import inpaint_ops
-from inpaint_ops import GuidanceLoss, ShiftConnection, reference, shift_connection
+from inpaint_ops import GuidanceLoss, ShiftConnection, _extension, reference, shift_connection
 from inpaint_ops.layers import reduce_hole
 
 BACKENDS = ["auto", "reference"]
@@ -45,6 +45,16 @@ def test_golden_layer(name, memory_format, backend):
     assert torch.equal(y, data["y"])
     y.backward(data["gy"])
     check_close(x.grad, data["gx"], terms=data["index"].shape[1])
+
+
+def test_every_instruction_set(instruction_set):
+    assert _extension.status().instruction_set == instruction_set
+    for memory_format in FORMATS:
+        test_golden_layer("shift_s1", memory_format, "auto")
+        test_golden_layer("shift_s2", memory_format, "auto")
+    for dtype in (torch.float32, torch.float64):
+        test_matches_reference((2, 8, 9, 7), dtype)
+        test_matches_reference((3, 130, 6, 11), dtype)
 
 
 @pytest.mark.parametrize("mask_target", [True, False], ids=["masked", "public_code"])

@@ -18,10 +18,10 @@ class ContextualAttention(nn.Module):
     """Rebuilds a feature map from patches of another, or of itself outside the hole.
 
     Args:
-        ksize: side of the patches that are compared, cells; only 3.
-        stride: between them, cells; only 1.
+        ksize: side of the patches that are compared, cells; 3 as in all published networks.
+        stride: between them, cells; 1, as the public layers fail with any other.
         rate: feature pixels a cell.
-        fuse_k: reach of the fuse step, cells; only 3.
+        fuse_k: side of the fuse step's kernel, cells; 3 as in all published networks.
         softmax_scale: factor on the scores.
         fuse: whether neighbours' scores are added up; the published networks do.
         n_down: halvings between the image, and with it `mask`, and the features.
@@ -52,15 +52,12 @@ class ContextualAttention(nn.Module):
         overlap: str = "constant",
     ) -> None:
         super().__init__()
-        for name, value, only in (
-            ("ksize", ksize, 3),
-            ("stride", stride, 1),
-            ("fuse_k", fuse_k, 3),
-        ):
-            if value != only:
-                raise NotImplementedError(
-                    f"ContextualAttention: {name} must be {only}, got {value}"
-                )
+        for name, value in (("ksize", ksize), ("fuse_k", fuse_k)):
+            _common.check_int("ContextualAttention", name, value)
+            if value != 3:
+                raise NotImplementedError(f"ContextualAttention: {name} must be 3, got {value}")
+        if stride != 1:
+            raise ValueError(f"ContextualAttention: stride must be 1, got {stride}")
         _common.check_int("ContextualAttention", "rate", rate)
         _common.check_int("ContextualAttention", "n_down", n_down, minimum=0)
         self.rate = rate

@@ -1,6 +1,6 @@
 """ID-MRF loss over the layers of a feature network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,10 @@ class IDMRFLoss(nn.Module):
         weights: layer name to weight. The sum in GMCNN counts its content layer twice: 1 for
             "relu3_2", 2 for "relu4_2", which in that code are torchvision's features[11] and
             features[20], after the first convolution of their blocks.
-        bandwidth, eps, center, reduction: see `inpaint_ops.id_mrf_loss`.
-        max_positions: of larger maps so many positions are drawn at random, the same in both maps
-            and all samples; None for all.
+        bandwidth, eps, center, reduction, exclude_self, max_patches: see `inpaint_ops.id_mrf_loss`.
 
     Source: Wang et al., NeurIPS 2018 (arXiv 1810.08771), section 3.2;
-    shepnerd/inpainting_gmcnn: pytorch/model/loss.py; max_positions as in its tensorflow/net/ops.py.
+    shepnerd/inpainting_gmcnn: pytorch/model/loss.py; max_patches as in its tensorflow/net/ops.py.
     """
 
     def __init__(
@@ -36,11 +34,12 @@ class IDMRFLoss(nn.Module):
         eps: float = 1e-5,
         center: str = "channel",
         reduction: str = "sum",
-        max_positions: int | None = None,
+        exclude_self: bool = False,
+        max_patches: int | None = None,
     ) -> None:
         super().__init__()
-        if max_positions is not None:
-            _common.check_int("IDMRFLoss", "max_positions", max_positions)
+        if max_patches is not None:
+            _common.check_int("IDMRFLoss", "max_patches", max_patches)
         _common.check_choice("IDMRFLoss", "reduction", reduction, ("sum", "mean"))
         self.features = features
         self.weights = {"relu3_2": 1.0, "relu4_2": 2.0} if weights is None else dict(weights)
@@ -50,7 +49,8 @@ class IDMRFLoss(nn.Module):
         self.eps = eps
         self.center = center
         self.reduction = reduction
-        self.max_positions = max_positions
+        self.exclude_self = exclude_self
+        self.max_patches = max_patches
 
     def forward(
         self, generated: Tensor, target: Tensor, generator: torch.Generator | None = None
@@ -60,7 +60,7 @@ class IDMRFLoss(nn.Module):
         Args:
             generated: (N, 3, H, W), as the feature network takes them.
             target: (N, 3, H, W); no gradient flows to it.
-            generator: draws the positions, with `max_positions`.
+            generator: draws the positions, with `max_patches`.
 
         Returns:
             The loss, a scalar.
@@ -74,27 +74,23 @@ class IDMRFLoss(nn.Module):
         made = self.features(generated)
         total = generated.new_zeros(())
         for name, weight in self.weights.items():
-            pair = self._drawn((made[name], wanted[name]), generator)
             total = total + weight * id_mrf_loss(
-                *pair,
+                made[name],
+                wanted[name],
                 bandwidth=self.bandwidth,
                 eps=self.eps,
                 center=self.center,
                 reduction=self.reduction,
+                exclude_self=self.exclude_self,
+                max_patches=self.max_patches,
+                generator=generator,
             )
         return total
-
-    def _drawn(self, maps: Sequence[Tensor], generator: torch.Generator | None) -> list[Tensor]:
-        positions = maps[0].shape[2] * maps[0].shape[3]
-        if self.max_positions is None or positions <= self.max_positions:
-            return list(maps)
-        order = torch.randperm(positions, generator=generator)[: self.max_positions]
-        return [x.flatten(2)[:, :, order.to(x.device), None] for x in maps]
 
     def extra_repr(self) -> str:
         """Options, for printing."""
         return (
             f"weights={self.weights}, bandwidth={self.bandwidth}, eps={self.eps}, "
             f"center={self.center!r}, reduction={self.reduction!r}, "
-            f"max_positions={self.max_positions}"
+            f"exclude_self={self.exclude_self}, max_patches={self.max_patches}"
         )

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from inpaint_ops._backend import backend, current_backend
 from inpaint_ops.ops import _common
+from inpaint_ops.reference.id_mrf_loss import drawn, similarity, unit_vectors
 from inpaint_ops.reference.id_mrf_loss import (
     id_mrf_loss_backward as id_mrf_loss_backward_reference,
 )
-from inpaint_ops.reference.id_mrf_loss import similarity, unit_vectors
 
 _OP = "id_mrf_loss"
 
@@ -23,6 +23,9 @@ def id_mrf_loss(
     eps: float = 1e-5,
     center: str = "channel",
     reduction: str = "sum",
+    exclude_self: bool = False,
+    max_patches: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Implicit diversified Markov random field loss: -log of mean over p of max over q of s[p, q].
 
@@ -40,6 +43,14 @@ def id_mrf_loss(
             each position (the PyTorch code); "spatial": the target's mean over samples and
             positions in each channel (contextual loss; the TensorFlow code's axes).
         reduction: over samples: "sum" (the PyTorch code), "mean" or "none".
+        exclude_self: take the minimum in the denominator over the other targets alone, as the paper
+            does: the nearest target is measured by the second nearest. The public code leaves this
+            out, for speed. The softmax still runs over all targets, so that the loss stays finite
+            and at least 0 where a generated vector meets its target. Without effect on a map of one
+            position.
+        max_patches: of maps with more positions so many are drawn at random, the same in both maps
+            and all samples, before anything else (the TensorFlow code: 4225); None for all.
+        generator: draws them, on the CPU; None for the default one.
 
     Returns:
         The loss, a scalar, or (N,) with reduction "none"; float32 (float64 for float64), in which
@@ -73,26 +84,36 @@ def id_mrf_loss(
             raise ValueError(f"{_OP}: {name} must be more than 0, got {value}")
     _common.check_choice(_OP, "center", center, ("channel", "spatial"))
     _common.check_choice(_OP, "reduction", reduction, ("sum", "mean", "none"))
+    if not isinstance(exclude_self, bool):
+        raise TypeError(f"{_OP}: exclude_self must be a bool, got {type(exclude_self).__name__}")
+    if max_patches is not None:
+        _common.check_int(_OP, "max_patches", max_patches)
+    generated, target = drawn(generated, target, max_patches, generator)
     generated, target = _common.compute_dtype(generated), _common.compute_dtype(target)
     generated, target = unit_vectors(generated, target, center)
-    loss: Tensor = _operator(generated, target, float(bandwidth), float(eps))[0]
+    loss: Tensor = _operator(generated, target, float(bandwidth), float(eps), exclude_self)[0]
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.mean()
 
 
-def _fake(generated: Tensor, target: Tensor, bandwidth: float, eps: float) -> tuple[Tensor, Tensor]:
+def _fake(
+    generated: Tensor, target: Tensor, bandwidth: float, eps: float, exclude_self: bool
+) -> tuple[Tensor, Tensor]:
     n, _, h, w = generated.shape
     return generated.new_empty((n,)), generated.new_empty((n, h * w), dtype=torch.int64)
 
 
-def _cpu(generated: Tensor, target: Tensor, bandwidth: float, eps: float) -> tuple[Tensor, Tensor]:
-    loss, choice = _fake(generated, target, bandwidth, eps)
+def _cpu(
+    generated: Tensor, target: Tensor, bandwidth: float, eps: float, exclude_self: bool
+) -> tuple[Tensor, Tensor]:
+    loss, choice = _fake(generated, target, bandwidth, eps, exclude_self)
     _common.native().id_mrf_loss(
         generated.detach().numpy(),
         target.detach().numpy(),
         bandwidth,
         eps,
+        exclude_self,
         loss.numpy(),
         choice.numpy(),
         _common.threads(),
@@ -101,9 +122,10 @@ def _cpu(generated: Tensor, target: Tensor, bandwidth: float, eps: float) -> tup
 
 
 def _reference(
-    generated: Tensor, target: Tensor, bandwidth: float, eps: float
+    generated: Tensor, target: Tensor, bandwidth: float, eps: float, exclude_self: bool
 ) -> tuple[Tensor, Tensor]:
-    best, choice = similarity(generated.flatten(2), target.flatten(2), bandwidth, eps).max(2)
+    similar = similarity(generated.flatten(2), target.flatten(2), bandwidth, eps, exclude_self)
+    best, choice = similar.max(2)
     return -best.mean(1).log(), choice
 
 
@@ -115,6 +137,7 @@ def _backward_fake(
     choice: Tensor,
     bandwidth: float,
     eps: float,
+    exclude_self: bool,
 ) -> tuple[Tensor, Tensor]:
     return (
         torch.empty_like(generated, memory_format=torch.contiguous_format),
@@ -130,8 +153,9 @@ def _backward_cpu(
     choice: Tensor,
     bandwidth: float,
     eps: float,
+    exclude_self: bool,
 ) -> tuple[Tensor, Tensor]:
-    grads = _backward_fake(grad, generated, target, loss, choice, bandwidth, eps)
+    grads = _backward_fake(grad, generated, target, loss, choice, bandwidth, eps, exclude_self)
     _common.native().id_mrf_loss_backward(
         grad.detach().contiguous().numpy(),
         generated.detach().numpy(),
@@ -140,6 +164,7 @@ def _backward_cpu(
         choice.contiguous().numpy(),
         bandwidth,
         eps,
+        exclude_self,
         *(g.numpy() for g in grads),
         _common.threads(),
     )
@@ -154,9 +179,10 @@ def _backward_reference(
     choice: Tensor,
     bandwidth: float,
     eps: float,
+    exclude_self: bool,
 ) -> tuple[Tensor, Tensor]:
     grad_generated, grad_target = id_mrf_loss_backward_reference(
-        grad, generated.flatten(2), target.flatten(2), choice, bandwidth, eps
+        grad, generated.flatten(2), target.flatten(2), choice, bandwidth, eps, exclude_self
     )
     return (
         grad_generated.reshape(generated.shape).contiguous(),
@@ -165,23 +191,24 @@ def _backward_reference(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    generated, target, bandwidth, eps = inputs
+    generated, target, *options = inputs
     loss, choice = output
     ctx.save_for_backward(generated, target, loss, choice)
     ctx.mark_non_differentiable(choice)
-    ctx.options = (bandwidth, eps)
+    ctx.options = options
     ctx.backend = current_backend()
 
 
 def _autograd_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     with backend(ctx.backend):
         grads = _backward_operator(grad, *ctx.saved_tensors, *ctx.options)
-    return *grads, None, None
+    return *grads, None, None, None
 
 
 _operator = _common.register(
     _OP,
-    "(Tensor generated, Tensor target, float bandwidth, float eps) -> (Tensor, Tensor)",
+    "(Tensor generated, Tensor target, float bandwidth, float eps, bool exclude_self)"
+    " -> (Tensor, Tensor)",
     cpu=_cpu,
     reference=_reference,
     fake=_fake,
@@ -189,7 +216,7 @@ _operator = _common.register(
 _backward_operator = _common.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor generated, Tensor target, Tensor loss, Tensor choice, float bandwidth, "
-    "float eps) -> (Tensor, Tensor)",
+    "float eps, bool exclude_self) -> (Tensor, Tensor)",
     cpu=_backward_cpu,
     reference=_backward_reference,
     fake=_backward_fake,

@@ -27,11 +27,37 @@ def _unit(x: Tensor) -> Tensor:
     return torch.where(none, 0.0, x / torch.where(none, 1.0, square).sqrt())
 
 
-def similarity(generated: Tensor, target: Tensor, bandwidth: float, eps: float) -> Tensor:
+def drawn(
+    generated: Tensor, target: Tensor, max_patches: int | None, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """`max_patches` positions of larger maps, (N, C, max_patches, 1), the same everywhere."""
+    positions = generated.shape[2] * generated.shape[3]
+    if max_patches is None or positions <= max_patches:
+        return generated, target
+    order = torch.randperm(positions, generator=generator)[:max_patches].to(generated.device)
+    return generated.flatten(2)[:, :, order, None], target.flatten(2)[:, :, order, None]
+
+
+def _least(distance: Tensor, exclude_self: bool) -> tuple[Tensor, Tensor]:
+    """The least distance (N, P or 1, Q) that each target's is relative to, and where it is.
+
+    With `exclude_self` the nearest target is measured by the next one.
+    """
+    least, nearest = distance.min(1, keepdim=True)
+    if not exclude_self or distance.shape[1] == 1:
+        return least, nearest
+    first = torch.zeros_like(distance, dtype=torch.bool).scatter_(1, nearest, True)
+    other, second = distance.masked_fill(first, float("inf")).min(1, keepdim=True)
+    return torch.where(first, other, least), torch.where(first, second, nearest)
+
+
+def similarity(
+    generated: Tensor, target: Tensor, bandwidth: float, eps: float, exclude_self: bool
+) -> Tensor:
     """(N, P of target, P of generated) relative similarities of unit vectors (N, C, P)."""
     cosine = target.transpose(1, 2) @ generated
     distance = (1 - cosine) / 2
-    relative = distance / (distance.min(1, keepdim=True).values + eps)
+    relative = distance / (_least(distance, exclude_self)[0] + eps)
     return ((1 - relative) / bandwidth).softmax(1)
 
 
@@ -43,11 +69,15 @@ def id_mrf_loss(
     eps: float = 1e-5,
     center: str = "channel",
     reduction: str = "sum",
+    exclude_self: bool = False,
+    max_patches: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Plain version of `inpaint_ops.id_mrf_loss`: same arguments, results and gradients."""
+    generated, target = drawn(generated, target, max_patches, generator)
     dtype = torch.float64 if generated.dtype == torch.float64 else torch.float32
     g, t = unit_vectors(generated.to(dtype), target.to(dtype), center)
-    best = similarity(g.flatten(2), t.flatten(2), bandwidth, eps).max(2).values
+    best = similarity(g.flatten(2), t.flatten(2), bandwidth, eps, exclude_self).max(2).values
     loss = -best.mean(1).log()
     if reduction == "none":
         return loss
@@ -61,6 +91,7 @@ def id_mrf_loss_backward(
     choice: Tensor,
     bandwidth: float,
     eps: float,
+    exclude_self: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of each sample's loss in unit vectors (N, C, P), step by step back through it.
 
@@ -68,7 +99,7 @@ def id_mrf_loss_backward(
     """
     cosine = target.transpose(1, 2) @ generated
     distance = (1 - cosine) / 2
-    least, nearest = distance.min(1, keepdim=True)
+    least, nearest = _least(distance, exclude_self)
     similar = ((1 - distance / (least + eps)) / bandwidth).softmax(1)
     best = similar.gather(2, choice[..., None])  # (N, P, 1)
     grad_best = -grad[:, None, None] / best.sum(1, keepdim=True)
@@ -78,7 +109,7 @@ def id_mrf_loss_backward(
     grad_relative = similar * (grad_similar - (similar * grad_similar).sum(1, keepdim=True))
     grad_relative = grad_relative / -bandwidth
     grad_distance = grad_relative / (least + eps)
-    grad_least = -(grad_relative * distance).sum(1, keepdim=True) / (least + eps).square()
-    grad_distance = grad_distance.scatter_add(1, nearest, grad_least)
+    grad_least = -grad_relative * distance / (least + eps).square()
+    grad_distance = grad_distance.scatter_add(1, nearest.expand_as(distance), grad_least)
     grad_cosine = grad_distance / -2
     return target @ grad_cosine, generated @ grad_cosine.transpose(1, 2)
