@@ -162,10 +162,11 @@ def exact_block(x: Tensor, hole: Tensor, fuse: bool, row: int, column: int) -> T
     scores /= norm
     if fuse:
         rows = F.pad(scores.flatten(2), (1, 1))
-        scores = sum(rows[:, s : s + 4, s : s + h * w] for s in range(3)).view(6, 4, h, w)
+        parts = [rows[:, s : s + 4, s : s + h * w] for s in range(3)]
+        scores = (parts[0] + parts[1] + parts[2]).view(6, 4, h, w)
         columns = F.pad(scores.transpose(2, 3).flatten(2), (1, 1))
-        scores = sum(columns[t : t + 4, :, t : t + h * w] for t in range(3)).view(4, 4, w, h)
-        scores = scores.transpose(2, 3)
+        parts = [columns[t : t + 4, :, t : t + h * w] for t in range(3)]
+        scores = (parts[0] + parts[1] + parts[2]).view(4, 4, w, h).transpose(2, 3)
     else:
         scores = scores[1:5, 1:5]
     known = 1 - F.max_pool2d(hole.double(), 3, 1, 1)[0, 0]
