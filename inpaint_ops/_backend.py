@@ -15,7 +15,8 @@ def backend(name: str) -> Iterator[None]:
     Backward passes use the choice that was in force in their forward pass.
 
     Args:
-        name: "auto" (the fused kernel of the device, else the reference), "direct" (the same, but
+        name: "auto" (the fused kernel of the device, else the reference; float64 on GPUs always
+            takes the reference), "direct" (the same, but
             convolutions never take the Winograd core, whose rounding errors are 2 to 4 times those
             of a direct sum and which spreads a NaN of x over up to 5 pixels more than the kernel
             reaches), "triton" (the GPU kernels; on CPU tensors they run only in Triton's

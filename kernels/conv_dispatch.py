@@ -57,7 +57,7 @@ def fuses(
         raise ValueError(f"INPAINT_OPS_CONV: must be auto, fused or library, got {forced!r}")
     if forced != "auto":
         return forced == "fused"
-    if outputs <= _FEW_FILTERS:
+    if outputs <= _FEW_FILTERS and depth <= _DEEP:
         return True  # the library pads few filters to a whole block too, and writes them twice
     arch = arch or architecture(x.device)
     return _shallow_enough(x.dtype, arch, depth, outputs * pixels, saves)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops.kernels import conv_epilogue, conv_launch, conv_library
@@ -44,7 +45,9 @@ def forward(
         taps, reading = _reading(weight, g, image.shape[1])
         conv_launch.convolve(image, taps, bias, y, reading, gated=gated, activation=activation, z=z)
     else:
-        z = conv_library.convolve(x, weight, g)
+        z = _products(x, weight, g)
+        if not gated and activation == "identity" and bias is None and not keep:
+            return _conv.settled(z, x, _conv.memory_format(x, weight)), None
         kind = conv_epilogue.GATED if gated else conv_epilogue.PLAIN
         conv_epilogue.finish(
             aligned(z),
@@ -55,6 +58,13 @@ def forward(
             keep=keep,
         )
     return _conv.settled(y, x, _conv.memory_format(x, weight)), z
+
+
+def _products(x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
+    """The sums without bias, by the library."""
+    if is_doubled(weight, g) and g.padding_mode == "zeros":
+        return conv_library.convolve_transposed(x, transposed_weight(weight), 2, 1)
+    return conv_library.convolve(x, weight, g)
 
 
 def _fuses(x: Tensor, weight: Tensor, g: Geometry, outputs: int, pixels: int) -> bool:
@@ -76,7 +86,7 @@ def _reading(weight: Tensor, g: Geometry, channels: int) -> tuple[Tensor, Readin
         # A doubled image shows its own edge pixel one pixel outside, mirrored or repeated.
         mode = "zeros" if g.padding_mode == "zeros" else "replicate"
         reading = Reading((2, 2), padding=(1, 1), padding_mode=mode, phases=2, phase_pad=1)
-        return _doubled_weight(weight, channels), reading
+        return phase_weight(transposed_weight(weight), 2, 1, channels), reading
     taps = channels_last(weight, 16 // weight.element_size())
     reading = Reading(
         (weight.shape[2], weight.shape[3]),
@@ -90,21 +100,54 @@ def _reading(weight: Tensor, g: Geometry, channels: int) -> tuple[Tensor, Readin
 
 
 @lru_cache(maxsize=8)
-def _summands(device: torch.device) -> Tensor:
-    """(phase, tap on the small image, tap on the doubled one): which taps fall on one pixel."""
-    table = [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]]
+def _doubling(device: torch.device) -> Tensor:
+    """(4, 3): taps of the transposed convolution that a 3-tap one of a doubled row is."""
+    table = [[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]]
     return torch.tensor(table, dtype=torch.float32, device=device)
 
 
-def _doubled_weight(weight: Tensor, channels: int) -> Tensor:
-    """(4 phases, filters, 2, 2, channels) from (filters, C, 3, 3); summed in float32."""
+def transposed_weight(weight: Tensor) -> Tensor:
+    """(C, filters, 4, 4): 3x3 taps of a doubled image, as a transposed convolution of stride 2.
+
+    4 instead of 9 products an output, and the doubled image is never formed. Summed in float32.
+    """
+    table = _doubling(weight.device)
     with conv_library.precision(weight.device):
-        rows = torch.einsum("pai,fcij->pfacj", _summands(weight.device), weight.float())
-        taps = torch.einsum("qbj,pfacj->pqfabc", _summands(weight.device), rows)
-    filters, c = weight.shape[:2]
-    result = weight.new_zeros((4, filters, 2, 2, channels))
-    result[..., :c] = taps.reshape(4, filters, 2, 2, c)
+        taps = torch.einsum("ti,uj,fcij->cftu", table, table, weight.float())
+    return taps.to(weight.dtype)
+
+
+def phase_weight(weight: Tensor, stride: int, padding: int, channels: int) -> Tensor:
+    """(stride**2 phases, filters, ky, kx, channels) from (C, filters, kh, kw).
+
+    Output o takes tap t of input i where o + padding = i stride + t: phase o mod stride meets the
+    taps t = (o + padding) mod stride + j stride, j descending as i ascends.
+    """
+    c, filters, kh, kw = weight.shape
+    high, wide = -(-kh // stride), -(-kw // stride)
+    short = (0, wide * stride - kw, 0, high * stride - kh, 0, 0, 0, channels - c)
+    taps = F.pad(weight, short) if any(short) else weight
+    taps = taps.unflatten(3, (wide, stride)).unflatten(2, (high, stride))
+    # (C, filters, j, remainder, j, remainder)
+    taps = taps.flip(2, 4).roll((-padding, -padding), (3, 5))
+    taps = taps.permute(3, 5, 1, 2, 4, 0).contiguous()
+    result: Tensor = taps.view(stride**2, filters, high, wide, channels)
     return result
+
+
+def _products_backward(
+    grad_z: Tensor, x: Tensor, weight: Tensor, g: Geometry, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of x and weight from that of the sums."""
+    if not (is_doubled(weight, g) and g.padding_mode == "zeros"):
+        return conv_library.convolve_backward(grad_z, x, weight, g, wanted)
+    taps = transposed_weight(weight)
+    grad_x, grad_taps = conv_library.convolve_transposed_backward(grad_z, x, taps, 2, 1, wanted)
+    if grad_taps is None:
+        return grad_x, None
+    table = _doubling(weight.device)
+    with conv_library.precision(weight.device):
+        return grad_x, torch.einsum("ti,uj,cftu->fcij", table, table, grad_taps.float())
 
 
 def backward(
@@ -124,7 +167,7 @@ def backward(
     if grad_z.numel() == 0:
         grads = (x.new_zeros(x.shape), weight.new_zeros(weight.shape))
     else:
-        grads = conv_library.convolve_backward(grad_z, x, weight, g, wanted)
+        grads = _products_backward(grad_z, x, weight, g, wanted)
     chosen = [t if need else None for t, need in zip((*grads, grad_bias), wanted)]
     return _conv.settled_gradients(x, weight, chosen)
 

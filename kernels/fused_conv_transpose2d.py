@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops.kernels import conv_epilogue, conv_launch, conv_library
 from inpaint_ops.kernels.conv_dispatch import fuses
 from inpaint_ops.kernels.conv_launch import Reading
-from inpaint_ops.kernels.conv_layer import empty_nhwc, finish_backward
+from inpaint_ops.kernels.conv_layer import empty_nhwc, finish_backward, phase_weight
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
 from inpaint_ops.ops import _conv
 
@@ -35,7 +34,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple
             phases=stride,
             phase_pad=padding,
         )
-        packed = _phase_weight(weight, stride, padding, image.shape[1])
+        packed = phase_weight(weight, stride, padding, image.shape[1])
         conv_launch.convolve(image, packed, bias, y, reading, activation=activation, z=z)
     else:
         z = aligned(conv_library.convolve_transposed(x, weight, stride, padding))
@@ -49,24 +48,6 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple
         )
     kept = _conv.empty_gradient(x) if not keep or z is None else z
     return _conv.settled(y, x, _conv.memory_format(x, weight)), kept
-
-
-def _phase_weight(weight: Tensor, stride: int, padding: int, channels: int) -> Tensor:
-    """(stride**2 phases, filters, ky, kx, channels) from (C, filters, kh, kw).
-
-    Output o takes tap t of input i where o + padding = i stride + t: phase o mod stride meets the
-    taps t = (o + padding) mod stride + j stride, j descending as i ascends.
-    """
-    c, filters, kh, kw = weight.shape
-    high, wide = -(-kh // stride), -(-kw // stride)
-    short = (0, wide * stride - kw, 0, high * stride - kh, 0, 0, 0, channels - c)
-    taps = F.pad(weight, short) if any(short) else weight
-    taps = taps.unflatten(3, (wide, stride)).unflatten(2, (high, stride))
-    # (C, filters, j, remainder, j, remainder)
-    taps = taps.flip(2, 4).roll((-padding, -padding), (3, 5))
-    taps = taps.permute(3, 5, 1, 2, 4, 0).contiguous()
-    result: Tensor = taps.view(stride**2, filters, high, wide, channels)
-    return result
 
 
 def backward(

@@ -139,7 +139,8 @@ class Kernel:
     @property
     def name(self) -> str:
         """Module and function, e.g. "gated_conv2d:_gated_conv2d_fwd_kernel"."""
-        return f"{self.function.__module__.rpartition('.')[2]}:{self.function.__name__}"
+        plain = self.function.fn  # the interpreter's stand-in hides where it was written
+        return f"{plain.__module__.rpartition('.')[2]}:{plain.__name__}"
 
     def row(self, name: str, arch: str) -> Row:
         """The row of that name for an architecture."""

@@ -1,9 +1,12 @@
 """Launching of Triton kernels: what is refused before it can read wild addresses."""
 
+import json
+
 import pytest
 import torch
 
-from inpaint_ops.kernels import conv_epilogue, launch
+from inpaint_ops.benchmarks.conv_layers import Layer
+from inpaint_ops.kernels import conv_epilogue, conv_launch, launch, tune
 
 
 def _finish(z, **options):
@@ -43,3 +46,31 @@ def test_channels_last_pads_and_copies_only_where_needed(shape):
     assert torch.equal(got[:, :channels], x)
     assert not got[:, channels:].any()
     assert launch.channels_last(got, 4) is got
+
+
+def test_tuning_keeps_the_fastest_row_of_each_class(tmp_path, monkeypatch):
+    layers = [
+        Layer("test", "gated", 5, 8, 6, activation="elu"),
+        Layer("test", "partial", 8, 16, 6, parts=(8,)),
+        Layer("test", "fused", 8, 3, 6, stride=2, padding_mode="reflect"),
+        Layer("test", "transposed", 8, 8, 4, 4, 2),
+    ]
+    called = []
+
+    def do_bench(call):
+        call()
+        called.append(call)
+        return 1.0 / len(called)  # the later, the faster
+
+    monkeypatch.setattr("triton.testing.do_bench", do_bench)
+    monkeypatch.setattr(conv_launch, "all_layers", lambda: layers)
+    table = tune.tune(torch.device("cpu"), "sm_80")["sm_80"]["conv_forward:_conv_fwd_kernel"]
+    assert table["gated half m2 n1 k3"] == "gated-odd"
+    assert table["partial ieee m2 n2 k3"] == "partial-ieee"
+    assert table["plain half m1 n0 k3"] == "plain-odd"
+    assert len(table) == 6
+    path = tmp_path / "tuned.json"
+    path.write_text(json.dumps({"sm_80": {"conv_forward:_conv_fwd_kernel": table}}))
+    monkeypatch.setenv("INPAINT_OPS_TUNED", str(path))
+    x = torch.empty(1, 8, 1, 1, dtype=torch.bfloat16)
+    assert conv_launch.pick_row("gated", x, 36, 8, 72) == "gated-odd"
