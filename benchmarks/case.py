@@ -23,6 +23,7 @@ OPS = (
     "fused_conv_transpose2d",
     "contextual_attention",
     "id_mrf_loss",
+    "instance_norm",
     "channelwise_linear",
     "nearest_patch",
     "shift_connection",

@@ -13,6 +13,9 @@ from typing import Any
 # Optional dependencies of the package by extra, as distribution names.
 EXTRAS = {
     "image": ("pillow",),
+    "blend": ("scipy",),
+    "edges": ("scikit-image",),
+    "models": ("safetensors",),
     "cli": ("click", "rich", "pillow"),
     "bench": ("matplotlib", "pytest-benchmark", "rich"),
     "triton": ("triton",),

@@ -12,18 +12,24 @@ from inpaint_ops.models._registry import (
 from inpaint_ops.models._training import Phase, TrainingRecipe
 from inpaint_ops.models._weights import load_weights, save_weights
 from inpaint_ops.models.context_encoder import ContextEncoder
+from inpaint_ops.models.deepfill_v1 import DeepFillV1
 from inpaint_ops.models.deepfill_v2 import DeepFillV2
+from inpaint_ops.models.edge_connect import EdgeConnect
 from inpaint_ops.models.glcic import GLCIC
 from inpaint_ops.models.patch_gan import PatchGAN
+from inpaint_ops.models.shift_net import ShiftNet
 
 __all__ = [
     "GLCIC",
     "ContextEncoder",
+    "DeepFillV1",
     "DeepFillV2",
+    "EdgeConnect",
     "InpaintingModel",
     "Layout",
     "PatchGAN",
     "Phase",
+    "ShiftNet",
     "TrainingRecipe",
     "create_model",
     "list_models",

@@ -59,8 +59,9 @@ class SpectralNorm(nn.Module):
     """Parametrisation W / sigma(W) by power iteration, v first: the order of public ports.
 
     One iteration a forward pass in training mode, or in every pass with `always`. Gradients take
-    both vectors as constants. (PyTorch's own parametrisation iterates in the other order, which
-    gives other numbers until it has converged.)
+    both vectors as constants. In evaluation mode without gradients the quotient is kept until the
+    weight or a vector changes, and with it the convolution's packed form of it. (PyTorch's own
+    parametrisation iterates in the other order, which gives other numbers until it has converged.)
 
     Args:
         weight: what is normalised.
@@ -80,12 +81,15 @@ class SpectralNorm(nn.Module):
         matrix = self._matrix(weight.detach())
         self.register_buffer("_u", F.normalize(torch.randn_like(matrix[:, 0]), dim=0, eps=1e-12))
         self.register_buffer("_v", F.normalize(matrix.T @ self._u, dim=0, eps=1e-12))
+        self._kept: tuple[Any, Tensor, Tensor] | None = None
 
     def _matrix(self, weight: Tensor) -> Tensor:
         return weight.movedim(self.dim, 0).flatten(1)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The normalised weight, of the same shape."""
+        if not (self.training or self.always or torch.is_grad_enabled()):
+            return self._remembered(weight)
         matrix = self._matrix(weight)
         if self.training or self.always:
             with torch.no_grad():
@@ -94,6 +98,19 @@ class SpectralNorm(nn.Module):
         # Copies: a second pass before the backward pass overwrites the buffers.
         u, v = self._u.clone(), self._v.clone()
         return weight / torch.dot(u, matrix @ v)
+
+    def _remembered(self, weight: Tensor) -> Tensor:
+        parts = (weight, self._u, self._v)
+        state = tuple((None if p.is_inference() else p._version, p.data_ptr()) for p in parts)
+        # Edits of weight.data leave its version alone; averaged models are often updated that way.
+        sample = weight.detach()[:, 0].flatten()
+        if self._kept is None or self._kept[0] != state or not torch.equal(self._kept[1], sample):
+            quotient = weight / torch.dot(self._u, self._matrix(weight) @ self._v)
+            self._kept = (state, sample.clone(), quotient)
+        return self._kept[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_kept": None}
 
 
 def spectral(layer: nn.Module, *, dim: int = 0, always: bool = False) -> Any:

@@ -78,13 +78,29 @@ class Layout:
 
     def find(self, checkpoint: Checkpoint) -> State | None:
         """The state dict of this network in a file, or None."""
-        for state in checkpoint.dicts(self.nesting):
+        for found in checkpoint.dicts(self.nesting):
+            state = {_spectral_name(key): value for key, value in found.items()}
             own = {k.removeprefix(self.prefix): v for k, v in state.items()}
             if self.prefix and not any(k.startswith(self.prefix) for k in state):
                 own = state
             if all(key in own for key in self.signature) and self.recognise(own):
                 return own
         return None
+
+
+# Spectral normalisation as PyTorch's parametrisation names it, and as public files do.
+_SPECTRAL = (
+    (".parametrizations.weight.original", ".weight_orig"),
+    (".parametrizations.weight.0._u", ".weight_u"),
+    (".parametrizations.weight.0._v", ".weight_v"),
+)
+
+
+def _spectral_name(key: str) -> str:
+    for today, public in _SPECTRAL:
+        if key.endswith(today):
+            return key.removesuffix(today) + public
+    return key
 
 
 @dataclass(frozen=True)

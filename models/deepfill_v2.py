@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,94 +25,8 @@ from inpaint_ops.models._layouts import Layout, Place
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._training import Phase, TrainingRecipe, adam, descend, frozen
+from inpaint_ops.models._two_stage import COARSE, Refinement, chain, to_picture
 from inpaint_ops.ops import _common
-
-# Layer, channels in multiples of base_channels / 2, kernel, stride, dilation; names ending in
-# "upsample" double the size first.
-_Rows = tuple[tuple[str, float, int, int, int], ...]
-_DILATED = tuple((f"conv{7 + i}_atrous", 4, 3, 1, 2 << i) for i in range(4))
-_COARSE: _Rows = (
-    ("conv1", 1, 5, 1, 1),
-    ("conv2_downsample", 2, 3, 2, 1),
-    ("conv3", 2, 3, 1, 1),
-    ("conv4_downsample", 4, 3, 2, 1),
-    ("conv5", 4, 3, 1, 1),
-    ("conv6", 4, 3, 1, 1),
-    *_DILATED,
-    ("conv11", 4, 3, 1, 1),
-    ("conv12", 4, 3, 1, 1),
-    ("conv13_upsample", 2, 3, 1, 1),
-    ("conv14", 2, 3, 1, 1),
-    ("conv15_upsample", 1, 3, 1, 1),
-    ("conv16", 0.5, 3, 1, 1),
-)
-_CONVOLUTION: _Rows = (
-    ("xconv1", 1, 5, 1, 1),
-    ("xconv2_downsample", 1, 3, 2, 1),
-    ("xconv3", 2, 3, 1, 1),
-    ("xconv4_downsample", 2, 3, 2, 1),
-    ("xconv5", 4, 3, 1, 1),
-    ("xconv6", 4, 3, 1, 1),
-    *((f"x{name}", *rest) for name, *rest in _DILATED),  # type: ignore[arg-type]
-)
-_BEFORE_ATTENTION: _Rows = (
-    ("pmconv1", 1, 5, 1, 1),
-    ("pmconv2_downsample", 1, 3, 2, 1),
-    ("pmconv3", 2, 3, 1, 1),
-    ("pmconv4_downsample", 4, 3, 2, 1),
-    ("pmconv5", 4, 3, 1, 1),
-    ("pmconv6", 4, 3, 1, 1),
-)
-_AFTER_ATTENTION: _Rows = (("pmconv9", 4, 3, 1, 1), ("pmconv10", 4, 3, 1, 1))
-_MERGED: _Rows = tuple((f"all{name}", *rest) for name, *rest in _COARSE[10:])  # type: ignore[misc]
-
-
-def _chain(rows: _Rows, inputs: int, width: int, padding: str) -> OrderedDict[str, nn.Module]:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for name, times, kernel, stride, dilation in rows:
-        outputs = int(times * width)
-        layers[name] = GatedConv2d(
-            inputs,
-            outputs,
-            kernel,
-            stride,
-            pad_for(kernel, dilation, padding),
-            dilation,
-            # The one exception in both published networks.
-            activation="relu" if name == "pmconv6" else "elu",
-            upsample=2 if name.endswith("upsample") else 1,
-        )
-        inputs = outputs
-    return layers
-
-
-def _to_picture(
-    layers: OrderedDict[str, nn.Module], name: str, width: int, padding: str
-) -> nn.Sequential:
-    layers[name] = FusedConv2d(width // 2, 3, 3, padding=pad_for(3, 1, padding), activation="tanh")
-    return nn.Sequential(layers)
-
-
-class Refinement(nn.Module):
-    """The second stage: a convolution branch and an attention branch, decoded together."""
-
-    def __init__(self, width: int, padding: str, attention: ContextualAttention) -> None:
-        super().__init__()
-        self.convolution = nn.Sequential(_chain(_CONVOLUTION, 3, width, padding))
-        self.before_attention = nn.Sequential(_chain(_BEFORE_ATTENTION, 3, width, padding))
-        self.attention = attention
-        self.after_attention = nn.Sequential(_chain(_AFTER_ATTENTION, 4 * width, width, padding))
-        self.decoder = _to_picture(
-            _chain(_MERGED, 8 * width, width, padding), "allconv17", width, padding
-        )
-
-    def forward(self, x: Tensor, hole: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] and (N, 1, H, W) to (N, 3, H, W)."""
-        features = self.before_attention(x)
-        attended, _ = self.attention(features, features, hole)
-        merged = stacked(self.convolution(x), self.after_attention(attended))
-        y: Tensor = self.decoder(merged)
-        return y
 
 
 class Generator(nn.Module):
@@ -130,8 +43,9 @@ class Generator(nn.Module):
         self, width: int, inputs: int, padding: str, attention: ContextualAttention
     ) -> None:
         super().__init__()
-        self.coarse = _to_picture(_chain(_COARSE, inputs, width, padding), "conv17", width, padding)
-        self.refinement = Refinement(width, padding, attention)
+        coarse = chain(GatedConv2d, COARSE, inputs, width, padding)
+        self.coarse = to_picture(coarse, "conv17", width, padding, "tanh")
+        self.refinement = Refinement(GatedConv2d, 3, width, padding, attention, "tanh")
         for module in self.modules():
             if isinstance(module, FusedConv2d):
                 nn.init.xavier_uniform_(module.weight)

@@ -1,14 +1,31 @@
 """What the tests of all methods need to know about each of them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from inpaint_ops.models._edge_connect_training import EdgeConnectRecipe
+from inpaint_ops.models._shift_net_training import ShiftNetRecipe
+
+
+class ToyFeatures(nn.Module):
+    """Stands for a VGG network: maps of the names asked for, of a few channels."""
+
+    def __init__(self, layers: Sequence[str]) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.maps = nn.ModuleDict({name: nn.Conv2d(3, 4, 5, 4) for name in layers})
+        self.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {name: layer(image).relu() for name, layer in self.maps.items()}
+
 
 MANIFESTS = Path(__file__).parent / "manifests"
 
@@ -48,6 +65,22 @@ CASES: dict[str, ModelCase] = {
         sizes=((16, 16), (37, 50), (200, 150)),
         spread=0.15,
     ),
+    "deepfill_v1": ModelCase(
+        {"base_channels": 8, "critic_channels": 4, "size": 64},
+        {
+            "deepfillv1.daa233": (
+                "daa233/generator",
+                {"padding": "symmetric", "pick": "floor", "key_norm": "sum"},
+            ),
+            "deepfillv1.daa233_global_disc": ("daa233/global_critic", {"size": 256}),
+            "deepfillv1.daa233_local_disc": (
+                "daa233/local_critic",
+                {"size": 256, "local_channels": 256},
+            ),
+        },
+        # Real and fake scores shift alike.
+        idle=r"linear\.bias$",
+    ),
     "deepfill_v2": ModelCase(
         {"base_channels": 8, "critic_channels": 4},
         {
@@ -82,6 +115,31 @@ CASES: dict[str, ModelCase] = {
         idle=r"conv\.bias$",
     ),
     "patch_gan": ModelCase({"base_channels": 8, "image_size": 64}, spread=0.1),
+    "edge_connect": ModelCase(
+        {"base_channels": 8, "critic_channels": 4, "residual_blocks": 2},
+        {
+            "edgeconnect.edge_generator": ("knazeri/edge_generator", {"residual_blocks": 8}),
+            "edgeconnect.inpaint_generator": ("knazeri/inpaint_generator", {"base_channels": 64}),
+            "edgeconnect.edge_discriminator": ("knazeri/edge_discriminator", {}),
+            "edgeconnect.inpaint_discriminator": ("knazeri/inpaint_discriminator", {}),
+        },
+        sizes=((12, 16), (37, 50)),
+        idle=r"_generator\.(stem|down|middle|up).*bias$",
+        features=lambda: ToyFeatures(EdgeConnectRecipe.feature_network["layers"]),
+    ),
+    "shift_net": ModelCase(
+        {"base_channels": 4, "critic_channels": 4},
+        {
+            "shiftnet.zhaoyiyan": ("zhaoyiyan/generator", {"in_channels": 4, "face": False}),
+            "shiftnet.zhaoyiyan_in3": ("zhaoyiyan/generator", {"in_channels": 3}),
+            "shiftnet.zhaoyiyan_face": ("zhaoyiyan_face/generator", {"face": True}),
+            "shiftnet.zhaoyiyan_disc": ("zhaoyiyan/discriminator", {}),
+        },
+        sizes=((37, 50), (264, 250)),
+        training=256,
+        idle=r"conv\d?\.bias$",
+        features=lambda: ToyFeatures(ShiftNetRecipe.feature_network["layers"]),
+    ),
 }
 
 
