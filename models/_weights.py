@@ -179,7 +179,12 @@ def _translate(model: InpaintingModel, layout: Layout, state: State, origin: str
     given = {k: v for k, v in state.items() if not _fits(layout.ignored, k) and k not in derived}
     given = layout.convert(given)
     absent = {key for key in set(places) - set(given) if not _fits(layout.optional, key)}
-    _report(origin, f"{layout.name}/{layout.network}", absent, set(given) - set(places))
+    _report(
+        origin,
+        f"{layout.name}/{layout.network}",
+        {layout.prefix + key for key in absent},
+        set(given) - set(places),
+    )
     ours: State = {}
     pairs = {}
     parts: dict[str, dict[int, Tensor]] = {}
@@ -187,10 +192,10 @@ def _translate(model: InpaintingModel, layout: Layout, state: State, origin: str
         if key not in given:
             continue
         if isinstance(place, str):
-            ours[place], pairs[key] = given[key], (own[place], given[key])
+            ours[place], pairs[layout.prefix + key] = given[key], (own[place], given[key])
         else:
             name, index, count = place
-            pairs[key] = (own[name].chunk(count)[index], given[key])
+            pairs[layout.prefix + key] = (own[name].chunk(count)[index], given[key])
             parts.setdefault(name, {})[index] = given[key]
     _check_shapes(origin, pairs)
     ours.update({n: torch.cat([got[i] for i in sorted(got)]) for n, got in parts.items()})

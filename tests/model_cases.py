@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops.models._edge_connect_training import EdgeConnectRecipe
+from inpaint_ops.models._gmcnn_training import GMCNNRecipe
+from inpaint_ops.models._partial_conv_unet_training import PartialConvUNetRecipe
 from inpaint_ops.models._shift_net_training import ShiftNetRecipe
 
 
@@ -139,6 +141,34 @@ CASES: dict[str, ModelCase] = {
         training=256,
         idle=r"conv\d?\.bias$",
         features=lambda: ToyFeatures(ShiftNetRecipe.feature_network["layers"]),
+    ),
+    "gmcnn": ModelCase(
+        {"base_channels": 4, "critic_channels": 2, "critic_size": 196, "local_size": 64},
+        {
+            "gmcnn.shepnerd": ("shepnerd/generator", {"base_channels": 32}),
+            "gmcnn.shepnerd.global_local_discriminator": (
+                "shepnerd/discriminator",
+                {"critic_channels": 64, "critic_size": 256, "local_size": 128},
+            ),
+        },
+        training=196,
+        # While a critic is unsure of both, its bias has slopes of 1 and -1 in the hinge loss.
+        idle=r"discriminator\..*linear\.bias$",
+        features=lambda: ToyFeatures(GMCNNRecipe.feature_network["layers"]),
+    ),
+    "partial_conv_unet": ModelCase(
+        {"base_channels": 4, "levels": 5},
+        {
+            "partialconv.naoto0804": (
+                "naoto0804/generator",
+                {"levels": 7, "normalise": "sum", "input_range": "imagenet", "stem_bias": False},
+            ),
+            "partialconv.mmagic": (
+                "mmagic/generator",
+                {"levels": 7, "normalise": "window", "input_range": "signed", "stem_bias": True},
+            ),
+        },
+        features=lambda: ToyFeatures(PartialConvUNetRecipe.feature_network["layers"]),
     ),
 }
 

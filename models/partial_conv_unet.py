@@ -1,0 +1,314 @@
+"""PartialConv U-Net: irregular holes by partial convolutions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inpaint_ops.models._blocks import activate
+from inpaint_ops.models._layouts import Layout, State
+from inpaint_ops.models._model import InpaintingModel
+from inpaint_ops.models._partial_conv_unet_training import PartialConvUNetRecipe
+from inpaint_ops.models._registry import register_model
+from inpaint_ops.ops import _common, partial_conv2d
+
+_MOST_LEVELS = 8
+# Mean and deviation of what the network takes, on a picture in [0, 1].
+_RANGES = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "signed": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+class PartialBlock(nn.Module):
+    """Partial convolution, batch normalisation and activation.
+
+    Normalisation and activation act on windows without a valid pixel too: those hold 0 before.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride: of the convolution; padding keeps the size.
+        activation: "relu", "leaky_relu" or "identity".
+        norm: whether there is a normalisation.
+        bias: whether the convolution has one.
+        normalise: rule of `partial_conv2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        activation: str,
+        norm: bool,
+        bias: bool,
+        normalise: str,
+    ) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        nn.init.kaiming_normal_(self.conv.weight)
+        if bias:
+            nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        self.norm = nn.BatchNorm2d(out_channels) if norm else None
+        self.activation = activation
+        self.normalise = normalise
+
+    def forward(
+        self, x: Tensor, valid: Tensor, parts: tuple[int, ...] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The result and its valid pixels (N, 1, Ho, Wo); `parts` of `partial_conv2d`."""
+        conv = self.conv
+        y, valid = partial_conv2d(
+            x,
+            valid,
+            conv.weight,
+            conv.bias,
+            stride=conv.stride[0],
+            padding=conv.kernel_size[0] // 2,
+            normalise=self.normalise,
+            parts=parts,
+        )
+        if self.norm is not None:
+            y = self.norm(y)
+        return activate(y, self.activation), valid
+
+
+class PartialConvUNetwork(nn.Module):
+    """Encoder of strided partial convolutions, decoder over doubled features and masks.
+
+    Args:
+        levels: halvings, 5 to 8.
+        base_channels: of the first layer; the fourth and deeper ones have eight times as many.
+        stem_bias: whether the first layer has a bias (mmagic).
+        normalise: rule of `partial_conv2d`.
+    """
+
+    def __init__(
+        self,
+        levels: int = 7,
+        base_channels: int = 64,
+        stem_bias: bool = False,
+        normalise: str = "window",
+    ) -> None:
+        super().__init__()
+        widths = [3, *(base_channels * min(8, 1 << i) for i in range(levels))]
+        kernels = [7, 5, 5, *(3 for _ in range(levels - 3))]
+        self.encoder = nn.ModuleList(
+            PartialBlock(
+                *(widths[i], widths[i + 1], kernels[i], 2),
+                activation="relu",
+                norm=i > 0,
+                bias=stem_bias and i == 0,
+                normalise=normalise,
+            )
+            for i in range(levels)
+        )
+        # decoder[i] brings level i + 1 to level i.
+        self.decoder = nn.ModuleList(
+            PartialBlock(
+                *(widths[i + 1] + widths[i], widths[i] if i else 3, 3, 1),
+                activation="leaky_relu" if i else "identity",
+                norm=i > 0,
+                bias=i == 0,
+                normalise=normalise,
+            )
+            for i in range(levels)
+        )
+
+    def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Fills a picture.
+
+        Args:
+            x: (N, 3, H, W), normalised, anything where it is missing; sides are multiples of
+                2^levels.
+            valid: (N, 1 or 3, H, W), known where not 0; bool, uint8 or float.
+
+        Returns:
+            The picture, known pixels predicted too, and (N, 1, H, W) of the type of `valid`: 1
+            where the network saw anything.
+
+        Raises:
+            TypeError, ValueError: wrong type or shape.
+        """
+        step = 1 << len(self.encoder)
+        if x.dim() != 4 or x.shape[2] % step or x.shape[3] % step:
+            raise ValueError(
+                f"partial_conv_unet: x must have sides that are multiples of {step}, got "
+                f"{tuple(x.shape)}"
+            )
+        known = valid != 0
+        maps, masks = [x], [known]
+        for block in self.encoder:
+            x, known = block(x, known)
+            maps.append(x)
+            masks.append(known)
+        for level in reversed(range(len(self.decoder))):
+            skip, skip_known = maps[level], masks[level]
+            parts = [x.shape[1], *(skip.shape[1] // skip_known.shape[1],) * skip_known.shape[1]]
+            x = torch.cat((F.interpolate(x, scale_factor=2.0, mode="nearest"), skip), 1)
+            known = torch.cat((_doubled(known), skip_known), 1)
+            x, known = self.decoder[level](x, known, tuple(parts))
+        return x, known.to(valid.dtype)
+
+
+def _doubled(mask: Tensor) -> Tensor:
+    return mask.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+_Keys = Callable[[PartialConvUNetwork], Mapping[str, str]]
+
+
+def _keys(encoder: str, decoder: str, conv: str) -> _Keys:
+    """Public names from patterns with a place for the level, and of the convolution in it."""
+
+    def keys(network: PartialConvUNetwork) -> dict[str, str]:
+        result = {}
+        for key in network.state_dict():
+            side, index, layer, kind = key.split(".")
+            stem = (encoder if side == "encoder" else decoder).format(int(index) + 1)
+            result[f"{stem}.{conv if layer == 'conv' else 'bn'}.{kind}"] = key
+        return result
+
+    return keys
+
+
+def _options(stem: str, pattern: str, **fixed: Any) -> Callable[[Mapping[str, Tensor]], Any]:
+    def options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        weight = state[stem]
+        levels = max(int(found[1]) for key in state if (found := re.match(pattern, key)))
+        return {"base_channels": weight.shape[0], "levels": levels, **fixed}
+
+    return options
+
+
+def _ones(keys: _Keys, ones: str) -> Callable[[PartialConvUNetwork], State]:
+    """The constant kernels that public files keep next to every convolution."""
+
+    def emitted(network: PartialConvUNetwork) -> State:
+        return {
+            re.sub(r"(input_conv\.)?weight$", ones, public): torch.ones_like(
+                network.get_parameter(ours).detach()
+            )
+            for public, ours in keys(network).items()
+            if ours.endswith("conv.weight")
+        }
+
+    return emitted
+
+
+_NAOTO0804 = _keys("enc_{}", "dec_{}", "conv.input_conv")
+_MMAGIC = _keys("encoder.enc{}", "decoder.dec{}", "conv")
+
+
+@register_model("partial_conv_unet")
+class PartialConvUNet(InpaintingModel):
+    """U-Net of partial convolutions, trained without a discriminator.
+
+    The defaults are naoto0804's network for 256 pixels; the paper's, for 512, has 8 levels
+    (unverified). Padding counts as missing.
+
+    Args:
+        levels: halvings, 5 to 8; sides become multiples of 2^levels.
+        base_channels: of the first layer.
+        stem_bias: whether the first layer has a bias, as in mmagic.
+        input_range: "imagenet": less the mean of ImageNet, divided by its deviation (naoto0804);
+            "signed": [-1, 1] (mmagic).
+        normalise: "window": sums divided by the share of valid values (paper, mmagic); "sum": by
+            their number (naoto0804), which asks for weights larger by the size of the window.
+        channel_order: of the pictures the weights were trained on.
+
+    Source: Liu et al., ECCV 2018 (arXiv 1804.07723);
+    naoto0804/pytorch-inpainting-with-partial-conv; open-mmlab/mmagic.
+    """
+
+    pad_as = "hole"
+    networks = ("generator",)
+    recipe_class = PartialConvUNetRecipe
+    layouts: ClassVar[tuple[Layout, ...]] = (
+        Layout(
+            "naoto0804",
+            "generator",
+            _NAOTO0804,
+            signature=("enc_1.conv.input_conv.weight", "dec_1.conv.input_conv.weight"),
+            options=_options(
+                "enc_1.conv.input_conv.weight",
+                r"enc_(\d+)\.",
+                stem_bias=False,
+                input_range="imagenet",
+                normalise="sum",
+            ),
+            nesting=("model",),
+            ignored=(r"mask_conv\.",),
+            emitted=_ones(_NAOTO0804, "mask_conv.weight"),
+            licence="MIT",
+            source="naoto0804/pytorch-inpainting-with-partial-conv",
+        ),
+        Layout(
+            "mmagic",
+            "generator",
+            _MMAGIC,
+            signature=("encoder.enc1.conv.weight", "decoder.dec1.conv.weight"),
+            options=_options(
+                "encoder.enc1.conv.weight",
+                r"encoder\.enc(\d+)\.",
+                stem_bias=True,
+                input_range="signed",
+                normalise="window",
+            ),
+            nesting=("state_dict",),
+            prefix="generator.",
+            ignored=(r"weight_mask_updater$", r"^loss_percep\."),
+            emitted=_ones(_MMAGIC, "weight_mask_updater"),
+            licence="Apache-2.0",
+            source="open-mmlab/mmagic",
+        ),
+    )
+
+    def __init__(
+        self,
+        *,
+        levels: int = 7,
+        base_channels: int = 64,
+        stem_bias: bool = False,
+        input_range: str = "imagenet",
+        normalise: str = "window",
+        channel_order: str = "rgb",
+    ) -> None:
+        super().__init__(channel_order=channel_order)
+        _common.check_int(self.name, "levels", levels, 5)
+        if levels > _MOST_LEVELS:
+            raise ValueError(f"{self.name}: levels must be at most {_MOST_LEVELS}, got {levels}")
+        _common.check_int(self.name, "base_channels", base_channels)
+        _common.check_choice(self.name, "input_range", input_range, tuple(_RANGES))
+        _common.check_choice(self.name, "normalise", normalise, ("window", "sum"))
+        self.levels = levels
+        self.base_channels = base_channels
+        self.stem_bias = stem_bias
+        self.input_range = input_range
+        self.normalise = normalise
+        self.multiple = self.minimum = 1 << levels
+        self.generator = PartialConvUNetwork(levels, base_channels, stem_bias, normalise)
+
+    def _statistics(self, like: Tensor) -> list[Tensor]:
+        return [like.new_tensor(v).view(1, 3, 1, 1) for v in _RANGES[self.input_range]]
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """[0, 1] to what the network takes."""
+        mean, deviation = self._statistics(image)
+        return (image - mean) / deviation
+
+    def unnormalised(self, x: Tensor) -> Tensor:
+        """The inverse of `normalised`."""
+        mean, deviation = self._statistics(x)
+        return x * deviation + mean
+
+    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
+        made, _ = self.generator(self.normalised(image), hole == 0)
+        return self.unnormalised(made).clamp(0, 1)
