@@ -58,5 +58,8 @@ def status() -> str:
     reason = missing()
     if reason is not None:
         return f"unavailable: {reason}"
-    version = metadata.version("triton")
+    try:
+        version = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        version = "of unknown version"
     return f"triton {version}" + (", interpreted on the CPU" if interpreted() else "")

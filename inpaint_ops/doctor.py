@@ -27,8 +27,8 @@ def collect() -> dict[str, Any]:
     """Everything worth knowing about the installation and the machine, ready for JSON.
 
     Returns:
-        Sections "versions", "machine", "extension", "backends", "cuda" and "extras", and
-        "broken": one line for each section that could not be read and for an extension that is
+        Sections "versions", "machine", "extension", "backends", "cuda", "gpu_kernels" and "extras",
+        and "broken": one line for each section that could not be read and for an extension that is
         there but does not load. A section that could not be read is None.
     """
     facts: dict[str, Any] = {}
@@ -39,6 +39,7 @@ def collect() -> dict[str, Any]:
         "extension": _extension,
         "backends": _backends,
         "cuda": _cuda,
+        "gpu_kernels": _gpu_kernels,
         "extras": _extras,
     }
     for name, section in sections.items():
@@ -68,6 +69,7 @@ def render(facts: dict[str, Any]) -> str:
             _row("torch threads", machine["torch_threads"]),
         ]
     lines.append(_row("CUDA devices", ", ".join(facts["cuda"] or []) or "none"))
+    lines.append(_row("GPU kernels", facts["gpu_kernels"]))
     extension = facts["extension"]
     if extension and extension["available"]:
         others = ", ".join(extension["instruction_sets"])
@@ -168,6 +170,12 @@ def _cuda() -> list[str]:
     if not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def _gpu_kernels() -> str:
+    from inpaint_ops import _triton
+
+    return _triton.status()
 
 
 def _extras() -> dict[str, Any]:

@@ -12,15 +12,19 @@ from inpaint_ops.ops import _conv
 
 @contextmanager
 def precision(device: torch.device) -> Iterator[None]:
-    """float32 stays float32: no TF32 unless asked for (`tf32_allowed`), no autocast inside."""
+    """The library under our rules: no TF32 unless asked for (`tf32_allowed`), no autocast.
+
+    And no algorithm that adds by atomics, whose results change from run to run.
+    """
     settings = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = settings.fp32_precision
+    before = settings.fp32_precision, torch.backends.cudnn.deterministic
     settings.fp32_precision = "tf32" if tf32_allowed() else "ieee"
+    torch.backends.cudnn.deterministic = True
     try:
         with torch.amp.autocast(device.type, enabled=False):
             yield
     finally:
-        settings.fp32_precision = before
+        settings.fp32_precision, torch.backends.cudnn.deterministic = before
 
 
 def nhwc(x: Tensor) -> Tensor:

@@ -190,8 +190,10 @@ def test_tf32_is_off_until_asked_for():
     outside = settings.fp32_precision
     with conv_library.precision(torch.device("cpu")):
         assert settings.fp32_precision == "ieee"
+        assert torch.backends.cudnn.deterministic
         assert not torch.is_autocast_enabled("cpu")
     assert settings.fp32_precision == outside
+    assert not torch.backends.cudnn.deterministic
 
 
 CONVOLUTIONS = ("gated_conv2d", "fused_conv2d", "fused_conv_transpose2d", "partial_conv2d")
