@@ -197,7 +197,7 @@ void call_epilogue(const Array<float>& z,
 
 void call_epilogue_backward(const Array<float>& grad,
                             const Array<float>& z,
-                            Array<float> grad_z,
+                            std::optional<Array<float>> grad_z,
                             std::optional<Array<double>> grad_bias,
                             bool gated,
                             bool from_result,
@@ -215,7 +215,7 @@ void call_epilogue_backward(const Array<float>& grad,
   require(is_packed<float>(grad) && grad.size() == a.pixels * (gated ? a.filters / 2 : a.filters),
           "gradient must be packed and fit");
   a.grad = grad.data();
-  a.grad_z = output<float>(grad_z, a.pixels * a.filters);
+  a.grad_z = grad_z ? output<float>(*grad_z, a.pixels * a.filters) : nullptr;
   a.grad_bias = grad_bias ? output<double>(*grad_bias, a.filters) : nullptr;
   a.threads = threads;
   auto* kernel = INPAINT_PICK(epilogue_backward);

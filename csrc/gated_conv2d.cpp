@@ -72,7 +72,7 @@ struct Backward {
     const int64_t channels = a.gated ? a.filters / 2 : a.filters;
     for (int64_t i = begin; i < end; ++i) {
       const float* z = a.z + i * a.filters;
-      float* out = a.grad_z + i * a.filters;
+      float* out = a.grad_z ? a.grad_z + i * a.filters : nullptr;
       for (int64_t c = 0; c < channels; c += W) {
         const int64_t left = channels - c;
         const Vec grad = load_first(a.grad + i * channels + c, left);
@@ -92,7 +92,7 @@ struct Backward {
 
  private:
   void emit(float* out, int64_t c, int64_t left, Vec v) {
-    store_first(out + c, v, left);
+    if (out) store_first(out + c, v, left);
     if (bias_sums) store_first(bias_sums + c, load_first(bias_sums + c, left) + v, left);
   }
 };

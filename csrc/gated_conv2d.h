@@ -27,7 +27,7 @@ struct EpilogueBackwardArgs {
   int64_t pixels, filters;
   bool gated;
   Activation activation;
-  float* grad_z;      // (pixels, filters)
+  float* grad_z;      // (pixels, filters); null: only the bias's gradient is wanted
   double* grad_bias;  // (filters), or null
   int threads;
 };

@@ -105,7 +105,7 @@ def conv_epilogue(
 def conv_epilogue_backward(
     grad: NDArray[Any],
     z: NDArray[Any],
-    grad_z: NDArray[Any],
+    grad_z: NDArray[Any] | None,
     grad_bias: NDArray[Any] | None,
     gated: bool,
     from_result: bool,

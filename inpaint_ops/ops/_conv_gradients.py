@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,49 @@ def finish_backward(
             _common.threads(),
         )
     return out, sums
+
+
+def bias_gradient(grad: Tensor) -> Tensor:
+    """Sums over pixels in float64, of (N, filters, Ho, Wo) in float32."""
+    sums = torch.zeros(grad.shape[1], dtype=torch.float64)
+    if grad.numel():
+        image = _conv_cpu._packed_images(grad)
+        _common.native().conv_epilogue_backward(
+            image, image, None, sums.numpy(), False, False, 0, _common.threads()
+        )
+    return sums
+
+
+def ratio_backward(
+    grad: Tensor, scale: Tensor, share: Tensor, bias: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the sums and of the bias behind y = sums scale + bias share.
+
+    Where `share` is zero `grad` is not read: it may be anything.
+
+    Args:
+        grad: (N, filters, Ho, Wo).
+        scale: (N or 1, 1, Ho, Wo), like `share`.
+        share: of the bias.
+        bias: whether its gradient is wanted.
+    """
+    out = _conv_cpu._channels_last(grad, grad.shape[1], (grad.shape[2], grad.shape[3]))
+    if not out.numel():
+        return out, torch.zeros(grad.shape[1], dtype=torch.float64) if bias else None
+    image, result = _conv_cpu._packed_images(grad), out.permute(0, 2, 3, 1).numpy()
+    ratio, known = (_conv_cpu._array(plane[:, 0]) for plane in (scale, share))
+
+    def scaled(factor: Any) -> None:
+        _common.native().conv_epilogue(
+            image, None, factor, known, result, None, False, 0, _common.threads()
+        )
+
+    grad_bias = None
+    if bias:
+        scaled(known)
+        grad_bias = bias_gradient(out)
+    scaled(ratio)
+    return out, grad_bias
 
 
 def convolve_backward(

@@ -136,7 +136,7 @@ def _backward_cpu(
     if activation == "identity":
         grad_z = _common.compute_dtype(grad.detach())
         grad_z = grad_z.contiguous(memory_format=torch.channels_last)
-        grad_bias = grad_z.double().sum((0, 2, 3)) if wanted[2] else None
+        grad_bias = _conv_gradients.bias_gradient(grad_z) if wanted[2] else None
     else:
         grad_z, grad_bias = _conv_gradients.finish_backward(
             grad,

@@ -241,9 +241,35 @@ def _backward_fake(
     return _conv.gradients_like(x, weight, rest[-1])
 
 
-def _backward(
-    native: bool, grad: Tensor, x: Tensor, valid: Tensor, weight: Tensor, *rest: Any
-) -> Any:
+def _backward_cpu(
+    grad: Tensor, x: Tensor, valid: Tensor, weight: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    if x.dtype == torch.float64:
+        return _backward_reference(grad, x, valid, weight, *rest)
+    share, scale, *where, widths, wanted = rest
+    g = _geometry(*where)
+    grad_sums, grad_bias = _conv_gradients.ratio_backward(
+        _common.compute_dtype(grad.detach()), scale, share, wanted[2]
+    )
+    if len(widths) > 4 or not _is_binary(valid):
+        masked = _select(_common.compute_dtype(x), valid, widths)
+        grads = _conv_gradients.convolve_backward(grad_sums, masked, weight, g, wanted)
+        grad_x = None if grads[0] is None else _select(grads[0], valid, widths)
+        return _conv.settled_gradients(x, weight, (grad_x, grads[1], grad_bias))
+    known = (valid != 0).contiguous()
+    ends = torch.tensor(widths).cumsum(0).tolist()
+    planes = _conv_cpu.Planes(scale[:, 0], share[:, 0], known.view(torch.uint8), tuple(ends))
+    grads = _conv_gradients.convolve_backward(grad_sums, x, weight, g, wanted, planes)
+    if grads[0] is not None:
+        for part, (begin, end) in enumerate(zip((0, *ends), ends)):
+            if not known[:, part].all():
+                grads[0][:, begin:end].masked_fill_(~known[:, part : part + 1], 0)
+    return _conv.settled_gradients(x, weight, (*grads, grad_bias))
+
+
+def _backward_reference(
+    grad: Tensor, x: Tensor, valid: Tensor, weight: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     share, scale, *where, widths, wanted = rest
     seen = share != 0
     grad = _common.compute_dtype(grad)
@@ -252,25 +278,10 @@ def _backward(
     grad_sums = torch.where(seen, grad * scale, zero)
     grad_bias = torch.where(seen, grad * share, zero).double().sum((0, 2, 3)) if wanted[2] else None
     masked = _select(_common.compute_dtype(x), valid, widths)
-    g = _geometry(*where)
-    if native:
-        grad_sums = grad_sums.contiguous(memory_format=torch.channels_last)
-        grads = _conv_gradients.convolve_backward(grad_sums, masked, weight, g, wanted)
-    else:
-        wide = _common.compute_dtype(weight)
-        grads = _conv.convolve_backward(grad_sums, masked, wide, g, wanted)
+    wide = _common.compute_dtype(weight)
+    grads = _conv.convolve_backward(grad_sums, masked, wide, _geometry(*where), wanted)
     grad_x = None if grads[0] is None else _select(grads[0], valid, widths)
     return _conv.settled_gradients(x, weight, (grad_x, grads[1], grad_bias))
-
-
-def _backward_cpu(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    result: tuple[Tensor, Tensor, Tensor] = _backward(x.dtype != torch.float64, grad, x, *rest)
-    return result
-
-
-def _backward_reference(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    result: tuple[Tensor, Tensor, Tensor] = _backward(False, grad, x, *rest)
-    return result
 
 
 def _backward_cuda(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
