@@ -5,16 +5,21 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from inpaint_ops.benchmarks import conv_problems
-from inpaint_ops.benchmarks.case import Case, Problem, Target, Work, difference
+from inpaint_ops.benchmarks.case import Case, Problem, Target
 from inpaint_ops.benchmarks.conv_layers import Layer
 
 _STAGE = "stage-1-512x512"
 CASES = (
     Case("gated_conv2d", _STAGE, {"layer": _STAGE}, target=Target(must=2.5, aim=4), quick=True),
+    Case(
+        "gated_conv2d",
+        f"forward-backward-{_STAGE}",
+        {"layer": _STAGE, "backward": True},
+        target=Target(must=1.5, aim=2.5),
+    ),
     *conv_problems.cases("gated_conv2d", "gated"),
 )
 
@@ -41,7 +46,7 @@ def _stage() -> list[Layer]:
 
 
 def setup(case: Case) -> Problem:
-    """One layer, or the stage without gradients."""
+    """One layer, or the stage, with all gradients if `backward`."""
     if case.sizes["layer"] != _STAGE:
         return conv_problems.setup(case)
     layers = _stage()
@@ -49,29 +54,19 @@ def setup(case: Case) -> Problem:
     # Products of features and gates shrink from layer to layer without a gain.
     weights = [(2 * w, b) for _, w, b in map(conv_problems.draw, layers)]
 
-    def chain(functions: list[Any], x: Tensor, dtype: torch.dtype) -> Tensor:
-        for function, (weight, bias) in zip(functions, weights):
-            x = function(x, weight.to(dtype), bias.to(dtype))
+    def chain(functions: list[Any], x: Tensor, flat: tuple[Tensor, ...]) -> Tensor:
+        for function, weight, bias in zip(functions, flat[::2], flat[1::2]):
+            x = function(x, weight, bias)
         return x
 
-    plain = x.contiguous()
     mine = [conv_problems.ours(layer) for layer in layers]
     theirs = [conv_problems.public(layer) for layer in layers]
-
-    def check(outcome: Any) -> str | None:
-        expected = chain(theirs, plain.double(), torch.float64)
-        # 17 layers pass their errors on.
-        return difference("y", outcome, expected, terms=64 * 10**4)
-
-    return Problem(
-        inputs=(x,),
-        implementations={
-            "ours": lambda x: chain(mine, x, torch.float32),
-            "eager": lambda x: chain(theirs, plain, torch.float32),
-        },
-        check=check,
-        work=Work(
-            2.0 * sum(layer.multiplications for layer in layers),
-            4.0 * (x.numel() + sum(layer.out * layer.out_size**2 for layer in layers)),
-        ),
+    # 17 layers pass their errors on.
+    return conv_problems.network(
+        layers,
+        (x, *(t for pair in weights for t in pair)),
+        lambda x, *flat: chain(mine, x, flat),
+        lambda x, *flat: chain(theirs, x, flat),
+        backward=case.sizes.get("backward", False),
+        terms=64 * 10**4,
     )

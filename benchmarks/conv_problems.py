@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -182,6 +182,56 @@ def setup(case: Case) -> Problem:
         check=_judge(layer, formula, leaves, gradient),
         # As direct sums: with fewer multiplications ours may pass this floor.
         work=Work(2.0 * passes * layer.multiplications, moved),
+        gradient=gradient,
+    )
+
+
+def network(
+    layers: Sequence[Layer],
+    leaves: tuple[Tensor, ...],
+    mine: Callable[..., Tensor],
+    formula: Callable[..., Tensor],
+    *,
+    backward: bool,
+    terms: int,
+) -> Problem:
+    """Layers in a row: the image, in channels_last, and all weights and biases are the arguments.
+
+    `terms`: of the sums whose rounding the results may show, see `difference`.
+    """
+    plain = leaves[0].contiguous()
+    gradient = None
+    if backward:
+        leaves = tuple(t.requires_grad_() for t in leaves)
+        last = layers[-1]
+        generator = torch.Generator().manual_seed(1)
+        shape = (1, last.out, last.out_size, last.out_size)
+        gradient = torch.randn(shape, generator=generator)
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+
+    def eager(image: Tensor, *flat: Tensor) -> Tensor:
+        return formula(image.contiguous() if backward else plain, *flat)
+
+    def check(outcome: Any) -> str | None:
+        wide = [t.detach().double() for t in leaves]
+        if gradient is None:
+            return difference("y", outcome, formula(*wide), terms=terms)
+        wide = [t.requires_grad_() for t in wide]
+        y = formula(*wide)
+        expected = (y.detach(), *torch.autograd.grad(y, wide, gradient.double()))
+        for number, (got, want) in enumerate(zip((outcome[0], *outcome[1]), expected)):
+            wrong = difference(f"result {number}", got, want, terms=terms)
+            if wrong:
+                return wrong
+        return None
+
+    passes = 3 if backward else 1
+    moved = leaves[0].numel() + sum(layer.out * layer.out_size**2 for layer in layers)
+    return Problem(
+        inputs=leaves,
+        implementations={"ours": mine, "eager": eager},
+        check=check,
+        work=Work(2.0 * passes * sum(layer.multiplications for layer in layers), 4.0 * moved),
         gradient=gradient,
     )
 

@@ -1,4 +1,5 @@
-// What the convolution kernels take. Images lie as (N, H, W, C), channels adjacent; one group.
+// What the convolution kernels take; one group. Images lie as (N, H, W, C), channels adjacent;
+// input and result may also lie as (N, C, H, W).
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@ namespace inpaint {
 
 // Values are those of inpaint_ops/ops/_conv.py and _conv_cpu.py.
 enum class Activation { kIdentity, kRelu, kLeakyRelu, kElu, kSilu, kTanh, kSigmoid };
-enum class Core { kDirect, kWinograd, kWinogradDoubled };
+enum class Core { kDirect, kWinograd, kWinogradDoubled, kWinogradPairs, kWinogradFours };
 enum class PaddingMode { kZeros, kReflect, kReplicate };
 
 constexpr float kLeakySlope = 0.2f;
@@ -22,19 +23,22 @@ struct Size2 {
 // Filter taps (filters, channels, kernel.y, kernel.x) at any strides, negative ones included, and
 // where their packed form goes. A gated layer has `filters / 2` features, then as many gates.
 struct PackArgs {
+  Core core;
   const float* weight;
   int64_t stride_filter, stride_channel, stride_y, stride_x;
   int64_t filters, channels;
-  Size2 kernel;
+  Size2 kernel, stride;
   bool gated;
   float* packed;
   int threads;
 };
 
 struct ConvArgs {
+  Core core = Core::kDirect;
   const float* x;
   int64_t batch, height, width, channels;
   int64_t stride_n, stride_y, stride_x;
+  int64_t stride_c = 1;
   int upsample;  // nearest, 1 or 2, applied before the padding
   PaddingMode padding_mode;
   Size2 padding;  // before, negative: cut off; what is read behind the image follows from the
@@ -59,7 +63,8 @@ struct ConvArgs {
   const float* share;
   int64_t scale_stride_n;
 
-  float* y;  // (N, height, width, filters or filters / 2) of the stored image
+  float* y;               // (N, height, width, filters or filters / 2) of the stored image
+  bool y_planes = false;  // y is (N, filters or filters / 2, height, width) instead
   float* z;  // the same with `filters`: the sums before activation and gate; null: not wanted
   int64_t out_height, out_width;
   // Output (i, j) is stored at (i, j) * store_step + store_offset of an image of store_size: the
@@ -78,17 +83,17 @@ inline int64_t stored_pixel(const ConvArgs& a, int64_t n, int64_t y, int64_t x) 
 
 // clang-format off
 INPAINT_EACH_ISA(
-  // Floats of the packed form, for each core.
-  int64_t winograd_packed_size(int64_t filters, int64_t channels, bool gated, bool doubled);
-  int64_t direct_packed_size(int64_t filters, int64_t channels, bool gated, Size2 kernel);
+  // Floats of the packed form that `args` asks for.
+  int64_t winograd_packed_size(const PackArgs& args);
+  int64_t direct_packed_size(const PackArgs& args);
   void pack_winograd(const PackArgs& args);
-  void pack_winograd_doubled(const PackArgs& args);
   void pack_direct(const PackArgs& args);
 
-  // 3x3, stride 1, any dilation.
+  // Any kernel; along each axis stride or dilation is 1. kWinograd sums 3 x 3 taps at a time,
+  // kWinogradPairs 2 x 2, kWinogradFours 4 x 4. kWinogradDoubled: 3 x 3, stride 1, dilation 1 and
+  // padding 1 behind upsample 2.
+  bool winograd_takes(const ConvArgs& args);
   void conv_winograd(const ConvArgs& args);
-  // The same with upsample 2, dilation 1 and padding 1.
-  void conv_winograd_doubled(const ConvArgs& args);
   // Any kernel, stride and dilation, but for a stride with a dilation where filters are few.
   bool direct_takes(const ConvArgs& args);
   void conv_direct(const ConvArgs& args);

@@ -184,14 +184,17 @@ void load_block(
     const int64_t size = end - begin;
     for (int64_t i = 0; i < reach.y; ++i)
       for (int64_t j = 0; j < reach.x; ++j) {
-        const float* from = source.at(block.n,
-                                      block.y * a.stride.y + i * plan.grid.y,
-                                      block.x * a.stride.x + j * plan.grid.x,
-                                      part) +
-                            begin;
+        const float* pixel = source.at(block.n,
+                                       block.y * a.stride.y + i * plan.grid.y,
+                                       block.x * a.stride.x + j * plan.grid.x,
+                                       part);
+        const int64_t apart = source.channel_stride(pixel);
+        const float* from = pixel + begin * apart;
         float* out = to + (i * reach.x + j) * a.channels + begin;
-        // A call for the few bytes of an RGB pixel costs more than the loop.
-        if (size < 8) {
+        if (apart != 1) {
+          for (int64_t c = 0; c < size; ++c) out[c] = from[c * apart];
+        } else if (size < 8) {
+          // A call for the few bytes of an RGB pixel costs more than the loop.
           for (int64_t c = 0; c < size; ++c) out[c] = from[c];
         } else {
           std::memcpy(out, from, size_t(size) * sizeof(float));
@@ -236,7 +239,7 @@ void each_run(
       if (pixels_of(a, plan, block, row, begin, end - begin, pixel)) {
         body(row, begin, end - begin, pixel);
       } else {
-        for (int64_t p = 0; p < end - begin; ++p) clear_pixel(a, pixel[p]);
+        for (int64_t p = 0; p < end - begin; ++p) clear_pixel(a, block.n, pixel[p]);
       }
     }
 }
@@ -265,7 +268,7 @@ void panel_block(const ConvArgs& a,
           a, plan, from, row_stride, weights + ky * kernel_row, ky, end, here};
       with_rows(count, product);
       if (end < a.kernel.y) return;
-      StorePanel store_panel{a, panel, lane_bias, here, pixel, int(count), scale_shift};
+      StorePanel store_panel{a, panel, lane_bias, here, pixel, int(count), scale_shift, block.n};
       with_activation(a.activation, store_panel);
     });
   }
@@ -286,7 +289,7 @@ void dots_block(const ConvArgs& a,
     const float* from = input + row * a.stride.y * row_stride + x * a.stride.x * a.channels;
     Dots<FILTERS> dots{a, plan, from, row_stride, a.packed, sums};
     run_dots<FILTERS, kMost>(count, dots);
-    StorePanel store_panel{a, panel, lane_bias, sums, pixel, int(count), scale_shift};
+    StorePanel store_panel{a, panel, lane_bias, sums, pixel, int(count), scale_shift, block.n};
     with_activation(a.activation, store_panel);
   });
 }
@@ -368,9 +371,10 @@ void pack_dots(const PackArgs& a) {
 
 }  // namespace
 
-int64_t direct_packed_size(int64_t filters, int64_t channels, bool gated, Size2 kernel) {
-  if (few_filters(filters, gated)) return kernel.y * round_up(kernel.x * channels, W) * filters;
-  return lanes_of(panels_of(filters, gated)) * kernel.y * kernel.x * channels;
+int64_t direct_packed_size(const PackArgs& a) {
+  if (few_filters(a.filters, a.gated))
+    return a.kernel.y * round_up(a.kernel.x * a.channels, W) * a.filters;
+  return lanes_of(panels_of(a.filters, a.gated)) * a.kernel.y * a.kernel.x * a.channels;
 }
 
 void pack_direct(const PackArgs& a) {

@@ -47,7 +47,8 @@ class Source {
     return part_end_.empty() ? args_.part_end : part_end_;
   }
 
-  // First channel of the pixel as seen by channels of `part`.
+  // First channel of the pixel as seen by channels of `part`; the next ones lie channel_stride(it)
+  // on.
   const float* at(int64_t n, int64_t y, int64_t x, int part) const {
     const int64_t row = rows_[size_t(y)], column = columns_[size_t(x)];
     if (row < 0 || column < 0) return zeros_.data();
@@ -57,6 +58,34 @@ class Source {
         return zeros_.data();
     }
     return args_.x + n * args_.stride_n + row * args_.stride_y + column * args_.stride_x;
+  }
+
+  bool adjacent() const { return args_.stride_c == 1; }
+  int64_t channel_stride(const float* pixel) const {
+    return pixel == zeros_.data() ? 1 : args_.stride_c;
+  }
+
+  // `at` for the pixels of a square lattice, row by row.
+  template <int ROWS>
+  void lattice(int64_t n,
+               const int64_t (&y)[ROWS],
+               const int64_t (&x)[ROWS],
+               int part,
+               const float** to) const {
+    if (args_.valid) {
+      for (int i = 0; i < ROWS; ++i)
+        for (int j = 0; j < ROWS; ++j) to[i * ROWS + j] = at(n, y[i], x[j], part);
+      return;
+    }
+    int64_t columns[ROWS];
+    for (int j = 0; j < ROWS; ++j) columns[j] = columns_[size_t(x[j])];
+    for (int i = 0; i < ROWS; ++i) {
+      const int64_t row = rows_[size_t(y[i])];
+      const float* begin = args_.x + n * args_.stride_n + row * args_.stride_y;
+      for (int j = 0; j < ROWS; ++j)
+        to[i * ROWS + j] =
+            row < 0 || columns[j] < 0 ? zeros_.data() : begin + columns[j] * args_.stride_x;
+    }
   }
 
  private:

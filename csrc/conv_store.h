@@ -110,6 +110,7 @@ struct StorePanel {
   const int64_t* pixel;  // (count): number of the output pixel, or -1: leave it out
   int count;
   int64_t scale_shift;  // scale and share lie at pixel - scale_shift
+  int64_t n;            // image
 
   template <Activation A>
   void run() {
@@ -146,13 +147,12 @@ struct StorePanel {
       } else {
         for (int j = 0; j < VECS; ++j) v[j] = load(sums + (i * VECS + j) * W) + bias[j];
       }
-      float* y = args.y + pixel[i] * channels + panel.first;
       float* z = args.z ? args.z + pixel[i] * args.filters + panel.first : nullptr;
       if constexpr (K == PanelKind::kPlain) {
         for (int j = 0; j < VECS; ++j) {
           const int64_t left = panel.count - j * W;
           if (z) store_first(z + j * W, v[j], left);
-          store_first(y + j * W, activate<A>(v[j]), left);
+          store_result(pixel[i], panel.first + j * W, activate<A>(v[j]), left);
         }
       } else {
         Vector<float> gate;
@@ -167,16 +167,35 @@ struct StorePanel {
           store_first(z, v[0], panel.count);
           store_first(z + channels, gate, panel.count);
         }
-        store_first(y, activate<A>(v[0]) * sigmoid_of(gate), panel.count);
+        store_result(pixel[i], panel.first, activate<A>(v[0]) * sigmoid_of(gate), panel.count);
       }
     }
   }
+
+  void store_result(int64_t at, int64_t channel, Vector<float> v, int64_t size) {
+    const int64_t channels = args.gated ? args.filters / 2 : args.filters;
+    if (!args.y_planes) {
+      store_first(args.y + at * channels + channel, v, size);
+      return;
+    }
+    const int64_t plane = args.store_size.y * args.store_size.x;
+    float* y = args.y + at + n * (channels - 1) * plane + channel * plane;
+    float lanes[Simd<float>::kWidth];
+    store(lanes, v);
+    for (int64_t c = 0; c < size && c < Simd<float>::kWidth; ++c) y[c * plane] = lanes[c];
+  }
 };
 
-// Writes zeros to one pixel: where nothing valid is seen.
-inline void clear_pixel(const ConvArgs& a, int64_t pixel) {
+// Writes zeros to one pixel of image n: where nothing valid is seen.
+inline void clear_pixel(const ConvArgs& a, int64_t n, int64_t pixel) {
   const int64_t channels = a.gated ? a.filters / 2 : a.filters;
-  std::fill_n(a.y + pixel * channels, channels, 0.0f);
+  if (a.y_planes) {
+    const int64_t plane = a.store_size.y * a.store_size.x;
+    float* y = a.y + pixel + n * (channels - 1) * plane;
+    for (int64_t c = 0; c < channels; ++c) y[c * plane] = 0;
+  } else {
+    std::fill_n(a.y + pixel * channels, channels, 0.0f);
+  }
   if (a.z) std::fill_n(a.z + pixel * a.filters, a.filters, 0.0f);
 }
 

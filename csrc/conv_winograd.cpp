@@ -1,11 +1,19 @@
-// 3x3 stride-1 convolution by Winograd F(4x4, 3x3).
+// Convolution by Winograd tiles of 6 x 6 inputs.
 //
-// A task takes a block of tiles: the transformed inputs of the block, (36, tiles, channels), stay
-// in L2 while panel after panel of filters is multiplied, transformed back and stored. Left operand
-// of the 36 products: tiles, read in place; right operand: weights, transformed ahead and packed
-// (panel, 36, channels, lanes), read once a block. Behind a doubling of the image the 36 products
-// share 25 inputs and 9 weights, see DoubledTile.
-// Work: 2 * 36 * tiles * channels * filters; the direct sum needs 4 times as much.
+// A kernel is cut along each axis into parts of 2, 3 or 4 taps: with stride 1 neighbouring taps,
+// with stride s taps s apart, so that a part reads every s-th pixel, as a convolution of stride 1
+// does. The sum over parts and channels is formed before the transform back, as if each part had
+// channels of its own: multiplications an output, of direct and of tiled sums
+//
+//   3x3               9    2.25 (3 taps)      4x4 stride 2     16    5.76 (2 taps)
+//   5x5, any stride  25    9    (3 taps)      3x3 stride 2      9    5.76 (2 taps)
+//   7x7, any stride  49   16    (4 taps)      2x2               4    1.44 (2 taps)
+//
+// A task takes a block of tiles: the transformed inputs of the block, (36, tiles, parts x
+// channels), stay in L2 while panel after panel of filters is multiplied, transformed back and
+// stored. Left operand of the 36 products: tiles, read in place; right operand: weights,
+// transformed ahead and packed (panel, 36, parts x channels, lanes), read once a block. Behind a
+// doubling of the image the 36 products share 25 inputs and 9 weights, see DoubledTile.
 #include <algorithm>
 #include <vector>
 
@@ -24,39 +32,106 @@ constexpr int64_t W = Simd<float>::kWidth;
 // with 256 channels or more, for 2 % of the time.
 constexpr int64_t kSumDepth = 64;
 
-// Whether anything valid is seen by the outputs of a tile.
-bool sees_valid(const ConvArgs& a, const Tile& tile) {
-  if (!a.share) return true;
-  const float* share = a.share + tile.n * a.scale_stride_n;
-  for (int64_t i = 0, y = tile.y; i < kTile && y < a.region_end.y; ++i, y += a.dilation.y)
-    for (int64_t j = 0, x = tile.x; j < kTile && x < a.region_end.x; ++j, x += a.dilation.x)
-      if (share[y * a.out_width + x] != 0) return true;
+// Calls body(y, x) for the outputs of a tile inside the region; whether body ever said yes.
+template <class T, class Body>
+bool any_output(const ConvArgs& a, Size2 grid, const Tile& tile, const Body& body) {
+  for (int64_t i = 0, y = tile.y; i < T::kOutputs && y < a.region_end.y; ++i, y += grid.y)
+    for (int64_t j = 0, x = tile.x; j < T::kOutputs && x < a.region_end.x; ++j, x += grid.x)
+      if (y >= a.region_begin.y && x >= a.region_begin.x && body(y, x)) return true;
   return false;
 }
 
 // Tiles of the region, in the order in which neighbours share inputs; those that see nothing valid
 // are not computed: their outputs become zero here.
-std::vector<Tile> tiles_of(const ConvArgs& a) {
+template <class T>
+std::vector<Tile> tiles_of(const ConvArgs& a, Size2 grid) {
   // Tiles of a doubled image begin at even outputs.
-  const int64_t unit = a.upsample;
+  const int64_t unit = a.core == Core::kWinogradDoubled ? 2 : 1;
   const Size2 begin = {a.region_begin.y / unit * unit, a.region_begin.x / unit * unit};
-  const auto rows = tile_starts(begin.y, a.region_end.y, a.dilation.y);
-  const auto columns = tile_starts(begin.x, a.region_end.x, a.dilation.x);
+  const auto rows = tile_starts(begin.y, a.region_end.y, grid.y, T::kOutputs);
+  const auto columns = tile_starts(begin.x, a.region_end.x, grid.x, T::kOutputs);
   std::vector<Tile> tiles;
   tiles.reserve(static_cast<size_t>(a.batch) * rows.size() * columns.size());
-  for (int64_t n = 0; n < a.batch; ++n)
-    for (int64_t y : rows)
-      for (int64_t x : columns) {
-        const Tile tile{n, y, x};
-        if (sees_valid(a, tile)) {
+  for (int64_t n = 0; n < a.batch; ++n) {
+    const float* share = a.share ? a.share + n * a.scale_stride_n : nullptr;
+    for (int64_t row : rows)
+      for (int64_t column : columns) {
+        const Tile tile{n, row, column};
+        const auto seen = [&](int64_t y, int64_t x) {
+          return !share || share[y * a.out_width + x] != 0;
+        };
+        if (any_output<T>(a, grid, tile, seen)) {
           tiles.push_back(tile);
           continue;
         }
-        for (int64_t i = 0, at = y; i < kTile && at < a.region_end.y; ++i, at += a.dilation.y)
-          for (int64_t j = 0, to = x; j < kTile && to < a.region_end.x; ++j, to += a.dilation.x)
-            clear_pixel(a, stored_pixel(a, n, at, to));
+        any_output<T>(a, grid, tile, [&](int64_t y, int64_t x) {
+          clear_pixel(a, n, stored_pixel(a, n, y, x));
+          return false;
+        });
       }
+  }
   return tiles;
+}
+
+// Calls body(part, y, x) with the first pixel that each part of the kernel reads for a tile.
+template <class T, class Body>
+void each_part(const ConvArgs& a, const Layout<T>& layout, const Tile& tile, const Body& body) {
+  int64_t part = 0;
+  for (const int64_t row : layout.rows.first)
+    for (const int64_t column : layout.columns.first)
+      body(part++,
+           tile.y * a.stride.y + row * a.dilation.y,
+           tile.x * a.stride.x + column * a.dilation.x);
+}
+
+template <class T>
+void transform_parts(const ConvArgs& a,
+                     const Layout<T>& layout,
+                     const Source& source,
+                     const Tile& tile,
+                     float* to,
+                     int64_t stride,
+                     int64_t plane) {
+  each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
+    const int64_t begin = part * a.channels;
+    transform_reads<T>(source, tile.n, y, x, layout.read_step(), to + begin, stride - begin, plane);
+  });
+}
+
+// The same where channels are few: parts side by side fill the vectors. `patch`: scratch for the
+// pixels of a tile, each with all parts.
+template <class T>
+void transform_thin_parts(const ConvArgs& a,
+                          const Layout<T>& layout,
+                          const Source& source,
+                          const Tile& tile,
+                          float* patch,
+                          float* to,
+                          int64_t stride,
+                          int64_t plane) {
+  const int64_t depth = layout.parts() * a.channels;
+  const float* from[T::kReads * T::kReads];
+  each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
+    int64_t begin = 0;
+    int valid_part = 0;
+    for (const int64_t end : source.part_end()) {
+      find_reads<T>(source, tile.n, y, x, layout.read_step(), valid_part, from);
+      for (int i = 0; i < T::kReads * T::kReads; ++i) {
+        float* to_pixel = patch + i * depth + part * a.channels + begin;
+        const int64_t apart = source.channel_stride(from[i]);
+        if (apart == 1) {
+          store_first(to_pixel, load_first(from[i] + begin, end - begin), end - begin);
+        } else {
+          for (int64_t c = begin; c < end; ++c) to_pixel[c - begin] = from[i][c * apart];
+        }
+      }
+      begin = end;
+      ++valid_part;
+    }
+  });
+  for (int i = 0; i < T::kReads * T::kReads; ++i) from[i] = patch + i * depth;
+  for (int64_t c = 0; c < depth; c += W)
+    transform_vector<T>(from, c, depth - c, to + c, stride - c, plane);
 }
 
 // One of the 36 products for one register tile of tiles.
@@ -115,44 +190,46 @@ void multiply(const float* inputs,
 
 template <class T, int VECS>
 void store_tile(const ConvArgs& a,
+                Size2 grid,
                 const Panel& panel,
                 const float* lane_bias,
                 const Tile& tile,
                 const float* products) {
-  constexpr int P = kProducts;
-  float sums[kTile * kTile * VECS * W];
+  constexpr int P = kProducts, R = T::kOutputs;
+  float sums[R * R * VECS * W];
 #pragma GCC unroll 2
   for (int v = 0; v < VECS; ++v) {
-    Vec half[kTile * P];
+    Vec half[R * P];
 #pragma GCC unroll 6
     for (int j = 0; j < P; ++j) {
-      Vec column[P], out[kTile];
+      Vec column[P], out[R];
       for (int i = 0; i < P; ++i) column[i] = load(products + ((i * P + j) * VECS + v) * W);
       T::output(column, 1, out);
-      for (int i = 0; i < kTile; ++i) half[i * P + j] = out[i];
+      for (int i = 0; i < R; ++i) half[i * P + j] = out[i];
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < kTile; ++i) {
-      Vec out[kTile];
+#pragma GCC unroll 5
+    for (int i = 0; i < R; ++i) {
+      Vec out[R];
       T::output(half + i * P, 1, out);
-      for (int j = 0; j < kTile; ++j) store(sums + ((i * kTile + j) * VECS + v) * W, out[j]);
+      for (int j = 0; j < R; ++j) store(sums + ((i * R + j) * VECS + v) * W, out[j]);
     }
   }
-  int64_t pixel[kTile * kTile];
-  for (int i = 0; i < kTile; ++i)
-    for (int j = 0; j < kTile; ++j) {
-      const int64_t y = tile.y + i * a.dilation.y, x = tile.x + j * a.dilation.x;
+  int64_t pixel[R * R];
+  for (int i = 0; i < R; ++i)
+    for (int j = 0; j < R; ++j) {
+      const int64_t y = tile.y + i * grid.y, x = tile.x + j * grid.x;
       const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&
                           x < a.region_end.x;
-      pixel[i * kTile + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
+      pixel[i * R + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
     }
   StorePanel store_panel{a,
                          panel,
                          lane_bias,
                          sums,
                          pixel,
-                         kTile * kTile,
-                         tile.n * (a.out_height * a.out_width - a.scale_stride_n)};
+                         R * R,
+                         tile.n * (a.out_height * a.out_width - a.scale_stride_n),
+                         tile.n};
   with_activation(a.activation, store_panel);
 }
 
@@ -160,95 +237,147 @@ void store_tile(const ConvArgs& a,
 // register tiles.
 int64_t block_tiles(int64_t tiles, int64_t planes, int64_t channel_stride, int threads) {
   const int64_t fitting = (640 << 10) / (planes * channel_stride * int64_t(sizeof(float)));
-  const int64_t registers = std::min<int64_t>(std::max<int64_t>(fitting / kRowTile, 1), 6);
+  // Of few channels little is left to reuse: their products should stay in L1.
+  const int64_t most = channel_stride <= 4 * W ? 2 : 6;
+  const int64_t registers = std::min<int64_t>(std::max<int64_t>(fitting / kRowTile, 1), most);
   const int64_t share = ceil_div(ceil_div(tiles, threads), kRowTile);
   return std::max<int64_t>(std::min(registers, share), 1) * kRowTile;
 }
 
 template <class T>
 void pack(const PackArgs& a) {
-  constexpr int N = T::kWeights;
+  constexpr int N = T::kWeights, R = T::kTaps;
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
+  const Layout<T> layout(a);
+  const int64_t depth = layout.parts() * a.channels;
   // Doubles in a vector as wide as that of floats has half the lanes.
   constexpr int64_t H = Simd<double>::kWidth;
   typedef float Narrow __attribute__((vector_size(H * 4), aligned(4)));
   parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
     const Panel& panel = panels[size_t(task)];
     const int64_t lanes = panel.vectors * W;
-    float* packed = a.packed + panel.lane0 * N * N * a.channels;
-    for (int64_t c = 0; c < a.channels; ++c)
-      for (int64_t lane = 0; lane < lanes; lane += H) {
-        double taps[9][H] = {};
-        for (int64_t i = 0; i < H; ++i) {
-          const int64_t filter = filter_in_lane(panel, a.filters, lane + i);
-          if (filter < 0) continue;
-          const float* w = a.weight + filter * a.stride_filter + c * a.stride_channel;
-          for (int64_t t = 0; t < 9; ++t) taps[t][i] = w[t / 3 * a.stride_y + t % 3 * a.stride_x];
-        }
-        Vector<double> g[9], half[3 * N], out[N];
-        for (int t = 0; t < 9; ++t) g[t] = load(taps[t]);
-        for (int x = 0; x < 3; ++x) {
-          T::weight(g + x, 3, out);
-          for (int i = 0; i < N; ++i) half[i * 3 + x] = out[i];
-        }
-        for (int i = 0; i < N; ++i) {
-          T::weight(half + i * 3, 1, out);
-          for (int j = 0; j < N; ++j) {
-            float* to = packed + ((i * N + j) * a.channels + c) * lanes + lane;
-            *reinterpret_cast<Narrow*>(to) = __builtin_convertvector(out[j], Narrow);
+    float* packed = a.packed + panel.lane0 * N * N * depth;
+    for (const int64_t first_y : layout.rows.first)
+      for (const int64_t first_x : layout.columns.first)
+        for (int64_t c = 0; c < a.channels; ++c, packed += lanes)
+          for (int64_t lane = 0; lane < lanes; lane += H) {
+            double taps[R * R][H] = {};
+            for (int64_t i = 0; i < H; ++i) {
+              const int64_t filter = filter_in_lane(panel, a.filters, lane + i);
+              if (filter < 0) continue;
+              const float* w = a.weight + filter * a.stride_filter + c * a.stride_channel;
+              for (int t = 0; t < R * R; ++t) {
+                const int64_t y = first_y + t / R * layout.rows.tap_step;
+                const int64_t x = first_x + t % R * layout.columns.tap_step;
+                if (y < a.kernel.y && x < a.kernel.x)
+                  taps[t][i] = w[y * a.stride_y + x * a.stride_x];
+              }
+            }
+            Vector<double> g[R * R], half[R * N], out[N];
+            for (int t = 0; t < R * R; ++t) g[t] = load(taps[t]);
+            for (int x = 0; x < R; ++x) {
+              T::weight(g + x, R, out);
+              for (int i = 0; i < N; ++i) half[i * R + x] = out[i];
+            }
+            for (int i = 0; i < N; ++i) {
+              T::weight(half + i * R, 1, out);
+              for (int j = 0; j < N; ++j) {
+                float* to = packed + (i * N + j) * depth * lanes + lane;
+                *reinterpret_cast<Narrow*>(to) = __builtin_convertvector(out[j], Narrow);
+              }
+            }
           }
-        }
-      }
   });
 }
 
 template <class T>
 void convolve(const ConvArgs& a) {
-  const std::vector<Tile> tiles = tiles_of(a);
+  const Layout<T> layout(a);
+  const std::vector<Tile> tiles = tiles_of<T>(a, layout.grid);
   if (tiles.empty()) return;
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
   const std::vector<float> biases = lane_biases(a, panels);
-  const Source source(a, {a.out_height + 5 * a.dilation.y, a.out_width + 5 * a.dilation.x});
-  const int64_t planes = T::kInputs * T::kInputs;
-  const int64_t stride = padded_channels(a.channels), count = int64_t(tiles.size());
+  const Source source(a, layout.extent(a));
+  const int64_t planes = T::kInputs * T::kInputs, depth = layout.parts() * a.channels;
+  const bool thin = a.channels < W && layout.parts() > 1;
+  const int64_t stride = padded_channels(depth), count = int64_t(tiles.size());
   const int64_t block = block_tiles(count, planes, stride, a.threads);
   const int64_t plane = block * stride, inputs_size = planes * plane;
-  const int64_t scratch_size = inputs_size + block * kProducts * kProducts * 2 * W;
+  const int64_t products_size = block * kProducts * kProducts * 2 * W;
+  const int64_t patch_size = thin ? round_up(T::kReads * T::kReads * depth, W) : 0;
+  const int64_t scratch_size = inputs_size + products_size + patch_size;
   Buffer<float> scratch(scratch_size * a.threads);
   parallel_tasks(ceil_div(count, block), a.threads, [&](int64_t task) {
     const int64_t begin = task * block, here = std::min(block, count - begin);
     float* inputs = scratch.data() + thread_index() * scratch_size;
     float* products = inputs + inputs_size;
+    float* patch = products + products_size;
     const Tile* tile = tiles.data() + begin;
-    for (int64_t t = 0; t < here; ++t)
-      transform_tile<T>(a, source, tile[t], inputs + t * stride, stride, plane);
+    for (int64_t t = 0; t < here; ++t) {
+      float* to = inputs + t * stride;
+      if (thin) {
+        transform_thin_parts(a, layout, source, tile[t], patch, to, stride, plane);
+      } else {
+        transform_parts(a, layout, source, tile[t], to, stride, plane);
+      }
+    }
     for (const Panel& panel : panels) {
-      const float* weights = a.packed + panel.lane0 * T::kWeights * T::kWeights * a.channels;
+      const float* weights = a.packed + panel.lane0 * T::kWeights * T::kWeights * depth;
       const int64_t step = kProducts * kProducts * panel.vectors * W;
       if (panel.vectors == 2) {
-        multiply<T, 2>(inputs, here, plane, stride, weights, a.channels, products);
+        multiply<T, 2>(inputs, here, plane, stride, weights, depth, products);
         for (int64_t t = 0; t < here; ++t)
-          store_tile<T, 2>(a, panel, biases.data(), tile[t], products + t * step);
+          store_tile<T, 2>(a, layout.grid, panel, biases.data(), tile[t], products + t * step);
       } else {
-        multiply<T, 1>(inputs, here, plane, stride, weights, a.channels, products);
+        multiply<T, 1>(inputs, here, plane, stride, weights, depth, products);
         for (int64_t t = 0; t < here; ++t)
-          store_tile<T, 1>(a, panel, biases.data(), tile[t], products + t * step);
+          store_tile<T, 1>(a, layout.grid, panel, biases.data(), tile[t], products + t * step);
       }
     }
   });
 }
 
-}  // namespace
-
-int64_t winograd_packed_size(int64_t filters, int64_t channels, bool gated, bool doubled) {
-  const int weights = doubled ? DoubledTile::kWeights : PlainTile::kWeights;
-  return lanes_of(panels_of(filters, gated)) * weights * weights * channels;
+// Calls body with the tile of a core.
+template <class Body>
+auto with_tile(Core core, const Body& body) {
+  switch (core) {
+    case Core::kWinogradDoubled:
+      return body(DoubledTile{});
+    case Core::kWinogradPairs:
+      return body(PointTile<2>{});
+    case Core::kWinogradFours:
+      return body(PointTile<4>{});
+    default:
+      return body(PointTile<3>{});
+  }
 }
 
-void pack_winograd(const PackArgs& a) { pack<PlainTile>(a); }
-void pack_winograd_doubled(const PackArgs& a) { pack<DoubledTile>(a); }
-void conv_winograd(const ConvArgs& a) { convolve<PlainTile>(a); }
-void conv_winograd_doubled(const ConvArgs& a) { convolve<DoubledTile>(a); }
+}  // namespace
+
+int64_t winograd_packed_size(const PackArgs& a) {
+  return with_tile(a.core, [&](auto tile) {
+    using T = decltype(tile);
+    const int64_t depth = Layout<T>(a).parts() * a.channels;
+    return lanes_of(panels_of(a.filters, a.gated)) * T::kWeights * T::kWeights * depth;
+  });
+}
+
+void pack_winograd(const PackArgs& a) {
+  with_tile(a.core, [&](auto tile) { pack<decltype(tile)>(a); });
+}
+
+bool winograd_takes(const ConvArgs& a) {
+  const bool dense =
+      (a.stride.y == 1 || a.dilation.y == 1) && (a.stride.x == 1 || a.dilation.x == 1);
+  if (a.core != Core::kWinogradDoubled) return dense;
+  return a.kernel.y == 3 && a.kernel.x == 3 && a.stride.y == 1 && a.stride.x == 1 &&
+         a.upsample == 2 && a.dilation.y == 1 && a.dilation.x == 1 && a.padding.y == 1 &&
+         a.padding.x == 1;
+}
+
+void conv_winograd(const ConvArgs& a) {
+  with_tile(a.core, [&](auto tile) { convolve<decltype(tile)>(a); });
+}
 
 }  // namespace INPAINT_ISA
 }  // namespace inpaint

@@ -1,36 +1,96 @@
-// Valid values under each window, by a separable sum of integers: kernel.y + kernel.x additions an
-// output row and column instead of their product.
+// Mask planes, by separable sums: kernel.y + kernel.x additions an output instead of their product.
+// Integers where the mask is binary, so exact for any number of channels.
 #include "partial_conv2d.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "parallel.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
+namespace {
 
-void window_counts(const WindowCountArgs& a) {
-  const int64_t plane = a.height * a.width;
-  parallel_tasks(a.batch * a.out_height, a.threads, [&](int64_t task) {
-    const int64_t n = task / a.out_height, oy = task % a.out_height;
-    std::vector<int32_t> columns(size_t(a.width), 0);
+// One row of outputs. `columns`: scratch for the sums over kernel rows, with the padding around.
+template <class Sum, class Value>
+void plane_row(
+    const MaskPlanesArgs& a, const Value* mask, int64_t n, int64_t oy, std::vector<Sum>& columns) {
+  std::fill(columns.begin(), columns.end(), Sum(0));
+  Sum* inside = columns.data() + a.padding.x;
+  const int64_t plane = a.height * a.width, parts = int64_t(a.weights.size());
+  const int64_t wide = std::min(a.width, int64_t(columns.size()) - a.padding.x);
+  for (int64_t p = 0; p < parts; ++p) {
+    const Sum weight = Sum(a.weights[size_t(p)]);
     for (int64_t ky = 0; ky < a.kernel.y; ++ky) {
       const int64_t y = oy * a.stride.y - a.padding.y + ky * a.dilation.y;
       if (y < 0 || y >= a.height) continue;
-      const int32_t* row = a.known + n * plane + y * a.width;
-      for (int64_t x = 0; x < a.width; ++x) columns[size_t(x)] += row[x];
-    }
-    int32_t* out = a.counts + task * a.out_width;
-    for (int64_t ox = 0; ox < a.out_width; ++ox) {
-      int32_t sum = 0;
-      for (int64_t kx = 0; kx < a.kernel.x; ++kx) {
-        const int64_t x = ox * a.stride.x - a.padding.x + kx * a.dilation.x;
-        if (x >= 0 && x < a.width) sum += columns[size_t(x)];
+      const Value* row = mask + (n * parts + p) * plane + y * a.width;
+      for (int64_t x = 0; x < wide; ++x) {
+        if constexpr (sizeof(Value) == 1) {
+          inside[x] += row[x] ? weight : Sum(0);
+        } else {
+          inside[x] += weight * Sum(row[x]);
+        }
       }
-      out[ox] = sum;
     }
+  }
+  const int64_t out = (n * a.out_height + oy) * a.out_width;
+  for (int64_t ox = 0; ox < a.out_width; ++ox) {
+    Sum sum = 0;
+    for (int64_t kx = 0; kx < a.kernel.x; ++kx)
+      sum += columns[size_t(ox * a.stride.x + kx * a.dilation.x)];
+    const float s = float(sum);
+    float share, scale;
+    if (a.by_sum) {
+      share = s != 0 ? 1.0f : 0.0f;
+      scale = s != 0 ? 1.0f / s : 0.0f;
+    } else {
+      share = s < 0 ? 0.0f : s > 1 ? 1.0f : s;
+      // 1e-8 keeps the result finite where nothing is valid; elsewhere it is below the rounding.
+      scale = a.total / (s + 1e-8f) * share;
+      if (a.biased) scale *= share;
+    }
+    a.share[out + ox] = share;
+    a.scale[out + ox] = scale;
+  }
+}
+
+template <class Sum, class Value>
+void plane_rows(const MaskPlanesArgs& a, const Value* mask) {
+  const int64_t reach = (a.out_width - 1) * a.stride.x + (a.kernel.x - 1) * a.dilation.x + 1;
+  constexpr int64_t kRows = 32;
+  const int64_t blocks = ceil_div(a.out_height, kRows);
+  parallel_tasks(a.batch * blocks, a.threads, [&](int64_t task) {
+    std::vector<Sum> columns(size_t(std::max(reach, a.padding.x + 1)));
+    const int64_t begin = task % blocks * kRows;
+    for (int64_t oy = begin; oy < std::min(begin + kRows, a.out_height); ++oy)
+      plane_row(a, mask, task / blocks, oy, columns);
   });
+}
+
+}  // namespace
+
+void mask_planes(const MaskPlanesArgs& a) {
+  if (a.known) {
+    plane_rows<int32_t>(a, a.known);
+  } else {
+    plane_rows<double>(a, a.soft);
+  }
+}
+
+MaskKind known_bytes(const float* values, int64_t count, uint8_t* known) {
+  bool binary = true;
+  for (int64_t i = 0; i < count; ++i) {
+    const float v = values[i];
+    known[i] = v != 0;
+    binary = binary & ((v == 0) | (v == 1));
+  }
+  return binary ? MaskKind::kBinary : MaskKind::kSoft;
+}
+
+MaskKind kind_of_bytes(const uint8_t* values, int64_t count) {
+  uint8_t all = 0;
+  for (int64_t i = 0; i < count; ++i) all |= values[i];
+  return all <= 1 ? MaskKind::kBinary : MaskKind::kSoft;
 }
 
 }  // namespace INPAINT_ISA

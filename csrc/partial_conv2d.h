@@ -1,22 +1,38 @@
-// Window sums of validity masks.
+// Planes of a partial convolution: what its masks make of sums and bias.
 #pragma once
+
+#include <vector>
 
 #include "conv.h"
 
 namespace inpaint {
 
-struct WindowCountArgs {
-  const int32_t* known;  // (N, H, W): how many channels are valid
+// With S the weighted sum of the mask under a window, zero padding invalid:
+//   by_sum:  share = [S != 0], scale = share / S
+//   else:    share = clamp(S, 0, 1), scale = total / (S + 1e-8) * share, again * share if `biased`
+struct MaskPlanesArgs {
+  // (N, parts, H, W), one of the two: bytes count where not 0, numbers as they are.
+  const uint8_t* known;
+  const float* soft;
+  std::vector<int32_t> weights;  // of the parts
   int64_t batch, height, width;
   Size2 kernel, stride, padding, dilation;
   int64_t out_height, out_width;
-  int32_t* counts;  // (N, Ho, Wo)
+  float total;
+  bool by_sum, biased;
+  float* scale;  // (N, Ho, Wo)
+  float* share;
   int threads;
 };
 
+enum class MaskKind { kBinary, kSoft };
+
 // clang-format off
 INPAINT_EACH_ISA(
-  void window_counts(const WindowCountArgs& args);
+  void mask_planes(const MaskPlanesArgs& args);
+  // Where numbers are not 0, and whether all of them are 0 or 1.
+  MaskKind known_bytes(const float* values, int64_t count, uint8_t* known);
+  MaskKind kind_of_bytes(const uint8_t* values, int64_t count);
 )
 // clang-format on
 

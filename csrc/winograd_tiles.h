@@ -1,6 +1,7 @@
 // Tiles of the Winograd kernels: where they lie, and their transformed inputs.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "conv_load.h"
@@ -10,9 +11,49 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// First output of a tile; its outputs lie `dilation` apart.
+// First output of a tile; its outputs lie a grid's step apart: the dilation.
 struct Tile {
   int64_t n, y, x;
+};
+
+// One axis of a kernel in parts. Tap t of part p is kernel tap first[p] + t * tap_step; input i of
+// a tile that begins at output o is read at o * stride + first[p] * dilation + i * read_step.
+struct Axis {
+  std::vector<int64_t> first;
+  int64_t tap_step, read_step;
+
+  Axis(int64_t kernel, int64_t stride, int64_t dilation, int taps)
+      : tap_step(stride), read_step(stride > 1 ? stride : dilation) {
+    for (int64_t phase = 0; phase < std::min(stride, kernel); ++phase)
+      for (int64_t tap = phase; tap < kernel; tap += taps * stride) first.push_back(tap);
+  }
+};
+
+// How a convolution falls into tiles: parts along both axes, and the distance of a tile's outputs.
+template <class T>
+struct Layout {
+  Axis rows, columns;
+  Size2 grid;
+
+  Layout(Size2 kernel, Size2 stride, Size2 dilation)
+      : rows(kernel.y, stride.y, dilation.y, T::kTaps),
+        columns(kernel.x, stride.x, dilation.x, T::kTaps),
+        grid(dilation) {}
+  explicit Layout(const ConvArgs& a) : Layout(a.kernel, a.stride, a.dilation) {}
+  explicit Layout(const PackArgs& a) : Layout(a.kernel, a.stride, {1, 1}) {}
+
+  Size2 read_step() const { return {rows.read_step, columns.read_step}; }
+  int64_t parts() const { return int64_t(rows.first.size() * columns.first.size()); }
+
+  // Coordinates that tiles may ask for, those of unwanted outputs included.
+  Size2 extent(const ConvArgs& a) const {
+    const auto along = [](const Axis& axis, int64_t outputs, int64_t stride, int64_t dilation) {
+      const int64_t last = *std::max_element(axis.first.begin(), axis.first.end());
+      return outputs * stride + last * dilation + 5 * axis.read_step;
+    };
+    return {along(rows, a.out_height, a.stride.y, a.dilation.y),
+            along(columns, a.out_width, a.stride.x, a.dilation.x)};
+  }
 };
 
 // Distance in floats between the transformed channels of two tiles: never near a multiple of 4096
@@ -22,11 +63,14 @@ inline int64_t padded_channels(int64_t channels) {
   return rounded % 128 == 0 ? rounded + 16 : rounded;
 }
 
-// Starts of tiles along one axis: interleaved grids, one for each remainder modulo the dilation.
-inline std::vector<int64_t> tile_starts(int64_t begin, int64_t end, int64_t dilation) {
+// Starts of tiles along one axis: interleaved grids, one for each remainder modulo the grid's step.
+inline std::vector<int64_t> tile_starts(int64_t begin,
+                                        int64_t end,
+                                        int64_t grid,
+                                        int64_t outputs = kTile) {
   std::vector<int64_t> starts;
-  for (int64_t phase = 0; phase < dilation; ++phase)
-    for (int64_t at = begin + phase; at < end; at += kTile * dilation) starts.push_back(at);
+  for (int64_t phase = 0; phase < grid; ++phase)
+    for (int64_t at = begin + phase; at < end; at += outputs * grid) starts.push_back(at);
   return starts;
 }
 
@@ -56,27 +100,68 @@ void transform_vector(
   }
 }
 
+// Pixels `step` apart from (y, x) on, as channels of a valid part see them.
 template <class T>
-void transform_tile(const ConvArgs& a,
-                    const Source& source,
-                    const Tile& tile,
-                    float* to,
-                    int64_t stride,
-                    int64_t plane) {
+void find_reads(const Source& source,
+                int64_t n,
+                int64_t y,
+                int64_t x,
+                Size2 step,
+                int valid_part,
+                const float** from) {
+  int64_t rows[T::kReads], columns[T::kReads];
+  for (int i = 0; i < T::kReads; ++i) {
+    rows[i] = y + T::read_at[i] * step.y;
+    columns[i] = x + T::read_at[i] * step.x;
+  }
+  source.lattice(n, rows, columns, valid_part, from);
+}
+
+// Channels c to c + left, at most a vector, of pixels whose channels do not lie together: brought
+// together in `patch`, a vector a pixel.
+template <class T>
+void gather_channels(const Source& source,
+                     const float* const* from,
+                     int64_t c,
+                     int64_t left,
+                     float* patch,
+                     const float** gathered) {
+  constexpr int64_t W = Simd<float>::kWidth;
+  const int64_t count = left < W ? left : W;
+  for (int i = 0; i < T::kReads * T::kReads; ++i) {
+    const int64_t apart = source.channel_stride(from[i]);
+    gathered[i] = apart == 1 ? from[i] + c : patch + i * W;
+    if (apart == 1) continue;
+    for (int64_t l = 0; l < count; ++l) patch[i * W + l] = from[i][(c + l) * apart];
+  }
+}
+
+template <class T>
+void transform_reads(const Source& source,
+                     int64_t n,
+                     int64_t y,
+                     int64_t x,
+                     Size2 step,
+                     float* to,
+                     int64_t stride,
+                     int64_t plane) {
+  const float* from[T::kReads * T::kReads];
   int64_t begin = 0;
-  int part = 0;
+  int valid_part = 0;
   for (const int64_t end : source.part_end()) {
-    const float* from[T::kReads * T::kReads];
-    for (int i = 0; i < T::kReads; ++i)
-      for (int j = 0; j < T::kReads; ++j)
-        from[i * T::kReads + j] = source.at(tile.n,
-                                            tile.y + T::read_at[i] * a.dilation.y,
-                                            tile.x + T::read_at[j] * a.dilation.x,
-                                            part);
-    for (int64_t c = begin; c < end; c += Simd<float>::kWidth)
-      transform_vector<T>(from, c, end - c, to + c, stride - c, plane);
+    find_reads<T>(source, n, y, x, step, valid_part, from);
+    for (int64_t c = begin; c < end; c += Simd<float>::kWidth) {
+      if (source.adjacent()) {
+        transform_vector<T>(from, c, end - c, to + c, stride - c, plane);
+        continue;
+      }
+      float patch[T::kReads * T::kReads * Simd<float>::kWidth];
+      const float* gathered[T::kReads * T::kReads];
+      gather_channels<T>(source, from, c, end - c, patch, gathered);
+      transform_vector<T>(gathered, 0, end - c, to + c, stride - c, plane);
+    }
     begin = end;
-    ++part;
+    ++valid_part;
   }
 }
 

@@ -66,17 +66,53 @@ def scatter_positions(
     threads: int,
 ) -> None: ...
 def pack_weight(
-    weight: NDArray[Any], core: int, gated: bool, flipped: bool, threads: int
-) -> NDArray[Any]: ...
-def conv(
-    x: NDArray[Any],
-    packed: NDArray[Any],
-    bias: NDArray[Any] | None,
-    y: NDArray[Any],
-    z: NDArray[Any] | None,
-    how: dict[str, Any],
+    weight: NDArray[Any],
+    core: int,
+    stride: tuple[int, int],
+    gated: bool,
+    flipped: bool,
+    step: int,
+    padding: tuple[int, int],
     threads: int,
-) -> None: ...
+) -> NDArray[Any]: ...
+
+class WeightSample:
+    def __init__(
+        self, address: int, shape: Sequence[int], strides: Sequence[int], size: int
+    ) -> None: ...
+    def matches(self, address: int) -> bool: ...
+
+class ConvPlan:
+    def __init__(
+        self,
+        core: int,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        dilation: tuple[int, int],
+        padding: tuple[int, int],
+        padding_mode: int,
+        upsample: int,
+        channels: int,
+        filters: int,
+        gated: bool,
+        activation: int,
+        step: int,
+    ) -> None: ...
+    def run(
+        self,
+        x: NDArray[Any],
+        packed: NDArray[Any],
+        bias: NDArray[Any] | None,
+        y: NDArray[Any],
+        z: NDArray[Any] | None,
+        valid: NDArray[Any] | None,
+        part_end: Sequence[int],
+        scale: NDArray[Any] | None,
+        share: NDArray[Any] | None,
+        region: tuple[int, int, int, int] | None,
+        threads: int,
+    ) -> None: ...
+
 def conv_weight_gradient(
     x: NDArray[Any],
     valid: NDArray[Any] | None,
@@ -112,15 +148,21 @@ def conv_epilogue_backward(
     activation: int,
     threads: int,
 ) -> None: ...
-def window_counts(
-    known: NDArray[Any],
+def mask_planes(
+    mask: NDArray[Any],
+    weights: Sequence[int],
     kernel: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
-    counts: NDArray[Any],
+    total: float,
+    by_sum: bool,
+    biased: bool,
+    scale: NDArray[Any],
+    share: NDArray[Any],
     threads: int,
 ) -> None: ...
+def known_bytes(mask: NDArray[Any], known: NDArray[Any] | None) -> bool: ...
 def contextual_attention(
     fg: NDArray[Any],
     bg: NDArray[Any],

@@ -27,8 +27,9 @@ def collect() -> dict[str, Any]:
     """Everything worth knowing about the installation and the machine, ready for JSON.
 
     Returns:
-        Sections "versions", "machine", "extension", "backends", "cuda", "gpu_kernels" and "extras",
-        and "broken": one line for each section that could not be read and for an extension that is
+        Sections "versions", "machine", "extension", "backends", "convolutions" (which core sums
+        which kind of layer on the CPU), "cuda", "gpu_kernels" and "extras", and "broken": one line
+        for each section that could not be read and for an extension that is
         there but does not load. A section that could not be read is None.
     """
     facts: dict[str, Any] = {}
@@ -38,6 +39,7 @@ def collect() -> dict[str, Any]:
         "machine": _machine,
         "extension": _extension,
         "backends": _backends,
+        "convolutions": _convolutions,
         "cuda": _cuda,
         "gpu_kernels": _gpu_kernels,
         "extras": _extras,
@@ -83,6 +85,9 @@ def render(facts: dict[str, Any]) -> str:
     for name, devices in (facts["backends"] or {}).items():
         served = ", ".join(f"{device}: {text}" for device, text in devices.items())
         lines.append(_row(f"  {name}", served))
+    if facts["convolutions"]:
+        lines += ["", "Convolutions on the CPU (batch 1)"]
+        lines += [_row(f"  {kind}", core, 48) for kind, core in facts["convolutions"].items()]
     lines += ["", "Extras"]
     for name, extra in (facts["extras"] or {}).items():
         missing = ", ".join(extra["missing"])
@@ -93,8 +98,8 @@ def render(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, value: object) -> str:
-    return f"{name:<26} {value}"
+def _row(name: str, value: object, width: int = 26) -> str:
+    return f"{name:<{width}} {value}"
 
 
 def _version(distribution: str) -> str | None:
@@ -162,6 +167,13 @@ def _backends() -> dict[str, dict[str, str]]:
     from inpaint_ops import _extension as extension
 
     return extension.backends()
+
+
+def _convolutions() -> dict[str, str]:
+    from inpaint_ops import _extension as extension
+    from inpaint_ops.ops import _conv_cores
+
+    return _conv_cores.describe() if extension.status().available else {}
 
 
 def _cuda() -> list[str]:

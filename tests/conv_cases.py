@@ -51,6 +51,11 @@ GEOMETRIES = {
 }
 
 
+def may_be_tiled(filters, kernel):
+    """Whether a layer of enough pixels takes a Winograd core, in one of its gradients at least."""
+    return 1 not in kernel and (filters > 4 or kernel == (3, 3))
+
+
 def tensors(shape, filters, kernel, *, dtype=torch.float32, groups=1, seed=0):
     """x, weight and bias; sums of order one."""
     generator = torch.Generator().manual_seed(seed)

@@ -538,6 +538,9 @@ def test_doctor_json(run):
     assert facts["machine"]["torch_threads"] == torch.get_num_threads()
     assert facts["extension"]["available"] == _extension.status().available
     assert facts["backends"] == _extension.backends()
+    if facts["extension"]["available"]:
+        assert facts["convolutions"]["3x3"].startswith("winograd")
+        assert facts["convolutions"]["grouped"] == "aten"
     assert facts["extras"]["cli"]["missing"] == []
 
 
@@ -564,6 +567,7 @@ def test_doctor_with_the_extension(run, monkeypatch):
     monkeypatch.setattr(_extension, "status", fake_status())
     result = run("doctor")
     assert re.search(r"extension +avx2 \(of baseline, avx2\), with OpenMP", result.output)
+    assert re.search(r"^  5x5 stride 2 +winograd$", result.output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("built", [True, False])

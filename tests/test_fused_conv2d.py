@@ -12,6 +12,7 @@ from conv_cases import (
     GEOMETRIES,
     activations_and_geometries,
     check_against_reference,
+    may_be_tiled,
     tensors,
     with_gradients,
 )
@@ -19,6 +20,7 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import FusedConv2d, fused_conv2d, reference
+from inpaint_ops.ops import _conv_cpu
 
 
 @pytest.mark.parametrize(("geometry", "activation"), activations_and_geometries())
@@ -27,9 +29,9 @@ def test_matches_reference(geometry, activation, memory_format):
     shape, filters, kernel, options = GEOMETRIES[geometry]
     x, weight, bias = tensors(shape, filters, kernel)
     x = x.contiguous(memory_format=memory_format)
-    winograd = kernel == (3, 3)
+    tiled = may_be_tiled(filters, kernel)
     check_against_reference(
-        "fused_conv2d", x, weight, bias, winograd=winograd, activation=activation, **options
+        "fused_conv2d", x, weight, bias, winograd=tiled, activation=activation, **options
     )
 
 
@@ -42,7 +44,7 @@ def test_few_filters_and_remainders(filters, kernel):
         x,
         weight,
         bias,
-        winograd=kernel == 3,
+        winograd=may_be_tiled(filters, (kernel, kernel)),
         padding=kernel // 2,
         activation="tanh",
     )
@@ -81,6 +83,52 @@ def test_dtypes(dtype, activation):
         "fused_conv2d", x, weight, bias, winograd=True, activation=activation, **options
     )
     assert all(t.dtype == dtype for t in got)
+
+
+# Every core, with strides and dilations, few channels and many.
+TILED = {
+    "3x3-stride-2": ("winograd_pairs", (1, 24, 40, 37), 48, 3, {"padding": 1, "stride": 2}),
+    "4x4": ("winograd_fours", (1, 40, 31, 33), 64, 4, {"padding": 1}),
+    "4x4-stride-2": ("winograd_pairs", (1, 3, 64, 70), 64, 4, {"padding": 1, "stride": 2}),
+    "4x4-stride-2-deep": ("winograd_pairs", (1, 160, 20, 18), 64, 4, {"padding": 1, "stride": 2}),
+    "5x5": ("winograd", (2, 64, 26, 25), 64, 5, {"padding": 2, "padding_mode": "reflect"}),
+    "5x5-dilated": ("winograd", (1, 64, 33, 30), 64, 5, {"padding": 4, "dilation": 2}),
+    "5x5-stride-2": ("winograd", (1, 128, 32, 33), 96, 5, {"padding": "same", "stride": 2}),
+    "5x5-stride-3": ("winograd", (1, 32, 50, 49), 48, 5, {"padding": 2, "stride": 3}),
+    "5x5-upsampled": ("winograd", (1, 32, 13, 14), 48, 5, {"padding": 2, "upsample": 2}),
+    "7x7": ("winograd_fours", (1, 32, 30, 28), 40, 7, {"padding": 3, "padding_mode": "replicate"}),
+    "7x7-stride-2": ("winograd_fours", (1, 4, 41, 47), 64, 7, {"padding": 3, "stride": 2}),
+    "uneven": ("winograd", (1, 48, 40, 41), 48, (3, 5), {"padding": (1, 2), "stride": (2, 1)}),
+    "as-direct-sums": ("direct", (1, 24, 40, 37), 48, 3, {"padding": 1, "stride": 2}),
+}
+
+
+@pytest.mark.parametrize("case", TILED)
+@pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_IDS)
+def test_error_of_each_core_is_at_most_eight_times_that_of_eager(case, memory_format, monkeypatch):
+    core, shape, filters, kernel, options = TILED[case]
+    kernel = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    x, weight, bias = tensors(shape, filters, kernel)
+    x = x.contiguous(memory_format=memory_format)
+    exact = reference.fused_conv2d(x.double(), weight.double(), bias.double(), **options)
+    eager = reference.fused_conv2d(x, weight, bias, **options)
+    monkeypatch.setattr(_conv_cpu, "choose_core", lambda *_: core)
+    ours = fused_conv2d(x, weight, bias, **options)
+    assert ours.is_contiguous(memory_format=memory_format)
+    assert (ours - exact).square().mean() <= 8**2 * (eager - exact).square().mean()
+    assert (ours - exact).abs().max() <= 8 * (eager - exact).abs().max()
+
+
+@pytest.mark.parametrize("channels", [3, 20])
+@pytest.mark.parametrize("kernel", [1, 3, 4, 7])
+def test_layouts_give_equal_bits(channels, kernel):
+    x, weight, bias = tensors((2, channels, 21, 30), 24, (kernel, kernel))
+    options = {"padding": kernel // 2, "activation": "elu"}
+    planes = fused_conv2d(x, weight, bias, **options)
+    last = fused_conv2d(x.contiguous(memory_format=torch.channels_last), weight, bias, **options)
+    assert planes.is_contiguous()
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(planes, last)
 
 
 def test_weight_in_channels_last_makes_the_result_so():

@@ -1,11 +1,15 @@
 """fused_conv_transpose2d: reference, gradients, contract."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from conv_cases import FORMAT_IDS, FORMATS, check_against_reference, upstream, with_gradients
+from support import check_close
 
 import inpaint_ops
-from inpaint_ops import fused_conv_transpose2d
+from inpaint_ops import FusedConvTranspose2d, fused_conv_transpose2d
 
 # name: (shape of x, filters, kernel, options)
 GEOMETRIES = {
@@ -88,6 +92,49 @@ def test_threads_give_equal_bits():
         results.append(with_gradients(fused_conv_transpose2d, *inputs, activation="elu"))
     for other in results[1:]:
         assert all(torch.equal(results[0][i], other[i]) for i in (0, 1, 3))
+
+
+def test_layer_is_conv_transpose2d_with_more():
+    plain = torch.nn.ConvTranspose2d(8, 6, (4, 5), (2, 2), 1)
+    layer = FusedConvTranspose2d(8, 6, (4, 5), (2, 2), 1, activation="leaky_relu")
+    layer.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 8, 9, 7)
+    expected = torch.nn.functional.leaky_relu(plain.double()(x.double()), 0.2).detach()
+    check_close(layer(x).detach(), expected, terms=8 * 20)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(x), layer(x))
+    assert "kernel_size=(4, 5), stride=(2, 2)" in repr(layer)
+    assert "activation='leaky_relu'" in repr(layer)
+    torch.manual_seed(3)
+    ours = FusedConvTranspose2d(4, 6, 3)
+    torch.manual_seed(3)
+    theirs = torch.nn.ConvTranspose2d(4, 6, 3)
+    assert torch.equal(ours.weight, theirs.weight)
+    assert torch.equal(ours.bias, theirs.bias)
+    bare = FusedConvTranspose2d(4, 6, 4, 2, 1, bias=False)
+    assert list(bare.state_dict()) == ["weight"]
+    assert bare(torch.zeros(1, 4, 5, 5)).shape == (1, 6, 10, 10)
+
+
+BAD_LAYERS = [
+    ((0, 6, 4), {}, ValueError, "in_channels must be at least 1"),
+    ((4, 6, (4,)), {}, ValueError, "kernel_size must be an int or a pair"),
+    ((4, 6, 4, (2, 1)), {}, ValueError, "stride must be one number for both directions"),
+    ((4, 6, 4, 2, (1, 0)), {}, ValueError, "padding must be one number for both directions"),
+    ((4, 6, 4, 2, 1, 1), {}, ValueError, r"output_padding must be \(0, 0\), got \(1, 1\)"),
+    ((4, 6, 4), {"groups": 2}, ValueError, "groups must be 1, got 2"),
+    ((4, 6, 4), {"dilation": 2}, ValueError, r"dilation must be \(1, 1\)"),
+    ((4, 6, 4), {"padding_mode": "reflect"}, ValueError, "padding_mode must be 'zeros'"),
+    ((4, 6, 4), {"activation": "gelu"}, ValueError, "activation must be one of identity"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "text"), BAD_LAYERS, ids=[b[3][:30] for b in BAD_LAYERS]
+)
+def test_bad_layer(arguments, options, error, text):
+    with pytest.raises(error, match=f"FusedConvTranspose2d: {text}"):
+        FusedConvTranspose2d(*arguments, **options)
 
 
 def test_empty_batch():

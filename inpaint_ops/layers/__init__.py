@@ -3,6 +3,7 @@
 from inpaint_ops.layers.channelwise_linear import ChannelwiseLinear
 from inpaint_ops.layers.contextual_attention import ContextualAttention, flow_picture
 from inpaint_ops.layers.fused_conv2d import FusedConv2d
+from inpaint_ops.layers.fused_conv_transpose2d import FusedConvTranspose2d
 from inpaint_ops.layers.gated_conv2d import GatedConv2d
 from inpaint_ops.layers.id_mrf_loss import IDMRFLoss
 from inpaint_ops.layers.instance_norm import InstanceNorm2d
@@ -13,6 +14,7 @@ __all__ = [
     "ChannelwiseLinear",
     "ContextualAttention",
     "FusedConv2d",
+    "FusedConvTranspose2d",
     "GatedConv2d",
     "GuidanceLoss",
     "IDMRFLoss",

@@ -79,8 +79,13 @@ def geometry(
     upsample: int,
 ) -> Geometry:
     """The inverse of `Geometry.flat`."""
+    key = (*stride, *padding, *dilation, groups, padding_mode, upsample)
+    try:
+        return _geometries[key]
+    except (KeyError, TypeError):  # sizes that are traced have no hash
+        pass
     top, bottom, left, right = padding
-    return Geometry(
+    g = Geometry(
         (stride[0], stride[1]),
         (top, bottom, left, right),
         (dilation[0], dilation[1]),
@@ -88,6 +93,26 @@ def geometry(
         padding_mode,
         upsample,
     )
+    if all(type(number) is int for number in (*stride, *padding, *dilation, groups)):
+        _remember(_geometries, key, g)
+    return g
+
+
+_geometries: dict[Any, Geometry] = {}
+_checked: dict[Any, Geometry] = {}
+
+
+def _remember(known: dict[Any, Geometry], key: Any, g: Geometry) -> None:
+    if len(known) >= 4096:
+        known.clear()
+    known[key] = g
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is what it seems: True is not 1."""
+    if type(value) is tuple:
+        return all(type(one) is int for one in value)
+    return type(value) is int or type(value) is str
 
 
 def check_pair(op: str, name: str, value: Any, minimum: int) -> Pair:
@@ -112,7 +137,39 @@ def check_geometry(
     padding_mode: str = "zeros",
     upsample: int = 1,
 ) -> Geometry:
-    """Checks everything that says where a convolution reads."""
+    """Checks everything that says where a convolution reads.
+
+    What passed once passes again without a look: on small layers the checks cost as much as the
+    sums.
+    """
+    if torch.compiler.is_compiling() or not all(map(_is_plain, (stride, padding, dilation))):
+        key = None
+    else:
+        where = (stride, padding, dilation, groups, padding_mode, upsample)
+        key = (x.shape, weight.shape, type(groups), type(upsample), *where)
+        try:
+            return _checked[key]
+        except KeyError:
+            pass
+        except TypeError:  # sizes that are traced have no hash
+            key = None
+    g = _check_geometry(op, x, weight, stride, padding, dilation, groups, padding_mode, upsample)
+    if key is not None:
+        _remember(_checked, key, g)
+    return g
+
+
+def _check_geometry(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    padding_mode: str,
+    upsample: int,
+) -> Geometry:
     strides = check_pair(op, "stride", stride, 1)
     dilations = check_pair(op, "dilation", dilation, 1)
     _common.check_int(op, "groups", groups)

@@ -12,7 +12,9 @@ from torch import Tensor
 from inpaint_ops._backend import current_backend
 from inpaint_ops.ops import _common, _conv, _conv_cpu
 from inpaint_ops.ops._conv import Geometry
+from inpaint_ops.ops._conv_cores import CORES
 from inpaint_ops.ops._conv_cpu import Planes
+from inpaint_ops.ops._packed_weights import packed_weights
 
 # Tiles below which the 36 sums of Winograd's domain cost more than the multiplications they save.
 _WINOGRAD_MIN_TILES = 16
@@ -170,7 +172,7 @@ def weight_gradient(
         [] if planes is None else list(planes.part_end),
         _conv_cpu._packed_images(grad),
         result.numpy(),
-        _conv_cpu._CORES.index(core),
+        CORES.index(core),
         g.stride,
         (g.padding[0], g.padding[2]),
         g.dilation,
@@ -211,7 +213,7 @@ def _flipped_convolution(grad: Tensor, weight: Tensor, g: Geometry, into: Tensor
     size = (into.shape[2], into.shape[3])
     core = _conv_cpu.choose_core(grad, weight.transpose(0, 1), g, size)
     core = "direct" if core == "aten" else core
-    packed = _conv_cpu.packed_weights.get(weight, core, flipped=True)
+    packed = packed_weights.get(weight, core, stride=g.stride, flipped=True)
     kernel = (weight.shape[2], weight.shape[3])
     _conv_cpu._Call(core, g, kernel, weight.shape[1]).run(grad, packed, None, into, None)
 

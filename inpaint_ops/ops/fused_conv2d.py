@@ -28,14 +28,16 @@ def fused_conv2d(
 ) -> Tensor:
     """Convolution y = activation(weight * pad(upsample(x)) + bias), fused into one pass.
 
-    On the CPU 3x3 layers of stride 1 are summed by Winograd F(4x4, 3x3): rounding errors are 2 to 4
-    times those of a direct sum, and a NaN of x may reach outputs of the same 4 x 4 tile that its
-    window does not; ``with inpaint_ops.backend("direct")`` avoids both. Of x and y the backward
-    pass keeps x and, for an activation, y (SiLU: the sums before it). Second derivatives raise.
+    On the CPU kernels larger than 1x1 are summed in Winograd tiles of 6 x 6 inputs where that
+    measures faster (`inpaint-ops doctor` lists the kinds of layers): rounding errors are 1 to 4
+    times those of a direct sum, and a NaN of x may reach outputs of the same tile, 3 to 5 a side,
+    that its window does not; ``with inpaint_ops.backend("direct")`` avoids both. Of x and y the
+    backward pass keeps x and, for an activation, y (SiLU: the sums before it). Second derivatives
+    raise.
 
     Args:
-        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last is taken
-            without a copy.
+        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
+            in float32, contiguous images are taken and made without a copy.
         weight: (filters, C / groups, kh, kw), dtype and device of x.
         bias: (filters,).
         stride: pixels, vertically and horizontally, as for dilation and padding.
@@ -73,7 +75,7 @@ def fused_conv2d(
     _conv.check_bias(_OP, bias, weight.shape[0])
     keep = activation == "silu" and torch.is_grad_enabled()
     y: Tensor = _operator(x, weight, bias, *g.flat(), activation, keep)[0]
-    return y.to(dtype)
+    return y if y.dtype == dtype else y.to(dtype)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:

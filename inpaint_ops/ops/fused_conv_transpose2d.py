@@ -26,12 +26,13 @@ def fused_conv_transpose2d(
     """Transposed convolution y = activation(sum_i x_i weight at stride i + bias), fused.
 
     On the CPU the outputs of each remainder modulo the stride are one small convolution of x: no
-    zeros are stuffed in, none multiplied. Of x and y the backward pass keeps x and, for an
-    activation, y (SiLU: the sums before it). Second derivatives raise.
+    zeros are stuffed in, none multiplied. Cores, rounding and NaN as in `fused_conv2d`. Of x and y
+    the backward pass keeps x and, for an activation, y (SiLU: the sums before it). Second
+    derivatives raise.
 
     Args:
-        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last is taken
-            without a copy.
+        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
+            in float32, contiguous images are taken and made without a copy.
         weight: (C, filters, kh, kw), dtype and device of x.
         bias: (filters,).
         stride: pixels between the places of neighbouring inputs.
@@ -64,7 +65,7 @@ def fused_conv_transpose2d(
         )
     keep = activation == "silu" and torch.is_grad_enabled()
     y: Tensor = _operator(x, weight, bias, stride, padding, activation, keep)[0]
-    return y.to(dtype)
+    return y if y.dtype == dtype else y.to(dtype)
 
 
 def _out_size(x: Tensor, weight: Tensor, stride: int, padding: int) -> Pair:
@@ -79,33 +80,20 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[T
     return _conv.result_like(x, weight, weight.shape[1], size), z
 
 
-def _core(x: Tensor, weight: Tensor, stride: int) -> str:
-    """What sums: "phases", or oneDNN's transposed convolution, "aten".
-
-    A stride beyond the kernel leaves phases without taps; with stride 1 there is but one phase, an
-    ordinary convolution. Otherwise measured, 4x4, stride 2, on one Zen 4 core, ms against oneDNN in
-    channels_last: 1024 -> 512 at 4^2 5.0 : 57, 1024 -> 256 at 16^2 22 : 26, 128 -> 3 at 128^2
-    9 : 11, but 128 -> 64 at 16^2 1.15 : 0.80, 256 -> 64 at 64^2 23 : 20.
-    """
-    pixels = x.shape[2] * x.shape[3]
-    if pixels == 1 or stride == 1 or stride > min(weight.shape[2:]):
-        return "aten"
-    return "aten" if pixels >= x.shape[1] and weight.shape[1] > 4 else "phases"
-
-
 def _cpu(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     stride, padding, activation, keep = rest
     if x.dtype == torch.float64 or keep or x.numel() == 0:
         return _reference(x, weight, bias, *rest)
     y, z = _fake(x, weight, bias, *rest)
-    if _core(x, weight, stride) == "phases":
+    # One pixel without padding is a matrix product; a stride beyond the kernel leaves outputs
+    # without taps.
+    product = x.shape[2] == x.shape[3] == 1 and padding == 0
+    if not product and stride <= min(weight.shape[2:]):
         _conv_cpu.transposed_forward(
             x, weight, bias, stride=stride, padding=padding, activation=activation, y=y
         )
         return y, z
     wide = _common.compute_dtype(x.detach())
-    if x.shape[2] * x.shape[3] > 1 and x.shape[1] > 1:
-        wide = wide.contiguous(memory_format=torch.channels_last)
     sums = _conv.convolve_transposed(
         wide, _common.compute_dtype(weight.detach()), None, stride, padding
     )

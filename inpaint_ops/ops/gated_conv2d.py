@@ -33,8 +33,8 @@ def gated_conv2d(
     raise.
 
     Args:
-        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last is taken
-            without a copy.
+        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
+            in float32, contiguous images are taken and made without a copy.
         weight: (2 n, C, kh, kw), the n filters of the features first, dtype and device of x.
         bias: (2 n,).
         stride: pixels, vertically and horizontally, as for dilation and padding.
@@ -77,7 +77,7 @@ def gated_conv2d(
     differentiable = [t for t in (x, weight, bias) if t is not None and t.requires_grad]
     keep = torch.is_grad_enabled() and bool(differentiable)
     y: Tensor = _operator(x, weight, bias, *g.flat(), activation, keep)[0]
-    return y.to(dtype)
+    return y if y.dtype == dtype else y.to(dtype)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """partial_conv2d: convolution over the valid pixels of each window, renormalised."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -127,25 +128,10 @@ def _fake(
     return y, _planes_like(x, valid, weight, g), _planes_like(x, valid, weight, g)
 
 
-def _sums(valid: Tensor, weights: Sequence[int], weight: Tensor, g: Geometry, native: bool) -> Any:
-    """Window sums of the weighted mask, (N, 1, Ho, Wo); exact where the mask is binary."""
+def _sums(valid: Tensor, weights: Sequence[int], weight: Tensor, g: Geometry) -> Tensor:
+    """Window sums of the weighted mask, (N, 1, Ho, Wo), in float64."""
     factors = torch.tensor(weights, device=valid.device).view(1, -1, 1, 1)
     top, bottom, left, right = g.padding
-    if native and _is_binary(valid):
-        known = ((valid != 0) * factors).sum(1, dtype=torch.int32)
-        size = g.out_size(valid, weight)
-        counts = torch.empty((valid.shape[0], *size), dtype=torch.int32)
-        kernel = (weight.shape[2], weight.shape[3])
-        _common.native().window_counts(
-            known.numpy(),
-            kernel,
-            g.stride,
-            (top, left),
-            g.dilation,
-            counts.numpy(),
-            _common.threads(),
-        )
-        return counts[:, None]
     plane = (valid.double() * factors).sum(1, keepdim=True)
     ones = plane.new_ones((1, 1, weight.shape[2], weight.shape[3]))
     return F.conv2d(F.pad(plane, (left, right, top, bottom)), ones, None, g.stride, 0, g.dilation)
@@ -157,6 +143,12 @@ def _is_binary(valid: Tensor) -> bool:
     return torch.equal((valid != 0).to(valid.dtype), valid)
 
 
+def _part_weights(valid: Tensor, rule: str, widths: Sequence[int]) -> list[int]:
+    """What a valid pixel of each channel of `valid` counts."""
+    # One channel stands for itself in the public layer, for all channels in naoto0804's.
+    return [1] if valid.shape[1] == 1 and rule == "window" else list(widths)
+
+
 def _planes(
     x: Tensor, valid: Tensor, weight: Tensor, biased: bool, g: Geometry, *rule_and_widths: Any
 ) -> tuple[Tensor, Tensor]:
@@ -164,11 +156,8 @@ def _planes(
     rule, widths = rule_and_widths
     if valid.dtype == torch.uint8:
         _common.binary(_OP, "valid", valid)
-    native = x.device.type == "cpu" and current_backend() != "reference"
-    # One channel stands for itself in the public layer, for all channels in naoto0804's.
-    weights = [1] if valid.shape[1] == 1 and rule == "window" else widths
-    sums = _sums(valid, weights, weight, g, native and x.dtype != torch.float64)
-    sums = sums.to(_common.compute_dtype(x).dtype)
+    weights = _part_weights(valid, rule, widths)
+    sums = _sums(valid, weights, weight, g).to(_common.compute_dtype(x).dtype)
     if rule == "sum":
         share = (sums != 0).to(sums.dtype)
         return share / torch.where(sums == 0, 1, sums), share
@@ -190,6 +179,44 @@ def _select(x: Tensor, valid: Tensor, widths: Sequence[int]) -> Tensor:
     return torch.where(valid != 0, x, zero)
 
 
+def _planes_cpu(
+    valid: Tensor, weight: Tensor, biased: bool, g: Geometry, rule: str, widths: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`_planes` in float32, and the mask as bytes where it is binary."""
+    native = _common.native()
+    known: Tensor | None
+    if valid.dtype in (torch.bool, torch.uint8):
+        known = valid.contiguous().view(torch.uint8)
+        if valid.dtype == torch.uint8 and not native.known_bytes(known.numpy(), None):
+            _common.binary(_OP, "valid", valid)
+        mask = known
+    else:
+        mask = valid.float().contiguous()
+        known = torch.empty(valid.shape, dtype=torch.uint8)
+        if native.known_bytes(mask.numpy(), known.numpy()):
+            mask = known
+        else:
+            known = None
+    weights = _part_weights(valid, rule, widths)
+    shape = (valid.shape[0], 1, *g.out_size(valid, weight))
+    scale, share = torch.empty(shape), torch.empty(shape)
+    native.mask_planes(
+        mask.numpy(),
+        weights,
+        (weight.shape[2], weight.shape[3]),
+        g.stride,
+        (g.padding[0], g.padding[2]),
+        g.dilation,
+        sum(weights) * weight.shape[2] * weight.shape[3],
+        rule == "sum",
+        biased,
+        scale[:, 0].numpy(),
+        share[:, 0].numpy(),
+        _common.threads(),
+    )
+    return scale, share, known
+
+
 def _cpu(
     x: Tensor, valid: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,15 +224,13 @@ def _cpu(
         return _reference(x, valid, weight, bias, *rest)
     *where, rule, widths = rest
     g = _geometry(*where)
-    scale, share = _planes(x, valid, weight, bias is not None, g, rule, widths)
-    planes = _conv_cpu.Planes(scale[:, 0], share[:, 0])
+    scale, share, known = _planes_cpu(valid, weight, bias is not None, g, rule, widths)
     y = _conv.result_like(x, weight, weight.shape[0], g.out_size(x, weight))
     # A mask of a few channels only moves addresses; one of many, or a soft one, takes a pass.
-    if len(widths) <= 4 and _is_binary(valid):
-        ends = torch.tensor(widths).cumsum(0).tolist()
-        known = (valid != 0).contiguous().view(torch.uint8)
-        planes = _conv_cpu.Planes(scale[:, 0], share[:, 0], known, tuple(ends))
+    if known is not None and len(widths) <= 4:
+        planes = _conv_cpu.Planes(scale[:, 0], share[:, 0], known, tuple(accumulate(widths)))
     else:
+        planes = _conv_cpu.Planes(scale[:, 0], share[:, 0])
         x = _select(x, valid, widths)
     y = _conv_cpu.forward(
         x, weight, bias, g, gated=False, activation="identity", y=y, planes=planes

@@ -1,0 +1,356 @@
+// One convolution with everything about it that does not depend on the data: made once, run often.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "bind_conv.h"
+
+namespace inpaint {
+namespace {
+
+// A convolution of its own inside a transposed one: outputs `offset` modulo the stride, of the taps
+// `first`, first + stride, ... in reverse. An ordinary convolution is one phase.
+struct Phase {
+  Size2 kernel, padding, first, offset;
+};
+
+// `step`: stride of a transposed convolution, 0: an ordinary one.
+std::vector<Phase> phases_of(Size2 kernel, Size2 padding, int64_t step) {
+  if (step == 0) return {{kernel, padding, {0, 0}, {0, 0}}};
+  // Output s q + r takes taps k = (r + padding) mod s + s t from input q + (r + padding) div s - t.
+  const auto taps = [&](int64_t size, int64_t before, int64_t r) {
+    return (size - (r + before) % step + step - 1) / step;
+  };
+  std::vector<Phase> phases;
+  for (int64_t y = 0; y < step; ++y)
+    for (int64_t x = 0; x < step; ++x) {
+      const Size2 own = {taps(kernel.y, padding.y, y), taps(kernel.x, padding.x, x)};
+      require(own.y >= 1 && own.x >= 1, "the kernel must reach the stride");
+      phases.push_back({own,
+                        {own.y - 1 - (y + padding.y) / step, own.x - 1 - (x + padding.x) / step},
+                        {(y + padding.y) % step, (x + padding.x) % step},
+                        {y, x}});
+    }
+  return phases;
+}
+
+Core core_of(int code) {
+  require(code >= 0 && code <= int(Core::kWinogradFours), "core");
+  return Core(code);
+}
+
+int64_t packed_size(const PackArgs& args) {
+  return args.core == Core::kDirect ? INPAINT_PICK(direct_packed_size)(args)
+                                    : INPAINT_PICK(winograd_packed_size)(args);
+}
+
+// weight (filters, channels, kh, kw), or (channels, filters, kh, kw) if `step` or `flipped`: those
+// of the gradient of the input, taps reversed. The phases one after the other.
+Array<float> pack_weight(const Array<float>& weight,
+                         int core_code,
+                         const Pair& stride,
+                         bool gated,
+                         bool flipped,
+                         int64_t step,
+                         const Pair& padding,
+                         int threads) {
+  require(weight.ndim() == 4 && threads >= 1 && step >= 0, "weight must have four dimensions");
+  const auto weight_stride = [&](int axis) { return int64_t(weight.strides(axis)) / 4; };
+  const bool exchanged = flipped || step > 0;
+  PackArgs args;
+  args.core = core_of(core_code);
+  args.filters = weight.shape(exchanged ? 1 : 0);
+  args.channels = weight.shape(exchanged ? 0 : 1);
+  args.stride_filter = weight_stride(exchanged ? 1 : 0);
+  args.stride_channel = weight_stride(exchanged ? 0 : 1);
+  args.stride = size2(stride);
+  args.gated = gated;
+  args.threads = threads;
+  require(!gated || args.filters % 2 == 0, "a gated layer has an even number of filters");
+  const Size2 kernel = {weight.shape(2), weight.shape(3)};
+  std::vector<PackArgs> jobs;
+  std::vector<int64_t> sizes;
+  int64_t size = 0;
+  for (const Phase& phase : phases_of(kernel, size2(padding), step)) {
+    const int64_t apart = std::max<int64_t>(step, 1);
+    args.kernel = phase.kernel;
+    args.stride_y = apart * weight_stride(2);
+    args.stride_x = apart * weight_stride(3);
+    args.weight =
+        weight.data() + phase.first.y * weight_stride(2) + phase.first.x * weight_stride(3);
+    if (exchanged) {
+      args.weight += (args.kernel.y - 1) * args.stride_y + (args.kernel.x - 1) * args.stride_x;
+      args.stride_y = -args.stride_y;
+      args.stride_x = -args.stride_x;
+    }
+    sizes.push_back(packed_size(args));
+    size += sizes.back();
+    jobs.push_back(args);
+  }
+  Array<float> packed(size);
+  float* to = packed.mutable_data();
+  auto* kernel_function =
+      args.core == Core::kDirect ? INPAINT_PICK(pack_direct) : INPAINT_PICK(pack_winograd);
+  py::gil_scoped_release release;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    jobs[i].packed = to;
+    kernel_function(jobs[i]);
+    to += sizes[i];
+  }
+  return packed;
+}
+
+// Values spread over a weight: whether they are still there tells, but for rare cases, whether
+// anything wrote to it.
+class WeightSample {
+ public:
+  // Strides in elements of `size` bytes.
+  WeightSample(uintptr_t address,
+               const std::vector<int64_t>& shape,
+               const std::vector<int64_t>& strides,
+               int64_t size)
+      : size_(size) {
+    require(shape.size() == strides.size() && size >= 1 && size <= 8, "weight");
+    int64_t count = 1;
+    for (const int64_t extent : shape) count *= extent;
+    const int64_t samples = std::min<int64_t>(count, 1024);
+    for (int64_t i = 0; i < samples; ++i) {
+      const int64_t begin = count * i / samples, room = count * (i + 1) / samples - begin;
+      // Not at equal distances: those might meet the same tap of every filter.
+      int64_t rest = begin + i * 40503 % room, offset = 0;
+      for (size_t axis = shape.size(); axis-- > 0; rest /= shape[axis])
+        offset += rest % shape[axis] * strides[axis];
+      offsets_.push_back(offset * size);
+      values_.push_back(value(address, offsets_.back()));
+    }
+  }
+
+  bool matches(uintptr_t address) const {
+    for (size_t i = 0; i < offsets_.size(); ++i)
+      if (value(address, offsets_[i]) != values_[i]) return false;
+    return true;
+  }
+
+ private:
+  uint64_t value(uintptr_t address, int64_t offset) const {
+    uint64_t bits = 0;
+    std::memcpy(&bits, reinterpret_cast<const char*>(address) + offset, size_t(size_));
+    return bits;
+  }
+
+  int64_t size_;
+  std::vector<int64_t> offsets_;
+  std::vector<uint64_t> values_;
+};
+
+class ConvPlan {
+ public:
+  ConvPlan(int core,
+           const Pair& kernel,
+           const Pair& stride,
+           const Pair& dilation,
+           const Pair& padding,
+           int padding_mode,
+           int upsample,
+           int64_t channels,
+           int64_t filters,
+           bool gated,
+           int activation,
+           int64_t step) {
+    a_.core = core_of(core);
+    a_.stride = size2(stride);
+    a_.dilation = size2(dilation);
+    require(padding_mode >= 0 && padding_mode <= int(PaddingMode::kReplicate), "padding mode");
+    a_.padding_mode = PaddingMode(padding_mode);
+    require(upsample == 1 || upsample == 2, "upsample");
+    a_.upsample = upsample;
+    a_.channels = channels;
+    a_.filters = filters;
+    a_.gated = gated;
+    a_.activation = activation_of(activation);
+    require(channels >= 1 && filters >= 1 && (!gated || filters % 2 == 0) && step >= 0, "filters");
+    const Size2 taps = size2(kernel);
+    for (const Size2& size : {taps, a_.stride, a_.dilation})
+      require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
+    phases_ = phases_of(taps, size2(padding), step);
+    a_.store_step = {std::max<int64_t>(step, 1), std::max<int64_t>(step, 1)};
+    for (const Phase& phase : phases_) {
+      a_.kernel = phase.kernel;
+      a_.padding = phase.padding;
+      require(a_.core == Core::kDirect ? INPAINT_PICK(direct_takes)(a_)
+                                       : INPAINT_PICK(winograd_takes)(a_),
+              "the core does not take this");
+    }
+  }
+
+  // x (N, H, W, C), y (N, Ho, Wo, channels), z (N, Ho, Wo, filters); planes as in ConvArgs.
+  void run(const Array<float>& x,
+           const Array<float>& packed,
+           const OptionalFloats& bias,
+           Array<float> y,
+           std::optional<Array<float>> z,
+           const std::optional<Array<uint8_t>>& valid,
+           const std::vector<int64_t>& part_end,
+           const OptionalFloats& scale,
+           const OptionalFloats& share,
+           const std::optional<std::array<int64_t, 4>>& region,
+           int threads) const {
+    ConvArgs a = a_;
+    set_images(a, x, y, z);
+    a.threads = threads;
+    require(threads >= 1, "threads");
+    a.bias = packed_or_null(bias, a.filters, "bias");
+    set_valid(a, valid, part_end);
+    set_planes(a, scale, share);
+    require(phases_.size() == 1 || (!scale && !region), "phases take no planes and no region");
+    require(is_packed<float>(packed), "packed weights");
+    std::vector<ConvArgs> jobs;
+    int64_t used = 0;
+    for (const Phase& phase : phases_) {
+      a.kernel = phase.kernel;
+      a.padding = phase.padding;
+      a.packed = packed.data() + used;
+      used += packed_size(pack_args(a));
+      a.store_offset = phase.offset;
+      a.out_height = (a.store_size.y - phase.offset.y + a.store_step.y - 1) / a.store_step.y;
+      a.out_width = (a.store_size.x - phase.offset.x + a.store_step.x - 1) / a.store_step.x;
+      set_region(a, region);
+      if (a.out_height > 0 && a.out_width > 0) jobs.push_back(a);
+    }
+    require(packed.size() == used, "packed weights");
+    auto* kernel =
+        a.core == Core::kDirect ? INPAINT_PICK(conv_direct) : INPAINT_PICK(conv_winograd);
+    py::gil_scoped_release release;
+    for (const ConvArgs& job : jobs) kernel(job);
+  }
+
+ private:
+  static PackArgs pack_args(const ConvArgs& a) {
+    PackArgs args;
+    args.core = a.core;
+    args.filters = a.filters;
+    args.channels = a.channels;
+    args.kernel = a.kernel;
+    args.stride = a.stride;
+    args.gated = a.gated;
+    return args;
+  }
+
+  static void set_images(ConvArgs& a,
+                         const Array<float>& x,
+                         Array<float>& y,
+                         std::optional<Array<float>>& z) {
+    require(x.ndim() == 4 && y.ndim() == 4, "x and y must have four dimensions");
+    require(x.shape(3) == a.channels, "channels");
+    a.x = x.data();
+    a.batch = x.shape(0);
+    a.height = x.shape(1);
+    a.width = x.shape(2);
+    a.stride_n = x.strides(0) / 4;
+    a.stride_y = x.strides(1) / 4;
+    a.stride_x = x.strides(2) / 4;
+    a.stride_c = a.channels == 1 ? 1 : x.strides(3) / 4;
+    require(a.height >= 1 && a.width >= 1, "x is empty");
+    a.store_size = {y.shape(1), y.shape(2)};
+    const int64_t channels = a.gated ? a.filters / 2 : a.filters;
+    require(y.shape(0) == a.batch && y.shape(3) == channels, "y size");
+    const int64_t plane = y.shape(1) * y.shape(2);
+    a.y_planes = !is_packed<float>(y);
+    // (N, C, H, W) seen as (N, H, W, C).
+    require(!a.y_planes || (y.strides(2) == 4 && y.strides(1) == 4 * y.shape(2) &&
+                            y.strides(3) == 4 * plane && y.strides(0) == 4 * plane * channels),
+            "y must be packed, channels last or first");
+    a.y = y.mutable_data();
+    a.z = z ? output<float>(*z, a.batch * y.shape(1) * y.shape(2) * a.filters) : nullptr;
+  }
+
+  static void set_planes(ConvArgs& a, const OptionalFloats& scale, const OptionalFloats& share) {
+    a.scale = a.share = nullptr;
+    a.scale_stride_n = 0;
+    if (!scale) return;
+    const int64_t plane = a.store_size.y * a.store_size.x;
+    require(share.has_value() && scale->ndim() == 3 && share->ndim() == 3, "scale and share");
+    require(scale->shape(0) == 1 || scale->shape(0) == a.batch, "scale batch");
+    const int64_t size = scale->shape(0) * plane;
+    a.scale = packed_or_null(scale, size, "scale must be packed (N, Ho, Wo)");
+    a.share = packed_or_null(share, size, "share must be packed (N, Ho, Wo)");
+    a.scale_stride_n = scale->shape(0) == 1 ? 0 : plane;
+  }
+
+  static void set_region(ConvArgs& a, const std::optional<std::array<int64_t, 4>>& region) {
+    a.region_begin = {0, 0};
+    a.region_end = {a.out_height, a.out_width};
+    if (!region) return;
+    const auto [top, bottom, left, right] = *region;
+    a.region_begin = {top, left};
+    a.region_end = {bottom, right};
+    require(top >= 0 && top <= bottom && bottom <= a.out_height, "region rows");
+    require(left >= 0 && left <= right && right <= a.out_width, "region columns");
+  }
+
+  ConvArgs a_ = {};
+  std::vector<Phase> phases_;
+};
+
+}  // namespace
+
+void bind_conv_plan(py::module_& m) {
+  m.def("pack_weight",
+        &pack_weight,
+        py::arg("weight").noconvert(),
+        py::arg("core"),
+        py::arg("stride"),
+        py::arg("gated"),
+        py::arg("flipped"),
+        py::arg("step"),
+        py::arg("padding"),
+        py::arg("threads"));
+  py::class_<WeightSample>(m, "WeightSample")
+      .def(py::init<uintptr_t, const std::vector<int64_t>&, const std::vector<int64_t>&, int64_t>(),
+           py::arg("address"),
+           py::arg("shape"),
+           py::arg("strides"),
+           py::arg("size"))
+      .def("matches", &WeightSample::matches, py::arg("address"));
+  py::class_<ConvPlan>(m, "ConvPlan")
+      .def(py::init<int,
+                    const Pair&,
+                    const Pair&,
+                    const Pair&,
+                    const Pair&,
+                    int,
+                    int,
+                    int64_t,
+                    int64_t,
+                    bool,
+                    int,
+                    int64_t>(),
+           py::arg("core"),
+           py::arg("kernel"),
+           py::arg("stride"),
+           py::arg("dilation"),
+           py::arg("padding"),
+           py::arg("padding_mode"),
+           py::arg("upsample"),
+           py::arg("channels"),
+           py::arg("filters"),
+           py::arg("gated"),
+           py::arg("activation"),
+           py::arg("step"))
+      .def("run",
+           &ConvPlan::run,
+           py::arg("x").noconvert(),
+           py::arg("packed").noconvert(),
+           py::arg("bias").noconvert(),
+           py::arg("y").noconvert(),
+           py::arg("z").noconvert(),
+           py::arg("valid").noconvert(),
+           py::arg("part_end"),
+           py::arg("scale").noconvert(),
+           py::arg("share").noconvert(),
+           py::arg("region"),
+           py::arg("threads"));
+}
+
+}  // namespace inpaint

@@ -1,0 +1,97 @@
+"""Transposed convolution layer with activation fused in."""
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_ops.ops import _common, _conv
+from inpaint_ops.ops.fused_conv_transpose2d import fused_conv_transpose2d
+
+Pair = tuple[int, int]
+
+
+class FusedConvTranspose2d(nn.ConvTranspose2d):
+    """activation(conv_transpose(x)) with constructor, state dict and initialisation of torch's.
+
+    Args:
+        in_channels: channels of x.
+        out_channels: channels of the result.
+        kernel_size: pixels, or (height, width).
+        stride, padding: of `fused_conv_transpose2d`; a pair must hold one number twice.
+        output_padding, groups, dilation, padding_mode: of nn.ConvTranspose2d, of which only the
+            defaults are taken.
+        bias: whether there is one.
+        activation: of `fused_conv_transpose2d`.
+        device, dtype: of the parameters.
+
+    Raises:
+        TypeError, ValueError: wrong type or value; what depends on the image is checked in forward.
+    """
+
+    def __init__(  # noqa: PLR0913 - the arguments of nn.ConvTranspose2d, in its order
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        output_padding: int | Pair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | Pair = 1,
+        padding_mode: str = "zeros",
+        *,
+        activation: str = "identity",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        name = type(self).__name__
+        for label, count in (("in_channels", in_channels), ("out_channels", out_channels)):
+            _common.check_int(name, label, count)
+        kernel = _conv.check_pair(name, "kernel_size", kernel_size, 1)
+        steps = _both(name, "stride", stride, 1)
+        cut = _both(name, "padding", padding, 0)
+        fixed = {
+            "output_padding": (_conv.check_pair(name, "output_padding", output_padding, 0), (0, 0)),
+            "groups": (groups, 1),
+            "dilation": (_conv.check_pair(name, "dilation", dilation, 1), (1, 1)),
+            "padding_mode": (padding_mode, "zeros"),
+        }
+        for label, (value, only) in fixed.items():
+            if value != only:
+                raise ValueError(f"{name}: {label} must be {only!r}, got {value!r}")
+        _common.check_choice(name, "activation", activation, _conv.ACTIVATIONS)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel,
+            steps,
+            cut,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
+        self.activation = activation
+        self._cut = cut
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, in_channels, H, W) to (N, out_channels, Ho, Wo), see `fused_conv_transpose2d`."""
+        return fused_conv_transpose2d(
+            x,
+            self.weight,
+            self.bias,
+            stride=self.stride[0],
+            padding=self._cut,
+            activation=self.activation,
+        )
+
+    def extra_repr(self) -> str:
+        """Options, for printing."""
+        return f"{super().extra_repr()}, activation={self.activation!r}"
+
+
+def _both(layer: str, name: str, value: int | Pair, minimum: int) -> int:
+    """The number that serves both directions."""
+    vertical, horizontal = _conv.check_pair(layer, name, value, minimum)
+    if vertical != horizontal:
+        raise ValueError(f"{layer}: {name} must be one number for both directions, got {value}")
+    return vertical

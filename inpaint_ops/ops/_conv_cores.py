@@ -1,0 +1,119 @@
+"""Which core sums a convolution on the CPU: one rule for all layers, by measurement.
+
+Measured on one Zen 4 core (AVX-512, peak 118 GFLOP/s), one thread, ms, everything behind the sums
+included; "tiled" is the Winograd core the rule takes:
+
+    layer                                tiled   direct   oneDNN (public formula)
+    3x3, 256 -> 256, 64^2                 14.4     40       43
+    3x3 stride 2, 48 -> 192, 256^2        25       28       33
+    3x3 stride 2, 128 -> 256, 64^2         6.4      5.9      6.9
+    4x4 stride 2, 3 -> 64, 256^2           1.4      2.1      1.9
+    4x4 stride 2, 64 -> 128, 256^2        20       42       53
+    4x4 stride 2, 512 -> 512, 8^2          5.2      1.6      6.6
+    5x5, 128 -> 128, 64^2                 17       31       33
+    5x5 stride 2, 512 -> 512, 16^2         5.0     10.8     13
+    5x5 stride 2, 512 -> 512, 8^2          5.1      2.5      8.5
+    7x7, 64 -> 64, 128^2                  30       64       65
+    7x7, 64 -> 3, 256^2                     -      18       63
+    transposed 4x4, 256 -> 128, 64^2      23       44       51
+    transposed 4x4, 1024 -> 512, 4^2      10        3.0     29
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import ceil
+
+from inpaint_ops.ops._conv import Geometry
+
+# Order of csrc/conv.h.
+CORES = ("direct", "winograd", "winograd_doubled", "winograd_pairs", "winograd_fours")
+# Taps that a Winograd core sums at a time along each axis; a tile has 7 - taps outputs.
+_TAPS = {"winograd": 3, "winograd_pairs": 2, "winograd_fours": 4}
+# Costs in multiply-adds of the peak, fitted to the layers of benchmarks/conv_layers.py: the
+# products, with inputs of a block of tiles inside and outside of a 1 MiB L2; a weight read from
+# memory; transforms of a channel and of a filter of a tile; what makes the change worth while.
+_DIRECT, _TILED, _TILED_DEEP, _DEEP = 1.1, 1.3, 1.8, 512
+_READ, _TRANSFORM_IN, _TRANSFORM_OUT = 8.0, 120.0, 250.0
+_GAIN = 1.05
+
+
+@lru_cache(maxsize=4096)
+def choose(
+    batch: int,
+    weight_shape: tuple[int, int, int, int],
+    g: Geometry,
+    size: tuple[int, int],
+    tiled: bool = True,
+) -> str:
+    """The core of a float32 convolution: one of `CORES`, or "aten".
+
+    Args:
+        batch: images.
+        weight_shape: (filters, C / groups, kh, kw).
+        g: geometry.
+        size: height and width of the result.
+        tiled: whether Winograd cores may be taken.
+    """
+    filters, channels, *kernel = weight_shape
+    few = filters <= 4
+    if g.groups != 1 or (few and g.stride[1] > 1 and g.dilation[1] > 1):
+        return "aten"  # the direct core reads dense rows for few filters
+    dense = all(s == 1 or d == 1 for s, d in zip(g.stride, g.dilation))
+    if not tiled or not dense or 1 in kernel or (few and tuple(kernel) != (3, 3)):
+        return "direct"
+    weights = channels * filters
+    taps = kernel[0] * kernel[1]
+    best = "direct"
+    cost = weights * taps * max(batch * size[0] * size[1] * _DIRECT, _READ)
+    for core in _TAPS:
+        tiles, parts = _tiling(_TAPS[core], kernel, g, size)
+        depth, tiles = parts * channels, batch * tiles
+        product = _TILED if depth < _DEEP else _TILED_DEEP
+        other = 36 * parts * weights * max(tiles * product, _READ)
+        other += tiles * (depth * _TRANSFORM_IN + filters * _TRANSFORM_OUT)
+        if other * _GAIN < cost:
+            best, cost = core, other
+    plain = g.stride == (1, 1) and g.dilation == (1, 1) and (g.padding[0], g.padding[2]) == (1, 1)
+    doubled = g.upsample == 2 and kernel == [3, 3] and plain
+    return "winograd_doubled" if best == "winograd" and doubled else best
+
+
+def _tiling(taps: int, kernel: list[int], g: Geometry, size: tuple[int, int]) -> tuple[int, int]:
+    """Tiles of an image and parts of the kernel, as csrc/conv_winograd.cpp cuts them."""
+    tiles = parts = 1
+    for k, stride, grid, outputs in zip(kernel, g.stride, g.dilation, size):
+        tiles *= grid * ceil(ceil(outputs / grid) / (7 - taps))
+        parts *= sum(ceil(ceil((k - phase) / stride) / taps) for phase in range(min(stride, k)))
+    return tiles, parts
+
+
+def describe() -> dict[str, str]:
+    """Kinds of layers and what sums them, for the diagnosis of an installation."""
+
+    def plain(kernel: int, stride: int, channels: int, filters: int, size: int, up: int = 1) -> str:
+        pad = (kernel - 1) // 2
+        g = Geometry((stride, stride), (pad,) * 4, (1, 1), upsample=up)
+        return choose(1, (filters, channels, kernel, kernel), g, (size, size))
+
+    def transposed(channels: int, filters: int, size: int) -> str:
+        g = Geometry((1, 1), (1, 1, 1, 1), (1, 1))
+        return choose(1, (filters, channels, 2, 2), g, (size, size))
+
+    grouped = choose(1, (64, 8, 3, 3), Geometry((1, 1), (1, 1, 1, 1), (1, 1), 8), (64, 64))
+    return {
+        "1x1": plain(1, 1, 128, 128, 64),
+        "3x3": plain(3, 1, 128, 128, 64),
+        "3x3 behind upsampling": plain(3, 1, 128, 128, 128, 2),
+        "3x3 stride 2, 32 -> 64 channels at 128^2": plain(3, 2, 32, 64, 128),
+        "3x3 stride 2, 128 -> 256 channels at 32^2": plain(3, 2, 128, 256, 32),
+        "4x4 stride 2, 64 -> 128 channels at 64^2": plain(4, 2, 64, 128, 64),
+        "4x4 stride 2, 512 -> 512 channels at 4^2": plain(4, 2, 512, 512, 4),
+        "5x5": plain(5, 1, 128, 128, 64),
+        "5x5 stride 2": plain(5, 2, 64, 128, 64),
+        "7x7": plain(7, 1, 64, 64, 128),
+        "7x7 to an image": plain(7, 1, 64, 3, 256),
+        "transposed 4x4, 256 -> 128 channels at 64^2": transposed(256, 128, 64),
+        "transposed 4x4, 1024 -> 512 channels at 4^2": transposed(1024, 512, 4),
+        "grouped": grouped,
+    }

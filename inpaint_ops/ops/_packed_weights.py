@@ -1,0 +1,118 @@
+"""Weights in the form the CPU kernels read, kept while they do not change."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from inpaint_ops.ops import _common
+from inpaint_ops.ops._conv_cores import CORES
+
+
+class Form(NamedTuple):
+    """What a packed form depends on besides the weight.
+
+    Args:
+        core: one of `_conv_cores.CORES`.
+        stride: of the convolution.
+        gated: whether the filters are features and gates.
+        flipped: for the gradient of the input: filters and channels exchanged, taps reversed.
+        step: stride of a transposed convolution, whose weight is (channels, filters, kh, kw);
+            0: an ordinary one.
+        padding: of the transposed convolution.
+    """
+
+    core: str
+    stride: tuple[int, int] = (1, 1)
+    gated: bool = False
+    flipped: bool = False
+    step: int = 0
+    padding: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class _Entry:
+    weight: weakref.ref[Tensor]
+    state: tuple[Any, ...]
+    sample: Any
+    packed: dict[Any, Any] = field(default_factory=dict)
+
+
+class _PackedWeights:
+    """Packed forms of weights that are still alive, dropped when the weight changes.
+
+    A change is seen by the version counter, by the address, and by a sample of 1024 values spread
+    over the weight: ``weight.data`` edits bypass the counter, and averaged copies of a model are
+    often updated that way.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[int, _Entry] = {}
+        self._lock = threading.Lock()
+
+    def get(
+        self,
+        weight: Tensor,
+        core: str,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        gated: bool = False,
+        flipped: bool = False,
+    ) -> Any:
+        """The packed form for an ordinary convolution."""
+        return self.of(weight, Form(core, stride, gated, flipped))
+
+    def of(self, weight: Tensor, form: Form) -> Any:
+        """The packed form."""
+        native = _common.native()
+        variant = (form, native.instruction_set())
+        key = id(weight)
+        address = weight.data_ptr()
+        version = None if weight.is_inference() else weight._version
+        state = (version, address, weight.dtype, weight.shape, weight.stride())
+        entry = self._entries.get(key)
+        if entry is not None and entry.weight() is weight and entry.state == state:
+            packed = entry.packed.get(variant)
+            if packed is not None and entry.sample.matches(address):
+                return packed
+        # Before the packing, so that a change during it is seen by the next call.
+        sample = native.WeightSample(address, weight.shape, weight.stride(), weight.element_size())
+        packed = native.pack_weight(
+            _common.compute_dtype(weight.detach()).numpy(),
+            CORES.index(form.core),
+            form.stride,
+            form.gated,
+            form.flipped,
+            form.step,
+            form.padding,
+            torch.get_num_threads(),
+        )
+        with self._lock:
+            entry = self._entries.get(key)
+            if (
+                entry is None
+                or entry.weight() is not weight
+                or entry.state != state
+                or not entry.sample.matches(address)
+            ):
+                reference = weakref.ref(weight, lambda gone: self._forget(key, gone))
+                entry = self._entries[key] = _Entry(reference, state, sample)
+            entry.packed[variant] = packed
+        return packed
+
+    def _forget(self, key: int, gone: weakref.ref[Tensor]) -> None:
+        # No lock: this may run inside `of`, when a collection frees a weight.
+        entry = self._entries.get(key)
+        if entry is not None and entry.weight is gone:
+            self._entries.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+packed_weights = _PackedWeights()
