@@ -3,11 +3,11 @@
 import pytest
 import torch
 from golden_networks import drawn_state, network_golden
+from model_cases import ToyFeatures
 from support import check_close, check_network, golden
 from test_losses import toy_features
 from torch import nn
 
-from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.models import create_model
 from inpaint_ops.models._partial_conv_unet_training import PartialConvUNetRecipe
 from inpaint_ops.models._weights import public_state
@@ -142,7 +142,7 @@ def test_losses_equal_the_port():
 def test_the_second_phase_freezes_statistics_of_the_encoder_only():
     torch.manual_seed(0)
     model = PartialConvUNet(levels=5, base_channels=4)
-    features = FeatureNetwork.untrained(**PartialConvUNetRecipe.feature_network)
+    features = ToyFeatures(PartialConvUNetRecipe.feature_network["layers"])
     image = torch.rand(2, 3, 64, 64)
     hole = torch.zeros(1, 1, 64, 64)
     hole[..., 20:40, 20:40] = 1
