@@ -159,7 +159,10 @@ def _of_amdgcn(text: str, shared: int, warps: int, chip: Chip) -> Measured:
         return sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
 
     vector = int(_found(r"\.vgpr_count:\s+(\d+)", text))
-    spilled = sum(int(n) for n in re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", text))
+    # A spilled scalar register goes to a lane of a vector register, not to memory.
+    spilled = int(_found(r"\.vgpr_spill_count:\s+(\d+)", text)) + int(
+        _found(r"\.private_segment_fixed_size:\s+(\d+)", text)
+    )
     # 512 registers a lane, four SIMDs share the wavefronts of a program.
     programs = 4 * (512 // max(vector, 1)) // warps
     return Measured(

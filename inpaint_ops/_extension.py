@@ -92,9 +92,9 @@ def backends() -> dict[str, dict[str, str]]:
     reason = _triton.missing()
     return {
         name: {
-            "cpu": cpu,
-            "cuda": _on_cuda(operator.cuda, reason),
-            "other": "reference",
+            "cpu": operator.library or cpu,
+            "cuda": operator.library or _on_cuda(operator.cuda, reason),
+            "other": operator.library or "reference",
         }
         for name, operator in sorted(OPERATORS.items())
     }

@@ -19,10 +19,14 @@ MASK_DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.flo
 
 @dataclass(frozen=True)
 class Operator:
-    """One registered operator; `cuda` says what serves it on GPUs, None: the reference."""
+    """One operator; `cuda` says what its GPU implementation is made of, if it has one.
+
+    `library` names the library call that is all there is to it, on every device.
+    """
 
     name: str
     cuda: str | None = None
+    library: str | None = None
 
 
 OPERATORS: dict[str, Operator] = {}

@@ -6,6 +6,7 @@ from torch import Tensor
 from inpaint_ops.ops import _common
 
 _OP = "channelwise_linear"
+_common.OPERATORS[_OP] = _common.Operator(_OP, library="torch.baddbmm")
 
 
 def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

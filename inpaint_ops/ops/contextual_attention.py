@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops import _triton
 from inpaint_ops._backend import backend, current_backend
 from inpaint_ops.ops import _common
 from inpaint_ops.reference.contextual_attention import (
@@ -197,6 +198,10 @@ def _reference(
     return y.contiguous(memory_format=layout), index, row_max.zero_(), row_sum.zero_()
 
 
+def _cuda(fg: Tensor, *arguments: Any) -> Any:
+    return _triton.kernels(_OP).contextual_attention(fg, *arguments)
+
+
 def _backward_fake(
     grad: Tensor,
     fg: Tensor,
@@ -236,6 +241,10 @@ def _backward_cpu(
         _common.threads(),
     )
     return grad_fg.to(fg.dtype), grad_bg.to(bg.dtype)
+
+
+def _backward_cuda(grad: Tensor, *arguments: Any) -> Any:
+    return _triton.kernels(_OP).contextual_attention_backward(grad, *arguments)
 
 
 def _backward_reference(
@@ -280,6 +289,8 @@ _operator = _common.register(
     cpu=_cpu,
     reference=_reference,
     fake=_fake,
+    cuda=_cuda,
+    cuda_means="triton and cuBLAS",
 )
 _backward_operator = _common.register(
     f"{_OP}_backward",
@@ -288,6 +299,8 @@ _backward_operator = _common.register(
     cpu=_backward_cpu,
     reference=_backward_reference,
     fake=_backward_fake,
+    cuda=_backward_cuda,
+    cuda_means="triton and cuBLAS",
 )
 _common.register_autograd(_OP, _autograd_backward, _setup_context)
 _common.forbid_second_derivative(_OP)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops import _triton
 from inpaint_ops._backend import backend, current_backend
 from inpaint_ops.ops import _common
 from inpaint_ops.reference.id_mrf_loss import drawn, similarity, unit_vectors
@@ -129,6 +130,10 @@ def _reference(
     return -best.mean(1).log(), choice
 
 
+def _cuda(generated: Tensor, *arguments: Any) -> Any:
+    return _triton.kernels(_OP).id_mrf_loss(generated, *arguments)
+
+
 def _backward_fake(
     grad: Tensor,
     generated: Tensor,
@@ -169,6 +174,10 @@ def _backward_cpu(
         _common.threads(),
     )
     return grads
+
+
+def _backward_cuda(grad: Tensor, *arguments: Any) -> Any:
+    return _triton.kernels(_OP).id_mrf_loss_backward(grad, *arguments)
 
 
 def _backward_reference(
@@ -212,6 +221,8 @@ _operator = _common.register(
     cpu=_cpu,
     reference=_reference,
     fake=_fake,
+    cuda=_cuda,
+    cuda_means="triton and cuBLAS",
 )
 _backward_operator = _common.register(
     f"{_OP}_backward",
@@ -220,6 +231,8 @@ _backward_operator = _common.register(
     cpu=_backward_cpu,
     reference=_backward_reference,
     fake=_backward_fake,
+    cuda=_backward_cuda,
+    cuda_means="triton and cuBLAS",
 )
 _common.register_autograd(_OP, _autograd_backward, _setup_context)
 _common.forbid_second_derivative(_OP)

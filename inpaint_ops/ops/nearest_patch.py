@@ -1,8 +1,11 @@
 """nearest_patch: exhaustive best match of every query patch among the usable key patches."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from inpaint_ops import _triton
 from inpaint_ops.ops import _common
 from inpaint_ops.reference.nearest_patch import nearest_patch as nearest_patch_reference
 
@@ -47,7 +50,9 @@ def nearest_patch(
         score: (N, hq, wq), S of that pair, float32 (float64 for float64 input); -inf where index
             is -1. Sums are formed in this type. Not differentiable.
 
-        Under autocast the match runs in float32.
+        Under autocast the match runs in float32. On a GPU the products of float32 input follow
+        torch's TF32 switch (off by default), and mask values are not checked, for which the host
+        would have to wait: what is not 0 counts as 1.
 
     Raises:
         TypeError: wrong type or dtype, or `query` and `key` differ in dtype.
@@ -145,6 +150,10 @@ def _reference(
     )
 
 
+def _cuda(query: Tensor, key: Tensor, *arguments: Any) -> Any:
+    return _triton.kernels(_OP).nearest_patch(query.detach(), key.detach(), *arguments)
+
+
 def _fake(
     query: Tensor,
     key: Tensor,
@@ -165,4 +174,5 @@ _operator = _common.register(
     cpu=_cpu,
     reference=_reference,
     fake=_fake,
+    cuda=_cuda,
 )

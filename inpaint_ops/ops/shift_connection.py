@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops import _triton
 from inpaint_ops._backend import backend, current_backend
 from inpaint_ops.ops import _common
 from inpaint_ops.reference.shift_connection import (
@@ -40,7 +41,9 @@ def shift_connection(
         shifted: (N, C, h, w), dtype and memory format of `encoder`.
         index: (N, h, w) int64, flat position y * w + x of the source, -1 where nothing was shifted.
 
-        Under autocast the match runs in float32; `shifted` keeps the dtype of `encoder`.
+        Under autocast the match runs in float32; `shifted` keeps the dtype of `encoder`. On a GPU
+        the products of float32 input follow torch's TF32 switch (off by default), and mask values
+        are not checked, for which the host would have to wait: what is not 0 is hole.
 
     Raises:
         TypeError: wrong type or dtype.
@@ -135,6 +138,10 @@ def _reference(
     return shifted.contiguous(memory_format=_common.memory_format(encoder)), index
 
 
+def _cuda(*arguments: Any) -> Any:
+    return _triton.kernels(_OP).shift_connection(*arguments)
+
+
 def _backward_fake(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
     return torch.empty_like(grad, memory_format=_common.memory_format(grad))
 
@@ -152,6 +159,10 @@ def _backward_cpu(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
         _common.threads(),
     )
     return out.to(grad.dtype)
+
+
+def _backward_cuda(*arguments: Any) -> Any:
+    return _triton.kernels(_OP).shift_connection_backward(*arguments)
 
 
 def _backward_reference(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
@@ -187,6 +198,7 @@ _operator = _common.register(
     cpu=_cpu,
     reference=_reference,
     fake=_fake,
+    cuda=_cuda,
 )
 _backward_operator = _common.register(
     f"{_OP}_backward",
@@ -194,6 +206,7 @@ _backward_operator = _common.register(
     cpu=_backward_cpu,
     reference=_backward_reference,
     fake=_backward_fake,
+    cuda=_backward_cuda,
 )
 _common.register_autograd(_OP, _autograd_backward, _setup_context)
 _common.forbid_second_derivative(_OP)
