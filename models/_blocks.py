@@ -37,7 +37,7 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def resized_hole(hole: Tensor, size: tuple[int, int]) -> Tensor:
     """The mask at another size: missing is what any missing pixel touches."""
-    return (resized(hole, size) > 0).to(hole.dtype)
+    return F.adaptive_max_pool2d(hole, size)
 
 
 def pad_for(kernel: int, dilation: int, rule: str) -> int | str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inpaint_ops.layers import ChannelwiseLinear, FusedConv2d
+from inpaint_ops.layers import ChannelwiseLinear, FusedConv2d, InstanceNorm2d
 from inpaint_ops.models._blocks import ConvBlock, TransposedConv2d, resized
 from inpaint_ops.ops import _common
 
@@ -147,6 +147,36 @@ class RegionDiscriminator(nn.Module):
         return y.flatten()
 
 
+class PatchDiscriminator(nn.Module):
+    """Judges patches of a 64^2 square: the discriminator of eriklindernoren's port.
+
+    3x3 convolutions of strides 2, 2, 2 and 1 with instance normalisation but in the first.
+
+    Args:
+        base_channels: filters of the first layer.
+
+    Source: eriklindernoren/PyTorch-GAN: implementations/context_encoder/models.py.
+    """
+
+    def __init__(self, *, base_channels: int = 64) -> None:
+        super().__init__()
+        c = base_channels
+        layers: list[nn.Module] = [FusedConv2d(3, c, 3, 2, 1, activation="leaky_relu")]
+        for i, o, stride in ((c, 2 * c, 2), (2 * c, 4 * c, 2), (4 * c, 8 * c, 1)):
+            layers += [FusedConv2d(i, o, 3, stride, 1), InstanceNorm2d(o, activation="leaky_relu")]
+        self.layers = nn.Sequential(*layers, FusedConv2d(8 * c, 1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, 64, 64) in [-1, 1] to what it thinks of patches, (N, 1, 8, 8), 1 for real.
+
+        Raises:
+            ValueError: another size.
+        """
+        _check_picture("PatchDiscriminator", x, (64, 64))
+        y: Tensor = self.layers(x)
+        return y
+
+
 class FeatureNetwork(nn.Module):
     """AlexNet's convolutions, a dense matrix for each of their maps, and a decoder of 5 doublings.
 
@@ -231,3 +261,13 @@ def generator_keys(name: str) -> Callable[[EncoderDecoder], dict[str, str]]:
 def discriminator_keys(name: str) -> Callable[[RegionDiscriminator], dict[str, str]]:
     """Keys of ports that list the discriminator in one nn.Sequential of that name."""
     return lambda network: numbered_keys(network.layers, "layers", f"{name}.")[0]
+
+
+def patch_discriminator_keys(network: PatchDiscriminator) -> dict[str, str]:
+    """Keys of eriklindernoren's discriminator: convolution, normalisation and activation count."""
+    layers = [i for i, layer in enumerate(network.layers) if isinstance(layer, FusedConv2d)]
+    return {
+        f"model.{number}.{kind}": f"layers.{i}.{kind}"
+        for number, i in zip((0, 2, 5, 8, 11), layers)
+        for kind in ("weight", "bias")
+    }

@@ -13,9 +13,11 @@ from inpaint_ops.models._encoder_decoder import (
     VARIANTS,
     EncoderDecoder,
     FeatureNetwork,
+    PatchDiscriminator,
     RegionDiscriminator,
     discriminator_keys,
     generator_keys,
+    patch_discriminator_keys,
 )
 from inpaint_ops.models._layouts import Layout
 from inpaint_ops.models._model import InpaintingModel
@@ -46,6 +48,7 @@ def _discriminator_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 _BOYUANJIANG = "BoyuanJiang/context_encoder_pytorch"
+_ERIKLINDERNOREN = "eriklindernoren/PyTorch-GAN"
 _LAYOUTS = (
     Layout(
         "boyuanjiang",
@@ -77,7 +80,20 @@ _LAYOUTS = (
             "convolutional", "model.0.bias", "model.0.weight", "model.14.weight"
         ),
         licence="MIT",
-        source="eriklindernoren/PyTorch-GAN",
+        source=_ERIKLINDERNOREN,
+    ),
+    Layout(
+        "eriklindernoren",
+        "discriminator",
+        patch_discriminator_keys,
+        ("model.0.weight", "model.8.bias", "model.11.weight"),
+        recognise=lambda state: "model.3.weight" not in state,
+        options=lambda state: {
+            "variant": "convolutional",
+            "base_channels": state["model.0.weight"].shape[0],
+        },
+        licence="MIT",
+        source=_ERIKLINDERNOREN,
     ),
 )
 
@@ -101,7 +117,7 @@ class ContextEncoder(InpaintingModel):
     * "alexnet": `FeatureNetwork`, likewise at 227^2. Not verified: its docstring says in what.
     * "convolutional": the port of eriklindernoren, "centre" with a 1x1 bottleneck at 4x4 positions,
       white holes and normalisation with eps = 0.8, a slip of that port that its weights need; with
-      overlap 0. Its own discriminator is not built.
+      overlap 0 and a discriminator of patches (`PatchDiscriminator`).
 
     The square of "centre" is the smallest around the middle of the hole's bounding box whose
     predicted middle, less `overlap`, takes the box in: 128/56 of the box's longer side, rounded up
@@ -162,9 +178,19 @@ class ContextEncoder(InpaintingModel):
                 bias=bias,
                 eps=0.8 if variant == "convolutional" else 1e-5,
             )
-        size = 128 if variant == "random_128" else 64
-        self.discriminator = RegionDiscriminator(size=size, base_channels=base_channels, bias=bias)
+        self.discriminator: PatchDiscriminator | RegionDiscriminator
+        if variant == "convolutional":
+            self.discriminator = PatchDiscriminator(base_channels=base_channels)
+        else:
+            self.discriminator = RegionDiscriminator(
+                size=128 if variant == "random_128" else 64, base_channels=base_channels, bias=bias
+            )
         initialise(self, 0.02, norms=True)
+
+    @property
+    def adversary(self) -> str:
+        """Kind of the adversarial loss, see `inpaint_ops.losses.adversarial_term`."""
+        return "lsgan" if self.variant == "convolutional" else "log"
 
     @property
     def central(self) -> bool:

@@ -41,6 +41,9 @@ class RegionRecipe(TrainingRecipe):
     are resized; pixel loss over the whole prediction, all weights 1. The discriminator sees
     predictions as they are.
 
+    The adversarial loss is the logarithmic one, of the "convolutional" variant the squares that its
+    port takes (whose other numbers, an absolute pixel loss among them, are not taken over).
+
     500 epochs in batches of 64, by the authors' command. Deviations: their generator step reuses
     what it computed before the discriminator's update; their generator's rate is 2e-3 (the port's
     2e-4).
@@ -82,11 +85,13 @@ class RegionRecipe(TrainingRecipe):
         predictor, discriminator = (self.model.get_submodule(n) for n in self.model.networks)
         seen, target, weight = self.batch(image, hole)
         prediction = predictor(seen)
-        judged = discriminator_loss(discriminator(target), discriminator(prediction.detach()))
+        kind = self.model.adversary
+        fake = discriminator(prediction.detach())
+        judged = discriminator_loss(discriminator(target), fake, kind)
         descend(self.optimizers[self.model.networks[1]], judged)
         losses = {"discriminator": judged, "reconstruction": l2_loss(prediction, target, weight)}
         with frozen(discriminator):
-            losses["adversarial"] = generator_loss(discriminator(prediction))
+            losses["adversarial"] = generator_loss(discriminator(prediction), kind=kind)
             terms = [self.numbers[name] * losses[name] for name in _WEIGHTS]
             descend(self.optimizers[self.model.networks[0]], torch.stack(terms).sum())
         return losses

@@ -63,6 +63,10 @@ CASES: dict[str, ModelCase] = {
                 "eriklindernoren/generator",
                 {"variant": "convolutional", "bias": True},
             ),
+            "context_encoder.eriklindernoren.discriminator": (
+                "eriklindernoren/discriminator",
+                {"variant": "convolutional"},
+            ),
         },
         sizes=((16, 16), (37, 50), (200, 150)),
         spread=0.15,

@@ -78,6 +78,37 @@ def test_discriminator_equals_the_table(size):
     networks.check_same(model.discriminator, plain, x, lambda y: y.view(4, 1, 1, 1))
 
 
+def test_patch_discriminator_equals_its_port():
+    c = 8
+    options = {"variant": "convolutional", "base_channels": c, "bottleneck": 8, "overlap": 0}
+    judge = create_model("context_encoder", **options).discriminator
+    plain = [nn.Conv2d(3, c, 3, 2, 1), LEAKY]
+    for i, o, stride in ((c, 2 * c, 2), (2 * c, 4 * c, 2), (4 * c, 8 * c, 1)):
+        plain += [nn.Conv2d(i, o, 3, stride, 1), nn.InstanceNorm2d(o), LEAKY]
+    plain = nn.Sequential(*plain, nn.Conv2d(8 * c, 1, 3, 1, 1))
+    for ours, theirs in zip(judge.parameters(), plain.parameters()):
+        theirs.data.copy_(ours.data.normal_(std=0.1))
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    y = networks.check_same(judge, plain, x)
+    assert y.shape == (2, 1, 8, 8)
+
+
+def test_convolutional_variant_trains_with_squares():
+    torch.manual_seed(0)
+    options = {"variant": "convolutional", "base_channels": 8, "bottleneck": 8, "overlap": 0}
+    model = create_model("context_encoder", **options)
+    image, hole = torch.rand(2, 3, 128, 128), torch.zeros(1, 1, 128, 128)
+    hole[..., 32:96, 32:96] = 1
+    model.train()
+    with torch.no_grad():
+        seen = torch.where(hole > 0, 1.0, image * 2 - 1)
+        predicted = model.generator(seen)
+        real = model.discriminator(image[..., 32:96, 32:96] * 2 - 1)
+        expected = (real - 1).square().mean() + model.discriminator(predicted).square().mean()
+    losses = model.recipe().step(image, hole)
+    assert losses["discriminator"] == pytest.approx(expected.item(), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("variant", "bias", "generator", "discriminator"),
     [
