@@ -17,6 +17,7 @@ from inpaint_ops.models.deepfill_v2 import DeepFillV2
 from inpaint_ops.models.edge_connect import EdgeConnect
 from inpaint_ops.models.glcic import GLCIC
 from inpaint_ops.models.gmcnn import GMCNN
+from inpaint_ops.models.msnps import MSNPS
 from inpaint_ops.models.partial_conv_unet import PartialConvUNet
 from inpaint_ops.models.patch_gan import PatchGAN
 from inpaint_ops.models.shift_net import ShiftNet
@@ -24,6 +25,7 @@ from inpaint_ops.models.shift_net import ShiftNet
 __all__ = [
     "GLCIC",
     "GMCNN",
+    "MSNPS",
     "ContextEncoder",
     "DeepFillV1",
     "DeepFillV2",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from inpaint_ops.layers import FusedConv2d
+from inpaint_ops.layers import FusedConv2d, FusedConvTranspose2d
 from inpaint_ops.ops import _conv, fused_conv2d, fused_conv_transpose2d
 
 
@@ -131,45 +131,6 @@ def spectral_keys(public: str, ours: str, weight: str = "weight_orig") -> dict[s
     }
 
 
-class TransposedConv2d(nn.Module):
-    """activation(transposed convolution of x), with the state dict of nn.ConvTranspose2d.
-
-    Args:
-        in_channels, out_channels, kernel_size, stride, padding, bias: of nn.ConvTranspose2d.
-        activation: of `fused_conv_transpose2d`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int = 0,
-        bias: bool = True,
-        *,
-        activation: str = "identity",
-    ) -> None:
-        super().__init__()
-        self.stride = stride
-        self.padding = padding
-        self.activation = activation
-        shape = (in_channels, out_channels, kernel_size, kernel_size)
-        self.weight = nn.Parameter(torch.empty(shape))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
-        return self.apply_with(x, self.weight, self.bias, self.activation)
-
-    def apply_with(self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-        """The layer with other weights of the same shape."""
-        return fused_conv_transpose2d(
-            x, weight, bias, stride=self.stride, padding=self.padding, activation=activation
-        )
-
-
 class ConvBlock(nn.Module):
     """Convolution, batch normalisation and activation, in one of the two orders.
 
@@ -186,7 +147,7 @@ class ConvBlock(nn.Module):
         eps: of the normalisation.
         alpha: of activation "elu".
         transposed: a transposed convolution.
-        options: further arguments of `FusedConv2d`, or of `TransposedConv2d`.
+        options: further arguments of `FusedConv2d`, or of `FusedConvTranspose2d`.
     """
 
     def __init__(
@@ -211,7 +172,7 @@ class ConvBlock(nn.Module):
         # What the operators do themselves; the rest is a pass of its own.
         self._fused = "identity" if activation == "elu" and alpha != 1 else activation
         inside = "identity" if norm and norm_first else self._fused
-        layer = TransposedConv2d if transposed else FusedConv2d
+        layer = FusedConvTranspose2d if transposed else FusedConv2d
         self.conv: Any = layer(in_channels, out_channels, kernel_size, activation=inside, **options)
         self.norm = nn.BatchNorm2d(out_channels, eps=eps) if norm else None
         self._folded: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
@@ -227,9 +188,13 @@ class ConvBlock(nn.Module):
         if not folds or self.conv.weight.numel() > x.numel():
             return activate(self.norm(self.conv(x)), self.activation, self.alpha)
         weight, bias = self._fold(self.norm)
-        if self.transposed:
-            return self._late(self.conv.apply_with(x, weight, bias, self._fused))
         conv = self.conv
+        if self.transposed:
+            stride, padding = conv.stride[0], conv.padding[0]
+            y = fused_conv_transpose2d(
+                x, weight, bias, stride=stride, padding=padding, activation=self._fused
+            )
+            return self._late(y)
         y = fused_conv2d(
             x,
             weight,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from inpaint_ops.layers import FusedConv2d, InstanceNorm2d
-from inpaint_ops.models._blocks import TransposedConv2d, initialise, spectral, unsigned
+from inpaint_ops.layers import FusedConv2d, FusedConvTranspose2d, InstanceNorm2d
+from inpaint_ops.models._blocks import initialise, spectral, unsigned
 
 
 class Residual(nn.Module):
@@ -51,9 +51,9 @@ class Generator(nn.Module):
         self.down2 = FusedConv2d(2 * c, 4 * c, 4, 2, 1)
         self.norm3 = InstanceNorm2d(4 * c, activation="relu")
         self.middle = nn.Sequential(*(Residual(4 * c, bias=not edges) for _ in range(blocks)))
-        self.up1 = TransposedConv2d(4 * c, 2 * c, 4, 2, 1)
+        self.up1 = FusedConvTranspose2d(4 * c, 2 * c, 4, 2, 1)
         self.norm4 = InstanceNorm2d(2 * c, activation="relu")
-        self.up2 = TransposedConv2d(2 * c, c, 4, 2, 1)
+        self.up2 = FusedConvTranspose2d(2 * c, c, 4, 2, 1)
         self.norm5 = InstanceNorm2d(c, activation="relu")
         last = "sigmoid" if edges else "tanh"
         self.head = FusedConv2d(
@@ -65,7 +65,7 @@ class Generator(nn.Module):
             for name, layer in list(self.named_modules()):
                 if isinstance(layer, FusedConv2d) and name != "head":
                     spectral(layer)
-                elif isinstance(layer, TransposedConv2d):
+                elif isinstance(layer, FusedConvTranspose2d):
                     spectral(layer, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,8 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inpaint_ops.layers import ChannelwiseLinear, FusedConv2d, InstanceNorm2d
-from inpaint_ops.models._blocks import ConvBlock, TransposedConv2d, resized
+from inpaint_ops.layers import (
+    ChannelwiseLinear,
+    FusedConv2d,
+    FusedConvTranspose2d,
+    InstanceNorm2d,
+)
+from inpaint_ops.models._blocks import ConvBlock, resized
 from inpaint_ops.ops import _common
 
 VARIANTS = ("centre", "random_64", "random_128", "convolutional")
@@ -216,8 +221,8 @@ class FeatureNetwork(nn.Module):
         self.bottleneck = ChannelwiseLinear(4 * c, (6, 6))
         self.mix = conv(4 * c, 4 * c, 1)
         widths = [4 * c, 2 * c, c, c, c // 2]
-        up = [TransposedConv2d(i, o, 5, 2, 2, activation="relu") for i, o in pairwise(widths)]
-        up.append(TransposedConv2d(c // 2, 3, 5, 2, 2, activation="tanh"))
+        up = [FusedConvTranspose2d(i, o, 5, 2, 2, activation="relu") for i, o in pairwise(widths)]
+        up.append(FusedConvTranspose2d(c // 2, 3, 5, 2, 2, activation="tanh"))
         self.decoder = nn.Sequential(*up)
 
     def forward(self, x: Tensor) -> Tensor:

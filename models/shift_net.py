@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from inpaint_ops.layers import (
     FusedConv2d,
+    FusedConvTranspose2d,
     InstanceNorm2d,
     ShiftConnection,
 )
 from inpaint_ops.models._blocks import (
-    TransposedConv2d,
     erase,
     initialise,
     signed,
@@ -60,7 +60,7 @@ class Up(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, norm: bool = True) -> None:
         super().__init__()
         then = "identity" if norm else "tanh"
-        self.conv = TransposedConv2d(inputs, outputs, 4, 2, 1, activation=then)
+        self.conv = FusedConvTranspose2d(inputs, outputs, 4, 2, 1, activation=then)
         self.norm = InstanceNorm2d(outputs, affine=True, activation="relu") if norm else None
 
     def forward(self, x: Tensor) -> Tensor:

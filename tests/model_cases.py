@@ -120,6 +120,12 @@ CASES: dict[str, ModelCase] = {
         },
         idle=r"conv\.bias$",
     ),
+    # The texture is synthesised in test_msnps.py, which has features for it.
+    "msnps": ModelCase(
+        {"base_channels": 8, "bottleneck": 32, "energy": "none"},
+        {"msnps.zhanzhoufeng": ("zhanzhoufeng/content_network", {"elu_alpha": 0.2})},
+        spread=0.15,
+    ),
     "patch_gan": ModelCase({"base_channels": 8, "image_size": 64}, spread=0.1),
     "edge_connect": ModelCase(
         {"base_channels": 8, "critic_channels": 4, "residual_blocks": 2},
