@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,15 @@ def network_golden(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def drawn_state(
-    shapes: Mapping[str, Sequence[int]], recipe: Mapping[str, Any], sums: Tensor
+    shapes: Mapping[str, Sequence[int]],
+    recipe: Mapping[str, Any],
+    sums: Tensor,
+    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
 ) -> dict[str, Tensor]:
-    """The state dict with these keys and shapes, checked against the sums in the golden file."""
+    """The state dict with these keys and shapes, checked against the sums in the golden file.
+
+    `finish` makes what the file holds of what was drawn.
+    """
     rng = np.random.default_rng(recipe["seed"])
     state = {}
     for key, shape in shapes.items():
@@ -39,6 +45,7 @@ def drawn_state(
         if last == "weight" and len(shape) == 1:
             values = 1 + values
         state[key] = torch.from_numpy(values.astype(np.float32))
+    state = finish(state)
     drawn = torch.tensor([v.double().sum().item() for v in state.values()], dtype=torch.float64)
     limit = 1e-5 * torch.tensor([v.abs().double().sum().item() for v in state.values()]).max()
     torch.testing.assert_close(drawn, sums.double(), rtol=1e-6, atol=limit.item())

@@ -1,17 +1,18 @@
 """EdgeConnect: numbers of the public port, parameter counts, spectral norm of old files, edges."""
 
 import copy
-import json
-import math
 import sys
 
-import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from golden_networks import drawn_state, network_golden
 from model_cases import CASES, manifest
-from support import check_close, check_network, golden
+from support import check_network
 
+from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.models import create_model, load_weights, parameter_counts
+from inpaint_ops.models._edge_connect_training import EdgeConnectRecipe
 from inpaint_ops.models._edges import canny, grey
 
 FILES = {
@@ -20,38 +21,29 @@ FILES = {
 }
 
 
-def drawn(z, shapes):
-    """The weights of a golden file, in the order of their keys, spectral vectors iterated."""
-    recipe = json.loads(z["recipe"])
-    rng = np.random.default_rng(recipe["seed"])
-    state = {}
-    for key, shape in shapes.items():
-        if key.startswith("features.0."):
-            state[key] = state[key.replace("features", "conv1")]
-            continue
-        values = rng.standard_normal(shape)
-        if key.endswith(("_u", "_v")):
-            values /= np.linalg.norm(values)
-        else:
-            values *= recipe["gain"] / math.sqrt(math.prod(shape[1:])) if len(shape) > 1 else 0.1
-        state[key] = torch.from_numpy(values.astype(np.float32))
-    for name in {key.removesuffix("_orig") for key in shapes if key.endswith("_orig")}:
-        transposed = name.startswith(("decoder.0", "decoder.3"))
-        matrix = state[f"{name}_orig"].double().movedim(int(transposed), 0).flatten(1)
-        u = state[f"{name}_u"].double()
-        for _ in range(5):
-            v = torch.nn.functional.normalize(matrix.T @ u, dim=0)
-            u = torch.nn.functional.normalize(matrix @ v, dim=0)
-        state[f"{name}_u"], state[f"{name}_v"] = u.float(), v.float()
-    sums = torch.tensor([value.double().sum() for value in state.values()])
-    check_close(sums.float(), z["param_sum"])
-    return state
+def port_state(name, file):
+    """Arrays of a golden file and its weights: vectors of spectral norms iterated, one alias."""
+    shapes = manifest(file)
+    data, recipe = network_golden(name)
+
+    def finish(state):
+        for base in {key.removesuffix("_orig") for key in state if key.endswith("_orig")}:
+            transposed = base.startswith(("decoder.0", "decoder.3"))
+            matrix = state[f"{base}_orig"].double().movedim(int(transposed), 0).flatten(1)
+            u = state[f"{base}_u"].double()
+            for _ in range(5):
+                v = F.normalize(matrix.T @ u, dim=0)
+                u = F.normalize(matrix @ v, dim=0)
+            state[f"{base}_u"], state[f"{base}_v"] = u.float(), v.float()
+        return {key: state[key.replace("features.0.", "conv1.0.")] for key in shapes}
+
+    own = {key: shape for key, shape in shapes.items() if not key.startswith("features.0.")}
+    return data, drawn_state(own, recipe, data["param_sum"], finish)
 
 
 @pytest.mark.parametrize("network", FILES)
 def test_generators_equal_the_port(network):
-    z = golden(FILES[network])
-    state = drawn(z, manifest(f"edgeconnect.{network}"))
+    z, state = port_state(FILES[network], f"edgeconnect.{network}")
     model = create_model("edge_connect", weights={"iteration": 3, "generator": state}).eval()
     generator = model.get_submodule(network)
     with torch.no_grad():
@@ -64,8 +56,7 @@ def test_generators_equal_the_port(network):
 
 
 def test_discriminator_equals_the_port():
-    z = golden("edgeconnect_discriminator_64")
-    state = drawn(z, manifest("edgeconnect.edge_discriminator"))
+    z, state = port_state("edgeconnect_discriminator_64", "edgeconnect.edge_discriminator")
     model = create_model("edge_connect", weights={"discriminator": state}).eval()
     with torch.no_grad():
         out, maps = model.edge_discriminator(z["x"])
@@ -233,3 +224,9 @@ def test_other_games(adversarial):
 def test_wrong_options(options):
     with pytest.raises(ValueError, match="edge_connect: "):
         create_model("edge_connect", **options)
+
+
+def test_features_of_the_recipe_exist():
+    network = FeatureNetwork.untrained(**EdgeConnectRecipe.feature_network)
+    maps = network(torch.rand(1, 3, 32, 32))
+    assert list(maps) == list(EdgeConnectRecipe.feature_network["layers"])

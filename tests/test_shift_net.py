@@ -5,6 +5,7 @@ import torch
 from model_cases import CASES, ToyFeatures, manifest, synthetic
 from support import check_network, golden, network_state
 
+from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.models import create_model, load_weights, parameter_counts
 from inpaint_ops.models._shift_net_training import ShiftNetRecipe
 
@@ -88,6 +89,11 @@ def test_public_terms_of_a_shared_rectangle():
     assert "discounted_l1" not in recipe.step(image, ragged)
     with pytest.raises(ValueError, match="features must be a feature network in phase public"):
         model.recipe("public")
+
+
+def test_features_of_the_recipe_exist():
+    network = FeatureNetwork.untrained(**ShiftNetRecipe.feature_network)
+    assert list(network(torch.rand(1, 3, 32, 32))) == ["pool1", "pool2", "pool3"]
 
 
 def test_guidance_pulls_the_decoder_towards_the_truth():
