@@ -27,6 +27,7 @@ OPS = (
     "channelwise_linear",
     "nearest_patch",
     "shift_connection",
+    "models",
     "exemplar",
 )
 
@@ -108,6 +109,7 @@ class Problem:
         quality: figures for information.
         picture: an outcome as (H, W, 3) uint8.
         shown: pictures that are no outcome, such as the input.
+        compiled: builds the compiled contestant where compiling "eager" as a whole would not do.
     """
 
     inputs: tuple[Any, ...]
@@ -118,6 +120,7 @@ class Problem:
     quality: Callable[[Any], dict[str, float]] | None = None
     picture: Callable[[Any], npt.NDArray[np.uint8]] | None = None
     shown: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    compiled: Callable[[], Callable[..., Any]] | None = None
 
     def run(self, implementation: Callable[..., Any]) -> Any:
         """The results, or (results, gradients of the inputs that require one)."""

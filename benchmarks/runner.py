@@ -118,7 +118,7 @@ def run_case(
         with thread_count(threads):
             implementations = dict(problem.implementations)
             if with_compile and case.compile and EAGER in implementations:
-                implementations[COMPILED] = _compiled(implementations[EAGER])
+                implementations[COMPILED] = _compiled(problem)
             yield _run(case, problem, implementations, peak, seconds, min_rounds)
 
 
@@ -164,14 +164,18 @@ def _checked(
     return Entry("ok", quality=quality)
 
 
-def _compiled(implementation: Callable[..., Any] | Missing) -> Callable[..., Any] | Missing:
+def _compiled(problem: Problem) -> Callable[..., Any] | Missing:
+    implementation = problem.implementations[EAGER]
     if isinstance(implementation, Missing):
         return implementation
     # A fresh start for each case and thread count: earlier shapes would make it compile for
     # shapes in general, and the generated code holds the thread count.
     torch.compiler.reset()
     try:
-        compiled = torch.compile(implementation, dynamic=False)
+        if problem.compiled is None:
+            compiled = torch.compile(implementation, dynamic=False)
+        else:
+            compiled = problem.compiled()
     except RuntimeError as error:
         return Missing(str(error))
 

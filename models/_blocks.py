@@ -23,9 +23,14 @@ def erase(image: Tensor, hole: Tensor, value: float = 0.0) -> Tensor:
     return torch.where(hole > 0, image.new_tensor(value), image)
 
 
+def arranged(x: Tensor) -> Tensor:
+    """The tensor in channels_last, the layout the convolutions work in."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def stacked(*planes: Tensor) -> Tensor:
-    """Concatenation of channels in channels_last, the layout the convolutions work in."""
-    return torch.cat(planes, 1).contiguous(memory_format=torch.channels_last)
+    """Concatenation of channels, arranged."""
+    return arranged(torch.cat(planes, 1))
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:

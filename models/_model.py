@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inpaint_ops.models import _blocks
 from inpaint_ops.ops import _common
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ class InpaintingModel(nn.Module):
         training = self.training
         self.eval()
         try:
-            filled = self._fill(
-                picture.contiguous(memory_format=torch.channels_last), cells, seed=seed
-            )
+            filled = self._fill(_blocks.arranged(picture), cells, seed=seed)
         finally:
             self.train(training)
         if self.channel_order == "bgr":
