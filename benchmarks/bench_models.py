@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inpaint_ops import ops, reference
 from inpaint_ops.benchmarks.case import Case, Problem, Target
-from inpaint_ops.models import InpaintingModel, create_model, list_models
+from inpaint_ops.models import InpaintingModel, _blocks, create_model, list_models
 from inpaint_ops.ops.shift_connection import concatenated_shift
 
 SIDES = (256, 512)
@@ -98,7 +98,10 @@ def public_formulas() -> Iterator[None]:
     names = [name for name in ops.__all__ if name in reference.__all__]
     plain: dict[Any, Any] = {getattr(ops, name): getattr(reference, name) for name in names}
     plain[concatenated_shift] = _plain_shift
-    with mock.patch.multiple("inpaint_ops.models._blocks", arranged=Tensor.contiguous):
+    with (
+        mock.patch.object(_blocks, "arranged", Tensor.contiguous),
+        mock.patch.object(_blocks.ConvBlock, "may_fold", False),
+    ):
         patches = [
             mock.patch.object(module, name, plain[value])
             for module in _modules()
