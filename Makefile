@@ -9,7 +9,7 @@ SOURCES = $(wildcard csrc/*.h csrc/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench gpu-compile sanitize clean
+.PHONY: help install demo test lint format bench gpu-compile gpu-roofline sanitize clean
 
 help:
 	@echo "make demo      install, fill real photos, write pictures and a short benchmark report"
@@ -18,6 +18,7 @@ help:
 	@echo "make format    apply ruff and clang-format"
 	@echo "make bench     the full benchmark report"
 	@echo "make gpu-compile  compile every GPU kernel, no GPU needed, and check its budget (ALL=1: more chips)"
+	@echo "make gpu-roofline  what the GPU kernels should gain, predicted from data sheets"
 	@echo "make sanitize  the tests of the extension under ASan and UBSan"
 
 install: $(INSTALLED)
@@ -54,6 +55,10 @@ bench: $(INSTALLED)
 # Triton's cache of its own, so that what is measured is what these sources give.
 gpu-compile: $(INSTALLED)
 	$(BIN)/python -m inpaint_ops.benchmarks.gpu_compile $(if $(ALL),--all) $(GPU_COMPILE_ARGS)
+
+# A prediction from data sheets.
+gpu-roofline: $(INSTALLED)
+	$(BIN)/python -m inpaint_ops.benchmarks.gpu_roofline --out reports
 
 # Its own copy of the package, so that the instrumented extension never meets an ordinary run.
 SANITIZED_TESTS = $(wildcard tests/test_*_patch.py tests/test_*_connection.py tests/test_*conv*.py \

@@ -213,3 +213,21 @@ def test_cpu_tensors_need_the_interpreter():
         pytest.raises(RuntimeError, match="start the process with TRITON_INTERPRET=1"),
     ):
         inpaint_ops.fused_conv2d(x, weight)
+
+
+def test_roofline_is_labelled_and_ordered(tmp_path, capsys):
+    from inpaint_ops.benchmarks import gpu_roofline
+
+    assert gpu_roofline.main(["--batch", "1", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("PREDICTED from data sheets, not measured") == len(gpu_roofline.DEVICES)
+    content = json.loads((tmp_path / "gpu_roofline.json").read_text())
+    assert content["predicted"] is True
+    rows = content["layers"]
+    assert len(rows) == len(gpu_roofline.DEVICES) * len(gpu_roofline.all_layers())
+    for row in rows:
+        assert 0 < row["floor"] < row["ours"]
+        assert row["floor"] < row["compiled"] <= row["eager"]
+        assert row["ours_bytes"] <= row["compiled_bytes"] <= row["eager_bytes"]
+    with pytest.raises(SystemExit):
+        gpu_roofline.main(["--batch", "0"])
