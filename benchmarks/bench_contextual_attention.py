@@ -87,7 +87,7 @@ def public_attention(f: Tensor, b: Tensor, hole: Tensor, fuse: bool) -> Tensor:
     keys = F.unfold(small_b, 3, padding=1).view(n, c, 3, 3, -1).permute(0, 4, 1, 2, 3)
     holes = F.unfold(hole.to(f.dtype), 3, padding=1)
     known = (holes.mean(1) == 0).to(f.dtype)[0].view(1, -1, 1, 1)
-    eye = torch.eye(3, dtype=f.dtype).view(1, 1, 3, 3)
+    eye = torch.eye(3, dtype=f.dtype, device=f.device).view(1, 1, 3, 3)
     results = []
     for i in range(n):
         norm = keys[i].square().sum((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-4)

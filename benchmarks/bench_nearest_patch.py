@@ -74,7 +74,7 @@ def unfold_matmul_argmax(
     if where is not None:
         wanted = where.flatten().nonzero()[:, 0]
         queries = queries[wanted]
-    half_squares = torch.zeros((), dtype=key.dtype)
+    half_squares = key.new_zeros(())
     if metric == "cosine":
         queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=0)
     else:
@@ -92,8 +92,8 @@ def unfold_matmul_argmax(
         index = usable[index]
     grid = [(n - patch_size) // stride + 1 for n in query.shape[2:]]
     if wanted is not None:
-        all_index = torch.full((grid[0] * grid[1],), -1)
-        all_score = torch.full((grid[0] * grid[1],), float("-inf"), dtype=score.dtype)
+        all_index = index.new_full((grid[0] * grid[1],), -1)
+        all_score = score.new_full((grid[0] * grid[1],), float("-inf"))
         all_index[wanted], all_score[wanted] = index, score
         index, score = all_index, all_score
     return index.view(1, *grid), score.view(1, *grid)

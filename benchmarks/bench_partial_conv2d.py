@@ -72,14 +72,14 @@ def setup(case: Case) -> Problem:
         return torch.cat([a, b], 1)
 
     def eager(image: Tensor, *flat: Tensor) -> Tensor:
-        whole = hole.to(image.dtype).expand(-1, 3, -1, -1).contiguous()
+        whole = hole.to(image).expand(-1, 3, -1, -1).contiguous()
         return network(image, flat, whole, public_step, join)
 
     # 16 layers pass their errors on.
     return conv_problems.network(
         layers,
         (image, *(t for pair in weights for t in pair)),
-        lambda image, *flat: network(image, flat, hole, ours_step, join),
+        lambda image, *flat: network(image, flat, hole.to(image.device), ours_step, join),
         eager,
         backward=case.sizes.get("backward", False),
         terms=64 * 10**4,

@@ -61,7 +61,11 @@ class _DenseShift(torch.autograd.Function):
         missing_at = flag.nonzero()[:, 1].view(n, -1)
         known_at = (~flag).nonzero()[:, 1].view(n, -1).gather(1, best)
         matrix = x.new_zeros(n, h * w, h * w)
-        matrix[torch.arange(n)[:, None].expand_as(missing_at), missing_at, known_at] = 1
+        matrix[
+            torch.arange(n, device=matrix.device)[:, None].expand_as(missing_at),
+            missing_at,
+            known_at,
+        ] = 1
         shifted = torch.bmm(matrix, encoder_rows).view(n, h, w, -1).permute(0, 3, 1, 2)
         ctx.matrix = matrix
         ctx.gradient_scale = gradient_scale

@@ -95,7 +95,7 @@ def ours(layer: Layer) -> Callable[..., Any]:
     if layer.op == "partial":
         valid, _ = masks(layer)
         return lambda x, weight, bias: inpaint_ops.partial_conv2d(
-            x, valid, weight, bias, parts=layer.parts, **where
+            x, valid.to(x.device), weight, bias, parts=layer.parts, **where
         )[0]
     function = getattr(inpaint_ops, f"{layer.op}_conv2d")
     where.update(
@@ -149,7 +149,7 @@ def public(layer: Layer) -> Callable[..., Any]:
     if layer.op == "partial":
         mask = masks(layer)[1]
         return lambda x, weight, bias: partial_public(
-            x, mask.to(x.dtype), weight, bias, layer.stride, layer.pad
+            x, mask.to(x), weight, bias, layer.stride, layer.pad
         )[0]
     return convolved
 
@@ -172,7 +172,7 @@ def setup(case: Case) -> Problem:
 
     def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
         # Without a gradient the copy made beforehand stands for x; with one it must be x itself.
-        return formula(x.contiguous() if backward else plain, weight, bias)
+        return formula(plain if x is leaves[0] and not backward else x.contiguous(), weight, bias)
 
     passes = 3 if backward else 1
     moved = 4.0 * passes * (x.numel() + weight.numel() + layer.out * layer.out_size**2)

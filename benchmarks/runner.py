@@ -99,6 +99,7 @@ def run_case(
     seconds: float,
     with_compile: bool = True,
     min_rounds: int = 3,
+    settle: Callable[[], Any] | None = None,
 ) -> Iterator[Result]:
     """Yields one result for each thread count in `peaks`.
 
@@ -108,7 +109,7 @@ def run_case(
         peaks: thread count to rates for the floor.
         seconds: for the timing of one thread count; checks and warm-up come on top.
         with_compile: whether "eager" also runs under torch.compile.
-        min_rounds: see `interleave`.
+        min_rounds, settle: see `interleave`.
 
     Raises:
         Unavailable: from `setup`.
@@ -119,7 +120,8 @@ def run_case(
             implementations = dict(problem.implementations)
             if with_compile and case.compile and EAGER in implementations:
                 implementations[COMPILED] = _compiled(problem)
-            yield _run(case, problem, implementations, peak, seconds, min_rounds)
+            times = partial(interleave, seconds=seconds, min_rounds=min_rounds, settle=settle)
+            yield _run(case, problem, implementations, peak, times)
 
 
 def _run(
@@ -127,8 +129,7 @@ def _run(
     problem: Problem,
     implementations: Mapping[str, Callable[..., Any] | Missing],
     peak: Peaks,
-    seconds: float,
-    min_rounds: int,
+    times: Callable[[Mapping[str, Callable[[], Any]]], dict[str, Timing]],
 ) -> Result:
     result = Result(case, peak.threads, {}, pictures=dict(problem.shown))
     calls: dict[str, Callable[[], Any]] = {}
@@ -136,7 +137,7 @@ def _run(
         result.entries[name] = _checked(name, implementation, problem, result)
         if result.entries[name].status == "ok" and not isinstance(implementation, Missing):
             calls[name] = partial(problem.run, implementation)
-    for name, timing in interleave(calls, seconds=seconds, min_rounds=min_rounds).items():
+    for name, timing in times(calls).items():
         result.entries[name].timing = timing
     if problem.work is not None:
         result.floor = peak.floor(problem.work)

@@ -44,7 +44,12 @@ class Timing:
 
 
 def interleave(
-    calls: Mapping[str, Call], *, seconds: float, min_rounds: int = 3, max_rounds: int = 100
+    calls: Mapping[str, Call],
+    *,
+    seconds: float,
+    min_rounds: int = 3,
+    max_rounds: int = 100,
+    settle: Call | None = None,
 ) -> dict[str, Timing]:
     """Times the calls in rounds A B C, A B C, ... after one warm-up call of each.
 
@@ -53,8 +58,9 @@ def interleave(
         seconds: no new round is begun after this time, if `min_rounds` are done.
         min_rounds: at least so many, however long they take.
         max_rounds: at most so many.
+        settle: waits until everything begun is done, for devices that work on their own.
     """
-    repeats = {name: _repeats(call) for name, call in calls.items()}
+    repeats = {name: _repeats(call, settle) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     with _no_garbage_collection():
         begun = time.perf_counter()
@@ -62,19 +68,21 @@ def interleave(
             if done >= min_rounds and time.perf_counter() - begun >= seconds:
                 break
             for name, call in calls.items():
-                samples[name].append(_sample(call, repeats[name]))
+                samples[name].append(_sample(call, repeats[name], settle))
     return {name: Timing.of(values) for name, values in samples.items()}
 
 
-def _sample(call: Call, repeats: int) -> float:
+def _sample(call: Call, repeats: int, settle: Call | None) -> float:
     begun = time.perf_counter()
     for _ in range(repeats):
         call()
+    if settle is not None:
+        settle()
     return (time.perf_counter() - begun) / repeats
 
 
-def _repeats(call: Call) -> int:
-    return max(1, math.ceil(_SHORTEST_SAMPLE / max(_sample(call, 1), 1e-7)))
+def _repeats(call: Call, settle: Call | None) -> int:
+    return max(1, math.ceil(_SHORTEST_SAMPLE / max(_sample(call, 1, settle), 1e-7)))
 
 
 @contextmanager
