@@ -88,7 +88,7 @@ def _built(name: str) -> InpaintingModel:
     from inpaint_ops.features import FeatureNetwork
 
     model: Any = create_model(name, iterations=3)
-    model.load_features(FeatureNetwork("vgg19", None, layers=("relu3_1", "relu4_1")))
+    model.load_features(FeatureNetwork.untrained("vgg19", layers=("relu3_1", "relu4_1")))
     return model  # type: ignore[no-any-return]
 
 

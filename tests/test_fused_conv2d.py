@@ -291,5 +291,7 @@ def test_bad_input(change, error, text):
 
 
 def test_backend_names():
-    with pytest.raises(ValueError, match="backend: name must be one of auto, direct, reference"):
+    with pytest.raises(
+        ValueError, match="name must be one of auto, direct, triton, reference"
+    ):
         inpaint_ops.backend("winograd").__enter__()

@@ -9,7 +9,7 @@ import torch
 
 import inpaint_ops
 from inpaint_ops import _extension, _triton
-from inpaint_ops.benchmarks import conv_layers, gpu_compile
+from inpaint_ops.benchmarks import conv_layers, gpu_check, gpu_compile, gpu_goldens
 from inpaint_ops.benchmarks.gpu_compile import Measured
 from inpaint_ops.kernels import conv_dispatch, conv_launch, conv_library, launch, tune
 
@@ -231,3 +231,35 @@ def test_roofline_is_labelled_and_ordered(tmp_path, capsys):
         assert row["ours_bytes"] <= row["compiled_bytes"] <= row["eager_bytes"]
     with pytest.raises(SystemExit):
         gpu_roofline.main(["--batch", "0"])
+
+
+def test_gpu_check_rehearses_on_the_cpu(tmp_path, capsys):
+    arguments = ["--device", "cpu", "--quick", "--no-compile", "--seconds", "0.001"]
+    ops = "shift_connection,channelwise_linear,contextual_attention"
+    code = gpu_check.main([*arguments, "--ops", ops, "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert code == 0, printed
+    assert "golden shift_s1: equal" in printed
+    assert "golden ca_nipponjo_s3: equal" in printed
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert {row["op"] for row in content["results"]} == set(ops.split(","))
+    assert content["failures"] == []
+    assert "</html>" in (tmp_path / "gpu.html").read_text()
+
+
+def test_gpu_check_finds_what_is_wrong(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_check, "_HALF_TOLERANCE", {torch.float16: 1e-9})
+    monkeypatch.setattr(gpu_goldens, "_TOLERANCE", 1e-12)
+    arguments = ["--device", "cpu", "--quick", "--no-compile", "--seconds", "0.001"]
+    code = gpu_check.main([*arguments, "--ops", "shift_connection", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert code == 1
+    assert "FAILED golden shift_s1: gx is off by" in printed
+    with pytest.raises(SystemExit):
+        gpu_check.main(["--ops", "median_filter"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_gpu_check_needs_a_gpu(capsys):
+    assert gpu_check.main([]) == 2
+    assert "sees no GPU" in capsys.readouterr().out

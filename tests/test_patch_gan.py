@@ -6,6 +6,7 @@ import torch
 from support import check_network
 from torch import nn
 
+from inpaint_ops import backend
 from inpaint_ops.models import create_model
 from inpaint_ops.models.patch_gan import ResidualBlock
 
@@ -114,7 +115,9 @@ def test_patch_logits_see_70_pixels():
     judge = create_model("patch_gan", base_channels=8, image_size=128).discriminator.eval()
     networks.fill(judge, Judge(8, 128))
     x = torch.zeros(1, 3, 128, 128, requires_grad=True)
-    judge(x)[1][0, 0, 7, 7].backward()
+    # Winograd leaves rounding errors beside the pixels that count.
+    with backend("direct"):
+        judge(x)[1][0, 0, 7, 7].backward()
     rows = x.grad[0].abs().sum((0, 2)).nonzero().flatten()
     assert rows[-1] - rows[0] + 1 == 70
 
