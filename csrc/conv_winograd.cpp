@@ -307,8 +307,15 @@ void convolve(const ConvArgs& a) {
   const int64_t patch_size = thin ? round_up(T::kReads * T::kReads * depth, W) : 0;
   const int64_t scratch_size = inputs_size + products_size + patch_size;
   Buffer<float> scratch(scratch_size * a.threads);
-  parallel_tasks(ceil_div(count, block), a.threads, [&](int64_t task) {
-    const int64_t begin = task * block, here = std::min(block, count - begin);
+  // Few blocks of many filters: let threads share out the panels as well. Each transforms the
+  // inputs anew, which costs little beside the products of a panel, but for the thinnest inputs.
+  const int64_t blocks = ceil_div(count, block), total = int64_t(panels.size());
+  const int64_t groups = std::min<int64_t>(
+      total,
+      a.threads > 1 && !thin && blocks < 4 * a.threads ? ceil_div(4 * a.threads, blocks) : 1);
+  parallel_tasks(blocks * groups, a.threads, [&](int64_t task) {
+    const int64_t begin = task % blocks * block, here = std::min(block, count - begin);
+    const int64_t group = task / blocks;
     float* inputs = scratch.data() + thread_index() * scratch_size;
     float* products = inputs + inputs_size;
     float* patch = products + products_size;
@@ -321,7 +328,8 @@ void convolve(const ConvArgs& a) {
         transform_parts(a, layout, source, tile[t], to, stride, plane);
       }
     }
-    for (const Panel& panel : panels) {
+    for (int64_t p = total * group / groups; p < total * (group + 1) / groups; ++p) {
+      const Panel& panel = panels[size_t(p)];
       const float* weights = a.packed + panel.lane0 * T::kWeights * T::kWeights * depth;
       const int64_t step = kProducts * kProducts * panel.vectors * W;
       if (panel.vectors == 2) {

@@ -35,7 +35,7 @@ _TAPS = {"winograd": 3, "winograd_pairs": 2, "winograd_fours": 4}
 # memory; transforms of a channel and of a filter of a tile; what makes the change worth while.
 _DIRECT, _TILED, _TILED_DEEP, _DEEP = 1.1, 1.3, 1.8, 512
 _READ, _TRANSFORM_IN, _TRANSFORM_OUT = 8.0, 120.0, 250.0
-_GAIN = 1.05
+_GAIN = 1.1
 
 
 @lru_cache(maxsize=4096)
