@@ -216,6 +216,95 @@ def predict(layer: Layer, device: Device, dtype: str, batch: int) -> Prediction:
     )
 
 
+@dataclass(frozen=True)
+class Matching:
+    """A comparison of `queries` positions with `keys` positions of `channels` numbers.
+
+    Operations and bytes are those of a pair of positions; the lists are for eager, compiled and our
+    kernels. Scores are float32 in all three.
+    """
+
+    method: str
+    name: str
+    queries: int
+    keys: int
+    channels: int
+    products: tuple[float, float, float]
+    moved: tuple[float, float, float]
+    launches: tuple[int, int, int]
+
+
+# Contextual attention: eager compares 3x3 patches and pastes 4x4 ones, with 17 passes over the
+# matrix of scores (11 when compiled); ours multiplies pixels, 9 passes. The shift: eager stores the
+# scores and a one-hot matrix. ID-MRF: forward and backward, 8 and 5 passes, ours keeps strips.
+MATCHINGS = (
+    *(
+        Matching(
+            method,
+            f"contextual_attention-c{c}-{n}x{n}",
+            n * n,
+            n * n,
+            c,
+            (25, 25, 5),
+            (68, 44, 36),
+            (40, 20, 14),
+        )
+        for method, c, n in (("deepfill_v1", 128, 32), ("deepfill_v2", 96, 64))
+    ),
+    Matching(
+        "shift_net",
+        "shift_connection-c256-32x32",
+        256,
+        768,
+        256,
+        (2, 2, 1),
+        (24, 16, 0),
+        (25, 12, 5),
+    ),
+    *(
+        Matching(
+            "gmcnn",
+            f"id_mrf_loss-c{c}-{n}x{n}-forward-backward",
+            n * n,
+            n * n,
+            c,
+            (3, 3, 4),
+            (64, 40, 36),
+            (40, 16, 14),
+        )
+        for c, n in ((256, 64), (512, 32))
+    ),
+)
+
+
+def predict_matching(m: Matching, device: Device, dtype: str, batch: int) -> Prediction:
+    """As `predict`; the products are library ones or of the same kind, at the library's share."""
+    size = 2 if dtype == "bf16" else 4
+    pairs = float(batch * m.queries * m.keys)
+    ends = 2.0 * batch * m.channels * (m.queries + m.keys) * size
+    costs = [
+        Cost(2 * m.channels * k * pairs, b * pairs + ends, n)
+        for k, b, n in zip(m.products, m.moved, m.launches)
+    ]
+    eager, compiled, ours = costs
+    return Prediction(
+        m.method,
+        m.name,
+        device.name,
+        dtype,
+        batch,
+        "matching",
+        ours.operations,
+        eager.moved,
+        compiled.moved,
+        ours.moved,
+        max(ours.operations / device.rate(dtype), ends / device.memory),
+        _seconds(eager, device, dtype, 1.0, _EAGER_LAUNCH),
+        _seconds(compiled, device, dtype, 1.0, _LAUNCH),
+        _seconds(ours, device, dtype, 1.0, _LAUNCH),
+    )
+
+
 def table(predictions: Sequence[Prediction]) -> str:
     """One line a layer: bytes in MB, times in us, all predicted."""
     lines = [
@@ -253,6 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.device and device.name not in options.device:
             continue
         rows = [predict(x, device, options.dtype, options.batch) for x in all_layers()]
+        rows += [predict_matching(m, device, options.dtype, options.batch) for m in MATCHINGS]
         print(table(rows), end="\n\n")
         found += rows
     options.out.mkdir(parents=True, exist_ok=True)

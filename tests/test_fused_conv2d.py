@@ -291,7 +291,5 @@ def test_bad_input(change, error, text):
 
 
 def test_backend_names():
-    with pytest.raises(
-        ValueError, match="name must be one of auto, direct, triton, reference"
-    ):
+    with pytest.raises(ValueError, match="name must be one of auto, direct, triton, reference"):
         inpaint_ops.backend("winograd").__enter__()

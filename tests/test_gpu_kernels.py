@@ -224,7 +224,8 @@ def test_roofline_is_labelled_and_ordered(tmp_path, capsys):
     content = json.loads((tmp_path / "gpu_roofline.json").read_text())
     assert content["predicted"] is True
     rows = content["layers"]
-    assert len(rows) == len(gpu_roofline.DEVICES) * len(gpu_roofline.all_layers())
+    count = len(gpu_roofline.all_layers()) + len(gpu_roofline.MATCHINGS)
+    assert len(rows) == len(gpu_roofline.DEVICES) * count
     for row in rows:
         assert 0 < row["floor"] < row["ours"]
         assert row["floor"] < row["compiled"] <= row["eager"]
