@@ -52,7 +52,6 @@ from inpaint_ops import _triton
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
 HALF = (torch.float16, torch.bfloat16)
-_TYPE_NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 _POINTER_DTYPES = {
     "*fp32": torch.float32,
     "*i8": torch.int8,
@@ -188,11 +187,6 @@ def _check_pointer(kernel: Kernel, row: Row, key: str, tensor: Tensor, device: A
 def dtype_class(dtype: torch.dtype) -> str:
     """The dtype of the rows that serve tensors of that type."""
     return "half" if dtype in HALF else "fp32"
-
-
-def type_name(dtype: torch.dtype) -> str:
-    """Triton's name of an element type."""
-    return _TYPE_NAMES[dtype]
 
 
 def aligned(x: Tensor) -> Tensor:

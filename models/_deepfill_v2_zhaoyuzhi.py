@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from inpaint_ops.layers import FusedConv2d, GatedConv2d, InstanceNorm2d
-from inpaint_ops.models._blocks import SpectralNorm, composite, erase, spectral, stacked
+from inpaint_ops.models._blocks import (
+    SpectralNorm,
+    composite,
+    erase,
+    spectral,
+    spectral_keys,
+    stacked,
+)
 from inpaint_ops.models._layouts import Layout, Place
 
 # Channels in multiples of the width, kernel, stride, dilation; stages 12 and 14 double first.
@@ -167,9 +174,7 @@ def _critic_keys(network: ZhaoyuzhiCritic) -> dict[str, Place]:
     for index in range(1, 7):
         port, ours = f"block{index}.conv2d.module", f"block{index}"
         keys[f"{port}.bias"] = f"{ours}.bias"
-        keys[f"{port}.weight_bar"] = f"{ours}.parametrizations.weight.original"
-        keys[f"{port}.weight_u"] = f"{ours}.parametrizations.weight.0._u"
-        keys[f"{port}.weight_v"] = f"{ours}.parametrizations.weight.0._v"
+        keys.update(spectral_keys(port, ours, "weight_bar"))
     return keys
 
 

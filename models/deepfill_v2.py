@@ -17,6 +17,7 @@ from inpaint_ops.models._blocks import (
     pad_for,
     signed,
     spectral,
+    spectral_keys,
     stacked,
     unsigned,
 )
@@ -175,10 +176,8 @@ def _tf_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def _critic_keys(network: nn.Module) -> dict[str, Place]:
     keys: dict[str, Place] = {}
     for name, _ in network.named_children():
-        keys[f"{name}.conv_sn.weight"] = f"{name}.parametrizations.weight.original"
         keys[f"{name}.conv_sn.bias"] = f"{name}.bias"
-        keys[f"{name}.conv_sn.weight_u"] = f"{name}.parametrizations.weight.0._u"
-        keys[f"{name}.conv_sn.weight_v"] = f"{name}.parametrizations.weight.0._v"
+        keys.update(spectral_keys(f"{name}.conv_sn", name, "weight"))
     return keys
 
 

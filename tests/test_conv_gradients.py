@@ -37,21 +37,11 @@ def gradients(shape, filters, kernel, options):
     return (x, weight, bias), with_gradients(fused_conv2d, x, weight, bias, **options)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_instruction_set(isa, name):
-    from inpaint_ops import _C
-
-    if isa not in _C.instruction_sets():
-        pytest.skip(f"this machine lacks {isa}")
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set(name):
     options = SHAPES[name][3]
-    before = _C.instruction_set()
-    _C.set_instruction_set(isa)
-    try:
-        assert _C.instruction_set() == isa
-        inputs, actual = gradients(*SHAPES[name])
-    finally:
-        _C.set_instruction_set(before)
+    inputs, actual = gradients(*SHAPES[name])
     expected = with_gradients(reference.fused_conv2d, *(t.double() for t in inputs), **options)
     for got, want in zip(actual, expected):
         error = (got - want).abs().max() / want.abs().max()
