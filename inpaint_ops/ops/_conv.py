@@ -298,7 +298,7 @@ def empty_gradient(like: Tensor) -> Tensor:
 
 
 def gradients_like(
-    x: Tensor, weight: Tensor, wanted: Sequence[bool]
+    x: Tensor, weight: Tensor, wanted: Sequence[bool], filters: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Memory of the gradients of x, weight and bias."""
     layout = memory_format(x, weight)
@@ -306,7 +306,7 @@ def gradients_like(
     return (
         grad_x if wanted[0] else empty_gradient(x),
         weight.new_empty(weight.shape) if wanted[1] else empty_gradient(x),
-        weight.new_empty((weight.shape[0],)) if wanted[2] else empty_gradient(x),
+        weight.new_empty((filters,)) if wanted[2] else empty_gradient(x),
     )
 
 

@@ -1,14 +1,8 @@
 """fused_conv2d: convolution with padding, upsampling, bias and activation in one pass."""
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from inpaint_ops import _triton
-from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients
+from inpaint_ops.ops import _common, _conv, _conv_operator
 
 _OP = "fused_conv2d"
 
@@ -73,153 +67,8 @@ def fused_conv2d(
     )
     _common.check_choice(_OP, "activation", activation, _conv.ACTIVATIONS)
     _conv.check_bias(_OP, bias, weight.shape[0])
-    keep = activation == "silu" and torch.is_grad_enabled()
-    y: Tensor = _operator(x, weight, bias, *g.flat(), activation, keep)[0]
+    y = _call(x, weight, bias, g.flat(), activation)
     return y if y.dtype == dtype else y.to(dtype)
 
 
-def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
-    *where, _, keep = rest
-    size = _conv.geometry(*where).out_size(x, weight)
-    filters = weight.shape[0]
-    z = _conv.filters_like(x, filters, size) if keep else _conv.empty_gradient(x)
-    return _conv.result_like(x, weight, filters, size), z
-
-
-def _cpu(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
-    if x.dtype == torch.float64:
-        return _reference(x, weight, bias, *rest)
-    *where, activation, keep = rest
-    y, z = _fake(x, weight, bias, *rest)
-    y = _conv_cpu.forward(
-        x,
-        weight,
-        bias,
-        _conv.geometry(*where),
-        gated=False,
-        activation=activation,
-        y=y,
-        z=z if keep else None,
-    )
-    return y, z
-
-
-def _cuda(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
-    result: tuple[Tensor, Tensor] = _triton.kernels(_OP).forward(x, weight, bias, *rest)
-    return result
-
-
-def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
-    *where, activation, keep = rest
-    z = _conv.convolve(
-        _common.compute_dtype(x),
-        _common.compute_dtype(weight),
-        None if bias is None else _common.compute_dtype(bias),
-        _conv.geometry(*where),
-    )
-    y = _conv.settled(_conv.activate(z, activation), x, _conv.memory_format(x, weight))
-    kept = _conv.kept_sums(z, x, keep)
-    return (y.clone() if y is kept else y), kept
-
-
-def _backward_fake(
-    grad: Tensor, x: Tensor, weight: Tensor, kept: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _conv.gradients_like(x, weight, rest[-1])
-
-
-def _backward_cpu(
-    grad: Tensor, x: Tensor, weight: Tensor, kept: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    if x.dtype == torch.float64:
-        return _backward_reference(grad, x, weight, kept, *rest)
-    *where, activation, wanted = rest
-    grad_bias: Tensor | None
-    if activation == "identity":
-        grad_z = _common.compute_dtype(grad.detach())
-        grad_z = grad_z.contiguous(memory_format=torch.channels_last)
-        grad_bias = _conv_gradients.bias_gradient(grad_z) if wanted[2] else None
-    else:
-        grad_z, grad_bias = _conv_gradients.finish_backward(
-            grad,
-            kept,
-            activation,
-            gated=False,
-            from_result=activation != "silu",
-            bias=wanted[2],
-        )
-    grads = _conv_gradients.convolve_backward(grad_z, x, weight, _conv.geometry(*where), wanted)
-    return _conv.settled_gradients(x, weight, (*grads, grad_bias))
-
-
-def _backward_cuda(
-    grad: Tensor, x: Tensor, weight: Tensor, kept: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    kernels = _triton.kernels(_OP)
-    result: tuple[Tensor, Tensor, Tensor] = kernels.backward(grad, x, weight, kept, *rest)
-    return result
-
-
-def _backward_reference(
-    grad: Tensor, x: Tensor, weight: Tensor, kept: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    *where, activation, wanted = rest
-    grad_z, kept = _common.compute_dtype(grad), _common.compute_dtype(kept)
-    if activation == "silu":
-        grad_z = grad_z * _conv.derivative(kept, activation)
-    elif activation != "identity":
-        grad_z = grad_z * _conv.derivative_of_result(kept, activation)
-    grads = _conv.convolve_backward(
-        grad_z,
-        _common.compute_dtype(x),
-        _common.compute_dtype(weight),
-        _conv.geometry(*where),
-        wanted,
-    )
-    grad_bias = grad_z.sum((0, 2, 3)) if wanted[2] else None
-    return _conv.settled_gradients(x, weight, (*grads, grad_bias))
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, _, *where, activation, _ = inputs
-    y, z = output
-    ctx.mark_non_differentiable(z)
-    if activation == "identity":
-        kept = x.new_empty((0,))
-    elif activation == "silu":
-        kept = z
-    else:
-        kept = y
-    ctx.save_for_backward(x, weight, kept)
-    ctx.rest = (*where, activation)
-    ctx.backend = current_backend()
-
-
-def _autograd_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
-    needs: Sequence[bool] = ctx.needs_input_grad[:3]
-    with backend(ctx.backend):
-        grads = _backward_operator(grad, *ctx.saved_tensors, *ctx.rest, list(needs))
-    return (*_conv.wanted_gradients(needs, grads), *(None for _ in ctx.rest), None)
-
-
-_operator = _common.register(
-    _OP,
-    f"(Tensor x, Tensor weight, Tensor? bias, {_conv.GEOMETRY_SCHEMA}, str activation, bool keep) "
-    "-> (Tensor, Tensor)",
-    cpu=_cpu,
-    reference=_reference,
-    fake=_fake,
-    cuda=_cuda,
-    cuda_means="triton and cuDNN",
-)
-_backward_operator = _common.register(
-    f"{_OP}_backward",
-    f"(Tensor grad, Tensor x, Tensor weight, Tensor kept, {_conv.GEOMETRY_SCHEMA}, "
-    "str activation, bool[] wanted) -> (Tensor, Tensor, Tensor)",
-    cpu=_backward_cpu,
-    reference=_backward_reference,
-    fake=_backward_fake,
-    cuda=_backward_cuda,
-)
-_common.register_autograd(_OP, _autograd_backward, _setup_context)
-_common.forbid_second_derivative(_OP)
+_call = _conv_operator.register(_OP, _conv_operator.Convolution())

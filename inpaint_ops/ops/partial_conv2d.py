@@ -263,7 +263,7 @@ def _reference(
 def _backward_fake(
     grad: Tensor, x: Tensor, valid: Tensor, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _conv.gradients_like(x, weight, rest[-1])
+    return _conv.gradients_like(x, weight, rest[-1], weight.shape[0])
 
 
 def _backward_cpu(
