@@ -1,11 +1,11 @@
 """contextual_attention on the GPU: strips of query rows, forward and backward.
 
 Per strip the library multiplies pixels (C multiply-adds a pair; the 3 x 3 patches are a diagonal
-sum of that), kernels of `_attention` sum, fuse, attend and gather corners, and the library pastes
-blocks of pixels (rate^2 C multiply-adds a pair). Scores are float32 always; the weights that are
-pasted have the type of the features. The backward pass forms each strip again from the saved
-maximum and sum of the softmax. Strips take `STRIP_BYTES`, or as much as 4 query rows need: memory
-grows with w * hb * wb. Every option runs on this one path.
+sum of that), kernels of `_stencils` and `_attention` sum, fuse, attend and gather corners, and the
+library pastes blocks of pixels (rate^2 C multiply-adds a pair). Scores are float32 always; the
+weights that are pasted have the type of the features. The backward pass forms each strip again from
+the saved maximum and sum of the softmax. Strips take `STRIP_BYTES`, or as much as 4 query rows
+need: memory grows with w * hb * wb. Every option runs on this one path.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from inpaint_ops.kernels import _attention as stages
-from inpaint_ops.kernels import _products
+from inpaint_ops.kernels import _attention, _products, _stencils
 from inpaint_ops.kernels._products import product, without_autocast
 from inpaint_ops.kernels.launch import aligned, dtype_class
 from inpaint_ops.ops._common import memory_format
@@ -128,14 +127,18 @@ class _Samples:
     def launch(self, kernel: Any, total: int, name: str = "fp32", /, **arguments: Any) -> None:
         """A kernel over tiles of that many rows by all keys."""
         columns = 16 * arguments.get("corner_groups", self.groups)
-        blocks = (triton.cdiv(total, stages.ROWS), triton.cdiv(columns, stages.COLUMNS), self.n)
+        blocks = (
+            triton.cdiv(total, _stencils.ROWS),
+            triton.cdiv(columns, _stencils.COLUMNS),
+            self.n,
+        )
         kernel(name, blocks, **arguments)
 
     def box(self, x: Tensor, taken: tuple[int, int], made: tuple[int, int], scale: bool) -> Tensor:
         """3 x 3 diagonal sums of a strip on one window of rows, on another."""
         out = self.empty(made[1])
         self.launch(
-            stages.BOX,
+            _stencils.BOX,
             made[1] * self.w,
             in_ptr=x,
             out_ptr=out,
@@ -158,7 +161,7 @@ class _Samples:
         rows = (strip.rows + 1) * (self.w + 1)
         corners = self.b.new_empty((self.n, rows, self.corner_ld))
         self.launch(
-            stages.CORNER,
+            _stencils.CORNER,
             rows,
             dtype_class(corners.dtype),
             attention_ptr=attention,
@@ -174,9 +177,9 @@ class _Samples:
 
     def attend(self, strip: _Strip, index: Tensor, row_max: Tensor, row_sum: Tensor) -> Tensor:
         attention = self.empty(strip.rows)
-        stages.ATTEND(
+        _attention.ATTEND(
             "fp32",
-            (triton.cdiv(strip.rows * self.w, stages.ROWS), self.n),
+            (triton.cdiv(strip.rows * self.w, _stencils.ROWS), self.n),
             strip_ptr=self.scores(strip),
             usable_ptr=self.usable,
             attention_ptr=attention,
@@ -223,9 +226,9 @@ class _Samples:
             grad_y = grad[:, strip.first : strip.first + strip.rows + 1].flatten(1, 2)
             scores = self.scores(strip)
             attention, grads = self.empty(strip.rows), self.empty(strip.rows)
-            stages.ATTEND_BACKWARD(
+            _attention.ATTEND_BACKWARD(
                 "fp32",
-                (triton.cdiv(strip.rows * self.w, stages.ROWS), self.n),
+                (triton.cdiv(strip.rows * self.w, _stencils.ROWS), self.n),
                 strip_ptr=scores,
                 usable_ptr=self.usable,
                 row_max_ptr=row_max,
@@ -241,9 +244,9 @@ class _Samples:
             del attention
             if self.options.fuse:
                 grads = self.fuse_adjoint(grads, strip)
-            stages.COLUMN_DOT(
+            _stencils.COLUMN_DOT(
                 "fp32",
-                (triton.cdiv(self.ld, stages.COLUMN), self.n),
+                (triton.cdiv(self.ld, _stencils.COLUMN), self.n),
                 a_ptr=grads,
                 b_ptr=scores,
                 out_ptr=along,
@@ -267,7 +270,7 @@ class _Samples:
     def fuse_adjoint(self, grads: Tensor, strip: _Strip) -> Tensor:
         out = self.empty(strip.scores[1])
         self.launch(
-            stages.FUSE_ADJOINT,
+            _stencils.FUSE_ADJOINT,
             strip.scores[1] * self.w,
             in_ptr=grads,
             out_ptr=out,
