@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+    from inpaint_ops.benchmarks.accuracy import Error
+
 # Each is a file bench_<op>.py of this folder.
 OPS = (
     "fused_conv2d",
@@ -60,6 +62,10 @@ class Case:
         quick: part of the short report.
         memory: whether to measure peak memory.
         compile: whether to measure the public formula under torch.compile.
+        compiled_memory: whether its peak memory too, for which it compiles once more.
+        share: of the seconds that a case is timed; many small cases need less each.
+        once: every contestant runs a single time, in a process of its own at the largest thread
+            count, which gives time, memory and verdict: for what takes minutes.
     """
 
     op: str
@@ -72,6 +78,9 @@ class Case:
     quick: bool = False
     memory: bool = True
     compile: bool = True
+    compiled_memory: bool = False
+    share: float = 1.0
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,8 @@ class Problem:
         work: for the floor; None where no floor is known.
         gradient: of the first result; given, the backward pass is part of the run.
         quality: figures for information.
+        errors: of each part of an outcome against float64, by name; ours then may err at most
+            `accuracy.LIMIT` times as much as eager.
         picture: an outcome as (H, W, 3) uint8.
         shown: pictures that are no outcome, such as the input.
         compiled: builds the compiled contestant where compiling "eager" as a whole would not do.
@@ -118,6 +129,7 @@ class Problem:
     work: Work | None = None
     gradient: Tensor | None = None
     quality: Callable[[Any], dict[str, float]] | None = None
+    errors: Callable[[Any], dict[str, Error]] | None = None
     picture: Callable[[Any], npt.NDArray[np.uint8]] | None = None
     shown: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
     compiled: Callable[[], Callable[..., Any]] | None = None

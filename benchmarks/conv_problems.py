@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import inpaint_ops
+from inpaint_ops.benchmarks.accuracy import Error
 from inpaint_ops.benchmarks.case import Case, Problem, Target, Work, difference
 from inpaint_ops.benchmarks.conv_layers import Layer, all_layers
+from inpaint_ops.benchmarks.machine import available_cpus
+from inpaint_ops.benchmarks.timing import thread_count
 from inpaint_ops.reference.fused_conv2d import activate
 
 LAYERS = {layer.id: layer for layer in all_layers()}
@@ -26,6 +29,22 @@ QUICK = {
     "partial-192-64-256x256-k3",
     "transposed-256-128-64x64-k4-s2",
 }
+# Peak memory takes a process for each pass and contestant: one layer of each kind and core, and the
+# largest.
+MEMORY = QUICK | {
+    "gated-24-48-512x512-k3-s2-elu",
+    "gated-24-12-512x512-k3-elu",
+    "gated-96-96-128x128-k3-d16-elu",
+    "fused-12-3-512x512-k3-tanh",
+    "fused-32-64-256x256-k7-s2-reflect-elu",
+    "fused-128-128-64x64-k7-d16-reflect-elu",
+    "fused-512-512-4x4-k4-s2",
+    "partial-3-64-512x512-k7-s2",
+    "partial-67-3-512x512-k3",
+    "transposed-1024-512-4x4-k4-s2",
+}
+# Of the seconds that a whole method gets: there are hundreds of these.
+_SHARE = 0.3
 
 
 def target_of(layer: Layer, backward: bool) -> Target:
@@ -53,8 +72,9 @@ def cases(op: str, kind: str) -> tuple[Case, ...]:
                     {"layer": layer.id, "method": layer.method, "backward": backward},
                     target=target_of(layer, backward),
                     quick=layer.id in QUICK and not backward,
-                    memory=layer.id in QUICK,
+                    memory=layer.id in MEMORY,
                     compile=layer.id in QUICK,
+                    share=_SHARE,
                 )
             )
     return tuple(found)
@@ -71,6 +91,14 @@ def draw(layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
     weight /= (layer.channels * layer.kernel**2) ** 0.5
     bias = torch.randn(layer.filters, generator=generator)
     return x.contiguous(memory_format=torch.channels_last), weight, bias
+
+
+def upstream(layer: Layer) -> Tensor:
+    """A gradient for the layer's result, in channels_last."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (1, layer.out, layer.out_size, layer.out_size)
+    gradient = torch.randn(shape, generator=generator)
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def masks(layer: Layer) -> tuple[Tensor, Tensor]:
@@ -160,14 +188,9 @@ def setup(case: Case) -> Problem:
     x, weight, bias = draw(layer)
     plain = x.contiguous()
     backward = case.sizes["backward"]
-    gradient = None
     leaves: tuple[Tensor, ...] = (x, weight, bias)
     if backward:
         leaves = tuple(t.requires_grad_() for t in leaves)
-        generator = torch.Generator().manual_seed(1)
-        shape = (1, layer.out, layer.out_size, layer.out_size)
-        gradient = torch.randn(shape, generator=generator)
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
     formula = public(layer)
 
     def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
@@ -179,10 +202,11 @@ def setup(case: Case) -> Problem:
     return Problem(
         inputs=leaves,
         implementations={"ours": ours(layer), "eager": eager},
-        check=_judge(layer, formula, leaves, gradient),
+        check=partial(judge, layer),
+        errors=partial(errors, layer),
         # As direct sums: with fewer multiplications ours may pass this floor.
         work=Work(2.0 * passes * layer.multiplications, moved),
-        gradient=gradient,
+        gradient=upstream(layer) if backward else None,
     )
 
 
@@ -200,14 +224,9 @@ def network(
     `terms`: of the sums whose rounding the results may show, see `difference`.
     """
     plain = leaves[0].contiguous()
-    gradient = None
+    gradient = upstream(layers[-1]) if backward else None
     if backward:
         leaves = tuple(t.requires_grad_() for t in leaves)
-        last = layers[-1]
-        generator = torch.Generator().manual_seed(1)
-        shape = (1, last.out, last.out_size, last.out_size)
-        gradient = torch.randn(shape, generator=generator)
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
 
     def eager(image: Tensor, *flat: Tensor) -> Tensor:
         ready = image is leaves[0] and not backward
@@ -237,30 +256,60 @@ def network(
     )
 
 
-def _judge(
-    layer: Layer,
-    formula: Callable[..., Any],
-    leaves: tuple[Tensor, ...],
-    gradient: Tensor | None,
-) -> Callable[[Any], str | None]:
-    @cache
-    def expected() -> tuple[Tensor, ...]:
-        wide = [t.detach().double() for t in leaves]
-        if gradient is None:
-            return (formula(*wide),)
-        wide = [t.requires_grad_() for t in wide]
-        y = formula(*wide)
-        return (y.detach(), *torch.autograd.grad(y, wide, gradient.double()))
+class _Exact:
+    """Result and gradients of a layer in float64, each computed when first asked for."""
 
-    def check(outcome: Any) -> str | None:
-        results = (outcome,) if gradient is None else (outcome[0], *outcome[1])
-        depth = layer.channels * layer.kernel**2
-        terms = (depth, layer.filters * layer.kernel**2, *[layer.out_size**2] * 2)
-        for name, got, want, count in zip(("y", "x", "weight", "bias"), results, expected(), terms):
-            # Winograd sums may err 4 times as much as direct ones.
-            wrong = difference(name, got, want, terms=16 * max(64, count))
-            if wrong:
-                return wrong
-        return None
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        self._leaves = [t.double().requires_grad_() for t in draw(layer)]
 
-    return check
+    @cached_property
+    def _graph(self) -> Tensor:
+        y: Tensor = public(self._layer)(*self._leaves)
+        return y
+
+    @cached_property
+    def y(self) -> Tensor:
+        with thread_count(available_cpus()):
+            return self._graph.detach()
+
+    @cached_property
+    def gradients(self) -> tuple[Tensor, ...]:
+        """Of input, weight and bias."""
+        with thread_count(available_cpus()):
+            found = torch.autograd.grad(self._graph, self._leaves, upstream(self._layer).double())
+        del self._graph
+        return found
+
+
+@lru_cache(maxsize=1)
+def exact(name: str) -> _Exact:
+    """Of a layer by its id; kept for the next case, which as a rule is the same layer."""
+    return _Exact(LAYERS[name])
+
+
+def _expected(layer: Layer, outcome: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, result and exact value of each part of an outcome, with or without gradients."""
+    kept = exact(layer.id)
+    if isinstance(outcome, Tensor):
+        yield "y", outcome, kept.y
+    else:
+        names = ("y", "grad x", "grad weight", "grad bias")
+        yield from zip(names, (outcome[0], *outcome[1]), (kept.y, *kept.gradients))
+
+
+def judge(layer: Layer, outcome: Any) -> str | None:
+    """What is wrong with the outcome of a layer, or None."""
+    depth = layer.channels * layer.kernel**2
+    terms = (depth, layer.filters * layer.kernel**2, *[layer.out_size**2] * 2)
+    for (name, got, want), count in zip(_expected(layer, outcome), terms):
+        # Winograd sums may err 4 times as much as direct ones.
+        wrong = difference(name, got, want, terms=16 * max(64, count))
+        if wrong:
+            return wrong
+    return None
+
+
+def errors(layer: Layer, outcome: Any) -> dict[str, Error]:
+    """Of each part of an outcome against float64."""
+    return {name: Error.of(got, want) for name, got, want in _expected(layer, outcome)}

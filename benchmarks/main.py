@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,16 @@ from rich.console import Console
 
 from inpaint_ops._atomic import write_atomically
 from inpaint_ops.benchmarks import machine, page, terminal
-from inpaint_ops.benchmarks.case import OPS, Case, Missing, Unavailable, load
-from inpaint_ops.benchmarks.memory import measure
+from inpaint_ops.benchmarks.case import OPS, Case, Unavailable, load
+from inpaint_ops.benchmarks.memory import Memory, measure
+from inpaint_ops.benchmarks.once import run_once
 from inpaint_ops.benchmarks.report import Report, bytes_text, ratio_text, seconds_text
-from inpaint_ops.benchmarks.runner import OURS, Result, run_case
+from inpaint_ops.benchmarks.runner import COMPILED, OURS, Result, run_case
+from inpaint_ops.benchmarks.stored import restore
 
 # Without a terminal rich would fold the tables to 80 columns.
 _PIPE_WIDTH = 170
+_JSON, _PAGE = "benchmark.json", "benchmark.html"
 
 
 def run(argv: list[str]) -> int:
@@ -28,8 +34,8 @@ def run(argv: list[str]) -> int:
         argv: arguments without the program's name.
 
     Returns:
-        0, 1 if a result was wrong or a contestant raised, 2 for wrong usage, 130 if interrupted
-        (what was measured by then is written).
+        0, 1 if a result was wrong or a contestant raised, 2 for wrong usage, 130 if interrupted or
+        terminated (what was measured by then is written).
     """
     try:
         options = _parse(argv)
@@ -44,15 +50,20 @@ def run(argv: list[str]) -> int:
             console.print(f"{case.op}  {case.id}  ({sizes})", highlight=False, soft_wrap=True)
         return 0
     report = Report(environment=machine.environment(), settings=_settings(options))
+    if options.resume:
+        try:
+            _take_over(report, restore((options.out / _JSON).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            console.print(f"--resume: {error}", highlight=False, markup=False)
+            return 2
     try:
-        _measure(report, cases, options, console)
+        with _terminated_like_interrupted():
+            _measure(report, cases, options, console)
     except KeyboardInterrupt:
         report.interrupted = True
     terminal.show(report, console)
-    files = {"benchmark.json": report.to_json(), "benchmark.html": page.render(report)}
-    for name, text in files.items():
-        with write_atomically(options.out / name) as stream:
-            stream.write(text.encode())
+    for name, text in ((_JSON, report.to_json()), (_PAGE, page.render(report))):
+        _write(options.out / name, text)
         console.print(str(options.out / name), highlight=False, soft_wrap=True)
     if report.interrupted:
         return 130
@@ -72,6 +83,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default="reports", help="folder; default: reports")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out (slow)")
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    parser.add_argument("--no-timing", action="store_true", help="only check results and errors")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep what benchmark.json in --out holds and measure the rest (its pictures are lost)",
+    )
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
     parser.add_argument(
         "--seconds",
@@ -124,9 +141,9 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "ops": options.ops,
         "quick": options.quick,
         "threads": options.threads,
-        "seconds": options.seconds,
+        "seconds": None if options.no_timing else options.seconds,
         "compile": not (options.no_compile or options.quick),
-        "memory": not options.no_memory,
+        "memory": not (options.no_memory or options.no_timing),
     }
 
 
@@ -138,45 +155,97 @@ def _cases(ops: Sequence[str], quick: bool) -> list[Case]:
     return cases
 
 
+def _take_over(report: Report, earlier: Report) -> None:
+    report.results, report.memory = earlier.results, earlier.memory
+    report.skipped, report.peaks = earlier.skipped, earlier.peaks
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """A request to end arrives as KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write(path: Path, text: str) -> None:
+    with write_atomically(path) as stream:
+        stream.write(text.encode())
+
+
 def _measure(
     report: Report, cases: Sequence[Case], options: argparse.Namespace, console: Console
 ) -> None:
-    settings = report.settings
     seconds = 0.3 if options.quick else 1.0
     for threads in options.threads:
-        fewer = list(report.peaks.values())
-        report.peaks[threads] = machine.measure_peaks(threads, seconds=seconds, fewer=fewer)
+        fewer = [peak for peak in report.peaks.values() if peak.threads < threads]
+        if threads not in report.peaks:
+            report.peaks[threads] = machine.measure_peaks(threads, seconds=seconds, fewer=fewer)
     for number, case in enumerate(cases, 1):
         console.print(f"[dim]{number}/{len(cases)}[/] {case.op} {case.id}", highlight=False)
+        if report.has(case):
+            console.print("    kept")
+            continue
         try:
-            for result in run_case(
-                case,
-                load(case.op).setup,
-                report.peaks,
-                seconds=options.seconds,
-                with_compile=settings["compile"],
-                # A filler takes seconds and its time hardly varies.
-                min_rounds=1 if case.op == "exemplar" else 3,
-            ):
-                report.results.append(result)
-                console.print(f"    {_line(result)}", highlight=False)
+            _measure_case(report, case, options, console)
         except Unavailable as reason:
             report.skipped.append((case.op, case.id, str(reason)))
             console.print(f"    not run: {reason}", highlight=False, markup=False)
-            continue
+        # A run takes an hour: whatever ends it, this much is kept.
+        _write(options.out / _JSON, report.to_json())
+
+
+def _measure_case(
+    report: Report, case: Case, options: argparse.Namespace, console: Console
+) -> None:
+    settings = report.settings
+    setup = load(case.op).setup
+    peaks = {threads: report.peaks[threads] for threads in options.threads}
+    # What is yielded counts when all of it is there: an interrupted case is measured again.
+    results: list[Result] = []
+    memories: list[Memory] = []
+    if case.once:
+        if settings["seconds"] is None:
+            raise Unavailable("its only run is a timed one")
+        result, memories = run_once(case, setup, peaks[options.threads[-1]])
+        results.append(result)
+        console.print(f"    {_line(result)}", highlight=False)
+    else:
+        for result in run_case(
+            case,
+            setup,
+            peaks,
+            seconds=settings["seconds"],
+            with_compile=settings["compile"],
+            # A filler takes seconds and its time hardly varies.
+            min_rounds=1 if case.op == "exemplar" else 3,
+        ):
+            results.append(result)
+            console.print(f"    {_line(result)}", highlight=False)
         if settings["memory"] and case.memory:
-            _measure_memory(report, case, options.threads[-1], console)
+            memories = _memories(case, results[-1], options.threads[-1])
+    report.results += results
+    report.memory += memories
+    for memory in memories:
+        text = (
+            f"    extra memory of {memory.contestant}: {bytes_text(memory.extra)} {memory.detail}"
+        )
+        console.print(text, highlight=False, markup=False)
 
 
-def _measure_memory(report: Report, case: Case, threads: int, console: Console) -> None:
-    # The compiled formula is left out: the compiler's own memory would be in its figure.
-    implementations = load(case.op).setup(case).implementations
-    for name, implementation in implementations.items():
-        if not isinstance(implementation, Missing):
-            memory = measure(case, name, threads=threads)
-            report.memory.append(memory)
-            text = f"    extra memory of {name}: {bytes_text(memory.extra)} {memory.detail}"
-            console.print(text, highlight=False, markup=False)
+def _memories(case: Case, result: Result, threads: int) -> list[Memory]:
+    """Of every contestant that took part."""
+    names = [name for name, entry in result.entries.items() if entry.status != "missing"]
+    return [
+        measure(case, name, threads=threads)
+        for name in names
+        if name != COMPILED or case.compiled_memory
+    ]
 
 
 def _line(result: Result) -> str:
@@ -187,6 +256,9 @@ def _line(result: Result) -> str:
         ratio = result.ratio(name)
         if ratio is not None and name != OURS:
             parts.append(f"{ratio_text(ratio[0])} as fast as {name}")
+    ratios = result.error_ratios()
+    if ratios:
+        parts.append(f"error {max(map(max, ratios.values())):.2f} times eager's")
     failed = [f"{name} {entry.status}" for name, entry in result.entries.items() if entry.failed]
     return ", ".join([*parts, *failed, *filter(None, [result.verdict()])])
 

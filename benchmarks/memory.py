@@ -1,21 +1,27 @@
-"""Peak memory: what one call adds to the high-water mark of a fresh process.
+"""One call in a fresh process: what it adds to the high-water mark, how long it takes.
 
-``python -m inpaint_ops.benchmarks.memory OP CASE CONTESTANT THREADS`` is that process.
+``python -m inpaint_ops.benchmarks.memory OP CASE CONTESTANT THREADS`` is that process; ``--judge``
+behind it has the result checked.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from inpaint_ops.benchmarks.case import Case, Missing, Unavailable, load
+from inpaint_ops.benchmarks.runner import COMPILED, compiled
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -23,20 +29,38 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Memory:
-    """Extra memory of one contestant in one case; `extra` is in bytes, None if not measured."""
+    """Extra memory of one contestant in one case.
+
+    Args:
+        case, contestant: whose.
+        extra: bytes, None if not measured.
+        detail: why not.
+        seconds: that the call took, the first one of its process.
+        wrong: what is wrong with the result, where it was checked.
+    """
 
     case: Case
     contestant: str
     extra: int | None
     detail: str = ""
+    seconds: float | None = None
+    wrong: str | None = None
 
 
-def measure(case: Case, contestant: str, *, threads: int = 1, timeout: float = 600.0) -> Memory:
-    """Runs the contestant once in a process of its own."""
+def measure(
+    case: Case,
+    contestant: str,
+    *,
+    threads: int = 1,
+    timeout: float = 600.0,
+    judge: bool = False,
+) -> Memory:
+    """Runs the contestant once in a process of its own; `judge` has the result checked."""
     # -m would put the working directory first, and with it a source tree without the extension.
     settings = {**os.environ, "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-m", "inpaint_ops.benchmarks.memory"]
     command += [case.op, case.id, contestant, str(threads)]
+    command += ["--judge"] if judge else []
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False, env=settings
@@ -45,27 +69,37 @@ def measure(case: Case, contestant: str, *, threads: int = 1, timeout: float = 6
         return Memory(case, contestant, None, f"more than {timeout:.0f} s")
     try:
         answer = json.loads(done.stdout.splitlines()[-1])
-        return Memory(case, contestant, answer["extra"], answer["detail"])
-    except (IndexError, KeyError, ValueError):
+        return Memory(case, contestant, **answer)
+    except (IndexError, TypeError, ValueError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return Memory(case, contestant, None, f"exit code {done.returncode}: {last[:200]}")
 
 
-def probe(case: Case, contestant: str) -> tuple[int | None, str]:
-    """The extra bytes of one call in this process, or None and the reason."""
+def probe(case: Case, contestant: str, *, judge: bool = False) -> dict[str, Any]:
+    """Extra bytes and seconds of one call in this process, or the reason why there are none.
+
+    Of a compiled formula it is the second call: the first one compiles.
+    """
     try:
         problem = load(case.op).setup(case)
     except Unavailable as reason:
-        return None, str(reason)
+        return {"extra": None, "detail": str(reason)}
     implementation = problem.implementations.get(contestant, Missing("no such contestant"))
+    if contestant == COMPILED:
+        implementation = compiled(problem)
     if isinstance(implementation, Missing):
-        return None, implementation.reason
+        return {"extra": None, "detail": implementation.reason}
     # Buffers that the first product of a process allocates, whoever makes it.
     torch.mm(torch.ones(64, 64), torch.ones(64, 64))
+    if contestant == COMPILED:
+        problem.run(implementation)
+        _give_back()
     _forget_peak()
-    before = peak()
-    problem.run(implementation)
-    return peak() - before, ""
+    before, begun = peak(), time.perf_counter()
+    outcome = problem.run(implementation)
+    seconds, extra = time.perf_counter() - begun, peak() - before
+    wrong = problem.check(outcome) if judge else None
+    return {"extra": extra, "detail": "", "seconds": seconds, "wrong": wrong}
 
 
 def peak() -> int:
@@ -87,13 +121,19 @@ def _forget_peak() -> None:
         _CLEAR.write_text("5", encoding="ascii")
 
 
+def _give_back() -> None:
+    # What an earlier call freed but the allocator kept would be had for nothing.
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def main(arguments: list[str]) -> int:
     """Prints one line of JSON."""
-    op, case_id, contestant, threads = arguments
+    op, case_id, contestant, threads, *judge = arguments
     torch.set_num_threads(int(threads))
     case = next(case for case in load(op).CASES if case.id == case_id)
-    extra, detail = probe(case, contestant)
-    print(json.dumps({"extra": extra, "detail": detail}))
+    print(json.dumps(probe(case, contestant, judge=bool(judge))))
     return 0
 
 

@@ -77,6 +77,9 @@ def _parts(report: Report) -> Iterator[str]:
     for line in tables.remarks(report):
         if line.startswith("FAILED"):
             yield f'<p class="fail">{escape(line)}</p>'
+    accuracy = tables.accuracy(report)
+    if accuracy is not None:
+        yield f"<h2>Accuracy of convolutions</h2>\n{_table(accuracy)}"
     for op in report.ops:
         yield from _section(report, op)
     others = [line for line in tables.remarks(report) if not line.startswith("FAILED")]
@@ -112,6 +115,9 @@ def _section(report: Report, op: str) -> Iterator[str]:
         yield _svg_image(bars, f"{op}: how many times as fast ours is, by case and thread count")
     if any(EAGER in result.entries for result in results):
         yield _table(tables.summary(report, op))
+    memory = tables.memory(report, op)
+    if memory is not None:
+        yield _table(memory)
     for name, svg in plots.curves(report, op):
         yield f"<h3>{escape(name)}</h3>"
         yield _svg_image(svg, f"{name}: time and extra memory against size")

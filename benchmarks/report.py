@@ -18,8 +18,10 @@ METHOD = (
     "The contestants of a case take turns in one process (A B C A B C ...) after each result was "
     "checked in float64 and a warm-up; a ratio is the other's time over ours, of the medians and "
     "of the minima, and the floor is the time the arithmetic or the memory traffic alone would "
-    "take at the rates measured on this machine. Extra memory is what one call adds to the "
-    "high-water mark of a fresh process."
+    "take at the rates measured on this machine. Cases marked 'one run' take minutes: a single "
+    "call in a process of its own. Extra memory is what one call adds to the high-water mark of a "
+    "fresh process. Errors of convolutions are those against float64 divided by eager float32's, "
+    "the larger quotient of the largest and of the root mean square; above 8 a result is refused."
 )
 
 
@@ -61,6 +63,12 @@ class Report:
             if (entry.case.op, entry.case.id, entry.contestant) == wanted:
                 return entry.extra
         return None
+
+    def has(self, case: Case) -> bool:
+        """Whether the case was measured or skipped."""
+        wanted = (case.op, case.id)
+        found = {(r.case.op, r.case.id) for r in self.results}
+        return wanted in found or wanted in {row[:2] for row in self.skipped}
 
     def failures(self) -> list[str]:
         """A line for each contestant whose result was refused or that raised."""
@@ -109,6 +117,10 @@ def _result(result: Result) -> dict[str, Any]:
             for name, ratio in ratios.items()
             if ratio is not None and name != "ours"
         },
+        "error_over_eager": {
+            name: {"by_maximum": ratio[0], "by_rms": ratio[1]}
+            for name, ratio in result.error_ratios().items()
+        },
     }
 
 
@@ -129,6 +141,8 @@ def _entry(entry: Entry, floor_reached: float | None) -> dict[str, Any]:
         content["floor_reached"] = floor_reached
     if entry.quality:
         content["quality"] = entry.quality
+    if entry.errors:
+        content["errors"] = {name: asdict(error) for name, error in entry.errors.items()}
     return content
 
 

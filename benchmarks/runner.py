@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from inpaint_ops.benchmarks.accuracy import LIMIT, Error
 from inpaint_ops.benchmarks.case import Case, Missing, Problem, Target
 from inpaint_ops.benchmarks.machine import Peaks
 from inpaint_ops.benchmarks.timing import Timing, interleave, thread_count
@@ -17,6 +18,8 @@ from inpaint_ops.benchmarks.timing import Timing, interleave, thread_count
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+Times = Callable[[Mapping[str, Callable[[], Any]]], dict[str, Timing]]
 
 OURS = "ours"
 EAGER = "eager"
@@ -32,12 +35,14 @@ class Entry:
         detail: what is wrong or missing.
         timing: of status "ok".
         quality: figures for information.
+        errors: of each part of the result against float64.
     """
 
     status: str
     detail: str = ""
     timing: Timing | None = None
     quality: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, Error] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -73,6 +78,17 @@ class Result:
         timing = self.timing(name)
         return None if timing is None or self.floor is None else self.floor / timing.median
 
+    def error_ratios(self) -> dict[str, tuple[float, float]]:
+        """Errors of ours in multiples of eager's, by part: of the largest, of the mean square."""
+        if OURS not in self.entries or EAGER not in self.entries:
+            return {}
+        eager = self.entries[EAGER].errors
+        return {
+            name: error.times(eager[name])
+            for name, error in self.entries[OURS].errors.items()
+            if name in eager
+        }
+
     def verdict(self) -> str:
         """The target and what became of it, by the ratio of medians; empty without a target."""
         target = self.case.target
@@ -96,7 +112,7 @@ def run_case(
     setup: Callable[[Case], Problem],
     peaks: Mapping[int, Peaks],
     *,
-    seconds: float,
+    seconds: float | None,
     with_compile: bool = True,
     min_rounds: int = 3,
     settle: Callable[[], Any] | None = None,
@@ -107,7 +123,8 @@ def run_case(
         case: what to run.
         setup: builds it, once for all thread counts.
         peaks: thread count to rates for the floor.
-        seconds: for the timing of one thread count; checks and warm-up come on top.
+        seconds: for the timing of one thread count, less for a case with a smaller share; checks
+            and warm-up come on top. None: only checks.
         with_compile: whether "eager" also runs under torch.compile.
         min_rounds, settle: see `interleave`.
 
@@ -115,12 +132,15 @@ def run_case(
         Unavailable: from `setup`.
     """
     problem = setup(case)
+    times: Times | None = None
+    if seconds is not None:
+        seconds *= case.share
+        times = partial(interleave, seconds=seconds, min_rounds=min_rounds, settle=settle)
     for threads, peak in peaks.items():
         with thread_count(threads):
             implementations = dict(problem.implementations)
             if with_compile and case.compile and EAGER in implementations:
-                implementations[COMPILED] = _compiled(problem)
-            times = partial(interleave, seconds=seconds, min_rounds=min_rounds, settle=settle)
+                implementations[COMPILED] = compiled(problem)
             yield _run(case, problem, implementations, peak, times)
 
 
@@ -129,7 +149,7 @@ def _run(
     problem: Problem,
     implementations: Mapping[str, Callable[..., Any] | Missing],
     peak: Peaks,
-    times: Callable[[Mapping[str, Callable[[], Any]]], dict[str, Timing]],
+    times: Times | None,
 ) -> Result:
     result = Result(case, peak.threads, {}, pictures=dict(problem.shown))
     calls: dict[str, Callable[[], Any]] = {}
@@ -137,13 +157,32 @@ def _run(
         result.entries[name] = _checked(name, implementation, problem, result)
         if result.entries[name].status == "ok" and not isinstance(implementation, Missing):
             calls[name] = partial(problem.run, implementation)
-    for name, timing in times(calls).items():
+    if _errs_too_much(result):
+        calls.pop(OURS, None)
+    for name, timing in times(calls).items() if times else ():
         result.entries[name].timing = timing
+    set_floor(result, problem, peak)
+    return result
+
+
+def set_floor(result: Result, problem: Problem, peak: Peaks) -> None:
+    """Puts the least time the machine needs into the result."""
     if problem.work is not None:
         result.floor = peak.floor(problem.work)
         arithmetic = problem.work.flops / (peak.gflops * 1e9)
         result.floor_set_by = "arithmetic" if arithmetic >= result.floor else "traffic"
-    return result
+
+
+def _errs_too_much(result: Result) -> bool:
+    """Refuses ours where it errs more than `LIMIT` times as much as eager."""
+    ratios = result.error_ratios()
+    worst = max(ratios, key=lambda name: max(ratios[name]), default="")
+    if not worst or max(ratios[worst]) <= LIMIT:
+        return False
+    ours = result.entries[OURS]
+    ours.status = "wrong"
+    ours.detail = f"{worst} errs {max(ratios[worst]):.1f} times as much as eager, limit {LIMIT:g}"
+    return True
 
 
 def _checked(
@@ -162,10 +201,14 @@ def _checked(
     if problem.picture is not None:
         result.pictures[name] = problem.picture(outcome)
     quality = {} if problem.quality is None else problem.quality(outcome)
-    return Entry("ok", quality=quality)
+    errors = {}
+    if problem.errors is not None and name in (OURS, EAGER):
+        errors = problem.errors(outcome)
+    return Entry("ok", quality=quality, errors=errors)
 
 
-def _compiled(problem: Problem) -> Callable[..., Any] | Missing:
+def compiled(problem: Problem) -> Callable[..., Any] | Missing:
+    """The public formula under torch.compile."""
     implementation = problem.implementations[EAGER]
     if isinstance(implementation, Missing):
         return implementation
@@ -174,9 +217,9 @@ def _compiled(problem: Problem) -> Callable[..., Any] | Missing:
     torch.compiler.reset()
     try:
         if problem.compiled is None:
-            compiled = torch.compile(implementation, dynamic=False)
+            function = torch.compile(implementation, dynamic=False)
         else:
-            compiled = problem.compiled()
+            function = problem.compiled()
     except RuntimeError as error:
         return Missing(str(error))
 
@@ -184,6 +227,6 @@ def _compiled(problem: Problem) -> Callable[..., Any] | Missing:
         # The compiler's own remarks on code it cannot take in one piece.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return compiled(*inputs)
+            return function(*inputs)
 
     return call

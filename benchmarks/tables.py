@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inpaint_ops.benchmarks.accuracy import AIM, LIMIT
 from inpaint_ops.benchmarks.report import (
     Report,
     bytes_text,
@@ -16,7 +17,10 @@ from inpaint_ops.benchmarks.runner import COMPILED, EAGER, OURS, Result
 # Average number of running programs before the run.
 _BUSY = 0.7
 # Set flush left.
-TEXT_COLUMNS = ("case", "contestant", "must / aim")
+TEXT_COLUMNS = (
+    *("case", "contestant", "must / aim"),
+    *("operator", "result", "largest in", "mean square in"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ def summary(report: Report, op: str) -> Table:
     others = [EAGER]
     if any(result.timing(COMPILED) for result in results):
         others.append(COMPILED)
+    judged = any(result.error_ratios() for result in results)
     columns = (
         *("case", "threads", *others, "ours"),
         *(f"vs {name} (minima)" for name in others),
         *("floor", "floor reached", "must / aim"),
+        *(["error / eager's"] if judged else []),
     )
     rows = []
     for result in results:
@@ -53,12 +59,13 @@ def summary(report: Report, op: str) -> Table:
         rows.append(
             [
                 Cell(result.case.id),
-                Cell(str(result.threads)),
+                Cell(_threads(result)),
                 *(_time(result, name) for name in (*others, OURS)),
                 *(_ratio(result, name) for name in others),
                 Cell(seconds_text(result.floor)),
                 Cell("–" if reached is None else f"{100 * reached:.0f} %"),
                 Cell(target_text(result), _target_tone(result)),
+                *([_error(result)] if judged else []),
             ]
         )
     return Table(f"{op}: median time, and how many times as fast ours is", columns, rows)
@@ -85,7 +92,7 @@ def details(report: Report, op: str) -> Table:
             rows.append(
                 [
                     Cell(result.case.id),
-                    Cell(str(result.threads)),
+                    Cell(_threads(result)),
                     Cell(name),
                     *(Cell(text) for text in figures),
                     Cell("") if name == OURS else _ratio(result, name),
@@ -96,19 +103,63 @@ def details(report: Report, op: str) -> Table:
     return Table(f"{op}: every contestant", columns, rows)
 
 
+def memory(report: Report, op: str) -> Table | None:
+    """One row for each case whose peak memory was measured in a fresh process."""
+    entries = [entry for entry in report.memory if entry.case.op == op and entry.extra is not None]
+    names = list(dict.fromkeys(entry.contestant for entry in entries))
+    if not entries:
+        return None
+    rows = []
+    for case in dict.fromkeys(entry.case.id for entry in entries):
+        found = {e.contestant: e.extra for e in entries if e.case.id == case}
+        ours, eager = found.get(OURS), found.get(EAGER)
+        share = "–" if not ours or not eager else f"{ours / eager:.2f}"
+        row = [case, *(bytes_text(found.get(name)) for name in names), share]
+        rows.append([Cell(text) for text in row])
+    columns = ("case", *names, "ours / eager")
+    return Table(f"{op}: extra memory of one call", columns, rows)
+
+
+def accuracy(report: Report) -> Table | None:
+    """The largest errors over all layers, in multiples of eager's, one row for each part."""
+    rows = []
+    for op in report.ops:
+        ratios = {(r.case.id, r.threads): r.error_ratios() for r in report.of(op)}
+        for part in dict.fromkeys(part for found in ratios.values() for part in found):
+            of_part = {key: found[part] for key, found in ratios.items() if part in found}
+            row = [Cell(op), Cell(part), Cell(str(len({case for case, _ in of_part})))]
+            for norm in (0, 1):
+                worst = max(of_part, key=lambda key: of_part[key][norm])
+                row += [_error_cell(of_part[worst][norm]), Cell(worst[0])]
+            above = {case for (case, _), both in of_part.items() if max(both) > AIM}
+            rows.append([*row, Cell(str(len(above)))])
+    if not rows:
+        return None
+    columns = (
+        *("operator", "result", "cases", "largest", "largest in", "mean square", "mean square in"),
+        f"cases above {AIM:g}",
+    )
+    title = f"Error against float64 over that of eager float32 (limit {LIMIT:g}, aim {AIM:g})"
+    return Table(title, columns, rows)
+
+
 def remarks(report: Report) -> list[str]:
     """What is missing or wrong, each once."""
     lines = [f"FAILED: {line}" for line in report.failures()]
     for op, case_id, reason in report.skipped:
         lines.append(f"{op} {case_id}: not run: {reason}")
     for result in report.results:
-        for name, entry in result.entries.items():
-            if entry.status == "missing":
-                lines.append(f"{result.case.op} {result.case.id}: {name}: {entry.detail}")
-    for memory in report.memory:
-        if memory.extra is None:
-            where = f"{memory.case.op} {memory.case.id}"
-            lines.append(f"{where}: memory of {memory.contestant}: {memory.detail}")
+        where = f"{result.case.op} {result.case.id}"
+        lines += [
+            f"{where}: {name}: {entry.detail}"
+            for name, entry in result.entries.items()
+            if entry.status == "missing"
+        ]
+    lines += [
+        f"{kept.case.op} {kept.case.id}: memory of {kept.contestant}: {kept.detail}"
+        for kept in report.memory
+        if kept.extra is None
+    ]
     return list(dict.fromkeys(lines))
 
 
@@ -127,6 +178,19 @@ def machine_lines(report: Report) -> list[str]:
         f"{peak.gflops:.1f} GFLOP/s ({_source(peak.gflops_from)}), copy {peak.copy_gb:.1f} GB/s"
         for peak in report.peaks.values()
     ]
+
+
+def _threads(result: Result) -> str:
+    return f"{result.threads}, one run" if result.case.once else str(result.threads)
+
+
+def _error(result: Result) -> Cell:
+    ratios = result.error_ratios()
+    return _error_cell(max(map(max, ratios.values()))) if ratios else Cell("–")
+
+
+def _error_cell(ratio: float) -> Cell:
+    return Cell(f"{ratio:.2f}", "fail" if ratio > LIMIT else "win" if ratio <= AIM else "")
 
 
 def _figure(value: float | None) -> Cell:

@@ -29,6 +29,12 @@ def show(report: Report, console: Console) -> None:
         public = any(EAGER in result.entries for result in report.of(op))
         table = tables.summary(report, op) if public else tables.details(report, op)
         console.print(_rich(table))
+        memory = tables.memory(report, op)
+        if memory is not None:
+            console.print(_rich(memory))
+    accuracy = tables.accuracy(report)
+    if accuracy is not None:
+        console.print(_rich(accuracy))
     for line in tables.remarks(report):
         console.print(escape(line), style="red" if line.startswith("FAILED") else "dim")
 

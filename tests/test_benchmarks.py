@@ -1,6 +1,8 @@
 import importlib.util
 import json
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +14,19 @@ pytest.importorskip("rich")
 
 import inpaint_ops
 from inpaint_ops import _extension
-from inpaint_ops.benchmarks import bench_nearest_patch, case, machine, main, memory, runner, timing
+from inpaint_ops.benchmarks import (
+    bench_nearest_patch,
+    case,
+    machine,
+    main,
+    memory,
+    once,
+    report,
+    runner,
+    stored,
+    timing,
+)
+from inpaint_ops.benchmarks.accuracy import Error
 from inpaint_ops.benchmarks.case import Case, Missing, Problem, Target, Unavailable, Work
 from inpaint_ops.benchmarks.machine import Peaks
 
@@ -186,13 +200,29 @@ def test_memory_probe(monkeypatch):
     def allocate(*_):
         return torch.ones(30_000_000)
 
-    problem = Problem((), {"ours": allocate, "eager": lambda *_: 0}, check=lambda _: None)
+    contestants = {"ours": allocate, "eager": lambda *_: 0}
+    problem = Problem((), contestants, check=lambda _: "as always")
     _only(monkeypatch, "nearest_patch", (TINY,), setup=lambda _: problem)
-    extra, detail = memory.probe(TINY, "ours")
-    assert detail == ""
-    assert 110e6 < extra < 180e6
-    assert memory.probe(TINY, "eager")[0] < 20e6
-    assert memory.probe(TINY, "compiled") == (None, "no such contestant")
+    found = memory.probe(TINY, "ours", judge=True)
+    assert (found["detail"], found["wrong"]) == ("", "as always")
+    assert 110e6 < found["extra"] < 180e6
+    assert 0 < found["seconds"] < 60
+    assert memory.probe(TINY, "eager")["extra"] < 20e6
+    assert memory.probe(TINY, "other") == {"extra": None, "detail": "no such contestant"}
+
+
+def test_memory_of_a_compiled_formula_is_that_of_its_second_call(monkeypatch):
+    calls = []
+
+    def formula():
+        calls.append(1)
+        return torch.ones(30_000_000 if len(calls) == 1 else 1)
+
+    problem = Problem((), {"ours": formula, "eager": formula}, check=lambda _: None)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    _only(monkeypatch, "nearest_patch", (TINY,), setup=lambda _: problem)
+    assert memory.probe(TINY, "compiled")["extra"] < 20e6
+    assert len(calls) == 2
 
 
 def test_memory_of_a_fresh_process():
@@ -476,3 +506,113 @@ def test_wrong_usage(arguments, text, capsys):
 def test_help(capsys):
     assert main.run(["--help"]) == 0
     assert "--quick" in capsys.readouterr().out
+
+
+# Cases that run once
+
+
+def test_a_long_case_runs_once_in_processes_of_their_own(monkeypatch, tmp_path, capsys):
+    # The first case that is found by its id there.
+    known = next(c for c in bench_nearest_patch.CASES if c.id == "cosine-3x3-c64-32x32")
+    _only(monkeypatch, "nearest_patch", (replace(known, once=True),))
+    monkeypatch.setattr(main.machine, "measure_peaks", lambda *_, **__: PEAKS[1])
+    arguments = ["--threads", "1", "--no-compile", "--ops", "nearest_patch", "--out", str(tmp_path)]
+    assert main.run(arguments) == 0
+    report = json.loads((tmp_path / "benchmark.json").read_text())
+    (result,) = report["results"]
+    assert result["floor_seconds"] > 0
+    for contestant in ("ours", "eager"):
+        assert result["contestants"][contestant]["status"] == "ok"
+        assert result["contestants"][contestant]["seconds"]["samples"] == 1
+    assert {m["contestant"] for m in report["memory"]} == {"ours", "eager"}
+    assert all(m["extra_bytes"] is not None for m in report["memory"])
+    assert "1, one run" in (tmp_path / "benchmark.html").read_text()
+    printed = capsys.readouterr().out
+    assert "one run" in printed
+    assert "nearest_patch: extra memory of one call" in printed
+
+
+def test_verdicts_of_a_single_run(monkeypatch):
+    found = {
+        "ours": memory.Memory(TINY, "ours", 5, seconds=1.0, wrong="not doubled"),
+        "eager": memory.Memory(TINY, "eager", None, "exit code 9: killed"),
+        "other": memory.Memory(TINY, "other", 7, seconds=2.0),
+    }
+    problem = _problem(**dict.fromkeys(found), peer=Missing("not installed"))
+    monkeypatch.setattr(once, "measure", lambda case, name, **_: found[name])
+    result, memories = once.run_once(TINY, lambda _: problem, PEAKS[1])
+    assert result.entries["ours"] == runner.Entry("wrong", "not doubled")
+    assert result.entries["eager"] == runner.Entry("error", "exit code 9: killed")
+    assert result.entries["peer"] == runner.Entry("missing", "not installed")
+    assert result.timing("other").median == 2.0
+    assert memories == list(found.values())
+
+
+# A run in pieces
+
+
+def test_a_run_in_pieces_ends_as_one_report(tiny_op, monkeypatch, tmp_path):
+    arguments = ["--seconds", "0.01", "--threads", "1", "--no-compile"]
+    arguments += ["--ops", "nearest_patch", "--out", str(tmp_path)]
+    path = tmp_path / "benchmark.json"
+    assert main.run([*arguments, "--resume"]) == 2, "nothing to resume"
+    both, first = tiny_op.CASES, tiny_op.CASES[:1]
+    # What the measuring process prints.
+    fixed = memory.Memory(first[0], "ours", 10, "")
+    monkeypatch.setattr(main, "measure", lambda case, name, **_: replace(fixed, contestant=name))
+    monkeypatch.setattr(tiny_op, "CASES", first)
+    assert main.run(arguments) == 0
+    piece = json.loads(path.read_text())
+    assert stored.restore(path.read_text()).to_json() == path.read_text()
+    monkeypatch.setattr(tiny_op, "CASES", both)
+    assert main.run([*arguments, "--resume"]) == 0
+    whole = json.loads(path.read_text())
+    assert [r["case"] for r in whole["results"]] == ["tiny-12", "tiny-16"]
+    assert whole["results"][:1] == piece["results"]
+    assert whole["memory"][:2] == piece["memory"]
+    assert "tiny-16" in (tmp_path / "benchmark.html").read_text()
+
+
+def test_errors_and_failures_come_back_from_json():
+    known = next(c for c in case.load("gated_conv2d").CASES if "k5" in c.id)
+    error = Error(1.0, 0.5, 4.0, 2.0)
+    ours = runner.Entry("ok", timing=timing.Timing.of([1.0, 2.0]), errors={"y": error})
+    eager = runner.Entry("wrong", "no", quality={"a": 1.0}, errors={"y": error})
+    result = runner.Result(known, 2, {"ours": ours, "eager": eager}, 0.25, "traffic")
+    kept = memory.Memory(known, "ours", None, "killed")
+    written = report.Report({"cpu": "x"}, {}, {1: PEAKS[1]}, [result], [kept], [("a", "b", "c")])
+    back = stored.restore(written.to_json())
+    assert back == written
+    assert back.results[0].error_ratios() == {"y": (1.0, 1.0)}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 0}'])
+def test_what_is_no_report_is_refused(text):
+    with pytest.raises(ValueError, match=r"schema 1|Expecting value"):
+        stored.restore(text)
+
+
+def test_a_terminated_run_is_written(tiny_op, monkeypatch, tmp_path):
+    setup, before = tiny_op.setup, signal.getsignal(signal.SIGTERM)
+
+    def terminated(asked):
+        if asked.id == "tiny-16":
+            signal.raise_signal(signal.SIGTERM)
+        return setup(asked)
+
+    monkeypatch.setattr(tiny_op, "setup", terminated)
+    assert main.run(_quick("--ops", "nearest_patch", "--out", str(tmp_path))) == 130
+    written = json.loads((tmp_path / "benchmark.json").read_text())
+    assert written["interrupted"] is True
+    assert [r["case"] for r in written["results"]] == ["tiny-12"]
+    assert (tmp_path / "benchmark.html").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_checks_without_timing(tiny_op, tmp_path):
+    arguments = ["--no-timing", *_quick("--ops", "nearest_patch", "--out", str(tmp_path))]
+    assert main.run(arguments) == 0
+    for result in json.loads((tmp_path / "benchmark.json").read_text())["results"]:
+        for entry in result["contestants"].values():
+            assert entry["status"] == "ok"
+            assert "seconds" not in entry
