@@ -20,7 +20,7 @@ void call_weight_gradient(const Array<float>& x,
   require(x.ndim() == 4 && grad.ndim() == 4 && grad_weight.ndim() == 4 && threads >= 1,
           "arguments must have four dimensions");
   require(x.shape(3) >= 1 && (x.shape(3) == 1 || x.strides(3) == 4), "channels must be adjacent");
-  require(core_code >= 0 && core_code <= int(Core::kWinogradDoubled), "core");
+  require(core_code >= 0 && core_code <= int(Core::kWinogradFours), "core");
   require(padding_mode >= 0 && padding_mode <= int(PaddingMode::kReplicate), "padding mode");
   require(upsample == 1 || upsample == 2, "upsample");
   const Core core = Core(core_code);
@@ -49,19 +49,13 @@ void call_weight_gradient(const Array<float>& x,
   require(x.size() > 0 && grad.size() > 0 && grad.shape(0) == a.batch, "images are empty");
   require(grad_weight.shape(0) == a.filters && grad_weight.shape(1) == a.channels, "weight size");
   require(is_packed<float>(grad), "gradient must be packed");
-  require(core == Core::kDirect ||
-              (a.kernel.y == 3 && a.kernel.x == 3 && a.stride.y == 1 && a.stride.x == 1),
-          "Winograd is for 3x3, stride 1");
-  require(
-      core != Core::kWinogradDoubled || (upsample == 2 && a.dilation.y == 1 && a.dilation.x == 1 &&
-                                         a.padding.y == 1 && a.padding.x == 1),
-      "doubled tiles want upsample 2, dilation 1 and padding 1");
+  a.core = core;
+  require(core == Core::kDirect || INPAINT_PICK(winograd_takes)(a), "the core does not take this");
   set_valid(a, valid, part_end);
   args.grad = grad.data();
   args.grad_weight = output<float>(grad_weight, grad_weight.size());
-  auto* kernel = core == Core::kDirect     ? INPAINT_PICK(weight_gradient_direct)
-                 : core == Core::kWinograd ? INPAINT_PICK(weight_gradient_winograd)
-                                           : INPAINT_PICK(weight_gradient_winograd_doubled);
+  auto* kernel = core == Core::kDirect ? INPAINT_PICK(weight_gradient_direct)
+                                       : INPAINT_PICK(weight_gradient_winograd);
   py::gil_scoped_release release;
   kernel(args);
 }

@@ -227,10 +227,12 @@ void many_filters(const WeightGradientArgs& args, const Plan& plan) {
         grads += pixels * lanes;
       }
     }
+    std::vector<int64_t> first_row(static_cast<size_t>(taps));
+    for (int64_t tap = 0; tap < taps; ++tap) first_row[size_t(tap)] = tap * (c1 - c0);
     for (int64_t p = groups.begin(group); p < groups.begin(group + 1); ++p) {
       const Panel& panel = panels[size_t(p)];
       const float* sums = all_sums + (panel.lane0 - first_lane) * taps * (c1 - c0);
-      result.put(panel, sums, c0, c1, segment);
+      result.put(panel, sums, first_row, c0, c1, segment);
     }
   });
   result.finish();

@@ -18,9 +18,8 @@ struct WeightGradientArgs {
 INPAINT_EACH_ISA(
   // Any kernel, stride and dilation.
   void weight_gradient_direct(const WeightGradientArgs& args);
-  // As conv_winograd and conv_winograd_doubled.
+  // What winograd_takes.
   void weight_gradient_winograd(const WeightGradientArgs& args);
-  void weight_gradient_winograd_doubled(const WeightGradientArgs& args);
 )
 // clang-format on
 

@@ -73,17 +73,6 @@ std::vector<Tile> tiles_of(const ConvArgs& a, Size2 grid) {
   return tiles;
 }
 
-// Calls body(part, y, x) with the first pixel that each part of the kernel reads for a tile.
-template <class T, class Body>
-void each_part(const ConvArgs& a, const Layout<T>& layout, const Tile& tile, const Body& body) {
-  int64_t part = 0;
-  for (const int64_t row : layout.rows.first)
-    for (const int64_t column : layout.columns.first)
-      body(part++,
-           tile.y * a.stride.y + row * a.dilation.y,
-           tile.x * a.stride.x + column * a.dilation.x);
-}
-
 template <class T>
 void transform_parts(const ConvArgs& a,
                      const Layout<T>& layout,
@@ -343,21 +332,6 @@ void convolve(const ConvArgs& a) {
       }
     }
   });
-}
-
-// Calls body with the tile of a core.
-template <class Body>
-auto with_tile(Core core, const Body& body) {
-  switch (core) {
-    case Core::kWinogradDoubled:
-      return body(DoubledTile{});
-    case Core::kWinogradPairs:
-      return body(PointTile<2>{});
-    case Core::kWinogradFours:
-      return body(PointTile<4>{});
-    default:
-      return body(PointTile<3>{});
-  }
 }
 
 }  // namespace

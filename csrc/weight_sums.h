@@ -12,6 +12,7 @@
 #include "conv_weight_gradient.h"
 #include "gemm.h"
 #include "parallel.h"
+#include "transpose.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -89,23 +90,28 @@ class WeightGradient {
         size_(lanes_of(panels) * taps_ * args.conv.channels),
         partial_(segments > 1 ? segments * size_ : 0) {}
 
-  // Takes what one task has of a panel: (taps, channels c0 to c1, lanes).
-  void put(const Panel& panel, const float* sums, int64_t c0, int64_t c1, int64_t segment) {
+  // Takes what one task has of a panel: rows of lanes, those of tap t and channels c0 to c1 from
+  // row first_row[t] on.
+  void put(const Panel& panel,
+           const float* sums,
+           const std::vector<int64_t>& first_row,
+           int64_t c0,
+           int64_t c1,
+           int64_t segment) {
     const int64_t lanes = panel.vectors * W, count = c1 - c0;
     if (segments_ == 1) {
-      std::vector<float> values(static_cast<size_t>(taps_ * W));
       for (int64_t vector = 0; vector < lanes; vector += W)
-        for (int64_t c = 0; c < count; ++c) {
-          for (int64_t tap = 0; tap < taps_; ++tap)
-            store(values.data() + tap * W, load(sums + (tap * count + c) * lanes + vector));
-          scatter(panel, vector, c0 + c, values.data());
-        }
+        for (int64_t c = 0; c < count; ++c)
+          scatter(panel, vector, c0 + c, [&](int64_t tap) {
+            return load(sums + (first_row[size_t(tap)] + c) * lanes + vector);
+          });
       return;
     }
     float* to = place(panel, segment);
     for (int64_t tap = 0; tap < taps_; ++tap)
-      std::copy_n(
-          sums + tap * count * lanes, count * lanes, to + (tap * args_.conv.channels + c0) * lanes);
+      std::copy_n(sums + first_row[size_t(tap)] * lanes,
+                  count * lanes,
+                  to + (tap * args_.conv.channels + c0) * lanes);
   }
 
   // Adds up the segments, after all tasks.
@@ -115,17 +121,14 @@ class WeightGradient {
       const Panel& panel = panels_[size_t(task)];
       const int64_t lanes = panel.vectors * W;
       const float* from = place(panel, 0);
-      std::vector<float> values(static_cast<size_t>(taps_ * W));
       for (int64_t vector = 0; vector < lanes; vector += W)
-        for (int64_t c = 0; c < args_.conv.channels; ++c) {
-          for (int64_t tap = 0; tap < taps_; ++tap) {
+        for (int64_t c = 0; c < args_.conv.channels; ++c)
+          scatter(panel, vector, c, [&](int64_t tap) {
             const int64_t at = (tap * args_.conv.channels + c) * lanes + vector;
             Vector<float> sum = load(from + at);
             for (int64_t s = 1; s < segments_; ++s) sum += load(from + s * size_ + at);
-            store(values.data() + tap * W, sum);
-          }
-          scatter(panel, vector, c, values.data());
-        }
+            return sum;
+          });
     });
   }
 
@@ -136,13 +139,19 @@ class WeightGradient {
     return partial_.data() + segment * size_ + panel.lane0 * taps_ * args_.conv.channels;
   }
 
-  // values (taps, W). Taps of one filter together: filters lie so far apart that their lines meet
-  // in one set of the cache.
-  void scatter(const Panel& panel, int64_t vector, int64_t c, const float* values) {
+  // value(tap): sums of the filters of a vector. Taps of one filter together: filters lie so far
+  // apart that their lines meet in one set of the cache.
+  template <class Value>
+  void scatter(const Panel& panel, int64_t vector, int64_t c, const Value& value) {
     const int64_t step = args_.conv.channels * taps_, count = std::min(W, panel.count - vector);
     float* to = args_.grad_weight + (panel.first + vector) * step + c * taps_;
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t tap = 0; tap < taps_; ++tap) to[i * step + tap] = values[tap * W + i];
+    for (int64_t tap = 0; tap < taps_; tap += W) {
+      const int64_t here = std::min(W, taps_ - tap);
+      Vector<float> square[W] = {};
+      for (int64_t t = 0; t < here; ++t) square[t] = value(tap + t);
+      transpose(square);
+      for (int64_t i = 0; i < count; ++i) store_first(to + i * step + tap, square[i], here);
+    }
   }
 
   const WeightGradientArgs& args_;

@@ -6,40 +6,52 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// One axis, as in the tile it belongs to: `output` takes 4 gradients of outputs to 6, `weight` sums
-// of as many products as there are transformed weights to 3 taps.
+// One axis, as in the tile it belongs to: `output` takes gradients of a tile's outputs to 6
+// numbers, `weight` sums of as many products as there are transformed weights to the taps.
 template <class T>
 struct Adjoint;
 
-template <>
-struct Adjoint<PlainTile> {
-  static constexpr double kA = PlainTile::kA, kB = PlainTile::kB;
+template <int TAPS>
+struct Adjoint<PointTile<TAPS>> {
+  using Tile = PointTile<TAPS>;
 
   template <class V>
   static inline __attribute__((always_inline)) void output(const V* y, ptrdiff_t step, V* out) {
-    constexpr float a = float(kA), b = float(kB), a2 = float(kA * kA), b2 = float(kB * kB);
-    const V y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
-    const V even_a = y0 + y2 * a2, odd_a = (y1 + y3 * a2) * a;
-    const V even_b = y0 + y2 * b2, odd_b = (y1 + y3 * b2) * b;
-    out[0] = y0;
-    out[1] = even_a + odd_a;
-    out[2] = even_a - odd_a;
-    out[3] = even_b + odd_b;
-    out[4] = even_b - odd_b;
-    out[5] = y3;
+    constexpr float a = float(Tile::kA), b = float(Tile::kB);
+    constexpr int last = Tile::kOutputs - 1;
+    // Even and odd powers apart, by Horner's rule in the squared point.
+    V even_a = y[last / 2 * 2 * step], odd_a = y[((last + 1) / 2 * 2 - 1) * step];
+    V even_b = even_a, odd_b = odd_a;
+#pragma GCC unroll 2
+    for (int k = last / 2 * 2 - 2; k >= 0; k -= 2) {
+      even_a = y[k * step] + even_a * (a * a);
+      even_b = y[k * step] + even_b * (b * b);
+    }
+#pragma GCC unroll 2
+    for (int k = (last + 1) / 2 * 2 - 3; k >= 1; k -= 2) {
+      odd_a = y[k * step] + odd_a * (a * a);
+      odd_b = y[k * step] + odd_b * (b * b);
+    }
+    out[0] = y[0];
+    out[1] = even_a + odd_a * a;
+    out[2] = even_a - odd_a * a;
+    out[3] = even_b + odd_b * b;
+    out[4] = even_b - odd_b * b;
+    out[5] = y[last * step];
   }
 
   template <class V>
   static inline __attribute__((always_inline)) void weight(const V* w, ptrdiff_t step, V* out) {
-    constexpr double na = 2 * kA * kA * (kA * kA - kB * kB);
-    constexpr double nb = 2 * kB * kB * (kB * kB - kA * kA);
-    constexpr float a0 = float(1 / na), a1 = float(kA / na), a2 = float(kA * kA / na);
-    constexpr float b0 = float(1 / nb), b1 = float(kB / nb), b2 = float(kB * kB / nb);
+    constexpr double na = 2 * Tile::kA * Tile::kA * (Tile::kA * Tile::kA - Tile::kB * Tile::kB);
+    constexpr double nb = 2 * Tile::kB * Tile::kB * (Tile::kB * Tile::kB - Tile::kA * Tile::kA);
     const V sum_a = w[step] + w[2 * step], diff_a = w[step] - w[2 * step];
     const V sum_b = w[3 * step] + w[4 * step], diff_b = w[3 * step] - w[4 * step];
-    out[0] = w[0] + (sum_a * a0 + sum_b * b0);
-    out[1] = diff_a * a1 + diff_b * b1;
-    out[2] = (sum_a * a2 + sum_b * b2) + w[5 * step];
+    double a = 1 / na, b = 1 / nb;
+#pragma GCC unroll 4
+    for (int k = 0; k < TAPS; ++k, a *= Tile::kA, b *= Tile::kB)
+      out[k] = (k % 2 ? diff_a : sum_a) * float(a) + (k % 2 ? diff_b : sum_b) * float(b);
+    out[0] += w[0];
+    out[TAPS - 1] += w[5 * step];
   }
 };
 

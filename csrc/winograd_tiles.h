@@ -56,6 +56,17 @@ struct Layout {
   }
 };
 
+// Calls body(part, y, x) with the first pixel that each part of the kernel reads for a tile.
+template <class T, class Body>
+void each_part(const ConvArgs& a, const Layout<T>& layout, const Tile& tile, const Body& body) {
+  int64_t part = 0;
+  for (const int64_t row : layout.rows.first)
+    for (const int64_t column : layout.columns.first)
+      body(part++,
+           tile.y * a.stride.y + row * a.dilation.y,
+           tile.x * a.stride.x + column * a.dilation.x);
+}
+
 // Distance in floats between the transformed channels of two tiles: never near a multiple of 4096
 // bytes, or the rows of a register tile would meet in one set of the L1 cache.
 inline int64_t padded_channels(int64_t channels) {
@@ -162,6 +173,21 @@ void transform_reads(const Source& source,
     }
     begin = end;
     ++valid_part;
+  }
+}
+
+// Calls body with the tile of a core.
+template <class Body>
+auto with_tile(Core core, const Body& body) {
+  switch (core) {
+    case Core::kWinogradDoubled:
+      return body(DoubledTile{});
+    case Core::kWinogradPairs:
+      return body(PointTile<2>{});
+    case Core::kWinogradFours:
+      return body(PointTile<4>{});
+    default:
+      return body(PointTile<3>{});
   }
 }
 

@@ -24,9 +24,20 @@ SHAPES = {
     "doubled": ((1, 50, 17, 22), 36, (3, 3), {"padding": 1, "upsample": 2}),
     "few-filters": ((2, 19, 30, 33), 3, (7, 7), {"padding": 3}),
     "few-channels": ((1, 5, 60, 71), 24, (5, 5), {"padding": 2}),
+    "few-channels-strided": ((1, 5, 60, 71), 24, (3, 3), {"padding": 1, "stride": 2}),
     "strided": ((2, 70, 31, 34), 66, (4, 4), {"padding": 1, "stride": 2}),
     "strided-few": ((2, 3, 31, 34), 2, (5, 5), {"padding": 2, "stride": 2}),
     "strided-dilated": ((1, 9, 40, 41), 20, (3, 3), {"padding": 2, "stride": 2, "dilation": 2}),
+    "pairs": ((1, 35, 51, 62), 40, (4, 4), {"padding": 1, "stride": 2}),
+    "threes-strided": ((1, 50, 47, 54), 36, (5, 5), {"padding": 2, "stride": 2}),
+    "fours-cut": ((1, 21, 30, 41), 37, (5, 4), {"padding": 2, "padding_mode": "replicate"}),
+    "fours": ((1, 18, 29, 40), 34, (7, 7), {"padding": 3, "padding_mode": "reflect"}),
+    "doubled-reflect": (
+        (1, 18, 17, 22),
+        36,
+        (3, 3),
+        {"padding": 1, "upsample": 2, "padding_mode": "reflect"},
+    ),
     "dilated": ((1, 40, 33, 35), 20, (5, 5), {"padding": 8, "dilation": 4}),
 }
 
@@ -85,6 +96,9 @@ LAYERS = {
     "24-24": ((1, 24, 128, 128), 24, (3, 3), {"padding": 1}),
     "5-48": ((1, 5, 96, 96), 48, (5, 5), {"padding": 2}),
     "48-96-strided": ((1, 48, 64, 64), 96, (3, 3), {"padding": 1, "stride": 2}),
+    "64-64-pairs": ((1, 64, 64, 64), 64, (4, 4), {"padding": 1, "stride": 2}),
+    "64-32-threes": ((1, 64, 48, 48), 32, (5, 5), {"padding": 2}),
+    "64-32-fours": ((1, 64, 48, 48), 32, (7, 7), {"padding": 3}),
 }
 
 
@@ -190,8 +204,8 @@ def test_the_binding_guards_memory():
     for change, rule in (
         ({"grad_weight": torch.zeros(6, 5, 3, 3).numpy()}, "weight size"),
         ({"grad": torch.zeros(2, 8, 8, 6).numpy()}, "images are empty"),
-        ({"stride": (2, 2)}, "Winograd is for 3x3, stride 1"),
-        ({"core": 2}, "doubled tiles want"),
+        ({"stride": (2, 2), "dilation": (2, 2)}, "the core does not take this"),
+        ({"core": 2}, "the core does not take this"),
         ({"core": 9}, "core"),
         ({"padding_mode": 3}, "padding mode"),
         ({"upsample": 3}, "upsample"),

@@ -17,6 +17,17 @@ included; "tiled" is the Winograd core the rule takes:
     7x7, 64 -> 3, 256^2                     -      18       63
     transposed 4x4, 256 -> 128, 64^2      23       44       51
     transposed 4x4, 1024 -> 512, 4^2      10        3.0     29
+
+and the weight's gradient alone, ms:
+
+    3x3, 512 -> 512, 16^2                  6.9     13.0
+    3x3 stride 2, 64 -> 128, 128^2         6.9      6.9
+    4x4 stride 2, 3 -> 64, 256^2           1.1      1.5
+    4x4 stride 2, 64 -> 128, 128^2         7.7     12.7
+    4x4 stride 2, 256 -> 512, 32^2        13.2     11.5
+    5x5, 128 -> 128, 64^2                 21       37
+    5x5 stride 2, 64 -> 128, 128^2        11       19
+    7x7, 64 -> 64, 128^2                  34       66
 """
 
 from __future__ import annotations
@@ -36,6 +47,11 @@ _TAPS = {"winograd": 3, "winograd_pairs": 2, "winograd_fours": 4}
 _DIRECT, _TILED, _TILED_DEEP, _DEEP = 1.1, 1.3, 1.8, 512
 _READ, _TRANSFORM_IN, _TRANSFORM_OUT = 8.0, 120.0, 250.0
 _GAIN = 1.1
+# Of the weight's gradient: a product directly, where taps of few channels lie side by side and in
+# tiles; a weight and one of its 36 sums, on their way to memory; a transformed channel or filter of
+# a tile.
+_OUTER, _OUTER_THIN, _THIN, _OUTER_TILED = 1.25, 1.5, 32, 1.8
+_WRITE, _SUM, _TRANSFORM_OUTER = 30.0, 16.0, 330.0
 
 
 @lru_cache(maxsize=4096)
@@ -59,8 +75,7 @@ def choose(
     few = filters <= 4
     if g.groups != 1 or (few and g.stride[1] > 1 and g.dilation[1] > 1):
         return "aten"  # the direct core reads dense rows for few filters
-    dense = all(s == 1 or d == 1 for s, d in zip(g.stride, g.dilation))
-    if not tiled or not dense or 1 in kernel or (few and tuple(kernel) != (3, 3)):
+    if not tiled or not _cuts(kernel, g) or (few and tuple(kernel) != (3, 3)):
         return "direct"
     weights = channels * filters
     taps = kernel[0] * kernel[1]
@@ -74,9 +89,48 @@ def choose(
         other += tiles * (depth * _TRANSFORM_IN + filters * _TRANSFORM_OUT)
         if other * _GAIN < cost:
             best, cost = core, other
+    return _named(best, kernel, g)
+
+
+@lru_cache(maxsize=4096)
+def choose_weight_gradient(
+    batch: int,
+    weight_shape: tuple[int, int, int, int],
+    g: Geometry,
+    size: tuple[int, int],
+    tiled: bool = True,
+) -> str:
+    """The core that sums the gradient of a weight, as `choose`; groups must be 1."""
+    filters, channels, *kernel = weight_shape
+    # Few filters would leave most lanes of a transformed gradient empty.
+    if not tiled or not _cuts(kernel, g) or filters <= 4:
+        return "direct"
+    weights = channels * filters
+    product = _OUTER_THIN if channels < _THIN else _OUTER
+    best = "direct"
+    cost = weights * kernel[0] * kernel[1] * (batch * size[0] * size[1] * product + _WRITE)
+    for core in _TAPS:
+        tiles, parts = _tiling(_TAPS[core], kernel, g, size)
+        tiles *= batch
+        other = 36 * parts * weights * (tiles * _OUTER_TILED + _SUM)
+        # Inputs are transformed once for 64 filters, gradients once for 16 channels, all parts.
+        inputs = parts * 16 * ceil(channels / 16) * ceil(filters / 64)
+        gradients = filters * ceil(channels * min(parts, 4) / 64)
+        other += tiles * (inputs + gradients) * _TRANSFORM_OUTER
+        if other * _GAIN < cost:
+            best, cost = core, other
+    return _named(best, kernel, g)
+
+
+def _cuts(kernel: list[int], g: Geometry) -> bool:
+    """Whether the kernel falls into parts of a Winograd core."""
+    return 1 not in kernel and all(s == 1 or d == 1 for s, d in zip(g.stride, g.dilation))
+
+
+def _named(core: str, kernel: list[int], g: Geometry) -> str:
     plain = g.stride == (1, 1) and g.dilation == (1, 1) and (g.padding[0], g.padding[2]) == (1, 1)
     doubled = g.upsample == 2 and kernel == [3, 3] and plain
-    return "winograd_doubled" if best == "winograd" and doubled else best
+    return "winograd_doubled" if core == "winograd" and doubled else core
 
 
 def _tiling(taps: int, kernel: list[int], g: Geometry, size: tuple[int, int]) -> tuple[int, int]:

@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops._backend import current_backend
-from inpaint_ops.ops import _common, _conv, _conv_cpu
+from inpaint_ops.ops import _common, _conv, _conv_cores, _conv_cpu
 from inpaint_ops.ops._conv import Geometry
 from inpaint_ops.ops._conv_cores import CORES
 from inpaint_ops.ops._conv_cpu import Planes
 from inpaint_ops.ops._packed_weights import packed_weights
 
-# Tiles below which the 36 sums of Winograd's domain cost more than the multiplications they save.
-_WINOGRAD_MIN_TILES = 16
 # Pixels of a padded image for one of the result, beyond which oneDNN forms its gradient.
 _MOST_PADDED = 4
 
@@ -153,21 +151,18 @@ def weight_gradient(
 ) -> Tensor:
     """The weight's gradient, (filters, C, kh, kw), by our own kernels; groups must be 1.
 
-    3x3 of stride 1 in Winograd's domain, with a quarter of the multiplications, unless
-    ``backend("direct")`` is in force. On one Zen 4 core 96 -> 192 filters, 128^2: 28 ms, as direct
-    sums 64, oneDNN 62 in planes and 73 in channels_last.
+    In Winograd's domain where `_conv_cores` says so, with a fraction of the multiplications, unless
+    ``backend("direct")`` is in force. On one Zen 4 core 3x3, 96 -> 192 filters, 128^2: 28 ms, as
+    direct sums 64, oneDNN 62 in planes and 73 in channels_last.
     """
     if _is_whole(grad, x, weight, g) and planes is None:
         return (grad.flatten(1).T @ x.flatten(1)).view(weight.shape)
     result = torch.empty(weight.shape, dtype=torch.float32)
     if x.numel() == 0 or grad.numel() == 0:
         return result.zero_()
-    core = "direct"
-    if weight.shape[2:] == (3, 3) and g.stride == (1, 1) and current_backend() != "direct":
-        tiles = x.shape[0] * -(-grad.shape[2] // 4) * -(-grad.shape[3] // 4)
-        doubled = _is_doubled(g, weight) and (g.padding[0], g.padding[2]) == (1, 1)
-        if tiles >= _WINOGRAD_MIN_TILES:
-            core = "winograd_doubled" if doubled else "winograd"
+    f, c, kh, kw = weight.shape
+    size, tiled = (grad.shape[2], grad.shape[3]), current_backend() != "direct"
+    core = _conv_cores.choose_weight_gradient(x.shape[0], (f, c, kh, kw), g, size, tiled)
     _common.native().conv_weight_gradient(
         _conv_cpu._images(x),
         None if planes is None else _conv_cpu._array(planes.valid),
