@@ -1,3 +1,5 @@
+#include <tuple>
+
 #include "bind.h"
 #include "contextual_attention.h"
 #include "id_mrf_loss.h"
@@ -14,18 +16,16 @@ OutputView<T> output_view(Array<T>& array, const py::array& like) {
   return {array.mutable_data(), stride(0), stride(1), stride(2), stride(3)};
 }
 
+// rate, scale, fuse, align_corners, sum_norm, exclude, count.
+using AttentionOptions = std::tuple<int64_t, double, bool, bool, bool, bool, bool>;
+
 template <class T>
 ContextualAttentionArgs<T> attention_args(const Array<T>& fg,
                                           const Array<T>& bg,
                                           const py::object& hole,
-                                          int64_t rate,
-                                          double scale,
-                                          bool fuse,
-                                          bool align_corners,
-                                          bool sum_norm,
-                                          bool exclude,
-                                          bool count,
+                                          const AttentionOptions& options,
                                           int threads) {
+  const auto [rate, scale, fuse, align_corners, sum_norm, exclude, count] = options;
   ContextualAttentionArgs<T> args;
   args.fg = image_view<T>(fg);
   args.bg = image_view<T>(bg);
@@ -57,20 +57,13 @@ template <class T>
 void call_forward(const Array<T>& fg,
                   const Array<T>& bg,
                   const py::object& hole,
-                  int64_t rate,
-                  double scale,
-                  bool fuse,
-                  bool align_corners,
-                  bool sum_norm,
-                  bool exclude,
-                  bool count,
+                  const AttentionOptions& options,
                   Array<T> y,
                   py::array index,
                   py::array row_max,
                   py::array row_sum,
                   int threads) {
-  const auto args = attention_args<T>(
-      fg, bg, hole, rate, scale, fuse, align_corners, sum_norm, exclude, count, threads);
+  const auto args = attention_args<T>(fg, bg, hole, options, threads);
   const int64_t queries = args.batch * args.query_rows() * args.query_columns();
   const ContextualAttentionResult<T> result{output_view<T>(y, fg),
                                             output<int64_t>(index, queries),
@@ -88,18 +81,11 @@ void call_backward(const Array<T>& grad,
                    const py::object& hole,
                    const Array<T>& row_max,
                    const Array<T>& row_sum,
-                   int64_t rate,
-                   double scale,
-                   bool fuse,
-                   bool align_corners,
-                   bool sum_norm,
-                   bool exclude,
-                   bool count,
+                   const AttentionOptions& options,
                    Array<T> grad_fg,
                    Array<T> grad_bg,
                    int threads) {
-  const auto args = attention_args<T>(
-      fg, bg, hole, rate, scale, fuse, align_corners, sum_norm, exclude, count, threads);
+  const auto args = attention_args<T>(fg, bg, hole, options, threads);
   const int64_t queries = args.batch * args.query_rows() * args.query_columns();
   for (int axis = 0; axis < 4; ++axis)
     require(grad.ndim() == 4 && grad.shape(axis) == fg.shape(axis), "grad must be shaped like fg");
@@ -218,13 +204,7 @@ void bind_type(py::module_& m) {
         py::arg("hole"),
         py::arg("row_max").noconvert(),
         py::arg("row_sum").noconvert(),
-        py::arg("rate"),
-        py::arg("scale"),
-        py::arg("fuse"),
-        py::arg("align_corners"),
-        py::arg("sum_norm"),
-        py::arg("exclude"),
-        py::arg("count"),
+        py::arg("options"),
         py::arg("grad_fg").noconvert(),
         py::arg("grad_bg").noconvert(),
         py::arg("threads"));
@@ -233,13 +213,7 @@ void bind_type(py::module_& m) {
         py::arg("fg").noconvert(),
         py::arg("bg").noconvert(),
         py::arg("hole"),
-        py::arg("rate"),
-        py::arg("scale"),
-        py::arg("fuse"),
-        py::arg("align_corners"),
-        py::arg("sum_norm"),
-        py::arg("exclude"),
-        py::arg("count"),
+        py::arg("options"),
         py::arg("y").noconvert(),
         py::arg("index"),
         py::arg("row_max"),

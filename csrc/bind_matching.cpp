@@ -5,6 +5,36 @@
 namespace inpaint {
 namespace {
 
+// What NearestPatchArgs and RefinePatchArgs have in common. Returns the number of query patches of
+// the whole batch.
+template <class Args, class T>
+int64_t set_images(Args& args,
+                   const Array<T>& query,
+                   const Array<T>& key,
+                   const py::object& valid,
+                   const py::object& where,
+                   int64_t patch,
+                   int64_t stride,
+                   int threads) {
+  args.query = image_view<T>(query);
+  args.key = image_view<T>(key);
+  require(query.shape(0) == key.shape(0) && query.shape(1) == key.shape(1), "query and key differ");
+  require(patch >= 1 && stride >= 1 && threads >= 1, "sizes must be positive");
+  args.batch = query.shape(0);
+  args.channels = query.shape(1);
+  args.query_height = query.shape(2);
+  args.query_width = query.shape(3);
+  args.key_height = key.shape(2);
+  args.key_width = key.shape(3);
+  args.patch = patch;
+  args.threads = threads;
+  const int64_t rows = PatchAxis{args.query_height - patch, stride}.count();
+  const int64_t columns = PatchAxis{args.query_width - patch, stride}.count();
+  args.valid = mask_view(valid, args.batch, args.key_height, args.key_width);
+  args.where = mask_view(where, args.batch, rows, columns);
+  return args.batch * rows * columns;
+}
+
 template <class T>
 void call_nearest_patch(const Array<T>& query,
                         const Array<T>& key,
@@ -18,30 +48,16 @@ void call_nearest_patch(const Array<T>& query,
                         const py::object& score,
                         int threads) {
   NearestPatchArgs<T> args;
-  args.query = image_view<T>(query);
-  args.key = image_view<T>(key);
-  require(query.shape(0) == key.shape(0) && query.shape(1) == key.shape(1), "query and key differ");
-  require(patch >= 1 && stride >= 1 && key_stride >= 1 && threads >= 1, "sizes must be positive");
-  args.batch = query.shape(0);
-  args.channels = query.shape(1);
-  args.query_height = query.shape(2);
-  args.query_width = query.shape(3);
-  args.key_height = key.shape(2);
-  args.key_width = key.shape(3);
-  args.patch = patch;
+  require(key_stride >= 1, "sizes must be positive");
+  const int64_t size = set_images(args, query, key, valid, where, patch, stride, threads);
   args.stride = stride;
   args.key_stride = key_stride;
   args.cosine = cosine;
-  args.threads = threads;
-  const int64_t rows = PatchAxis{args.query_height - patch, stride}.count();
-  const int64_t columns = PatchAxis{args.query_width - patch, stride}.count();
-  args.valid = mask_view(valid, args.batch, args.key_height, args.key_width);
-  args.where = mask_view(where, args.batch, rows, columns);
-  args.index = output<int64_t>(index, args.batch * rows * columns);
+  args.index = output<int64_t>(index, size);
   args.score = nullptr;
   if (!score.is_none()) {
     py::array array = score.cast<py::array>();
-    args.score = output<T>(array, args.batch * rows * columns);
+    args.score = output<T>(array, size);
   }
   auto* kernel = INPAINT_PICK(nearest_patch<T>);
   py::gil_scoped_release release;
@@ -61,27 +77,12 @@ void call_refine_patch(const Array<T>& query,
                        py::array distance,
                        int threads) {
   RefinePatchArgs<T> args;
-  args.query = image_view<T>(query);
-  args.key = image_view<T>(key);
-  require(query.shape(0) == key.shape(0) && query.shape(1) == key.shape(1), "query and key differ");
-  require(patch >= 1 && radius >= 0 && reach >= 1 && threads >= 1, "sizes must be positive");
-  args.batch = query.shape(0);
-  args.channels = query.shape(1);
-  args.query_height = query.shape(2);
-  args.query_width = query.shape(3);
-  args.key_height = key.shape(2);
-  args.key_width = key.shape(3);
-  args.patch = patch;
+  require(radius >= 0 && reach >= 1, "sizes must be positive");
+  const int64_t size = set_images(args, query, key, valid, where, patch, 1, threads);
   args.radius = radius;
   args.reach = reach;
-  args.threads = threads;
-  const int64_t rows = PatchAxis{args.query_height - patch, 1}.count();
-  const int64_t columns = PatchAxis{args.query_width - patch, 1}.count();
-  const int64_t size = args.batch * rows * columns;
   require(is_packed<int64_t>(guess) && guess.size() == size, "guess must be packed and fit");
   args.guess = static_cast<const int64_t*>(guess.data());
-  args.valid = mask_view(valid, args.batch, args.key_height, args.key_width);
-  args.where = mask_view(where, args.batch, rows, columns);
   args.index = output<int64_t>(index, size);
   args.distance = output<T>(distance, size);
   auto* kernel = INPAINT_PICK(refine_patch<T>);

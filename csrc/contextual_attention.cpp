@@ -29,10 +29,9 @@ class Forward {
         threads_(sample.threads),
         columns_(sample.rate * sample.rate * sample.channels),
         panels_(ceil_div(columns_, kPanel<T>)),
-        values_(panels_ * sample.blocks_count * kPanel<T>) {
+        values_(panels_ * sample.blocks_count * kPanel<T>),
+        fuse_(sample.hb, sample.wb, false) {
     pack_values();
-    FuseSum<T> fuse(s_.hb, s_.wb, false);
-    fuse_ = &fuse;
     // Each repeats the scores of 4 columns.
     s_.each_window(int64_t(16) << 20, [&](int64_t begin, int64_t end) {
       run(Window(begin, end, s_.w, s_.args.fuse ? 2 : 0));
@@ -76,7 +75,7 @@ class Forward {
         scored = last;
         known = last + 1;
       }
-      attend(window, scores.strips, attention, y, end);
+      attend(window, scores, attention, y, end);
       paste(window, attention, y, end == s_.h ? end + 1 : end);
     }
   }
@@ -88,7 +87,7 @@ class Forward {
 
   // Attention of query rows [first, last) from their scores.
   void attend(const Window& window,
-              WrapStrips<T>& strips,
+              ScoreStrips<T>& scores,
               AttentionStrips<T>& attention,
               int64_t first,
               int64_t last) {
@@ -99,16 +98,8 @@ class Forward {
       const int64_t end = std::min(begin + kChunk, window.end);
       for (int64_t x = begin; x < end; ++x) {
         for (int64_t y = first; y < last; ++y) {
-          const T* scores;
-          if (s_.args.fuse) {
-            const T* rows[9];
-            strips.neighbours(y, x, false, rows);
-            fuse_->run(rows, row.data());
-            scores = row.data();
-          } else {
-            scores = strips.row(y, window.place(x));
-          }
-          softmax(scores, y, x, row.data(), best.data(), attention);
+          const T* from = scores.query(fuse_, y, x, row.data());
+          softmax(from, y, x, row.data(), best.data(), attention);
         }
       }
     });
@@ -220,7 +211,7 @@ class Forward {
   const int threads_;
   const int64_t columns_, panels_;
   Buffer<T> values_;
-  const FuseSum<T>* fuse_ = nullptr;
+  const FuseSum<T> fuse_;
 };
 
 }  // namespace

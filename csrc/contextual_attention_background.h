@@ -94,18 +94,17 @@ class BackgroundGradient {
         for (int64_t q = 0; q < columns; ++q) to[q * kPanel<T>] = blocks[U * ld + q];
       }
     });
-    const T* sample = args.bg.data + s_.n * args.bg.stride_n;
+    // The last place of a row of w1 is no key.
+    std::fill_n(key_vectors.data(), key_panels * s_.hb * s_.w1 * kPanel<T>, T(0));
+    const std::vector<int64_t> at = s_.key_places();
     parallel_tasks(s_.hb, s_.threads, [&](int64_t v) {
-      const T* row = sample + s_.key_ys[v] * args.bg.stride_h;
-      for (int64_t panel = 0; panel < key_panels; ++panel) {
-        T* to = key_vectors.data() + (panel * s_.hb + v) * s_.w1 * kPanel<T>;
-        std::fill_n(to, s_.w1 * kPanel<T>, T(0));
-        const int64_t c0 = panel * kPanel<T>, c1 = std::min(c0 + kPanel<T>, s_.channels);
-        for (int64_t c = c0; c < c1; ++c)
-          for (int64_t u = 0; u < s_.wb; ++u)
-            to[u * kPanel<T> + c - c0] =
-                row[c * args.bg.stride_c + s_.key_xs[u] * args.bg.stride_w];
-      }
+      pack_vectors(s_.key_row(v),
+                   args.bg.stride_c,
+                   s_.channels,
+                   at.data(),
+                   s_.wb,
+                   s_.hb * s_.w1,
+                   key_vectors.data() + v * s_.w1 * kPanel<T>);
     });
   }
 

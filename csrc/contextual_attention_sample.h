@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "contextual_attention.h"
-#include "patch_gram.h"
+#include "patch_norms.h"
+#include "patch_pack.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -80,21 +81,27 @@ class AttentionSample {
         inverse_norm(keys_count + Simd<T>::kWidth),
         valid(keys_count + Simd<T>::kWidth) {
     pack_keys();
-    norms();
     find_valid();
   }
 
-  // Query pixels [begin, end) of row y, as [tile][channel][rows of the tile].
-  void pack_queries(int64_t y, int64_t begin, int64_t end, T* to) const {
-    const ImageView<T>& image = args.fg;
-    const T* row = image.data + n * image.stride_n + query_ys[y] * image.stride_h;
-    for (int64_t tile = 0; tile < tile_count(end - begin); ++tile) {
-      const int64_t first = begin + tile_begin(end - begin, tile);
-      const int64_t last = begin + tile_begin(end - begin, tile + 1);
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t x = first; x < last; ++x)
-          *to++ = row[c * image.stride_c + query_xs[x] * image.stride_w];
-    }
+  // Query pixels [begin, end) of any row, as tiles.
+  PixelColumns<T> query_columns(int64_t begin, int64_t end) const {
+    std::vector<int64_t> at;
+    for (int64_t x = begin; x < end; ++x) at.push_back(query_xs[x] * args.fg.stride_w);
+    return PixelColumns<T>(std::move(at), 0);
+  }
+  const T* query_row(int64_t y) const {
+    return args.fg.data + n * args.fg.stride_n + query_ys[y] * args.fg.stride_h;
+  }
+  const T* key_row(int64_t v) const {
+    return args.bg.data + n * args.bg.stride_n + key_ys[v] * args.bg.stride_h;
+  }
+
+  // Where the picked keys of a row lie, in elements.
+  std::vector<int64_t> key_places() const {
+    std::vector<int64_t> at;
+    for (int64_t x : key_xs) at.push_back(x * args.bg.stride_w);
+    return at;
   }
 
   // Calls body(begin, end) for windows of query columns so narrow that a strip of them, (columns) x
@@ -105,6 +112,14 @@ class AttentionSample {
     const int64_t column = keys_count * int64_t(sizeof(T));
     const int64_t windows = ceil_div(w, std::max<int64_t>(bytes / column, 2 * kRowTile));
     for (int64_t i = 0; i < windows; ++i) body(w * i / windows, w * (i + 1) / windows);
+  }
+
+  // Whether queries and keys are the same pixels, so that products are symmetric.
+  bool mirrors() const {
+    const ImageView<T>&f = args.fg, &b = args.bg;
+    return f.data == b.data && h == hb && w == wb && args.fg_height == args.bg_height &&
+           args.fg_width == args.bg_width && f.stride_n == b.stride_n && f.stride_c == b.stride_c &&
+           f.stride_h == b.stride_h && f.stride_w == b.stride_w;
   }
 
   const ContextualAttentionArgs<T>& args;
@@ -126,61 +141,64 @@ class AttentionSample {
   static constexpr int64_t kWorthThreads = int64_t(1) << 20;
 
   void pack_keys() {
-    const ImageView<T>& image = args.bg;
+    const PixelColumns<T> columns(key_places(), kPanel<T>);
+    Buffer<double> squares(keys_count);
     parallel_tasks(hb, threads, [&](int64_t v) {
-      const T* row = image.data + n * image.stride_n + key_ys[v] * image.stride_h;
-      T* to = keys.data() + v * channels * key_width;
-      for (int64_t u0 = 0; u0 < key_width; u0 += kPanel<T>)
-        for (int64_t c = 0; c < channels; ++c, to += kPanel<T>)
-          for (int64_t u = 0; u < kPanel<T>; ++u)
-            to[u] = u0 + u < wb ? row[c * image.stride_c + key_xs[u0 + u] * image.stride_w] : T(0);
-    });
-  }
-
-  void norms() {
-    Buffer<double> pixel(keys_count);
-    const ImageView<T>& image = args.bg;
-    parallel_tasks(hb, threads, [&](int64_t v) {
-      const T* row = image.data + n * image.stride_n + key_ys[v] * image.stride_h;
-      double* sum = pixel.data() + v * wb;
-      std::fill_n(sum, wb, 0.0);
-      for (int64_t c = 0; c < channels; ++c) {
-        for (int64_t u = 0; u < wb; ++u) {
-          const double x = double(row[c * image.stride_c + key_xs[u] * image.stride_w]);
-          sum[u] += x * x;
-        }
+      T* const to = keys.data() + v * channels * key_width;
+      columns.pack(key_row(v), args.bg.stride_c, channels, to);
+      for (int64_t group = 0; group < columns.groups(); ++group) {
+        double panel[kPanel<T>];
+        panel_squares(to + columns.begin(group) * channels, channels, panel);
+        std::copy_n(panel,
+                    columns.end(group) - columns.begin(group),
+                    squares.data() + v * wb + columns.begin(group));
       }
     });
-    for (int64_t v = 0; v < hb; ++v) {
-      for (int64_t u = 0; u < wb; ++u) {
-        double sum = 0;
-        for (int64_t y = std::max<int64_t>(v - 1, 0); y < std::min(v + 2, hb); ++y)
-          for (int64_t x = std::max<int64_t>(u - 1, 0); x < std::min(u + 2, wb); ++x)
-            sum += pixel[y * wb + x];
-        const double norm = args.sum_norm ? std::sqrt(sum + 9e-4 * double(channels))
-                                          : std::max(std::sqrt(sum), 1e-4);
-        inverse_norm[v * wb + u] = T(1 / norm);
-      }
+    Buffer<double> sums(keys_count);
+    box_sums(squares.data(), hb, wb, 3, 1, threads, sums.data());
+    for (int64_t q = 0; q < keys_count; ++q) {
+      const double norm = args.sum_norm ? std::sqrt(sums[q] + 9e-4 * double(channels))
+                                        : std::max(std::sqrt(sums[q]), 1e-4);
+      inverse_norm[q] = T(1 / norm);
     }
     std::fill_n(inverse_norm.data() + keys_count, Simd<T>::kWidth, T(0));
   }
 
   // A key is missing if any cell of its 3 x 3 patch is.
   void find_valid() {
-    const uint8_t* hole = args.hole.data ? args.hole.data + n * args.hole.stride_n : nullptr;
-    for (int64_t v = 0; v < hb; ++v) {
-      for (int64_t u = 0; u < wb; ++u) {
-        bool whole = true;
-        for (int64_t y = std::max<int64_t>(v - 1, 0); hole && y < std::min(v + 2, hb); ++y)
-          for (int64_t x = std::max<int64_t>(u - 1, 0); x < std::min(u + 2, wb); ++x)
-            whole = whole && !hole[y * wb + x];
-        valid[v * wb + u] = T(whole);
-        missing += !whole;
-      }
-    }
+    std::fill_n(valid.data(), keys_count, T(1));
     std::fill_n(valid.data() + keys_count, Simd<T>::kWidth, T(0));
+    if (!args.hole.data) return;
+    const uint8_t* const hole = args.hole.data + n * args.hole.stride_n;
+    Buffer<uint8_t> whole(keys_count);
+    const auto bad = [&](int64_t q) { return hole[q] != 0; };
+    whole_patches(hb, wb, 3, 1, threads, bad, whole.data());
+    for (int64_t q = 0; q < keys_count; ++q) {
+      valid[q] = T(whole[q]);
+      missing += !whole[q];
+    }
   }
 };
+
+// out[j] = sum over k of from[k][j], begin <= j < end, in whole vectors.
+template <class T>
+inline void add_up(const T* const* from, int64_t count, int64_t begin, int64_t end, T* out) {
+  constexpr int64_t W = Simd<T>::kWidth;
+  if (count == 9) {
+    for (int64_t j = begin; j < end; j += W) {
+      const Vector<T> a = load(from[0] + j) + load(from[1] + j) + load(from[2] + j);
+      const Vector<T> b = load(from[3] + j) + load(from[4] + j) + load(from[5] + j);
+      const Vector<T> c = load(from[6] + j) + load(from[7] + j) + load(from[8] + j);
+      store(out + j, a + b + c);
+    }
+    return;
+  }
+  for (int64_t j = begin; j < end; j += W) {
+    Vector<T> sum = load(from[0] + j);
+    for (int64_t k = 1; k < count; ++k) sum += load(from[k] + j);
+    store(out + j, sum);
+  }
+}
 
 // The fuse step: over the matrix of queries x keys, flattened along rows (S) and along columns (C),
 // out[i, j] = sum over t in {-1, 0, 1} of C-shifts and s in {-1, 0, 1} of S-shifts of both indices.
@@ -211,15 +229,9 @@ class FuseSum {
   // rows[k]: scores of neighbour k, zeros for one that does not exist. They are read from
   // -columns - 1 to n + columns + W, where there must be zeros beyond 0 .. n - 1; out has n + W.
   void run(const T* const rows[9], T* out) const {
-    constexpr int W = Simd<T>::kWidth;
     const T* from[9];
     for (int k = 0; k < 9; ++k) from[k] = rows[k] + inner_[k];
-    for (int64_t j = begin_; j < end_; j += W) {
-      const Vector<T> a = load(from[0] + j) + load(from[1] + j) + load(from[2] + j);
-      const Vector<T> b = load(from[3] + j) + load(from[4] + j) + load(from[5] + j);
-      const Vector<T> c = load(from[6] + j) + load(from[7] + j) + load(from[8] + j);
-      store(out + j, a + b + c);
-    }
+    add_up(from, 9, begin_, end_, out);
     edge(rows, out, 0, begin_);
     edge(rows, out, end_, n_);
   }

@@ -14,12 +14,12 @@ namespace INPAINT_ISA {
 template <class T>
 class WrapStrips {
  public:
-  WrapStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring)
+  WrapStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring, bool all = false)
       : h_(sample.h),
         w_(sample.w),
         keys_(sample.keys_count),
         window_(window),
-        all_(ring + 2 >= sample.h),
+        all_(all || ring + 2 >= sample.h),
         ring_(all_ ? sample.h : ring),
         front_(round_up(sample.wb + 2, Simd<T>::kWidth)),
         stride_(front_ + round_up(keys_ + sample.wb + 2 + Simd<T>::kWidth, Simd<T>::kWidth)),
@@ -100,27 +100,33 @@ class WrapStrips {
 
 // Scores S[p, q] = <patch_p, patch_q> / norm_q, 3 x 3 patches, zeros outside the images.
 //
-// The pixel products of query row y with key row v become sums along x in the same row pair; a
-// score is the sum of three of those on the diagonal (y - 1, v - 1), (y, v), (y + 1, v + 1). So
-// each diagonal is a chain of its own: chains run in parallel, a few rows at a time, and remember
-// their last three row pairs.
+// Row pairs (y, y + delta) are chains (patch_gram.h): they run in parallel, a few rows at a time,
+// and remember the sums of their last three row pairs. Where queries and keys are the same pixels
+// and all rows fit, a chain and the one with -delta hold the same products: one serves both.
 template <class T>
 class ScoreStrips {
  public:
   ScoreStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring, int64_t step)
-      : strips(sample, window, ring),
+      : mirrors_(sample.mirrors() && window.columns == sample.w &&
+                 sample.keys_count * sample.keys_count * int64_t(sizeof(T)) <= kMostBytes),
+        strips(sample, window, ring, mirrors_),
         s_(sample),
         window_(window),
         wide_(round_up(sample.wb, W)),
-        chains_(sample.hb + std::max(step, strips.all() ? sample.h : 0) + 6),
+        // Where all rows are made at once, nothing is remembered.
+        chains_(strips.all() ? 0 : sample.hb + step + 6),
         sums_(chains_ * 3 * window.columns * wide_) {
     for (const Window::Segment& segment : window.segments) {
       const int64_t begin = std::max<int64_t>(segment.begin - 1, 0);
       const int64_t end = std::min(segment.end + 1, sample.w);
+      const PixelColumns<T> columns = sample.query_columns(begin, end);
       queries_.emplace_back(new Buffer<T>(sample.h * (end - begin) * sample.channels));
       T* to = queries_.back()->data();
       parallel_tasks(sample.h, sample.threads, [&](int64_t y) {
-        sample.pack_queries(y, begin, end, to + y * (end - begin) * sample.channels);
+        columns.pack(sample.query_row(y),
+                     sample.args.fg.stride_c,
+                     sample.channels,
+                     to + y * (end - begin) * sample.channels);
       });
     }
   }
@@ -128,7 +134,7 @@ class ScoreStrips {
   // Scores of query rows [first, last). The row sums of rows below `known` are there already: those
   // of first - 1 and first, from the call before.
   void compute(int64_t first, int64_t last, int64_t known) {
-    const int64_t lowest = -last, highest = s_.hb - known;
+    const int64_t lowest = mirrors_ ? 0 : -last, highest = s_.hb - known;
     const int64_t chains = highest - lowest + 1;
     const int64_t segments = int64_t(window_.segments.size());
     parallel_tasks(chains * segments, s_.threads, [&](int64_t task) {
@@ -136,6 +142,21 @@ class ScoreStrips {
     });
   }
 
+  // Scores of query (y, x), after the fuse step if there is one; that needs `row`.
+  const T* query(const FuseSum<T>& fuse, int64_t y, int64_t x, T* row) {
+    if (!s_.args.fuse) return strips.row(y, window_.place(x));
+    const T* rows[9];
+    strips.neighbours(y, x, false, rows);
+    fuse.run(rows, row);
+    return row;
+  }
+
+ private:
+  // Most bytes of scores that are kept for the sake of symmetry.
+  static constexpr int64_t kMostBytes = int64_t(8) << 20;
+  const bool mirrors_;
+
+ public:
   WrapStrips<T> strips;
 
  private:
@@ -144,90 +165,95 @@ class ScoreStrips {
   // Row pairs (y, y + delta) of one segment.
   void chain(int64_t index, int64_t delta, int64_t first, int64_t last, int64_t known) {
     const Window::Segment& segment = window_.segments[index];
-    const int64_t left = std::max<int64_t>(segment.begin - 1, 0);
-    const int64_t pixels = std::min(segment.end + 1, s_.w) - left;
-    const int64_t vectors = wide_ / W, ld = wide_ + 2 * W;
-    Buffer<T> products(pixels * ld + ld);
-    T* const zeros = products.data() + pixels * ld;
-    std::fill_n(zeros, ld, T(0));
-    for (int64_t i = 0; i < pixels; ++i) {
-      std::fill_n(products.data() + i * ld, W, T(0));
-      std::fill_n(products.data() + (i + 1) * ld - W, W, T(0));
-    }
+    const int64_t columns = segment.end - segment.begin, row = window_.columns * wide_;
+    const Padding padding{1, segment.begin == 0, segment.end == s_.w};
+    const int64_t pixels = columns + 2 - padding.before - padding.after;
+    GramStrip<T> products(pixels, wide_ / W, 3, padding);
+    Buffer<T> own(strips.all() ? 3 * row : 0), raw(mirrors_ ? row : 0);
+    const auto sums = [&](int64_t y) {
+      T* const ring = strips.all() ? own.data() : sums_.data() + slot(delta) * 3 * row;
+      return ring + y % 3 * row + segment.place * wide_;
+    };
     for (int64_t y = known; y <= last; ++y) {
       const int64_t v = y + delta;
-      const bool sum = y < s_.h && v >= 0 && v < s_.hb;
-      const bool emit = y > first && v >= 1 && v <= s_.hb;
-      if (sum) {
-        pixel_products(queries_[index]->data() + y * pixels * s_.channels,
-                       pixels,
-                       s_.keys.data() + v * s_.channels * s_.key_width,
-                       vectors,
-                       s_.channels,
-                       products.data() + W,
-                       ld);
+      const bool multiplies = y < s_.h && v >= 0 && v < s_.hb;
+      const bool emits = y > first && v >= 1 && v <= s_.hb;
+      if (multiplies) {
+        products.multiply(queries_[index]->data() + y * pixels * s_.channels,
+                          s_.keys.data() + v * s_.channels * s_.key_width,
+                          wide_ / W,
+                          s_.channels);
+        if (!emits) products.sum_rows(columns, s_.wb, sums(y), wide_);
       }
-      if (!sum && !emit) continue;
-      const bool old = y >= 2 && v >= 2;
-      T* const sums[3] = {row_sums(delta, y), row_sums(delta, y + 1), row_sums(delta, y + 2)};
-      const T* const scale = emit ? s_.inverse_norm.data() + (v - 1) * s_.wb : nullptr;
-      T* const scores = emit ? strips.row(y - 1, segment.place) + (v - 1) * s_.wb : nullptr;
-      for (int64_t x = segment.begin; x < segment.end; ++x) {
-        const int64_t i = x - segment.begin, at = (segment.place + i) * wide_;
-        const T* product = products.data() + (x - left) * ld + W;
-        const T* from[3] = {x > 0 ? product - ld - 1 : zeros + W,
-                            product,
-                            x + 1 < s_.w ? product + ld + 1 : zeros + W};
-        T* const now = sums[0] + at;
-        const T *const two = sums[1] + at, *const one = sums[2] + at;  // of y - 2 and y - 1
-        T* const out = emit ? scores + i * strips.stride() : nullptr;
-        if (!emit) {
-          line<true, false, false>(from, now, one, two, scale, out);
-        } else if (sum) {
-          old ? line<true, true, true>(from, now, one, two, scale, out)
-              : line<true, true, false>(from, now, one, two, scale, out);
-        } else {
-          old ? line<false, true, true>(from, now, one, two, scale, out)
-              : line<false, true, false>(from, now, one, two, scale, out);
-        }
+      if (!emits) continue;
+      const int64_t count = y >= 2 && v >= 2 ? 2 : 1;
+      const T* const older[2] = {sums(y + 3 - count), sums(y + 2)};  // y - count, y - 1
+      T* const newest = multiplies ? sums(y) : nullptr;
+      Scores scores{s_.inverse_norm.data() + (v - 1) * s_.wb,
+                    strips.row(y - 1, segment.place) + (v - 1) * s_.wb,
+                    strips.stride(),
+                    s_.wb};
+      if (!mirrors_ || delta == 0) {
+        products.sum_patches(columns, s_.wb, newest, older, count, wide_, scores);
+        continue;
       }
+      MirroredScores both{scores, raw.data(), wide_};
+      products.sum_patches(columns, s_.wb, newest, older, count, wide_, both);
+      mirror(raw.data(), y - 1, v - 1);
     }
   }
 
-  // One query column of a row pair: its sum along x, and the score it completes.
-  template <bool SUM, bool EMIT, bool OLD>
-  void line(
-      const T* const from[3], T* now, const T* one, const T* two, const T* scale, T* out) const {
-    for (int64_t u = 0; u < s_.wb; u += W) {
-      Vector<T> score = {};
-      if (SUM) {
-        const Vector<T> sum = load(from[0] + u) + load(from[1] + u) + load(from[2] + u);
-        store(now + u, sum);
-        score = sum;
-      }
-      if (!EMIT) continue;
-      score += load(one + u);
-      if (OLD) score += load(two + u);
-      if (u + W <= s_.wb) {
-        store(out + u, score * load(scale + u));
+  // Divides the products of patches by the norms of the keys.
+  struct Scores {
+    const T* scale;
+    T* out;
+    const int64_t stride, width;
+
+    void begin(int64_t) {}
+    void take(int64_t u, Vector<T> product) {
+      const Vector<T> score = product * load(scale + u);
+      if (u + W <= width) {
+        store(out + u, score);
       } else {
         // The next row of keys may be written by another thread.
-        score *= load(scale + u);
-        std::memcpy(out + u, &score, sizeof(T) * (s_.wb - u));
+        std::memcpy(out + u, &score, sizeof(T) * (width - u));
       }
+    }
+    void end(int64_t) { out += stride; }
+  };
+
+  // And keeps them.
+  struct MirroredScores {
+    Scores& scores;
+    T* raw;
+    const int64_t ld;
+
+    void begin(int64_t) {}
+    void take(int64_t u, Vector<T> product) {
+      store(raw + u, product);
+      scores.take(u, product);
+    }
+    void end(int64_t column) {
+      raw += ld;
+      scores.end(column);
+    }
+  };
+
+  // The products of query row y with key row v are those of query row v with key row y.
+  void mirror(const T* raw, int64_t y, int64_t v) {
+    const T* const scale = s_.inverse_norm.data() + y * s_.wb;
+    for (int64_t u = 0; u < s_.wb; ++u) {
+      T* const out = strips.row(v, u) + y * s_.wb;
+      for (int64_t x = 0; x < s_.wb; ++x) out[x] = raw[x * wide_ + u] * scale[x];
     }
   }
 
-  // A row for each place of the window.
-  T* row_sums(int64_t delta, int64_t y) {
-    const int64_t chain = (delta % chains_ + chains_) % chains_;
-    return sums_.data() + (chain * 3 + y % 3) * window_.columns * wide_;
-  }
+  int64_t slot(int64_t delta) const { return (delta % chains_ + chains_) % chains_; }
 
   const AttentionSample<T>& s_;
   const Window& window_;
   const int64_t wide_, chains_;
-  Buffer<T> sums_;
+  Buffer<T> sums_;  // [chain][3][place of the window][wide]
   std::vector<std::unique_ptr<Buffer<T>>> queries_;
 };
 

@@ -16,6 +16,8 @@
 
 #include <atomic>
 
+#include "best_matches.h"
+#include "patch_pack.h"
 #include "vector_math.h"
 #include "weighted_sum.h"
 
@@ -39,19 +41,6 @@ std::vector<int64_t> offsets(const View& view, int64_t n, int64_t height, int64_
   return offsets(height, width, n * view.stride_n, view.stride_h, view.stride_w);
 }
 
-// The positions of one sample of an image.
-template <class T>
-struct Positions {
-  Positions(const ImageView<T>& image, int64_t n, int64_t height, int64_t width)
-      : data(image.data), stride_c(image.stride_c), at(offsets(image, n, height, width)) {}
-
-  T operator()(int64_t c, int64_t position) const { return data[at[position] + c * stride_c]; }
-
-  const T* data;
-  int64_t stride_c;
-  std::vector<int64_t> at;
-};
-
 template <class T>
 class Similarity {
  public:
@@ -59,24 +48,22 @@ class Similarity {
       : channels(args.channels),
         positions(args.height * args.width),
         width(round_up(positions, kPanel<T>)),
-        generated(args.generated, n, args.height, args.width),
-        target(args.target, n, args.height, args.width),
+        generated(offsets(args.generated, n, args.height, args.width)),
+        target(offsets(args.target, n, args.height, args.width)),
         args_(args),
         targets_(width * channels) {
-    parallel_tasks(width / kPanel<T>, args.threads, [&](int64_t panel) {
-      T* to = targets_.data() + panel * kPanel<T> * channels;
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t i = 0; i < kPanel<T>; ++i)
-          to[c * kPanel<T> + i] =
-              panel * kPanel<T> + i < positions ? target(c, panel * kPanel<T> + i) : T(0);
+    const PixelColumns<T> columns(target, kPanel<T>);
+    parallel_tasks(columns.groups(), args.threads, [&](int64_t group) {
+      columns.pack_group(args.target.data, args.target.stride_c, channels, group, targets_.data());
     });
   }
 
   // Cosines of some generated positions with all targets, rows of `width` numbers.
   void cosines(const int64_t* q, int64_t count, T* scratch, T* out) const {
-    T* to = scratch;
-    for (int64_t c = 0; c < channels; ++c)
-      for (int64_t i = 0; i < count; ++i) *to++ = generated(c, q[i]);
+    std::vector<int64_t> at;
+    for (int64_t i = 0; i < count; ++i) at.push_back(generated[q[i]]);
+    PixelColumns<T>(std::move(at), count)
+        .pack(args_.generated.data, args_.generated.stride_c, channels, scratch);
     ProductTile<T> body{scratch, targets_.data(), out, width, channels, width / Simd<T>::kWidth};
     with_rows(count, body);
   }
@@ -125,7 +112,7 @@ class Similarity {
   }
 
   const int64_t channels, positions, width;
-  const Positions<T> generated, target;
+  const std::vector<int64_t> generated, target;  // where the positions lie, in elements
 
  private:
   T factor(T max) const { return 1 / (2 * args_.bandwidth * ((1 - max) / 2 + args_.eps)); }
@@ -215,7 +202,7 @@ class Backward {
         targets_(panels_ * s_.positions * kPanel<T>),
         grad_targets_(panels_ * s_.positions * kPanel<T>) {
     std::fill_n(grad_targets_.data(), panels_ * s_.positions * kPanel<T>, T(0));
-    pack(s_.target, nullptr, s_.positions, targets_.data());
+    pack(args.target, s_.target, targets_.data());
     parallel_tasks(s_.channels, args.threads, [&](int64_t c) {
       for (int64_t at : to_generated_) grad_generated.data[at + c * grad_generated.stride_c] = 0;
     });
@@ -235,13 +222,17 @@ class Backward {
   static constexpr int64_t W = Simd<T>::kWidth;
   static constexpr int64_t kRows = 4 * kRowTile;
 
-  // Positions as vectors of channels, [panel][position][kPanel].
-  void pack(const Positions<T>& image, const int64_t* positions, int64_t count, T* to) const {
+  void pack(const ImageView<T>& image, const std::vector<int64_t>& at, T* to) const {
+    const int64_t count = int64_t(at.size());
     parallel_tasks(panels_, args_.threads, [&](int64_t panel) {
-      T* at = to + panel * count * kPanel<T>;
-      for (int64_t i = 0; i < count; ++i)
-        for (int64_t c = panel * kPanel<T>; c < (panel + 1) * kPanel<T>; ++c)
-          *at++ = c < s_.channels ? image(c, positions ? positions[i] : i) : T(0);
+      const int64_t c0 = panel * kPanel<T>;
+      pack_vectors(image.data + c0 * image.stride_c,
+                   image.stride_c,
+                   std::min(kPanel<T>, s_.channels - c0),
+                   at.data(),
+                   count,
+                   count,
+                   to + c0 * count);
     });
   }
 
@@ -291,7 +282,9 @@ class Backward {
               sum.sums(i - begin)[c];
     });
     Buffer<T> vectors(panels_ * count * kPanel<T>);
-    pack(s_.generated, chosen_.data() + first, count, vectors.data());
+    std::vector<int64_t> at;
+    for (int64_t i = 0; i < count; ++i) at.push_back(s_.generated[chosen_[first + i]]);
+    pack(args_.generated, at, vectors.data());
     const TransposedSum<T> sum{
         grads.data(), s_.width, count, vectors.data(), panels_, grad_targets_.data(), s_.positions};
     parallel_tasks(sum.chunks(), args_.threads, [&](int64_t chunk) { sum.run(chunk); });

@@ -6,6 +6,11 @@
 // once, keeps the last k in registers and puts their sum into a ring of k row pairs; the sum of the
 // ring is the patch product. Two vectors share each broadcast.
 //
+// Another algorithm than patch_gram.h, not its copy: there the products of a row pair are a matrix
+// product of register tiles, written to a strip and read again k times along its diagonals. With so
+// few channels that store and those loads would cost more than the products; here a product leaves
+// the registers never, but each costs a load of keys, which many channels could not afford.
+//
 // Loads a vector of scores: 1.5 C + 1 (products), k - 1 (ring), 1 (bias), about half of the first
 // across a cache line; 1 store. Ring: k x columns x 2 vectors, 25 kB for 7 x 28 x 128 bytes.
 #pragma once
@@ -54,28 +59,20 @@ class DiagonalMatcher {
  private:
   static constexpr int64_t W = Simd<T>::kWidth;
 
-  class Task {
+  class Task : private BlockTask<T> {
    public:
     Task(DiagonalMatcher& matcher, const Block& block)
-        : s_(matcher.s_),
+        : BlockTask<T>(matcher.s_, block),
           m_(matcher),
-          block_(block),
-          k_(s_.k),
-          channels_(s_.args.channels),
-          columns_(block.x1 - block.x0),
-          pixels_(columns_ + k_ - 1),
-          queries_((block.y1 - block.y0 + k_ - 1) * pixels_ * channels_),
+          queries_(this->pixel_rows() * pixels_ * channels_),
           ring_(k_ * columns_ * 2 * W),
-          products_(pixels_ * 2 * W),
-          best_(s_, block) {
+          products_(pixels_ * 2 * W) {
       const ImageView<T>& image = s_.args.query;
       T* to = queries_.data();
-      for (int64_t y = block.y0; y < block.y1 + k_ - 1; ++y) {
-        const T* row = image.data + s_.n * image.stride_n + y * image.stride_h;
-        for (int64_t x = block.x0; x < block.x0 + pixels_; ++x)
+      for (int64_t y = block.y0; y < block.y0 + this->pixel_rows(); ++y)
+        for (int64_t x = 0; x < pixels_; ++x)
           for (int64_t c = 0; c < channels_; ++c)
-            *to++ = row[c * image.stride_c + x * image.stride_w];
-      }
+            *to++ = this->query_row(y)[c * image.stride_c + x * image.stride_w];
     }
 
     void run(int64_t first, int64_t last) {
@@ -87,31 +84,36 @@ class DiagonalMatcher {
     }
 
    private:
-    // All row pairs (y, y + delta), downwards; from the k-th on each ends a row of patches.
+    using BlockTask<T>::s_;
+    using BlockTask<T>::block_;
+    using BlockTask<T>::k_;
+    using BlockTask<T>::channels_;
+    using BlockTask<T>::columns_;
+    using BlockTask<T>::pixels_;
+    using BlockTask<T>::best_;
+
     void sweep(int64_t j, int64_t delta) {
-      const int64_t begin = std::max(block_.y0, -delta);
-      const int64_t end = std::min(block_.y1 + k_ - 1, s_.args.key_height - delta);
       const int64_t step = columns_ * 2 * W;
       Row row;
       row.j = j;
       // Columns with a lane on the grid of keys.
       row.begin = std::max<int64_t>(0, 1 - 2 * W - j);
       row.end = std::min(columns_, s_.key_cols - j);
-      for (int64_t y = begin; y < end; ++y) {
-        row.newest = ring_.data() + (y - begin) % k_ * step;
+      this->each_row_pair(delta, [&](int64_t y, int64_t age) {
+        row.newest = ring_.data() + age % k_ * step;
         row.query_row = y - k_ + 1;
         row.key_row = row.query_row + delta;
         row.query = queries_.data() + (y - block_.y0) * pixels_ * channels_;
         row.key = m_.keys_.data() + (y + delta) * channels_ * m_.ld_ + m_.left_pad_ + j;
-        row.full = y - begin >= k_ - 1;
+        row.full = age >= k_ - 1;
         if (row.full) {
-          row.oldest = (y - begin + 1) % k_;
+          row.oldest = (age + 1) % k_;
           row.scale = m_.terms_.scale_row(row.key_row) + j;
           row.bias = m_.terms_.bias_row(row.key_row) + j;
           row.limit = best_.limits(row.query_row);
         }
         dispatch(row);
-      }
+      });
     }
 
     struct Row {
@@ -228,12 +230,8 @@ class DiagonalMatcher {
       best_.look_at(row.query_row, m, scores, 2 * W, row.key_row * s_.key_cols + row.j + m);
     }
 
-    Sample<T>& s_;
     const DiagonalMatcher& m_;
-    const Block block_;
-    const int64_t k_, channels_, columns_, pixels_;
     Buffer<T> queries_, ring_, products_;
-    BlockBest<T> best_;
   };
 
   Sample<T>& s_;

@@ -76,8 +76,7 @@ class ListMatcher {
  private:
   static constexpr int64_t W = Simd<T>::kWidth;
 
-  // Packs patches as columns, out[group][depth][width of the group]: groups of `width` columns, the
-  // last filled up with zeros, or, with width 0, the tiles of gemm.h.
+  // Packs patches as PixelColumns, a channel of a pixel of the patch after the other.
   //
   // Planes are read one after the other for all groups (16 at a time are one task): the same place
   // of 16 planes often falls on one set of the cache. Pixels with their channels together are read
@@ -87,39 +86,25 @@ class ListMatcher {
             int64_t grid_width,
             int64_t width,
             T* out) const {
-    const int64_t count = int64_t(origins.size());
-    const int64_t groups = width ? ceil_div(count, width) : tile_count(count);
-    Buffer<int64_t> offsets(count), ends(count);
-    for (int64_t j = 0; j < count; ++j)
-      offsets[j] =
-          origins[j] / grid_width * image.stride_h + origins[j] % grid_width * image.stride_w;
-    // Where the stretch of neighbours in memory that starts at j ends.
-    for (int64_t j = count - 1; j >= 0; --j)
-      ends[j] = j + 1 < count && offsets[j + 1] == offsets[j] + 1 ? ends[j + 1] : j + 1;
+    std::vector<int64_t> at;
+    at.reserve(origins.size());
+    for (int64_t origin : origins)
+      at.push_back(origin / grid_width * image.stride_h + origin % grid_width * image.stride_w);
+    const PixelColumns<T> columns(std::move(at), width);
     const T* base = image.data + s_.n * image.stride_n;
     const auto copy = [&](int64_t group, int64_t d) {
-      const int64_t begin = width ? group * width : tile_begin(count, group);
-      const int64_t end = width ? std::min(count, begin + width) : tile_begin(count, group + 1);
-      const int64_t ld = width ? width : end - begin;
       const int64_t c = d % s_.args.channels, pixel = d / s_.args.channels;
-      const T* from =
+      const T* plane =
           base + pixel / s_.k * image.stride_h + pixel % s_.k * image.stride_w + c * image.stride_c;
-      T* to = out + begin * depth_ + d * ld - begin;
-      for (int64_t j = begin; j < end;) {
-        const int64_t stop = std::min(end, ends[j]);
-        const T* run = from + offsets[j] - j;
-        for (; j + W <= stop; j += W) store(to + j, load(run + j));
-        for (; j < stop; ++j) to[j] = run[j];
-      }
-      for (int64_t j = end; j < begin + ld; ++j) to[j] = T(0);
+      columns.copy(plane, group, out + columns.begin(group) * depth_ + d * columns.width(group));
     };
     if (image.stride_w == 1) {
       parallel_tasks(ceil_div(depth_, 16), s_.args.threads, [&](int64_t task) {
         for (int64_t d = task * 16; d < std::min(depth_, task * 16 + 16); ++d)
-          for (int64_t group = 0; group < groups; ++group) copy(group, d);
+          for (int64_t group = 0; group < columns.groups(); ++group) copy(group, d);
       });
     } else {
-      parallel_tasks(groups, s_.args.threads, [&](int64_t group) {
+      parallel_tasks(columns.groups(), s_.args.threads, [&](int64_t group) {
         for (int64_t d = 0; d < depth_; ++d) copy(group, d);
       });
     }
@@ -127,10 +112,8 @@ class ListMatcher {
 
   // Scale and bias of one packed panel of keys, norms summed in double.
   void score_terms(const T* panel, int64_t count, T* scale, T* bias) const {
-    double square[kPanel<T>] = {};
-    for (int64_t d = 0; d < depth_; ++d)
-      for (int64_t j = 0; j < kPanel<T>; ++j)
-        square[j] += double(panel[d * kPanel<T> + j]) * double(panel[d * kPanel<T> + j]);
+    double square[kPanel<T>];
+    panel_squares(panel, depth_, square);
     for (int64_t j = 0; j < kPanel<T>; ++j) {
       scale[j] = j < count ? key_scale<T>(s_.args.cosine, square[j]) : T(0);
       bias[j] = j < count ? key_bias<T>(s_.args.cosine, square[j]) : kMinusInfinity<T>;

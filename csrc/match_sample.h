@@ -2,12 +2,17 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
-#include "patch_gram.h"
+#include "best_matches.h"
+#include "patch_norms.h"
+#include "patch_pack.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
+
+constexpr double kNormFloor = 1e-8;
 
 // Wanted queries: columns x0..x1, rows y0..y1 of the grid of patch origins.
 struct Block {
@@ -75,35 +80,18 @@ struct Sample {
     }
   }
 
-  // Number of pixels of each key patch that may not be used, by a separable sum.
-  void count_invalid(int32_t* out) const {
-    Buffer<int32_t> rows(args.key_height * key_cols);
-    for (int64_t y = 0; y < args.key_height; ++y) {
-      const uint8_t* v = valid + y * args.key_width;
-      int32_t sum = 0;
-      for (int64_t x = 0; x < args.key_width; ++x) {
-        sum += !v[x];
-        if (x >= k) sum -= !v[x - k];
-        if (x >= k - 1) rows[y * key_cols + x - k + 1] = sum;
-      }
-    }
-    for (int64_t y = 0; y < key_rows; ++y) {
-      std::copy_n(rows.data() + y * key_cols, key_cols, out + y * key_cols);
-      for (int64_t d = 1; d < k; ++d)
-        for (int64_t x = 0; x < key_cols; ++x)
-          out[y * key_cols + x] += rows[(y + d) * key_cols + x];
-    }
-  }
-
   void find_usable() {
-    Buffer<int32_t> invalid(valid ? key_rows * key_cols : 0);
-    if (valid) count_invalid(invalid.data());
+    Buffer<uint8_t> whole(valid ? key_rows * key_cols : 0);
+    if (valid) {
+      const auto bad = [&](int64_t i) { return valid[i] == 0; };
+      whole_patches(args.key_height, args.key_width, k, 0, args.threads, bad, whole.data());
+    }
     std::fill_n(usable.data(), key_rows * key_cols, uint8_t(0));
     const PatchAxis ys{key_rows - 1, args.key_stride}, xs{key_cols - 1, args.key_stride};
     for (int64_t i = 0; i < ys.count(); ++i) {
       for (int64_t j = 0; j < xs.count(); ++j) {
         const int64_t key = ys.origin(i) * key_cols + xs.origin(j);
-        if (valid && invalid[key]) continue;
+        if (valid && !whole[key]) continue;
         usable[key] = 1;
         ++usable_count;
       }
@@ -238,6 +226,42 @@ class BlockBest {
   Buffer<T> limit_, best_;
   Buffer<int64_t> index_;
   bool in_order_ = true;
+};
+
+// What a task works on: a block of queries and, for one row offset delta after the other, the row
+// pairs (y, y + delta) of its pixels.
+template <class T>
+class BlockTask {
+ protected:
+  BlockTask(Sample<T>& sample, const Block& block)
+      : s_(sample),
+        block_(block),
+        k_(sample.k),
+        channels_(sample.args.channels),
+        columns_(block.x1 - block.x0),
+        pixels_(columns_ + k_ - 1),
+        best_(sample, block) {}
+
+  // Query pixels of the block.
+  int64_t pixel_rows() const { return block_.y1 - block_.y0 + k_ - 1; }
+  const T* query_row(int64_t y) const {
+    const ImageView<T>& image = s_.args.query;
+    return image.data + s_.n * image.stride_n + y * image.stride_h + block_.x0 * image.stride_w;
+  }
+
+  // Calls body(y, age) for the row pairs of one delta, downwards; from age k - 1 on each ends a row
+  // of patches.
+  template <class Body>
+  void each_row_pair(int64_t delta, const Body& body) const {
+    const int64_t begin = std::max(block_.y0, -delta);
+    const int64_t end = std::min(block_.y1 + k_ - 1, s_.args.key_height - delta);
+    for (int64_t y = begin; y < end; ++y) body(y, y - begin);
+  }
+
+  Sample<T>& s_;
+  const Block block_;
+  const int64_t k_, channels_, columns_, pixels_;
+  BlockBest<T> best_;
 };
 
 // Runs task(block, first delta, last delta) over all row offsets delta = key row - query row of all

@@ -1,18 +1,20 @@
-// Pieces shared by the patch-matching kernels: pixel rows, patch norms, best matches.
+// Products of pixels and their sums over patches: what all patch matching is made of.
+//
+// With G[p, q] = <pixel p, pixel q>, the product of two k x k patches is the sum of G[p + d, q + d]
+// over the k x k offsets d. For one row of query pixels and one of key pixels G is a small matrix
+// product (register tile of gemm.h); the sum of d along x is a sum along its diagonals, the sum
+// along y adds up k row pairs (y, v), (y + 1, v + 1), ... A pair of pixels costs C multiply-adds, a
+// pair of patches 2 (k - 1) additions.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
 #include <limits>
-#include <mutex>
 
 #include "gemm.h"
-#include "nearest_patch.h"
 #include "parallel.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
-
-constexpr double kNormFloor = 1e-8;
 
 template <class T>
 constexpr T kMinusInfinity = -std::numeric_limits<T>::infinity();
@@ -20,40 +22,6 @@ constexpr T kMinusInfinity = -std::numeric_limits<T>::infinity();
 // Columns of one packed panel of the right operand.
 template <class T>
 constexpr int64_t kPanel = 2 * Simd<T>::kWidth;
-
-// Copies row y of sample n to `out`, (C, width) at row stride ldo; pixels that are not valid become
-// zero, so that nothing they hold can reach a result; columns beyond the image become zero too.
-template <class T>
-void copy_row(const ImageView<T>& image,
-              int64_t n,
-              int64_t y,
-              int64_t channels,
-              int64_t width,
-              const uint8_t* valid_row,
-              T* out,
-              int64_t ldo,
-              int64_t padded_width) {
-  const T* row = image.data + n * image.stride_n + y * image.stride_h;
-  constexpr int64_t kBlock = 16;
-  for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
-    const int64_t c1 = c0 + kBlock < channels ? c0 + kBlock : channels;
-    if (image.stride_w == 1) {
-      for (int64_t c = c0; c < c1; ++c)
-        std::memcpy(out + c * ldo, row + c * image.stride_c, sizeof(T) * width);
-    } else {
-      for (int64_t x = 0; x < width; ++x)
-        for (int64_t c = c0; c < c1; ++c)
-          out[c * ldo + x] = row[c * image.stride_c + x * image.stride_w];
-    }
-    for (int64_t c = c0; c < c1; ++c) {
-      T* o = out + c * ldo;
-      if (valid_row) {
-        for (int64_t x = 0; x < width; ++x) o[x] = valid_row[x] ? o[x] : T(0);
-      }
-      for (int64_t x = width; x < padded_width; ++x) o[x] = T(0);
-    }
-  }
-}
 
 template <class T>
 struct ProductTile {
@@ -97,99 +65,127 @@ void pixel_products(const T* left,
   }
 }
 
-// Squared norm of every patch of one sample, (H - k + 1, W - k + 1), summed in double.
-template <class T>
-void patch_square_norms(const ImageView<T>& image,
-                        int64_t n,
-                        int64_t channels,
-                        int64_t height,
-                        int64_t width,
-                        int64_t patch,
-                        const uint8_t* valid,
-                        int threads,
-                        double* out) {
-  Buffer<double> columns(height * width);  // sums of `patch` pixels along x
-  const int64_t out_width = width - patch + 1;
-  parallel_tasks(ceil_div(height, 16), threads, [&](int64_t task) {
-    Buffer<double> pixel(width);
-    const int64_t end = task * 16 + 16 < height ? task * 16 + 16 : height;
-    for (int64_t y = task * 16; y < end; ++y) {
-      const T* row = image.data + n * image.stride_n + y * image.stride_h;
-      for (int64_t x = 0; x < width; ++x) pixel[x] = 0;
-      if (image.stride_w == 1) {
-        for (int64_t c = 0; c < channels; ++c) {
-          const T* p = row + c * image.stride_c;
-          for (int64_t x = 0; x < width; ++x) pixel[x] += double(p[x]) * double(p[x]);
-        }
-      } else {
-        for (int64_t x = 0; x < width; ++x) {
-          const T* p = row + x * image.stride_w;
-          double sum = 0;
-          for (int64_t c = 0; c < channels; ++c) {
-            const double value = double(p[c * image.stride_c]);
-            sum += value * value;
-          }
-          pixel[x] = sum;
-        }
-      }
-      if (valid) {
-        for (int64_t x = 0; x < width; ++x) pixel[x] = valid[y * width + x] ? pixel[x] : 0.0;
-      }
-      double* o = columns.data() + y * width;
-      for (int64_t x = 0; x < out_width; ++x) {
-        double sum = 0;
-        for (int64_t d = 0; d < patch; ++d) sum += pixel[x + d];
-        o[x] = sum;
-      }
-    }
-  });
-  for (int64_t y = 0; y + patch <= height; ++y) {
-    double* o = out + y * out_width;
-    for (int64_t x = 0; x < out_width; ++x) o[x] = columns[y * width + x];
-    for (int64_t d = 1; d < patch; ++d) {
-      const double* row = columns.data() + (y + d) * width;
-      for (int64_t x = 0; x < out_width; ++x) o[x] += row[x];
-    }
-  }
-}
+// Zeros beyond the ends of a row: before the first and behind the last key pixel, and as query
+// pixels in front of those given and behind them.
+struct Padding {
+  int64_t keys = 0, before = 0, after = 0;
+};
 
-// Best key of each query. Order-free: of equal scores the lowest key index wins, whoever comes
-// first, so the result does not depend on how tasks are cut or scheduled.
+// The products of one row pair, and what is summed from them.
+//
+// Sums run from the oldest row pair to the newest, so that their bits do not depend on where a
+// chain of row pairs began.
 template <class T>
-class BestMatches {
+class GramStrip {
  public:
-  explicit BestMatches(int64_t queries) : score_(queries), index_(queries) {
-    for (int64_t i = 0; i < queries; ++i) {
-      score_[i] = kMinusInfinity<T>;
-      index_[i] = -1;
+  // For `pixels` query pixels, at most `vectors` vectors of key pixels, patches of `patch` pixels.
+  GramStrip(int64_t pixels, int64_t vectors, int64_t patch, const Padding& padding)
+      : pixels_(pixels),
+        patch_(patch),
+        lead_(padding.keys > 0 ? W : 0),
+        ld_(lead_ + vectors * W + W),
+        vectors_(vectors),
+        first_(padding.before * ld_ + lead_),
+        data_((padding.before + pixels + padding.after) * ld_),
+        corner_(data_.data() + lead_ - padding.keys) {
+    std::fill_n(data_.data(), padding.before * ld_, T(0));
+    std::fill_n(data_.data() + (padding.before + pixels) * ld_, padding.after * ld_, T(0));
+    for (int64_t i = 0; i < pixels; ++i) {
+      std::fill_n(data_.data() + first_ + i * ld_ - lead_, lead_, T(0));
+      std::fill_n(data_.data() + first_ + i * ld_ + vectors * W, W, T(0));
     }
   }
 
-  // Takes in the best matches that one task found for a stretch of queries.
-  void merge(int64_t first, const T* score, const int64_t* index, int64_t count) {
-    std::lock_guard<std::mutex> lock(guard_);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t q = first + i;
-      if (index[i] >= 0 &&
-          (score[i] > score_[q] || (score[i] == score_[q] && index[i] < index_[q]))) {
-        score_[q] = score[i];
-        index_[q] = index[i];
-      }
+  // Both operands packed as for pixel_products().
+  void multiply(const T* left, const T* right, int64_t vectors, int64_t channels) {
+    for (int64_t i = 0; vectors < vectors_ && i < pixels_; ++i)
+      std::fill_n(data_.data() + first_ + i * ld_ + vectors * W, (vectors_ - vectors) * W, T(0));
+    vectors_ = vectors;
+    pixel_products(left, pixels_, right, vectors, channels, data_.data() + first_, ld_);
+  }
+
+  // Sums along x for `columns` query columns and `width` key columns, to rows ldo apart.
+  void sum_rows(int64_t columns, int64_t width, T* out, int64_t ldo) const {
+    if (patch_ == 3) return rows<3>(columns, width, out, ldo);
+    rows<0>(columns, width, out, ldo);
+  }
+
+  // The last row pair of a row of patches: what sum_rows() writes, to `out`, and with the sums of
+  // the `count` row pairs before, the oldest first, the products of patches. Where patches hang
+  // over the edge, fewer than patch - 1 came before, and `out` is null if there is no such row
+  // pair. Per query column sink.begin(column), sink.take(key column, vector) ..., sink.end(column).
+  template <class Sink>
+  void sum_patches(int64_t columns,
+                   int64_t width,
+                   T* out,
+                   const T* const* older,
+                   int64_t count,
+                   int64_t ldo,
+                   Sink& sink) const {
+    if (patch_ == 3 && count == 2) {
+      out ? patches<3, 2, true>(columns, width, out, older, count, ldo, sink)
+          : patches<3, 2, false>(columns, width, out, older, count, ldo, sink);
+    } else if (patch_ == 3 && count == 1) {
+      out ? patches<3, 1, true>(columns, width, out, older, count, ldo, sink)
+          : patches<3, 1, false>(columns, width, out, older, count, ldo, sink);
+    } else {
+      patches<0, 0, true>(columns, width, out, older, count, ldo, sink);
     }
   }
-
-  void scores(int64_t first, int64_t count, T* out) {
-    std::lock_guard<std::mutex> lock(guard_);
-    for (int64_t i = 0; i < count; ++i) out[i] = score_[first + i];
-  }
-
-  T score(int64_t query) const { return score_[query]; }
-  int64_t index(int64_t query) const { return index_[query]; }
 
  private:
-  Buffer<T> score_;
-  Buffer<int64_t> index_;
-  std::mutex guard_;
+  static constexpr int64_t W = Simd<T>::kWidth;
+
+  // K = 0: the size of a patch is known at run time only; COUNT likewise.
+  template <int K>
+  inline __attribute__((always_inline)) Vector<T> diagonal(const T* from) const {
+    const int64_t patch = K ? K : patch_;
+    Vector<T> sum = load(from);
+#pragma GCC unroll 4
+    for (int64_t d = 1; d < patch; ++d) sum += load(from + d * (ld_ + 1));
+    return sum;
+  }
+
+  template <int K>
+  void rows(int64_t columns, int64_t width, T* out, int64_t ldo) const {
+    for (int64_t column = 0; column < columns; ++column)
+      for (int64_t j = 0; j < width; j += W)
+        store(out + column * ldo + j, diagonal<K>(corner_ + column * ld_ + j));
+  }
+
+  template <int K, int COUNT, bool NEWEST, class Sink>
+  void patches(int64_t columns,
+               int64_t width,
+               T* out,
+               const T* const* older,
+               int64_t count,
+               int64_t ldo,
+               Sink& sink) const {
+    const int64_t before = COUNT ? COUNT : count;
+    for (int64_t column = 0; column < columns; ++column) {
+      const T* const from = corner_ + column * ld_;
+      const int64_t at = column * ldo;
+      sink.begin(column);
+      for (int64_t j = 0; j < width; j += W) {
+        Vector<T> sum = load(older[0] + at + j);
+#pragma GCC unroll 4
+        for (int64_t d = 1; d < before; ++d) sum += load(older[d] + at + j);
+        if (NEWEST) {
+          const Vector<T> newest = diagonal<K>(from + j);
+          store(out + at + j, newest);
+          sum += newest;
+        }
+        sink.take(j, sum);
+      }
+      sink.end(column);
+    }
+  }
+
+  const int64_t pixels_, patch_, lead_, ld_;
+  int64_t vectors_;
+  const int64_t first_;
+  Buffer<T> data_;
+  const T* const corner_;  // of the diagonals of the first patch
 };
 
 }  // namespace INPAINT_ISA

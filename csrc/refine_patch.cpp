@@ -16,6 +16,7 @@
 #include <limits>
 
 #include "parallel.h"
+#include "patch_norms.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -79,26 +80,8 @@ class Refiner {
       std::memset(usable_.data(), 1, size_t(key_rows_ * key_cols_));
       return;
     }
-    Buffer<uint8_t> runs(a_.key_height * key_cols_);  // k pixels along x are all valid
-    parallel_tasks(ceil_div(a_.key_height, 64), a_.threads, [&](int64_t task) {
-      const int64_t end = task * 64 + 64 < a_.key_height ? task * 64 + 64 : a_.key_height;
-      for (int64_t y = task * 64; y < end; ++y) {
-        const uint8_t* v = valid + y * a_.key_width;
-        int64_t length = 0;
-        for (int64_t x = 0; x < a_.key_width; ++x) {
-          length = v[x] ? length + 1 : 0;
-          if (x >= k_ - 1) runs[y * key_cols_ + x - k_ + 1] = length >= k_;
-        }
-      }
-    });
-    for (int64_t y = 0; y < key_rows_; ++y) {
-      uint8_t* out = usable_.data() + y * key_cols_;
-      std::memcpy(out, runs.data() + y * key_cols_, size_t(key_cols_));
-      for (int64_t d = 1; d < k_; ++d) {
-        const uint8_t* row = runs.data() + (y + d) * key_cols_;
-        for (int64_t x = 0; x < key_cols_; ++x) out[x] &= row[x];
-      }
-    }
+    const auto bad = [&](int64_t i) { return valid[i] == 0; };
+    whole_patches(a_.key_height, a_.key_width, k_, 0, a_.threads, bad, usable_.data());
   }
 
   void match_row(int64_t y) {

@@ -11,6 +11,51 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
+// A term of the sums below: number `left` of each row of weights times vector `right`.
+struct ListedPair {
+  int32_t left, right;
+};
+
+// Adds to the sums of a tile of rows, one panel wide, the listed terms; the weights of a term lie
+// kRowStep apart, those of the next `step`.
+template <class T, int64_t kRowStep>
+struct ListedProduct {
+  const T* weights;
+  int64_t step;
+  const T* vectors;
+  T* sums;
+  int64_t ld;
+  const ListedPair* list;
+  int64_t count;
+
+  template <int ROWS>
+  void run() {
+    constexpr int64_t W = Simd<T>::kWidth;
+    Vector<T> v[ROWS][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+      v[r][0] = load(sums + r * ld);
+      v[r][1] = load(sums + r * ld + W);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const T* a = weights + list[i].left * step;
+      const T* b = vectors + int64_t(list[i].right) * kPanel<T>;
+      const Vector<T> b0 = load(b), b1 = load(b + W);
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+        const Vector<T> x = broadcast(a[r * kRowStep]);
+        v[r][0] += x * b0;
+        v[r][1] += x * b1;
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+      store(sums + r * ld, v[r][0]);
+      store(sums + r * ld + W, v[r][1]);
+    }
+  }
+};
+
 // sum[row] = sum over k of weight[row][k] * vector[k], for a few rows of weights given piece by
 // piece in the order of k.
 //
@@ -57,7 +102,7 @@ class WeightedSum {
     const int64_t rows = end(tile) - begin(tile);
     const T* left = left_.data() + tile * kRowTile * kStride + fill_[tile];
     const int32_t first = int32_t(fill_[tile]), vector = int32_t(k);
-    Entry* to = lists_.data() + tile * kDepth;
+    ListedPair* to = lists_.data() + tile * kDepth;
     int64_t count = count_[tile];
     for (int64_t j = 0; j < width; j += W) {
       uint32_t any = 0;
@@ -83,12 +128,13 @@ class WeightedSum {
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       for (int64_t tile = 0; tile < tiles_; ++tile) {
         if (count_[tile] == 0) continue;
-        Tile body{left_.data() + tile * kRowTile * kStride,
-                  vectors_ + panel * depth_ * kPanel<T>,
-                  sums_.data() + (begin(tile) * panels_ + panel) * kPanel<T>,
-                  panels_ * kPanel<T>,
-                  lists_.data() + tile * kDepth,
-                  count_[tile]};
+        ListedProduct<T, kStride> body{left_.data() + tile * kRowTile * kStride,
+                                       1,
+                                       vectors_ + panel * depth_ * kPanel<T>,
+                                       sums_.data() + (begin(tile) * panels_ + panel) * kPanel<T>,
+                                       panels_ * kPanel<T>,
+                                       lists_.data() + tile * kDepth,
+                                       count_[tile]};
         with_rows(end(tile) - begin(tile), body);
       }
     }
@@ -102,48 +148,10 @@ class WeightedSum {
   static constexpr int64_t kDepth = 256;
   static constexpr int64_t kStride = kDepth + 2 * W;
 
-  struct Entry {
-    int32_t left, right;
-  };
-
-  struct Tile {
-    const T *left, *right;
-    T* sums;
-    int64_t ld;
-    const Entry* list;
-    int64_t count;
-
-    template <int ROWS>
-    void run() {
-      Vector<T> v[ROWS][2];
-#pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        v[r][0] = load(sums + r * ld);
-        v[r][1] = load(sums + r * ld + W);
-      }
-      for (int64_t i = 0; i < count; ++i) {
-        const T* a = left + list[i].left;
-        const T* b = right + int64_t(list[i].right) * kPanel<T>;
-        const Vector<T> b0 = load(b), b1 = load(b + W);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) {
-          const Vector<T> x = broadcast(a[r * kStride]);
-          v[r][0] += x * b0;
-          v[r][1] += x * b1;
-        }
-      }
-#pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        store(sums + r * ld, v[r][0]);
-        store(sums + r * ld + W, v[r][1]);
-      }
-    }
-  };
-
   const T* vectors_;
   const int64_t depth_, panels_, rows_, tiles_;
   Buffer<T> left_, sums_;
-  Buffer<Entry> lists_;
+  Buffer<ListedPair> lists_;
   std::vector<int64_t> fill_, count_;
 };
 
@@ -166,7 +174,7 @@ struct TransposedSum {
   // Columns of weights [chunk * kChunk, ...).
   void run(int64_t chunk) const {
     const int64_t begin = chunk * kChunk, end = std::min(begin + kChunk, depth);
-    std::vector<int32_t> list(rows);
+    Buffer<ListedPair> list(rows);
     for (int64_t tile = 0; tile < tile_count(end - begin); ++tile) {
       const int64_t j0 = begin + tile_begin(end - begin, tile);
       const int64_t j1 = begin + tile_begin(end - begin, tile + 1);
@@ -174,56 +182,22 @@ struct TransposedSum {
       for (int64_t k = 0; k < rows; ++k) {
         bool any = false;
         for (int64_t j = j0; j < j1; ++j) any |= weights[k * ld + j] != T(0);
-        list[count] = int32_t(k);
+        list[count] = {int32_t(k), int32_t(k)};
         count += any;
       }
       if (count == 0) continue;
       for (int64_t panel = 0; panel < panels; ++panel) {
-        Tile body{weights + j0,
-                  ld,
-                  vectors + panel * rows * kPanel<T>,
-                  sums + (panel * depth + j0) * kPanel<T>,
-                  list.data(),
-                  count};
+        ListedProduct<T, 1> body{weights + j0,
+                                 ld,
+                                 vectors + panel * rows * kPanel<T>,
+                                 sums + (panel * depth + j0) * kPanel<T>,
+                                 kPanel<T>,
+                                 list.data(),
+                                 count};
         with_rows(j1 - j0, body);
       }
     }
   }
-
-  struct Tile {
-    const T* left;
-    int64_t ld;
-    const T* right;
-    T* sums;
-    const int32_t* list;
-    int64_t count;
-
-    template <int ROWS>
-    void run() {
-      Vector<T> v[ROWS][2];
-#pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        v[r][0] = load(sums + r * kPanel<T>);
-        v[r][1] = load(sums + r * kPanel<T> + W);
-      }
-      for (int64_t i = 0; i < count; ++i) {
-        const T* a = left + list[i] * ld;
-        const T* b = right + list[i] * kPanel<T>;
-        const Vector<T> b0 = load(b), b1 = load(b + W);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) {
-          const Vector<T> x = broadcast(a[r]);
-          v[r][0] += x * b0;
-          v[r][1] += x * b1;
-        }
-      }
-#pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        store(sums + r * kPanel<T>, v[r][0]);
-        store(sums + r * kPanel<T> + W, v[r][1]);
-      }
-    }
-  };
 };
 
 }  // namespace INPAINT_ISA

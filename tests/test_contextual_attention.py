@@ -298,6 +298,25 @@ def test_not_a_number_outside_the_hole_shows():
     assert contextual_attention(f, b, hole, fuse=False).isnan().all()
 
 
+@pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_IDS)
+@pytest.mark.parametrize("size", [(2, 2), (14, 10), (15, 21), (62, 60)], ids=str)
+def test_self_attention_has_the_bits_of_two_inputs(size, memory_format):
+    f, _, hole = inputs(c=40, size=size)
+    f = f.to(memory_format=memory_format)
+    grad = torch.randn(f.shape, generator=torch.Generator().manual_seed(1))
+
+    def run(queries, keys):
+        queries, keys = queries.detach().requires_grad_(), keys.detach().requires_grad_()
+        y, index = contextual_attention(queries, keys, hole, return_index=True)
+        return y, index, *torch.autograd.grad(y, (queries, keys), grad)
+
+    # One storage: products are formed once for both orders of a pair.
+    wanted = run(f, f.clone())
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        assert all(torch.equal(a, b) for a, b in zip(run(f, f), wanted))
+
+
 @pytest.mark.parametrize("fuse", [True, False])
 def test_threads_give_equal_bits(fuse):
     f, b, hole = inputs(1, 40, (38, 50), (60, 82))

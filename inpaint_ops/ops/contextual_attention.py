@@ -149,7 +149,7 @@ def _kernel_options(
     key_norm: str,
     hole_mode: str,
     overlap: str,
-) -> tuple[Any, ...]:
+) -> tuple[int, float, bool, bool, bool, bool, bool]:
     return (
         rate,
         softmax_scale,
@@ -170,7 +170,7 @@ def _cpu(
         _common.compute_dtype(fg.detach()).numpy(),
         _common.compute_dtype(bg.detach()).numpy(),
         _missing(hole),
-        *_kernel_options(*options),
+        _kernel_options(*options),
         wide.numpy(),
         index.numpy(),
         row_max.numpy(),
@@ -235,7 +235,7 @@ def _backward_cpu(
         _missing(hole),
         row_max.contiguous().numpy(),
         row_sum.contiguous().numpy(),
-        *_kernel_options(*options),
+        _kernel_options(*options),
         grad_fg.numpy(),
         grad_bg.numpy(),
         _common.threads(),
