@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
         return exit_.code if isinstance(exit_.code, int) else 2
     probe = Console()
     console = probe if probe.is_terminal else Console(width=_PIPE_WIDTH)
-    cases = _cases(options.ops, options.quick)
+    cases = [case for case in _cases(options.ops, options.quick) if options.only in case.id]
     if options.list:
         for case in cases:
             sizes = ", ".join(f"{key} {value}" for key, value in case.sizes.items())
@@ -76,6 +76,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Measure the kernels against the public formulas and the machine's floor.",
     )
     parser.add_argument("--ops", type=_ops, default=list(OPS), help="comma-separated; default: all")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
     parser.add_argument("--quick", action="store_true", help="few cases, no compiler: a minute")
     parser.add_argument(
         "--threads", type=_threads, default=[1, 2], help="comma-separated; default: 1,2"
@@ -139,6 +140,7 @@ def _positive(text: str) -> float:
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "ops": options.ops,
+        "only": options.only,
         "quick": options.quick,
         "threads": options.threads,
         "seconds": None if options.no_timing else options.seconds,

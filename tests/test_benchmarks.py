@@ -486,6 +486,8 @@ def test_list(capsys):
     printed = capsys.readouterr().out
     assert "cosine-3x3-c256-64x64" in printed
     assert "astronaut-128-box" in printed
+    assert main.run(["--list", "--ops", "contextual_attention", "--only", "512x512"]) == 0
+    assert capsys.readouterr().out.startswith("contextual_attention  forward-sharp-c96-512x512")
 
 
 @pytest.mark.parametrize(

@@ -201,14 +201,18 @@ def _doubled_input(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tens
     sums = (rows[:, :, :, :-1] + rows[:, :, :, 1:]).contiguous(memory_format=torch.channels_last)
     grad_x = _conv_cpu._channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
     strided = Geometry((2, 2), (0, 0, 0, 0), (1, 1))
-    _flipped_convolution(sums, weight, strided, grad_x)
+    # Directly: a Winograd core gains 1 to 3 % of a layer's forward and backward pass here, and errs
+    # up to 8.6 times as much as eager where this errs 1.3 times.
+    _flipped_convolution(sums, weight, strided, grad_x, "direct")
     return grad_x
 
 
-def _flipped_convolution(grad: Tensor, weight: Tensor, g: Geometry, into: Tensor) -> None:
+def _flipped_convolution(
+    grad: Tensor, weight: Tensor, g: Geometry, into: Tensor, core: str = ""
+) -> None:
     """The convolution with filters and channels of the weight exchanged and its taps turned."""
     size = (into.shape[2], into.shape[3])
-    core = _conv_cpu.choose_core(grad, weight.transpose(0, 1), g, size)
+    core = core or _conv_cpu.choose_core(grad, weight.transpose(0, 1), g, size)
     core = "direct" if core == "aten" else core
     packed = packed_weights.get(weight, core, stride=g.stride, flipped=True)
     kernel = (weight.shape[2], weight.shape[3])
