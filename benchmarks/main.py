@@ -94,13 +94,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seconds",
         type=_positive,
-        help="timing of one case at one thread count; default: 5, or 0.5 with --quick",
+        help="timing of one case at one thread count; default: 3, or 0.5 with --quick",
     )
     options = parser.parse_args(argv)
     available = machine.available_cpus()
     options.threads = [n for n in options.threads if n <= available] or [available]
     if options.seconds is None:
-        options.seconds = 0.5 if options.quick else 5.0
+        options.seconds = 0.5 if options.quick else 3.0
     if not options.list:
         try:
             options.out.mkdir(parents=True, exist_ok=True)
