@@ -38,6 +38,31 @@ SHAPES = {
         (3, 3),
         {"padding": 1, "upsample": 2, "padding_mode": "reflect"},
     ),
+    "doubled-replicate": (
+        (2, 9, 12, 15),
+        20,
+        (4, 4),
+        {"padding": 3, "upsample": 2, "padding_mode": "replicate"},
+    ),
+    "doubled-dilated": (
+        (1, 9, 12, 15),
+        20,
+        (3, 3),
+        {"padding": 2, "dilation": 2, "upsample": 2, "padding_mode": "reflect"},
+    ),
+    "reflect-dilated": (
+        (1, 9, 13, 14),
+        20,
+        (3, 3),
+        {"padding": 4, "dilation": 4, "padding_mode": "reflect"},
+    ),
+    "reflect-strided": (
+        (2, 9, 13, 14),
+        20,
+        (5, 5),
+        {"padding": 2, "stride": 2, "padding_mode": "reflect"},
+    ),
+    "wide-padding": ((1, 9, 5, 6), 7, (3, 3), {"padding": 4}),
     "dilated": ((1, 40, 33, 35), 20, (5, 5), {"padding": 8, "dilation": 4}),
 }
 

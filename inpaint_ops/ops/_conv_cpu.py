@@ -31,10 +31,15 @@ class Planes:
     part_end: tuple[int, ...] = ()
 
 
+def tiled() -> bool:
+    """Whether Winograd cores may be taken."""
+    return current_backend() != "direct"
+
+
 def choose_core(x: Tensor, weight: Tensor, g: Geometry, size: tuple[int, int]) -> str:
     """The core of a float32 convolution whose result has that size, see `_conv_cores`."""
     f, c, kh, kw = weight.shape
-    return _conv_cores.choose(x.shape[0], (f, c, kh, kw), g, size, current_backend() != "direct")
+    return _conv_cores.choose(x.shape[0], (f, c, kh, kw), g, size, tiled())
 
 
 @lru_cache(maxsize=4096)
@@ -181,7 +186,7 @@ def forward(
             y[:, :, top:bottom, left:right] = whole[:, :, top:bottom, left:right]
             return y
         return whole.to(y.dtype) if whole.stride() == y.stride() else y.copy_(whole)
-    packed = packed_weights.get(weight, core, stride=g.stride, gated=gated)
+    packed = packed_weights.of(weight, Form(core, g.stride, gated))
     into = _float32_like(y)
     if into is not y and region is not None:
         into.copy_(y)
@@ -268,7 +273,7 @@ def transposed_forward(
     wide = _common.compute_dtype(x.detach())
     bias = None if bias is None else _common.compute_dtype(bias.detach())
     kernel = (weight.shape[2], weight.shape[3])
-    core = transposed_core(x, weight, stride, current_backend() != "direct")
+    core = transposed_core(x, weight, stride, tiled())
     form = Form(core, step=stride, padding=(padding, padding))
     g = Geometry((1, 1), (padding,) * 4, (1, 1))
     call = _Call(core, g, kernel, weight.shape[1], activation=activation, step=stride)

@@ -6,18 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops._backend import current_backend
-from inpaint_ops.ops import _common, _conv, _conv_cores, _conv_cpu
+from inpaint_ops.ops import _common, _conv, _conv_cores, _conv_cpu, _conv_input_gradient
 from inpaint_ops.ops._conv import Geometry
 from inpaint_ops.ops._conv_cores import CORES
 from inpaint_ops.ops._conv_cpu import Planes
-from inpaint_ops.ops._packed_weights import packed_weights
-
-# Pixels of a padded image for one of the result, beyond which oneDNN forms its gradient.
-_MOST_PADDED = 4
 
 
 def finish_backward(
@@ -112,17 +106,15 @@ def convolve_backward(
         planes: only `valid` and `part_end` count: what of x was read.
     """
     x = _common.compute_dtype(x.detach())
-    left_x = wanted[0] and not _native_input(grad, x, g, weight)
+    left_x = wanted[0] and not _conv_input_gradient.takes(grad, x, weight, g)
     left_weight = wanted[1] and g.groups != 1
     grad_x = grad_weight = None
     if wanted[0] and not left_x:
         if _is_whole(grad, x, weight, g):
             matrix = _common.compute_dtype(weight.detach()).flatten(1)
             grad_x = (grad.flatten(1) @ matrix).view(x.shape)
-        elif _is_doubled(g, weight):
-            grad_x = _doubled_input(grad, x, weight, g)
         else:
-            grad_x = _input_gradient(grad, x, weight, g)
+            grad_x = _conv_input_gradient.input_gradient(grad, x, weight, g)
     if wanted[1] and not left_weight:
         grad_weight = weight_gradient(grad, x, weight, g, planes)
     if left_x or left_weight:
@@ -161,8 +153,10 @@ def weight_gradient(
     if x.numel() == 0 or grad.numel() == 0:
         return result.zero_()
     f, c, kh, kw = weight.shape
-    size, tiled = (grad.shape[2], grad.shape[3]), current_backend() != "direct"
-    core = _conv_cores.choose_weight_gradient(x.shape[0], (f, c, kh, kw), g, size, tiled)
+    size = (grad.shape[2], grad.shape[3])
+    core = _conv_cores.choose_weight_gradient(
+        x.shape[0], (f, c, kh, kw), g, size, _conv_cpu.tiled()
+    )
     _common.native().conv_weight_gradient(
         _conv_cpu._images(x),
         None if planes is None else _conv_cpu._array(planes.valid),
@@ -178,85 +172,3 @@ def weight_gradient(
         _common.threads(),
     )
     return result
-
-
-def _is_doubled(g: Geometry, weight: Tensor) -> bool:
-    plain = g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
-    return g.upsample == 2 and plain and g.padding_mode == "zeros" and min(weight.shape[2:]) > 1
-
-
-def _doubled_input(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
-    """The gradient of x behind a doubling of the image, without the doubled image.
-
-    Pixel i is read as 2 i and 2 i + 1, so its gradient sees grad only through the sums of two by
-    two neighbours, S: it is a convolution of S with stride 2, a quarter of the multiplications.
-    """
-    kh, kw = weight.shape[2:]
-    high, wide = grad.shape[2:]
-    top, left = kh - 1 - g.padding[0], kw - 1 - g.padding[2]
-    bottom = 2 * (x.shape[2] - 1) + kh + 1 - top - high
-    right = 2 * (x.shape[3] - 1) + kw + 1 - left - wide
-    padded = F.pad(grad, (left, right, top, bottom))
-    rows = padded[:, :, :-1] + padded[:, :, 1:]
-    sums = (rows[:, :, :, :-1] + rows[:, :, :, 1:]).contiguous(memory_format=torch.channels_last)
-    grad_x = _conv_cpu._channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
-    strided = Geometry((2, 2), (0, 0, 0, 0), (1, 1))
-    # Directly: a Winograd core gains 1 to 3 % of a layer's forward and backward pass here, and errs
-    # up to 8.6 times as much as eager where this errs 1.3 times.
-    _flipped_convolution(sums, weight, strided, grad_x, "direct")
-    return grad_x
-
-
-def _flipped_convolution(
-    grad: Tensor, weight: Tensor, g: Geometry, into: Tensor, core: str = ""
-) -> None:
-    """The convolution with filters and channels of the weight exchanged and its taps turned."""
-    size = (into.shape[2], into.shape[3])
-    core = core or _conv_cpu.choose_core(grad, weight.transpose(0, 1), g, size)
-    core = "direct" if core == "aten" else core
-    packed = packed_weights.get(weight, core, stride=g.stride, flipped=True)
-    kernel = (weight.shape[2], weight.shape[3])
-    _conv_cpu._Call(core, g, kernel, weight.shape[1]).run(grad, packed, None, into, None)
-
-
-def _native_input(grad: Tensor, x: Tensor, g: Geometry, weight: Tensor) -> bool:
-    """Whether the gradient of the input is ours."""
-    if g.groups != 1:
-        return False
-    if g.padding_mode != "zeros":
-        # The gradient of the padded image is summed as a whole, most of it of few taps: oneDNN
-        # skips the others (7x7 of dilation 16 at 64x64, 6 times the pixels: 440 ms, eager 295).
-        top, bottom, left, right = g.padding
-        padded = (x.shape[2] * g.upsample + top + bottom) * (x.shape[3] * g.upsample + left + right)
-        if padded > _MOST_PADDED * grad.shape[2] * grad.shape[3] * g.stride[0] * g.stride[1]:
-            return False
-    if g.stride == (1, 1):
-        return True
-    even = g.stride[0] == g.stride[1] and g.padding[0] == g.padding[2] and g.upsample == 1
-    return even and g.dilation == (1, 1) and g.stride[0] <= min(weight.shape[2:])
-
-
-def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
-    # Zero padding is cut off by asking for no more outputs; other modes need the whole padded
-    # image, folded back afterwards.
-    top, bottom, left, right = g.padding
-    high, wide = x.shape[2] * g.upsample, x.shape[3] * g.upsample
-    reach_y, reach_x = (d * (k - 1) for d, k in zip(g.dilation, weight.shape[2:]))
-    cut = g.padding_mode == "zeros" and top <= reach_y and left <= reach_x
-    size = (high, wide) if cut else (high + top + bottom, wide + left + right)
-    before = (top, left) if cut else (0, 0)
-    image = _conv_cpu._channels_last(x, x.shape[1], size)
-    if g.stride == (1, 1):
-        flipped = Geometry((1, 1), (reach_y - before[0], 0, reach_x - before[1], 0), g.dilation)
-        _flipped_convolution(grad, weight, flipped, image)
-    else:
-        _conv_cpu.transposed_forward(
-            grad,
-            weight,
-            None,
-            stride=g.stride[0],
-            padding=before[0],
-            activation="identity",
-            y=image,
-        )
-    return _conv.unprepared(image, x, g)

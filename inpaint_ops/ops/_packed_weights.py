@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops.ops import _common
@@ -22,6 +23,8 @@ class Form(NamedTuple):
         stride: of the convolution.
         gated: whether the filters are features and gates.
         flipped: for the gradient of the input: filters and channels exchanged, taps reversed.
+        doubled: for that of an image behind its doubling: taps are the sums of two by two
+            neighbours.
         step: stride of a transposed convolution, whose weight is (channels, filters, kh, kw);
             0: an ordinary one.
         padding: of the transposed convolution.
@@ -33,6 +36,7 @@ class Form(NamedTuple):
     flipped: bool = False
     step: int = 0
     padding: tuple[int, int] = (0, 0)
+    doubled: bool = False
 
 
 @dataclass
@@ -55,18 +59,6 @@ class _PackedWeights:
         self._entries: dict[int, _Entry] = {}
         self._lock = threading.Lock()
 
-    def get(
-        self,
-        weight: Tensor,
-        core: str,
-        *,
-        stride: tuple[int, int] = (1, 1),
-        gated: bool = False,
-        flipped: bool = False,
-    ) -> Any:
-        """The packed form for an ordinary convolution."""
-        return self.of(weight, Form(core, stride, gated, flipped))
-
     def of(self, weight: Tensor, form: Form) -> Any:
         """The packed form."""
         native = _common.native()
@@ -82,8 +74,9 @@ class _PackedWeights:
                 return packed
         # Before the packing, so that a change during it is seen by the next call.
         sample = native.WeightSample(address, weight.shape, weight.stride(), weight.element_size())
+        taps = _common.compute_dtype(weight.detach())
         packed = native.pack_weight(
-            _common.compute_dtype(weight.detach()).numpy(),
+            (_sums_of_neighbours(taps) if form.doubled else taps).numpy(),
             CORES.index(form.core),
             form.stride,
             form.gated,
@@ -113,6 +106,13 @@ class _PackedWeights:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _sums_of_neighbours(taps: Tensor) -> Tensor:
+    """(..., kh + 1, kw + 1): tap t is the sum of taps t - 1 and t, along both axes."""
+    padded = F.pad(taps, (1, 1, 1, 1))
+    rows = padded[:, :, :-1] + padded[:, :, 1:]
+    return rows[..., :-1] + rows[..., 1:]
 
 
 packed_weights = _PackedWeights()
