@@ -84,4 +84,5 @@ def setup(case: Case) -> Problem:
         eager,
         backward=case.sizes.get("backward", False),
         terms=64 * 10**4,
+        kinks=True,
     )

@@ -120,3 +120,25 @@ def test_a_wrong_layer_is_refused():
     for i, name in enumerate(("x", "weight", "bias")):
         off = [1.001 * grad if i == j else grad for j, grad in enumerate(grads)]
         assert f"grad {name} is off" in problem.check((y, off))
+
+
+def test_networks_with_kinks_are_judged_by_the_root_mean_square():
+    small = conv_problems.Layer("x", "fused", 3, 4, 8, activation="relu")
+    x, weight, bias = conv_problems.draw(small)
+    function = conv_problems.public(small)
+    options = {"backward": True, "terms": 64}
+    problem, strict = (
+        conv_problems.network([small], (x, weight, bias), function, function, kinks=k, **options)
+        for k in (True, False)
+    )
+    y, grads = problem.run(problem.implementations["ours"])
+    assert problem.check((y, grads)) is None
+    for i in range(3):
+        slightly, far = (
+            [factor * grad if i == j else grad for j, grad in enumerate(grads)]
+            for factor in (1.01, 1.03)
+        )
+        assert problem.check((y, slightly)) is None
+        assert f"gradient {i} is off" in strict.check((y, slightly))
+        assert f"gradient {i} is off" in problem.check((y, far))
+    assert "y is off" in problem.check((1.01 * y, grads))
