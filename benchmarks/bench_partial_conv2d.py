@@ -11,7 +11,7 @@ from torch import Tensor
 from inpaint_ops import partial_conv2d
 from inpaint_ops.benchmarks import conv_problems
 from inpaint_ops.benchmarks.case import Case, Problem, Target
-from inpaint_ops.benchmarks.conv_layers import partial_unet
+from inpaint_ops.benchmarks.conv_layers import Layer, partial_unet
 
 _PASS = "u-net-512x512"
 CASES = (
@@ -33,54 +33,47 @@ def setup(case: Case) -> Problem:
     if case.sizes["layer"] != _PASS:
         return conv_problems.setup(case)
     layers = partial_unet(512, _LEVELS)
-    weights = [(1.4 * w, b) for _, w, b in map(conv_problems.draw, layers)]
+    weights = [(1.4 * w, b) for *_, w, b in map(conv_problems.draw, layers)]
     image = conv_problems.draw(layers[0])[0]
     hole = torch.ones(1, 1, 512, 512)
     hole[:, :, 128:384, 128:384] = 0
 
-    def network(image: Tensor, flat: Any, valid: Tensor, step: Any, join: Any) -> Tensor:
-        """Encoder, then decoder; `step` is one layer, `join` the concatenation of two."""
+    def network(image: Tensor, flat: Any, valid: Tensor, step: Any) -> Tensor:
+        """Encoder, then decoder; `step` is one layer of one or two images and masks."""
         skips = [(image, valid)]
         pairs = list(zip(flat[::2], flat[1::2]))
         for i in range(_LEVELS):
-            x, valid = step(i, pairs[i], *skips[-1], None)
+            x, valid = step(layers[i], pairs[i], *zip(skips[-1]))
             skips.append((x.relu(), valid))
         x, valid = skips.pop()
         for i in range(_LEVELS):
             skip, skip_valid = skips.pop()
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-            valid = F.interpolate(valid, scale_factor=2, mode="nearest")
-            parts = (x.shape[1], skip.shape[1])
-            joined = join(valid, skip_valid)
-            x, valid = step(_LEVELS + i, pairs[_LEVELS + i], torch.cat([x, skip], 1), joined, parts)
+            x, valid = step(layers[_LEVELS + i], pairs[_LEVELS + i], (x, skip), (valid, skip_valid))
             if i + 1 < _LEVELS:
                 x = F.leaky_relu(x, 0.2)
         result: Tensor = x
         return result
 
-    def ours_step(i: int, pair: Any, x: Tensor, valid: Tensor, parts: Any) -> tuple[Tensor, Tensor]:
-        layer = layers[i]
-        return partial_conv2d(x, valid, *pair, stride=layer.stride, padding=layer.pad, parts=parts)
+    def ours_step(layer: Layer, pair: Any, images: Any, masks: Any) -> tuple[Tensor, Tensor]:
+        factors = tuple(factor for _, factor in layer.parts)
+        return partial_conv2d(
+            images, masks, *pair, stride=layer.stride, padding=layer.pad, upsample=factors
+        )
 
-    def public_step(
-        i: int, pair: Any, x: Tensor, valid: Tensor, parts: Any
-    ) -> tuple[Tensor, Tensor]:
-        layer, (weight, bias) = layers[i], pair
-        y, updated = conv_problems.partial_public(x, valid, weight, bias, layer.stride, layer.pad)
-        return y, updated
-
-    def join(a: Tensor, b: Tensor) -> Tensor:
-        return torch.cat([a, b], 1)
+    def public_step(layer: Layer, pair: Any, images: Any, masks: Any) -> tuple[Tensor, Tensor]:
+        x, mask = (conv_problems.concatenated(layer, both) for both in (images, masks))
+        weight, bias = pair
+        return conv_problems.partial_public(x, mask, weight, bias, layer.stride, layer.pad)
 
     def eager(image: Tensor, *flat: Tensor) -> Tensor:
         whole = hole.to(image).expand(-1, 3, -1, -1).contiguous()
-        return network(image, flat, whole, public_step, join)
+        return network(image, flat, whole, public_step)
 
     # 16 layers pass their errors on.
     return conv_problems.network(
         layers,
         (image, *(t for pair in weights for t in pair)),
-        lambda image, *flat: network(image, flat, hole.to(image.device), ours_step, join),
+        lambda image, *flat: network(image, flat, hole.to(image.device), ours_step),
         eager,
         backward=case.sizes.get("backward", False),
         terms=64 * 10**4,

@@ -14,10 +14,10 @@ class Layer:
         op: "fused", "gated", "partial" or "transposed".
         channels: of the input.
         out: channels of the result.
-        size: height and width of the input.
+        size: height and width of the input, behind the upsampling of `parts`.
         kernel, stride, dilation, upsample, padding_mode, activation: options.
         padding: None: half the reach of the kernel.
-        parts: channels of concatenated tensors, for partial layers.
+        parts: of partial layers the tensors that are concatenated: channels, upsampling factor.
     """
 
     method: str
@@ -32,7 +32,7 @@ class Layer:
     padding: int | None = None
     padding_mode: str = "zeros"
     activation: str = "identity"
-    parts: tuple[int, ...] | None = None
+    parts: tuple[tuple[int, int], ...] = ()
 
     @property
     def pad(self) -> int:
@@ -162,7 +162,7 @@ def partial_unet(size: int = 512, levels: int = 8) -> list[Layer]:
         kernel: int = 3,
         stride: int = 1,
         *,
-        parts: tuple[int, ...],
+        parts: tuple[tuple[int, int], ...],
     ) -> Layer:
         return Layer("partial_conv_unet", "partial", channels, out, at, kernel, stride, parts=parts)
 
@@ -171,10 +171,10 @@ def partial_unet(size: int = 512, levels: int = 8) -> list[Layer]:
     for level in range(levels):
         kernel = {0: 7, 1: 5, 2: 5}.get(level, 3)
         c, out = widths[level], widths[level + 1]
-        layers.append(partial(c, out, size >> level, kernel, 2, parts=(c,)))
+        layers.append(partial(c, out, size >> level, kernel, 2, parts=((c, 1),)))
     for level in reversed(range(levels)):
         up, skip = widths[level + 1], widths[level]
-        layers.append(partial(up + skip, widths[level], size >> level, parts=(up, skip)))
+        layers.append(partial(up + skip, widths[level], size >> level, parts=((up, 2), (skip, 1))))
     return layers
 
 

@@ -84,17 +84,21 @@ def cases(op: str, kind: str) -> tuple[Case, ...]:
     return tuple(found)
 
 
-def draw(layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
-    """Input in channels_last, weight and bias; sums of order one."""
+def draw(layer: Layer) -> tuple[Tensor, ...]:
+    """Input or its parts in channels_last, weight and bias; sums of order one."""
     generator = torch.Generator().manual_seed(layer.multiplications % 2**31)
-    x = torch.randn(1, layer.channels, layer.size, layer.size, generator=generator)
+    images = [
+        torch.randn(1, channels, *[layer.size // factor] * 2, generator=generator)
+        for channels, factor in layer.parts or ((layer.channels, 1),)
+    ]
     shape = (layer.filters, layer.channels)
     if layer.op == "transposed":
         shape = (layer.channels, layer.filters)
     weight = torch.randn(*shape, layer.kernel, layer.kernel, generator=generator)
     weight /= (layer.channels * layer.kernel**2) ** 0.5
     bias = torch.randn(layer.filters, generator=generator)
-    return x.contiguous(memory_format=torch.channels_last), weight, bias
+    last = (x.contiguous(memory_format=torch.channels_last) for x in images)
+    return *last, weight, bias
 
 
 def upstream(layer: Layer) -> Tensor:
@@ -113,16 +117,15 @@ def upstream(layer: Layer) -> Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
-def masks(layer: Layer) -> tuple[Tensor, Tensor]:
-    """One channel for each concatenated part, and the same as the public layer takes it.
+def masks(layer: Layer) -> tuple[Tensor, ...]:
+    """One of one channel for each part.
 
     A centred hole of a quarter of the image in the last part: what an encoder passes on.
     """
-    parts = layer.parts or (layer.channels,)
-    valid = torch.ones(1, len(parts), layer.size, layer.size)
+    found = tuple(torch.ones(1, 1, *[layer.size // factor] * 2) for _, factor in layer.parts)
     quarter = layer.size // 4
-    valid[:, -1, quarter : 3 * quarter, quarter : 3 * quarter] = 0
-    return valid, valid.repeat_interleave(torch.tensor(parts), 1)
+    found[-1][..., quarter : 3 * quarter, quarter : 3 * quarter] = 0
+    return found
 
 
 def ours(layer: Layer) -> Callable[..., Any]:
@@ -133,10 +136,16 @@ def ours(layer: Layer) -> Callable[..., Any]:
             x, weight, bias, activation=layer.activation, **where
         )
     if layer.op == "partial":
-        valid, _ = masks(layer)
-        return lambda x, weight, bias: inpaint_ops.partial_conv2d(
-            x, valid.to(x.device), weight, bias, parts=layer.parts, **where
-        )[0]
+        valid, factors = masks(layer), tuple(factor for _, factor in layer.parts)
+
+        def partial_layer(*args: Tensor) -> Tensor:
+            *images, weight, bias = args
+            known = tuple(one.to(weight.device) for one in valid)
+            return inpaint_ops.partial_conv2d(
+                tuple(images), known, weight, bias, upsample=factors, **where
+            )[0]
+
+        return partial_layer
     function = getattr(inpaint_ops, f"{layer.op}_conv2d")
     where.update(
         dilation=layer.dilation,
@@ -164,6 +173,15 @@ def partial_public(
     return ((raw - view) * ratio + view) * updated, updated
 
 
+def concatenated(layer: Layer, images: Sequence[Tensor]) -> Tensor:
+    """What the public code makes of the parts of an image or of their masks."""
+    whole = [
+        x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="nearest")
+        for x, (_, factor) in zip(images, layer.parts)
+    ]
+    return whole[0] if len(whole) == 1 else torch.cat(whole, 1)
+
+
 def public(layer: Layer) -> Callable[..., Any]:
     """What the public code of the method does, in the layout it does it."""
 
@@ -187,30 +205,40 @@ def public(layer: Layer) -> Callable[..., Any]:
     if layer.op == "transposed":
         return transposed
     if layer.op == "partial":
-        mask = masks(layer)[1]
-        return lambda x, weight, bias: partial_public(
-            x, mask.to(x), weight, bias, layer.stride, layer.pad
-        )[0]
+        # The public layer has masks of as many channels as the images.
+        valid = [
+            mask.repeat(1, channels, 1, 1) for mask, (channels, _) in zip(masks(layer), layer.parts)
+        ]
+
+        def partial_layer(*args: Tensor) -> Tensor:
+            *images, weight, bias = args
+            x = concatenated(layer, images)
+            mask = concatenated(layer, [one.to(x) for one in valid])
+            return partial_public(x, mask, weight, bias, layer.stride, layer.pad)[0]
+
+        return partial_layer
     return convolved
 
 
 def setup(case: Case) -> Problem:
     """One layer; eager gets the image in the layout the public code has, ours in channels_last."""
     layer = LAYERS[case.sizes["layer"]]
-    x, weight, bias = draw(layer)
-    plain = x.contiguous()
+    leaves = draw(layer)
+    plain = [x.contiguous() for x in leaves[:-2]]
     backward = case.sizes["backward"]
-    leaves: tuple[Tensor, ...] = (x, weight, bias)
     if backward:
         leaves = tuple(t.requires_grad_() for t in leaves)
     formula = public(layer)
 
-    def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
+    def eager(*args: Tensor) -> Any:
         # Without a gradient the copy made beforehand stands for x; with one it must be x itself.
-        return formula(plain if x is leaves[0] and not backward else x.contiguous(), weight, bias)
+        ready = args[0] is leaves[0] and not backward
+        images = plain if ready else [x.contiguous() for x in args[:-2]]
+        return formula(*images, *args[-2:])
 
     passes = 3 if backward else 1
-    moved = 4.0 * passes * (x.numel() + weight.numel() + layer.out * layer.out_size**2)
+    read = sum(t.numel() for t in leaves[:-1])
+    moved = 4.0 * passes * (read + layer.out * layer.out_size**2)
     return Problem(
         inputs=leaves,
         implementations={"ours": ours(layer), "eager": eager},
@@ -321,14 +349,18 @@ def _expected(layer: Layer, outcome: Any) -> Iterator[tuple[str, Tensor, Tensor]
     if isinstance(outcome, Tensor):
         yield "y", outcome, kept.y
     else:
-        names = ("y", "grad x", "grad weight", "grad bias")
+        several = len(layer.parts) > 1
+        images = [f"grad x {i + 1}" for i in range(len(layer.parts))] if several else ["grad x"]
+        names = ("y", *images, "grad weight", "grad bias")
         yield from zip(names, (outcome[0], *outcome[1]), (kept.y, *kept.gradients))
 
 
 def judge(layer: Layer, outcome: Any) -> str | None:
     """What is wrong with the outcome of a layer, or None."""
     depth = layer.channels * layer.kernel**2
-    terms = (depth, layer.filters * layer.kernel**2, *[layer.out_size**2] * 2)
+    factors = [factor for _, factor in layer.parts] or [1]
+    taps = layer.filters * layer.kernel**2
+    terms = (depth, *(taps * factor**2 for factor in factors), *[layer.out_size**2] * 2)
     for (name, got, want), count in zip(_expected(layer, outcome), terms):
         # Winograd sums may err 4 times as much as direct ones.
         wrong = difference(name, got, want, terms=16 * max(64, count))

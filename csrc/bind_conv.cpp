@@ -1,5 +1,7 @@
 #include "bind_conv.h"
 
+#include <cstring>
+
 #include "gated_conv2d.h"
 #include "partial_conv2d.h"
 
@@ -71,9 +73,10 @@ void call_epilogue_backward(const Array<float>& grad,
   kernel(a);
 }
 
-// mask (N, parts, H, W): bytes or numbers; scale and share (N, Ho, Wo).
-void call_mask_planes(const py::array& mask,
-                      const std::vector<int32_t>& weights,
+// masks (N or 1, planes, H, W): bytes or numbers; of each its upsampling factor and the weights of
+// its planes; scale and share (N, Ho, Wo).
+void call_mask_planes(const std::vector<py::array>& masks,
+                      const std::vector<std::pair<int, std::vector<int32_t>>>& shapes,
                       const Pair& kernel_size,
                       const Pair& stride,
                       const Pair& padding,
@@ -84,16 +87,30 @@ void call_mask_planes(const py::array& mask,
                       Array<float> scale,
                       Array<float> share,
                       int threads) {
+  require(scale.ndim() == 3 && threads >= 1, "scale");
   MaskPlanesArgs a;
-  const bool soft = is_packed<float>(mask);
-  require((soft || is_packed<uint8_t>(mask)) && mask.ndim() == 4, "mask must be packed");
-  a.known = soft ? nullptr : static_cast<const uint8_t*>(mask.data());
-  a.soft = soft ? static_cast<const float*>(mask.data()) : nullptr;
-  a.weights = weights;
-  a.batch = mask.shape(0);
-  a.height = mask.shape(2);
-  a.width = mask.shape(3);
-  require(mask.shape(1) == int64_t(weights.size()), "one weight a part");
+  a.batch = scale.shape(0);
+  a.out_height = scale.shape(1);
+  a.out_width = scale.shape(2);
+  require(!masks.empty() && masks.size() == shapes.size(), "weights of each mask");
+  for (size_t i = 0; i < masks.size(); ++i) {
+    const py::array& mask = masks[i];
+    const auto& [upsample, weights] = shapes[i];
+    const bool soft = is_packed<float>(mask);
+    require((soft || is_packed<uint8_t>(mask)) && mask.ndim() == 4, "mask must be packed");
+    require(mask.shape(0) == 1 || mask.shape(0) == a.batch, "mask batch");
+    require(mask.shape(1) == int64_t(weights.size()), "one weight a plane");
+    require(upsample == 1 || upsample == 2, "upsample");
+    MaskPart part{};
+    part.known = soft ? nullptr : static_cast<const uint8_t*>(mask.data());
+    part.soft = soft ? static_cast<const float*>(mask.data()) : nullptr;
+    part.height = mask.shape(2);
+    part.width = mask.shape(3);
+    part.stride_n = mask.shape(0) == 1 ? 0 : mask.shape(1) * part.height * part.width;
+    part.upsample = upsample;
+    part.weights = weights;
+    a.parts.push_back(part);
+  }
   a.kernel = size2(kernel_size);
   a.stride = size2(stride);
   a.padding = size2(padding);
@@ -101,9 +118,6 @@ void call_mask_planes(const py::array& mask,
   for (const Size2& size : {a.kernel, a.stride, a.dilation})
     require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
   require(a.padding.y >= 0 && a.padding.x >= 0, "padding");
-  require(scale.ndim() == 3 && scale.shape(0) == a.batch && threads >= 1, "scale");
-  a.out_height = scale.shape(1);
-  a.out_width = scale.shape(2);
   a.total = total;
   a.by_sum = by_sum;
   a.biased = biased;
@@ -126,6 +140,26 @@ bool call_known_bytes(const py::array& mask, std::optional<Array<uint8_t>> known
   uint8_t* to = output<uint8_t>(*known, mask.size());
   const auto* numbers = static_cast<const float*>(mask.data());
   return INPAINT_PICK(known_bytes)(numbers, mask.size(), to) == MaskKind::kBinary;
+}
+
+// Lengths of the runs of equal planes of a mask, bytes (N, planes, H, W).
+std::vector<int64_t> call_equal_planes(const Array<uint8_t>& mask) {
+  require(is_packed<uint8_t>(mask) && mask.ndim() == 4, "mask must be packed");
+  const int64_t planes = mask.shape(1), plane = mask.shape(2) * mask.shape(3);
+  std::vector<int64_t> runs;
+  for (int64_t p = 0; p < planes; ++p) {
+    bool equal = p > 0;
+    for (int64_t n = 0; equal && n < mask.shape(0); ++n) {
+      const uint8_t* here = mask.data() + (n * planes + p) * plane;
+      equal = std::memcmp(here - plane, here, size_t(plane)) == 0;
+    }
+    if (equal) {
+      ++runs.back();
+    } else {
+      runs.push_back(1);
+    }
+  }
+  return runs;
 }
 
 }  // namespace
@@ -154,8 +188,8 @@ void bind_conv(py::module_& m) {
         py::arg("threads"));
   m.def("mask_planes",
         &call_mask_planes,
-        py::arg("mask"),
-        py::arg("weights"),
+        py::arg("masks"),
+        py::arg("shapes"),
         py::arg("kernel"),
         py::arg("stride"),
         py::arg("padding"),
@@ -166,6 +200,7 @@ void bind_conv(py::module_& m) {
         py::arg("scale").noconvert(),
         py::arg("share").noconvert(),
         py::arg("threads"));
+  m.def("equal_planes", &call_equal_planes, py::arg("mask").noconvert());
   m.def("known_bytes", &call_known_bytes, py::arg("mask"), py::arg("known").noconvert());
 }
 

@@ -152,24 +152,28 @@ class ConvPlan {
            const Pair& dilation,
            const Pair& padding,
            int padding_mode,
-           int upsample,
-           int64_t channels,
+           const std::vector<TensorShape>& tensors,
            int64_t filters,
            bool gated,
            int activation,
-           int64_t step) {
+           int64_t step)
+      : tensors_(tensors) {
     a_.core = core_of(core);
     a_.stride = size2(stride);
     a_.dilation = size2(dilation);
     require(padding_mode >= 0 && padding_mode <= int(PaddingMode::kReplicate), "padding mode");
     a_.padding_mode = PaddingMode(padding_mode);
-    require(upsample == 1 || upsample == 2, "upsample");
-    a_.upsample = upsample;
-    a_.channels = channels;
+    check_shapes(tensors);
+    for (const auto& [upsample, widths] : tensors) {
+      Part part{};
+      part.upsample = upsample;
+      a_.parts.push_back(part);
+      for (const int64_t width : widths) a_.channels += width;
+    }
     a_.filters = filters;
     a_.gated = gated;
     a_.activation = activation_of(activation);
-    require(channels >= 1 && filters >= 1 && (!gated || filters % 2 == 0) && step >= 0, "filters");
+    require(filters >= 1 && (!gated || filters % 2 == 0) && step >= 0, "filters");
     const Size2 taps = size2(kernel);
     for (const Size2& size : {taps, a_.stride, a_.dilation})
       require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
@@ -184,24 +188,24 @@ class ConvPlan {
     }
   }
 
-  // x (N, H, W, C), y (N, Ho, Wo, channels), z (N, Ho, Wo, filters); planes as in ConvArgs.
-  void run(const Array<float>& x,
+  // x (N, H, W, C) and valid as in set_parts, y (N, Ho, Wo, channels), z (N, Ho, Wo, filters);
+  // planes as in ConvArgs.
+  void run(const std::vector<Array<float>>& x,
+           const std::vector<std::optional<Array<uint8_t>>>& valid,
            const Array<float>& packed,
            const OptionalFloats& bias,
            Array<float> y,
            std::optional<Array<float>> z,
-           const std::optional<Array<uint8_t>>& valid,
-           const std::vector<int64_t>& part_end,
            const OptionalFloats& scale,
            const OptionalFloats& share,
            const std::optional<std::array<int64_t, 4>>& region,
            int threads) const {
     ConvArgs a = a_;
-    set_images(a, x, y, z);
+    set_parts(a, tensors_, x, valid);
+    set_images(a, y, z);
     a.threads = threads;
     require(threads >= 1, "threads");
     a.bias = packed_or_null(bias, a.filters, "bias");
-    set_valid(a, valid, part_end);
     set_planes(a, scale, share);
     require(phases_.size() == 1 || (!scale && !region), "phases take no planes and no region");
     require(is_packed<float>(packed), "packed weights");
@@ -237,21 +241,8 @@ class ConvPlan {
     return args;
   }
 
-  static void set_images(ConvArgs& a,
-                         const Array<float>& x,
-                         Array<float>& y,
-                         std::optional<Array<float>>& z) {
-    require(x.ndim() == 4 && y.ndim() == 4, "x and y must have four dimensions");
-    require(x.shape(3) == a.channels, "channels");
-    a.x = x.data();
-    a.batch = x.shape(0);
-    a.height = x.shape(1);
-    a.width = x.shape(2);
-    a.stride_n = x.strides(0) / 4;
-    a.stride_y = x.strides(1) / 4;
-    a.stride_x = x.strides(2) / 4;
-    a.stride_c = a.channels == 1 ? 1 : x.strides(3) / 4;
-    require(a.height >= 1 && a.width >= 1, "x is empty");
+  static void set_images(ConvArgs& a, Array<float>& y, std::optional<Array<float>>& z) {
+    require(y.ndim() == 4, "y must have four dimensions");
     a.store_size = {y.shape(1), y.shape(2)};
     const int64_t channels = a.gated ? a.filters / 2 : a.filters;
     require(y.shape(0) == a.batch && y.shape(3) == channels, "y size");
@@ -290,6 +281,7 @@ class ConvPlan {
   }
 
   ConvArgs a_ = {};
+  std::vector<TensorShape> tensors_;
   std::vector<Phase> phases_;
 };
 
@@ -320,8 +312,7 @@ void bind_conv_plan(py::module_& m) {
                     const Pair&,
                     const Pair&,
                     int,
-                    int,
-                    int64_t,
+                    const std::vector<TensorShape>&,
                     int64_t,
                     bool,
                     int,
@@ -332,8 +323,7 @@ void bind_conv_plan(py::module_& m) {
            py::arg("dilation"),
            py::arg("padding"),
            py::arg("padding_mode"),
-           py::arg("upsample"),
-           py::arg("channels"),
+           py::arg("tensors"),
            py::arg("filters"),
            py::arg("gated"),
            py::arg("activation"),
@@ -341,12 +331,11 @@ void bind_conv_plan(py::module_& m) {
       .def("run",
            &ConvPlan::run,
            py::arg("x").noconvert(),
+           py::arg("valid").noconvert(),
            py::arg("packed").noconvert(),
            py::arg("bias").noconvert(),
            py::arg("y").noconvert(),
            py::arg("z").noconvert(),
-           py::arg("valid").noconvert(),
-           py::arg("part_end"),
            py::arg("scale").noconvert(),
            py::arg("share").noconvert(),
            py::arg("region"),

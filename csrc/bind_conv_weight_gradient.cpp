@@ -4,10 +4,11 @@
 namespace inpaint {
 namespace {
 
-// x (N, H, W, C), grad (N, Ho, Wo, filters), grad_weight (filters, C, kh, kw).
-void call_weight_gradient(const Array<float>& x,
-                          const std::optional<Array<uint8_t>>& valid,
-                          const std::vector<int64_t>& part_end,
+// x (N, H, W, C) and valid as in set_parts, grad (N, Ho, Wo, filters), grad_weight (filters, C, kh,
+// kw).
+void call_weight_gradient(const std::vector<Array<float>>& x,
+                          const std::vector<std::optional<Array<uint8_t>>>& valid,
+                          const std::vector<TensorShape>& tensors,
                           const Array<float>& grad,
                           Array<float> grad_weight,
                           int core_code,
@@ -15,26 +16,17 @@ void call_weight_gradient(const Array<float>& x,
                           const Pair& padding,
                           const Pair& dilation,
                           int padding_mode,
-                          int upsample,
                           int threads) {
-  require(x.ndim() == 4 && grad.ndim() == 4 && grad_weight.ndim() == 4 && threads >= 1,
+  require(grad.ndim() == 4 && grad_weight.ndim() == 4 && threads >= 1,
           "arguments must have four dimensions");
-  require(x.shape(3) >= 1 && (x.shape(3) == 1 || x.strides(3) == 4), "channels must be adjacent");
   require(core_code >= 0 && core_code <= int(Core::kWinogradFours), "core");
   require(padding_mode >= 0 && padding_mode <= int(PaddingMode::kReplicate), "padding mode");
-  require(upsample == 1 || upsample == 2, "upsample");
   const Core core = Core(core_code);
   WeightGradientArgs args{};
   ConvArgs& a = args.conv;
-  a.x = x.data();
-  a.batch = x.shape(0);
-  a.height = x.shape(1);
-  a.width = x.shape(2);
-  a.channels = x.shape(3);
-  a.stride_n = x.strides(0) / 4;
-  a.stride_y = x.strides(1) / 4;
-  a.stride_x = x.strides(2) / 4;
-  a.upsample = upsample;
+  check_shapes(tensors);
+  set_parts(a, tensors, x, valid);
+  for (const Part& part : a.parts) require(part.stride_c == 1, "channels must be adjacent");
   a.padding_mode = PaddingMode(padding_mode);
   a.padding = size2(padding);
   a.stride = size2(stride);
@@ -46,12 +38,11 @@ void call_weight_gradient(const Array<float>& x,
   a.threads = threads;
   for (const Size2& size : {a.kernel, a.stride, a.dilation})
     require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
-  require(x.size() > 0 && grad.size() > 0 && grad.shape(0) == a.batch, "images are empty");
+  require(grad.size() > 0 && grad.shape(0) == a.batch, "images are empty");
   require(grad_weight.shape(0) == a.filters && grad_weight.shape(1) == a.channels, "weight size");
   require(is_packed<float>(grad), "gradient must be packed");
   a.core = core;
   require(core == Core::kDirect || INPAINT_PICK(winograd_takes)(a), "the core does not take this");
-  set_valid(a, valid, part_end);
   args.grad = grad.data();
   args.grad_weight = output<float>(grad_weight, grad_weight.size());
   auto* kernel = core == Core::kDirect ? INPAINT_PICK(weight_gradient_direct)
@@ -67,7 +58,7 @@ void bind_conv_weight_gradient(py::module_& m) {
         &call_weight_gradient,
         py::arg("x").noconvert(),
         py::arg("valid").noconvert(),
-        py::arg("part_end"),
+        py::arg("tensors"),
         py::arg("grad").noconvert(),
         py::arg("grad_weight").noconvert(),
         py::arg("core"),
@@ -75,7 +66,6 @@ void bind_conv_weight_gradient(py::module_& m) {
         py::arg("padding"),
         py::arg("dilation"),
         py::arg("padding_mode"),
-        py::arg("upsample"),
         py::arg("threads"));
 }
 

@@ -33,23 +33,27 @@ struct PackArgs {
   int threads;
 };
 
+// One of the images (N, height, width, channels) that are read as if they were concatenated along
+// their channels, each at its own resolution.
+struct Part {
+  const float* x;
+  int64_t height, width, channels;
+  int64_t stride_n, stride_y, stride_x, stride_c;
+  int upsample;  // nearest, 1 or 2, applied before the padding
+  // Bytes (N or 1, height, width): which pixels are read; the others count as zero, whatever they
+  // hold. Null: all.
+  const uint8_t* valid;
+  int64_t valid_stride_n;
+};
+
 struct ConvArgs {
   Core core = Core::kDirect;
-  const float* x;
-  int64_t batch, height, width, channels;
-  int64_t stride_n, stride_y, stride_x;
-  int64_t stride_c = 1;
-  int upsample;  // nearest, 1 or 2, applied before the padding
+  std::vector<Part> parts;  // of one size behind their upsampling
+  int64_t batch, channels;  // channels: of all parts
   PaddingMode padding_mode;
   Size2 padding;  // before, negative: cut off; what is read behind the image follows from the
                   // output's size
   Size2 kernel, stride, dilation;
-
-  // Bytes (N or 1, parts, H, W): part p says of channels part_end[p - 1] to part_end[p] which
-  // pixels are read; the others count as zero, whatever they hold. Null: all.
-  const uint8_t* valid;
-  int64_t valid_stride_n;
-  std::vector<int64_t> part_end;
 
   const float* packed;
   const float* bias;  // null: none

@@ -178,19 +178,15 @@ void run_dots(int64_t pixels, Dots<FILTERS>& dots) {
 void load_block(
     const ConvArgs& a, const Plan& plan, const Source& source, const Block& block, float* to) {
   const Size2 reach = plan.reach(a, {block.rows, block.columns});
-  int64_t begin = 0;
-  int part = 0;
-  for (const int64_t end : source.part_end()) {
-    const int64_t size = end - begin;
+  for (const SourcePart& part : source) {
+    const int64_t size = part.end - part.begin;
     for (int64_t i = 0; i < reach.y; ++i)
       for (int64_t j = 0; j < reach.x; ++j) {
-        const float* pixel = source.at(block.n,
-                                       block.y * a.stride.y + i * plan.grid.y,
-                                       block.x * a.stride.x + j * plan.grid.x,
-                                       part);
-        const int64_t apart = source.channel_stride(pixel);
-        const float* from = pixel + begin * apart;
-        float* out = to + (i * reach.x + j) * a.channels + begin;
+        const float* from = part.at(block.n,
+                                    block.y * a.stride.y + i * plan.grid.y,
+                                    block.x * a.stride.x + j * plan.grid.x);
+        const int64_t apart = part.channel_stride(from);
+        float* out = to + (i * reach.x + j) * a.channels + part.begin;
         if (apart != 1) {
           for (int64_t c = 0; c < size; ++c) out[c] = from[c * apart];
         } else if (size < 8) {
@@ -200,8 +196,6 @@ void load_block(
           std::memcpy(out, from, size_t(size) * sizeof(float));
         }
       }
-    begin = end;
-    ++part;
   }
 }
 

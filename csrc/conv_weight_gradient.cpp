@@ -93,17 +93,14 @@ void load_inputs(const ConvArgs& a,
                  int64_t c1,
                  float* to) {
   const Size2 reach = plan.reach(a, block.rows, block.columns);
-  int64_t part_begin = 0;
-  int part = 0;
-  for (const int64_t part_end : source.part_end()) {
-    const int64_t begin = std::max(c0, part_begin), size = std::min(c1, part_end) - begin;
+  for (const SourcePart& part : source) {
+    const int64_t begin = std::max(c0, part.begin), size = std::min(c1, part.end) - begin;
     for (int64_t i = 0; size > 0 && i < reach.y; ++i)
       for (int64_t j = 0; j < reach.x; ++j) {
-        const float* from = source.at(block.n,
-                                      block.y * a.stride.y + i * plan.grid.y,
-                                      block.x * a.stride.x + j * plan.grid.x,
-                                      part) +
-                            begin;
+        const float* from = part.at(block.n,
+                                    block.y * a.stride.y + i * plan.grid.y,
+                                    block.x * a.stride.x + j * plan.grid.x) +
+                            begin - part.begin;
         float* out = to + (i * reach.x + j) * plan.pixel + begin - c0;
         // A call for the few bytes of an RGB pixel costs more than the loop.
         if (size < 8) {
@@ -112,8 +109,6 @@ void load_inputs(const ConvArgs& a,
           std::memcpy(out, from, size_t(size) * sizeof(float));
         }
       }
-    part_begin = part_end;
-    ++part;
   }
 }
 

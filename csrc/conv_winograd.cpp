@@ -101,21 +101,18 @@ void transform_thin_parts(const ConvArgs& a,
   const int64_t depth = layout.parts() * a.channels;
   const float* from[T::kReads * T::kReads];
   each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
-    int64_t begin = 0;
-    int valid_part = 0;
-    for (const int64_t end : source.part_end()) {
-      find_reads<T>(source, tile.n, y, x, layout.read_step(), valid_part, from);
+    for (const SourcePart& image : source) {
+      find_reads<T>(image, tile.n, y, x, layout.read_step(), from);
+      const int64_t size = image.end - image.begin;
       for (int i = 0; i < T::kReads * T::kReads; ++i) {
-        float* to_pixel = patch + i * depth + part * a.channels + begin;
-        const int64_t apart = source.channel_stride(from[i]);
+        float* to_pixel = patch + i * depth + part * a.channels + image.begin;
+        const int64_t apart = image.channel_stride(from[i]);
         if (apart == 1) {
-          store_first(to_pixel, load_first(from[i] + begin, end - begin), end - begin);
+          store_first(to_pixel, load_first(from[i], size), size);
         } else {
-          for (int64_t c = begin; c < end; ++c) to_pixel[c - begin] = from[i][c * apart];
+          for (int64_t c = 0; c < size; ++c) to_pixel[c] = from[i][c * apart];
         }
       }
-      begin = end;
-      ++valid_part;
     }
   });
   for (int i = 0; i < T::kReads * T::kReads; ++i) from[i] = patch + i * depth;
@@ -352,9 +349,10 @@ bool winograd_takes(const ConvArgs& a) {
   const bool dense =
       (a.stride.y == 1 || a.dilation.y == 1) && (a.stride.x == 1 || a.dilation.x == 1);
   if (a.core != Core::kWinogradDoubled) return dense;
-  return a.kernel.y == 3 && a.kernel.x == 3 && a.stride.y == 1 && a.stride.x == 1 &&
-         a.upsample == 2 && a.dilation.y == 1 && a.dilation.x == 1 && a.padding.y == 1 &&
-         a.padding.x == 1;
+  const bool doubled = std::all_of(
+      a.parts.begin(), a.parts.end(), [](const Part& part) { return part.upsample == 2; });
+  return a.kernel.y == 3 && a.kernel.x == 3 && a.stride.y == 1 && a.stride.x == 1 && doubled &&
+         a.dilation.y == 1 && a.dilation.x == 1 && a.padding.y == 1 && a.padding.x == 1;
 }
 
 void conv_winograd(const ConvArgs& a) {

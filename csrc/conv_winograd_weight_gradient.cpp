@@ -46,15 +46,13 @@ void transform_inputs(const ConvArgs& a,
   each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
     const int64_t shift = part * (c1 - c0) - c0;
     const float* from[T::kReads * T::kReads];
-    int64_t valid_begin = 0;
-    int valid_part = 0;
-    for (const int64_t valid_end : source.part_end()) {
-      const int64_t begin = std::max(valid_begin, c0), end = std::min(valid_end, c1);
-      if (begin < end) find_reads<T>(source, tile.n, y, x, layout.read_step(), valid_part, from);
+    for (const SourcePart& image : source) {
+      const int64_t begin = std::max(image.begin, c0), end = std::min(image.end, c1);
+      if (begin >= end) continue;
+      find_reads<T>(image, tile.n, y, x, layout.read_step(), from);
       for (int64_t c = begin; c < end; c += W)
-        transform_vector<T>(from, c, end - c, to + shift + c, step - shift - c, plane);
-      valid_begin = valid_end;
-      ++valid_part;
+        transform_vector<T>(
+            from, c - image.begin, end - c, to + shift + c, step - shift - c, plane);
     }
   });
 }

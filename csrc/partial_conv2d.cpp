@@ -10,28 +10,44 @@ namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
-// One row of outputs. `columns`: scratch for the sums over kernel rows, with the padding around.
+// Adds a row of one plane of a mask to the sums over kernel rows.
 template <class Sum, class Value>
-void plane_row(
-    const MaskPlanesArgs& a, const Value* mask, int64_t n, int64_t oy, std::vector<Sum>& columns) {
+void add_row(const Value* row, int64_t wide, int upsample, Sum weight, Sum* to) {
+  const auto value = [&](int64_t x) {
+    if constexpr (sizeof(Value) == 1) {
+      return row[x] ? weight : Sum(0);
+    } else {
+      return weight * Sum(row[x]);
+    }
+  };
+  if (upsample == 1) {
+    for (int64_t x = 0; x < wide; ++x) to[x] += value(x);
+  } else {
+    for (int64_t x = 0; x < wide; ++x) to[x] += value(x / 2);
+  }
+}
+
+// One row of outputs. `columns`: scratch for the sums over kernel rows, with the padding around.
+template <class Sum>
+void plane_row(const MaskPlanesArgs& a, int64_t n, int64_t oy, std::vector<Sum>& columns) {
   std::fill(columns.begin(), columns.end(), Sum(0));
   Sum* inside = columns.data() + a.padding.x;
-  const int64_t plane = a.height * a.width, parts = int64_t(a.weights.size());
-  const int64_t wide = std::min(a.width, int64_t(columns.size()) - a.padding.x);
-  for (int64_t p = 0; p < parts; ++p) {
-    const Sum weight = Sum(a.weights[size_t(p)]);
-    for (int64_t ky = 0; ky < a.kernel.y; ++ky) {
-      const int64_t y = oy * a.stride.y - a.padding.y + ky * a.dilation.y;
-      if (y < 0 || y >= a.height) continue;
-      const Value* row = mask + (n * parts + p) * plane + y * a.width;
-      for (int64_t x = 0; x < wide; ++x) {
-        if constexpr (sizeof(Value) == 1) {
-          inside[x] += row[x] ? weight : Sum(0);
+  for (const MaskPart& part : a.parts) {
+    const int64_t height = part.height * part.upsample, width = part.width * part.upsample;
+    const int64_t wide = std::min(width, int64_t(columns.size()) - a.padding.x);
+    for (size_t p = 0; p < part.weights.size(); ++p)
+      for (int64_t ky = 0; ky < a.kernel.y; ++ky) {
+        const int64_t y = oy * a.stride.y - a.padding.y + ky * a.dilation.y;
+        if (y < 0 || y >= height) continue;
+        const int64_t at =
+            n * part.stride_n + (int64_t(p) * part.height + y / part.upsample) * part.width;
+        const Sum weight = Sum(part.weights[p]);
+        if (part.known) {
+          add_row(part.known + at, wide, part.upsample, weight, inside);
         } else {
-          inside[x] += weight * Sum(row[x]);
+          add_row(part.soft + at, wide, part.upsample, weight, inside);
         }
       }
-    }
   }
   const int64_t out = (n * a.out_height + oy) * a.out_width;
   for (int64_t ox = 0; ox < a.out_width; ++ox) {
@@ -54,8 +70,8 @@ void plane_row(
   }
 }
 
-template <class Sum, class Value>
-void plane_rows(const MaskPlanesArgs& a, const Value* mask) {
+template <class Sum>
+void plane_rows(const MaskPlanesArgs& a) {
   const int64_t reach = (a.out_width - 1) * a.stride.x + (a.kernel.x - 1) * a.dilation.x + 1;
   constexpr int64_t kRows = 32;
   const int64_t blocks = ceil_div(a.out_height, kRows);
@@ -63,17 +79,19 @@ void plane_rows(const MaskPlanesArgs& a, const Value* mask) {
     std::vector<Sum> columns(size_t(std::max(reach, a.padding.x + 1)));
     const int64_t begin = task % blocks * kRows;
     for (int64_t oy = begin; oy < std::min(begin + kRows, a.out_height); ++oy)
-      plane_row(a, mask, task / blocks, oy, columns);
+      plane_row(a, task / blocks, oy, columns);
   });
 }
 
 }  // namespace
 
 void mask_planes(const MaskPlanesArgs& a) {
-  if (a.known) {
-    plane_rows<int32_t>(a, a.known);
+  const bool binary =
+      std::all_of(a.parts.begin(), a.parts.end(), [](const MaskPart& part) { return part.known; });
+  if (binary) {
+    plane_rows<int32_t>(a);
   } else {
-    plane_rows<double>(a, a.soft);
+    plane_rows<double>(a);
   }
 }
 

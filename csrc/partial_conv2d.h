@@ -7,15 +7,22 @@
 
 namespace inpaint {
 
-// With S the weighted sum of the mask under a window, zero padding invalid:
+// The mask of one tensor, (N or 1, planes, height, width), seen upsampled. One of the two: bytes
+// count where not 0, numbers as they are.
+struct MaskPart {
+  const uint8_t* known;
+  const float* soft;
+  int64_t stride_n, height, width;
+  int upsample;
+  std::vector<int32_t> weights;  // of the planes
+};
+
+// With S the weighted sum of all masks under a window, zero padding invalid:
 //   by_sum:  share = [S != 0], scale = share / S
 //   else:    share = clamp(S, 0, 1), scale = total / (S + 1e-8) * share, again * share if `biased`
 struct MaskPlanesArgs {
-  // (N, parts, H, W), one of the two: bytes count where not 0, numbers as they are.
-  const uint8_t* known;
-  const float* soft;
-  std::vector<int32_t> weights;  // of the parts
-  int64_t batch, height, width;
+  std::vector<MaskPart> parts;  // of one size behind their upsampling
+  int64_t batch;
   Size2 kernel, stride, padding, dilation;
   int64_t out_height, out_width;
   float total;

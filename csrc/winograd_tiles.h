@@ -111,27 +111,22 @@ void transform_vector(
   }
 }
 
-// Pixels `step` apart from (y, x) on, as channels of a valid part see them.
+// Pixels of a part `step` apart from (y, x) on.
 template <class T>
-void find_reads(const Source& source,
-                int64_t n,
-                int64_t y,
-                int64_t x,
-                Size2 step,
-                int valid_part,
-                const float** from) {
+void find_reads(
+    const SourcePart& part, int64_t n, int64_t y, int64_t x, Size2 step, const float** from) {
   int64_t rows[T::kReads], columns[T::kReads];
   for (int i = 0; i < T::kReads; ++i) {
     rows[i] = y + T::read_at[i] * step.y;
     columns[i] = x + T::read_at[i] * step.x;
   }
-  source.lattice(n, rows, columns, valid_part, from);
+  part.lattice(n, rows, columns, from);
 }
 
 // Channels c to c + left, at most a vector, of pixels whose channels do not lie together: brought
 // together in `patch`, a vector a pixel.
 template <class T>
-void gather_channels(const Source& source,
+void gather_channels(const SourcePart& part,
                      const float* const* from,
                      int64_t c,
                      int64_t left,
@@ -140,7 +135,7 @@ void gather_channels(const Source& source,
   constexpr int64_t W = Simd<float>::kWidth;
   const int64_t count = left < W ? left : W;
   for (int i = 0; i < T::kReads * T::kReads; ++i) {
-    const int64_t apart = source.channel_stride(from[i]);
+    const int64_t apart = part.channel_stride(from[i]);
     gathered[i] = apart == 1 ? from[i] + c : patch + i * W;
     if (apart == 1) continue;
     for (int64_t l = 0; l < count; ++l) patch[i * W + l] = from[i][(c + l) * apart];
@@ -157,22 +152,21 @@ void transform_reads(const Source& source,
                      int64_t stride,
                      int64_t plane) {
   const float* from[T::kReads * T::kReads];
-  int64_t begin = 0;
-  int valid_part = 0;
-  for (const int64_t end : source.part_end()) {
-    find_reads<T>(source, n, y, x, step, valid_part, from);
-    for (int64_t c = begin; c < end; c += Simd<float>::kWidth) {
-      if (source.adjacent()) {
-        transform_vector<T>(from, c, end - c, to + c, stride - c, plane);
+  for (const SourcePart& part : source) {
+    find_reads<T>(part, n, y, x, step, from);
+    const int64_t size = part.end - part.begin;
+    float* begin = to + part.begin;
+    const int64_t room = stride - part.begin;
+    for (int64_t c = 0; c < size; c += Simd<float>::kWidth) {
+      if (part.adjacent()) {
+        transform_vector<T>(from, c, size - c, begin + c, room - c, plane);
         continue;
       }
       float patch[T::kReads * T::kReads * Simd<float>::kWidth];
       const float* gathered[T::kReads * T::kReads];
-      gather_channels<T>(source, from, c, end - c, patch, gathered);
-      transform_vector<T>(gathered, 0, end - c, to + c, stride - c, plane);
+      gather_channels<T>(part, from, c, size - c, patch, gathered);
+      transform_vector<T>(gathered, 0, size - c, begin + c, room - c, plane);
     }
-    begin = end;
-    ++valid_part;
   }
 }
 

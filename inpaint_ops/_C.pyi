@@ -91,8 +91,7 @@ class ConvPlan:
         dilation: tuple[int, int],
         padding: tuple[int, int],
         padding_mode: int,
-        upsample: int,
-        channels: int,
+        tensors: Sequence[tuple[int, Sequence[int]]],
         filters: int,
         gated: bool,
         activation: int,
@@ -100,13 +99,12 @@ class ConvPlan:
     ) -> None: ...
     def run(
         self,
-        x: NDArray[Any],
+        x: Sequence[NDArray[Any]],
+        valid: Sequence[NDArray[Any] | None],
         packed: NDArray[Any],
         bias: NDArray[Any] | None,
         y: NDArray[Any],
         z: NDArray[Any] | None,
-        valid: NDArray[Any] | None,
-        part_end: Sequence[int],
         scale: NDArray[Any] | None,
         share: NDArray[Any] | None,
         region: tuple[int, int, int, int] | None,
@@ -114,9 +112,9 @@ class ConvPlan:
     ) -> None: ...
 
 def conv_weight_gradient(
-    x: NDArray[Any],
-    valid: NDArray[Any] | None,
-    part_end: Sequence[int],
+    x: Sequence[NDArray[Any]],
+    valid: Sequence[NDArray[Any] | None],
+    tensors: Sequence[tuple[int, Sequence[int]]],
     grad: NDArray[Any],
     grad_weight: NDArray[Any],
     core: int,
@@ -124,7 +122,6 @@ def conv_weight_gradient(
     padding: tuple[int, int],
     dilation: tuple[int, int],
     padding_mode: int,
-    upsample: int,
     threads: int,
 ) -> None: ...
 def conv_epilogue(
@@ -149,8 +146,8 @@ def conv_epilogue_backward(
     threads: int,
 ) -> None: ...
 def mask_planes(
-    mask: NDArray[Any],
-    weights: Sequence[int],
+    masks: Sequence[NDArray[Any]],
+    shapes: Sequence[tuple[int, Sequence[int]]],
     kernel: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int],
@@ -162,6 +159,7 @@ def mask_planes(
     share: NDArray[Any],
     threads: int,
 ) -> None: ...
+def equal_planes(mask: NDArray[Any]) -> list[int]: ...
 def known_bytes(mask: NDArray[Any], known: NDArray[Any] | None) -> bool: ...
 def contextual_attention(
     fg: NDArray[Any],

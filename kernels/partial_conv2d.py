@@ -4,7 +4,8 @@ A bool mask of one or two parts is read by the convolution kernel itself (`conv_
 hides is not loaded, and blocks of pixels that see nothing valid are not multiplied. Masks of one
 channel for each of x, soft masks (any floating dtype: whether the values are all 0 and 1 is not
 looked up, which would wait for the device), groups and deep layers take one pass that writes the
-masked input, the library's product, and one pass behind it.
+masked input, the library's product, and one pass behind it. The image and the mask arrive here
+upsampled and concatenated: reading several tensors where they lie is the CPU's alone.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops.models._blocks import activate
@@ -61,9 +60,12 @@ class PartialBlock(nn.Module):
         self.normalise = normalise
 
     def forward(
-        self, x: Tensor, valid: Tensor, parts: tuple[int, ...] | None = None
+        self,
+        x: Tensor | tuple[Tensor, ...],
+        valid: Tensor | tuple[Tensor, ...],
+        upsample: int | tuple[int, ...] = 1,
     ) -> tuple[Tensor, Tensor]:
-        """The result and its valid pixels (N, 1, Ho, Wo); `parts` of `partial_conv2d`."""
+        """The result and its valid pixels (N, 1, Ho, Wo); arguments of `partial_conv2d`."""
         conv = self.conv
         y, valid = partial_conv2d(
             x,
@@ -73,7 +75,7 @@ class PartialBlock(nn.Module):
             stride=conv.stride[0],
             padding=conv.kernel_size[0] // 2,
             normalise=self.normalise,
-            parts=parts,
+            upsample=upsample,
         )
         if self.norm is not None:
             y = self.norm(y)
@@ -150,16 +152,8 @@ class PartialConvUNetwork(nn.Module):
             maps.append(x)
             masks.append(known)
         for level in reversed(range(len(self.decoder))):
-            skip, skip_known = maps[level], masks[level]
-            parts = [x.shape[1], *(skip.shape[1] // skip_known.shape[1],) * skip_known.shape[1]]
-            x = torch.cat((F.interpolate(x, scale_factor=2.0, mode="nearest"), skip), 1)
-            known = torch.cat((_doubled(known), skip_known), 1)
-            x, known = self.decoder[level](x, known, tuple(parts))
+            x, known = self.decoder[level]((x, maps[level]), (known, masks[level]), (2, 1))
         return x, known.to(valid.dtype)
-
-
-def _doubled(mask: Tensor) -> Tensor:
-    return mask.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
 _Keys = Callable[[PartialConvUNetwork], Mapping[str, str]]

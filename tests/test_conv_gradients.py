@@ -212,9 +212,9 @@ def test_the_binding_guards_memory():
 
     x, grad = torch.zeros(1, 8, 8, 4).numpy(), torch.zeros(1, 8, 8, 6).numpy()
     good = {
-        "x": x,
-        "valid": None,
-        "part_end": [],
+        "x": [x],
+        "valid": [None],
+        "tensors": [(1, [4])],
         "grad": grad,
         "grad_weight": torch.zeros(6, 4, 3, 3).numpy(),
         "core": 1,
@@ -222,7 +222,6 @@ def test_the_binding_guards_memory():
         "padding": (1, 1),
         "dilation": (1, 1),
         "padding_mode": 0,
-        "upsample": 1,
         "threads": 1,
     }
     _C.conv_weight_gradient(**good)
@@ -233,9 +232,16 @@ def test_the_binding_guards_memory():
         ({"core": 2}, "the core does not take this"),
         ({"core": 9}, "core"),
         ({"padding_mode": 3}, "padding mode"),
-        ({"upsample": 3}, "upsample"),
+        ({"tensors": [(3, [4])]}, "upsample"),
+        ({"tensors": [(1, [4, 1])]}, "x size"),
+        ({"tensors": [(1, [4, 0])]}, "widths"),
+        ({"tensors": []}, "there must be a tensor"),
+        ({"x": [x, x]}, "one mask a tensor"),
+        ({"x": [x, x], "valid": [None] * 2, "tensors": [(1, [4]), (2, [4])]}, "one size"),
+        ({"valid": [torch.zeros(1, 2, 8, 8, dtype=torch.uint8).numpy()]}, "valid planes"),
+        ({"valid": [torch.zeros(1, 1, 8, 7, dtype=torch.uint8).numpy()]}, "valid size"),
         ({"threads": 0}, "four dimensions"),
-        ({"x": x[:, :, :, ::2]}, "channels must be adjacent"),
+        ({"x": [x[:, :, :, ::2]], "tensors": [(1, [2])]}, "channels must be adjacent"),
     ):
         with pytest.raises(ValueError, match=rule):
             _C.conv_weight_gradient(**{**good, **change})

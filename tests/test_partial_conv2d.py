@@ -167,20 +167,6 @@ def test_matches_reference(shape, biased, kind):
     check_case(x, hole_mask(1, 1, h, w, kind), weight, None, normalise="sum", **options)
 
 
-@pytest.mark.parametrize("shape", ["3x3", "7x7-stride-2", "groups"])
-def test_parts_say_the_same_as_channels(shape):
-    (n, c, h, w), filters, kernel, options = SHAPES[shape]
-    x, weight, bias = tensors((n, c, h, w), filters, kernel, groups=options.get("groups", 1))
-    parts = (c - 1, 1)
-    valid = torch.cat([torch.ones(n, 1, h, w), hole_mask(n, 1, h, w)], 1)
-    y, valid_out, grads = check_case(x, valid, weight, bias, parts=parts, **options)
-    full = valid.repeat_interleave(torch.tensor(parts), 1)
-    same, same_out, same_grads = check_case(x, full, weight, bias, **options)
-    assert torch.equal(valid_out, same_out)
-    for a, b in zip((y, *grads), (same, *same_grads)):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("biased", [True, False], ids=["bias", "no_bias"])
 def test_soft_masks(biased):
     x, weight, bias = tensors((2, 5, 14, 13), 6, (3, 3))
@@ -306,17 +292,16 @@ def test_operator_passes_opcheck(kind):
     weight = weight[:, : x.shape[1]]
     channels = x.shape[1] if kind == "many" else 1
     valid = hole_mask(1, channels, 9, x.shape[3])
-    widths = [1] * channels if kind == "many" else [x.shape[1]]
     if kind == "half":
         x, weight, bias = x.half(), weight.half(), bias.half()
     where = ([1, 1], [1, 1, 1, 1], [1, 1], 1)
     op = torch.ops.inpaint_ops.partial_conv2d.default
     leaves = [t.detach().clone().requires_grad_() for t in (x, weight, bias)]
-    torch.library.opcheck(op, (leaves[0], valid, *leaves[1:], *where, "window", widths))
-    y, share, scale = op(x, valid, weight, bias, *where, "window", widths)
+    torch.library.opcheck(op, ([leaves[0]], [valid], *leaves[1:], *where, "window", [1]))
+    y, share, scale = op([x], [valid], weight, bias, *where, "window", [1])
     torch.library.opcheck(
         torch.ops.inpaint_ops.partial_conv2d_backward.default,
-        (torch.randn_like(y), x, valid, weight, share, scale, *where, widths, [True, True, False]),
+        (torch.randn_like(y), [x], [valid], weight, share, scale, *where, [1], [True, True, False]),
     )
 
 
@@ -385,10 +370,26 @@ BAD_INPUT = [
     ({"dilation": 4}, ValueError, "weight must not reach beyond the padded image"),
     ({"groups": 5}, ValueError, "groups must divide"),
     ({"normalise": "mean"}, ValueError, "normalise must be one of window, sum, got 'mean'"),
-    ({"parts": 4}, TypeError, "parts must be a tuple or None, got int"),
-    ({"parts": (2, 1)}, ValueError, r"parts must add up to 4 channels, got \(2, 1\)"),
-    ({"parts": (2, 2)}, ValueError, r"valid must have shape \(2, 2, 8, 8\) or \(1, 2, 8, 8\)"),
-    ({"parts": (4, 0)}, ValueError, "parts must be at least 1"),
+    ({"upsample": 3}, ValueError, "upsample must be 1 or 2, got 3"),
+    ({"upsample": 1.0}, TypeError, "upsample must be an int, got float"),
+    ({"upsample": (1, 2)}, ValueError, "upsample must be an int or a factor for each of 1 tensors"),
+    ({"x": ()}, ValueError, "x must have at least one tensor"),
+    ({"x": (X, X)}, TypeError, "valid must be a tuple like x, got Tensor"),
+    ({"x": (X, X), "valid": (V,)}, ValueError, "valid must have a mask for each of 2 tensors"),
+    ({"x": (X, X), "valid": (V, V)}, ValueError, "weight must have 8 input channels"),
+    ({"x": (X, X[:1]), "valid": (V, V)}, ValueError, "x must have one batch and, upsampled, one"),
+    ({"x": (X, X.double()), "valid": (V, V)}, TypeError, "x and weight must have one dtype"),
+    ({"x": (X[:, :2],) * 2, "valid": (V, V.bool())}, TypeError, "valid must have one dtype"),
+    (
+        {"x": (X[:, :2],) * 2, "valid": (V, V), "upsample": (2, 1)},
+        ValueError,
+        r"x must have one batch and, upsampled, one size \(2, 16, 16\), got \(2, 8, 8\)",
+    ),
+    (
+        {"x": (X[:, :2],) * 2, "valid": (V, V.expand(-1, 3, -1, -1))},
+        ValueError,
+        r"valid must have shape \(2, 2, 8, 8\)",
+    ),
 ]
 
 

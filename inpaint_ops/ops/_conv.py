@@ -136,23 +136,25 @@ def check_geometry(
     groups: int = 1,
     padding_mode: str = "zeros",
     upsample: int = 1,
+    channels: int | None = None,
 ) -> Geometry:
     """Checks everything that says where a convolution reads.
 
-    What passed once passes again without a look: on small layers the checks cost as much as the
-    sums.
+    `channels`: those of x and of all that is concatenated to it; None: nothing is. What passed
+    once passes again without a look: on small layers the checks cost as much as the sums.
     """
     if torch.compiler.is_compiling() or not all(map(_is_plain, (stride, padding, dilation))):
         key = None
     else:
         where = (stride, padding, dilation, groups, padding_mode, upsample)
-        key = (x.shape, weight.shape, type(groups), type(upsample), *where)
+        key = (x.shape, channels, weight.shape, type(groups), type(upsample), *where)
         try:
             return _checked[key]
         except KeyError:
             pass
         except TypeError:  # sizes that are traced have no hash
             key = None
+    _check_filters(op, x.shape[1] if channels is None else channels, weight, groups)
     g = _check_geometry(op, x, weight, stride, padding, dilation, groups, padding_mode, upsample)
     if key is not None:
         _remember(_checked, key, g)
@@ -172,7 +174,6 @@ def _check_geometry(
 ) -> Geometry:
     strides = check_pair(op, "stride", stride, 1)
     dilations = check_pair(op, "dilation", dilation, 1)
-    _common.check_int(op, "groups", groups)
     _common.check_choice(op, "padding_mode", padding_mode, PADDING_MODES)
     _common.check_int(op, "upsample", upsample)
     if upsample not in (1, 2):
@@ -200,19 +201,22 @@ def _check_geometry(
                 f"{op}: weight must not reach beyond the padded image, got {reach} pixels for "
                 f"{size} + {before} + {after}"
             )
-    if weight.shape[0] % groups or x.shape[1] % groups:
-        raise ValueError(
-            f"{op}: groups must divide {x.shape[1]} channels and {weight.shape[0]} filters, "
-            f"got {groups}"
-        )
-    if weight.shape[1] * groups != x.shape[1]:
-        raise ValueError(
-            f"{op}: weight must have {x.shape[1] // groups} input channels, "
-            f"got {tuple(weight.shape)}"
-        )
     return Geometry(
         strides, (pads[0], pads[1], pads[2], pads[3]), dilations, groups, padding_mode, upsample
     )
+
+
+def _check_filters(op: str, channels: int, weight: Tensor, groups: int) -> None:
+    _common.check_int(op, "groups", groups)
+    if weight.shape[0] % groups or channels % groups:
+        raise ValueError(
+            f"{op}: groups must divide {channels} channels and {weight.shape[0]} filters, "
+            f"got {groups}"
+        )
+    if weight.shape[1] * groups != channels:
+        raise ValueError(
+            f"{op}: weight must have {channels // groups} input channels, got {tuple(weight.shape)}"
+        )
 
 
 def check_tensors(
@@ -335,10 +339,28 @@ def wanted_gradients(
 # Formulas in PyTorch: what other devices, float64 and the reference backend use.
 
 
+def upsampled(x: Tensor, factor: int) -> Tensor:
+    """Nearest upsampling of an image or a mask."""
+    if factor == 1:
+        return x
+    if x.dtype == torch.bool:
+        return upsampled(x.byte(), factor) != 0
+    result: Tensor = F.interpolate(x, scale_factor=float(factor), mode="nearest")
+    return result
+
+
+def upsampled_backward(grad: Tensor, factor: int) -> Tensor:
+    """The gradient of `upsampled`'s argument from that of its result."""
+    if factor == 1:
+        return grad
+    high, wide = grad.shape[2] // factor, grad.shape[3] // factor
+    result: Tensor = grad.unflatten(3, (wide, factor)).sum(4).unflatten(2, (high, factor)).sum(3)
+    return result
+
+
 def prepared(x: Tensor, g: Geometry) -> tuple[Tensor, list[int]]:
     """Upsamples and pads as far as aten's convolution cannot; also what padding is left to it."""
-    if g.upsample > 1:
-        x = x.repeat_interleave(g.upsample, 2).repeat_interleave(g.upsample, 3)
+    x = upsampled(x, g.upsample)
     top, bottom, left, right = g.padding
     if g.padding_mode == "zeros" and top == bottom and left == right:
         return x, [top, left]
@@ -360,10 +382,7 @@ def unprepared(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
             kind = "reflection" if g.padding_mode == "reflect" else "replication"
             fold = getattr(torch.ops.aten, f"{kind}_pad2d_backward").default
             grad = fold(grad.contiguous(), like, sides)
-    if g.upsample > 1:
-        grad = grad.unflatten(3, (w, g.upsample)).sum(4)
-        grad = grad.unflatten(2, (h, g.upsample)).sum(3)
-    return grad
+    return upsampled_backward(grad, g.upsample)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:

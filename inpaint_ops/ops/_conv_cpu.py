@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,19 +17,33 @@ from inpaint_ops.ops._conv_cores import CORES
 from inpaint_ops.ops._packed_weights import Form, packed_weights
 
 
-@dataclass(frozen=True)
-class Planes:
-    """Masks of a partial convolution, for load and store.
+class Part(NamedTuple):
+    """One tensor of a convolution's input; several are read as if concatenated along channels.
 
-    `scale` and `share` are float32 (N or 1, Ho, Wo): the result is sum * scale + bias * share, and
-    zero where share is. `valid` (N or 1, P, H, W) bytes say which pixels channels up to
-    `part_end[p]` may be read from; None if x is zero where it must not be.
+    `x` is (N, C, H, W), seen upsampled by the factor `upsample`. `known`, packed bytes (N or 1, P,
+    H, W), says which pixels are read, each plane for as many channels as `widths` says; None: all.
+    """
+
+    x: Tensor
+    upsample: int
+    widths: tuple[int, ...]
+    known: Tensor | None = None
+
+
+def parts_of(x: Tensor, g: Geometry) -> tuple[Part]:
+    """The input of a convolution that is one tensor."""
+    return (Part(x, g.upsample, (x.shape[1],)),)
+
+
+class Planes(NamedTuple):
+    """What the masks of a partial convolution make of its sums.
+
+    Both are float32 (N or 1, Ho, Wo): the result is sum * scale + bias * share, and zero where
+    share is.
     """
 
     scale: Tensor
     share: Tensor
-    valid: Tensor | None = None
-    part_end: tuple[int, ...] = ()
 
 
 def tiled() -> bool:
@@ -47,7 +62,7 @@ def _plan(
     core: str,
     g: Geometry,
     kernel: tuple[int, int],
-    channels: int,
+    tensors: tuple[tuple[int, tuple[int, ...]], ...],
     filters: int,
     gated: bool,
     activation: str,
@@ -62,8 +77,7 @@ def _plan(
         g.dilation,
         (g.padding[0], g.padding[2]),
         _conv.PADDING_MODES.index(g.padding_mode),
-        g.upsample,
-        channels,
+        tensors,
         filters,
         gated,
         _conv.ACTIVATIONS.index(activation),
@@ -105,7 +119,7 @@ class _Call:
 
     def run(
         self,
-        x: Tensor,
+        parts: Sequence[Part],
         packed: Any,
         bias: Tensor | None,
         y: Tensor,
@@ -114,27 +128,31 @@ class _Call:
         region: tuple[int, int, int, int] | None = None,
     ) -> None:
         """Fills y, float32 and packed in either layout, and z, which is channels_last."""
-        if x.numel() == 0:
+        if parts[0].x.numel() == 0:
             return
+        images, known, tensors = [], [], []
+        for part in parts:
+            images.append(part.x.permute(0, 2, 3, 1).numpy())
+            known.append(None if part.known is None else part.known.numpy())
+            tensors.append((part.upsample, part.widths))
         isa = _common.native().instruction_set()
         _plan(
             self.core,
             self.geometry,
             self.kernel,
-            x.shape[1],
+            tuple(tensors),
             self.filters,
             self.gated,
             self.activation,
             self.step,
             isa,
         ).run(
-            x.permute(0, 2, 3, 1).numpy(),
+            images,
+            known,
             packed,
             _array(bias),
             y.permute(0, 2, 3, 1).numpy(),
             None if z is None else z.permute(0, 2, 3, 1).numpy(),
-            None if planes is None else _array(planes.valid),
-            () if planes is None else planes.part_end,
             None if planes is None else _array(planes.scale),
             None if planes is None else _array(planes.share),
             region,
@@ -143,7 +161,7 @@ class _Call:
 
 
 def forward(
-    x: Tensor,
+    x: Tensor | Sequence[Part],
     weight: Tensor,
     bias: Tensor | None,
     g: Geometry,
@@ -158,15 +176,15 @@ def forward(
     """Convolution of float32 (or narrower, widened) values with everything fused behind it.
 
     Args:
-        x: (N, C, H, W).
+        x: (N, C, H, W), or its parts, in float32.
         weight: (filters, C / groups, kh, kw), any floating dtype but float64.
         bias: (filters,) or None.
-        g: geometry.
+        g: geometry; its factor of upsampling is that of all parts, or 1 if they have several.
         gated: whether the filters are features and gates.
         activation: of the features.
         y: memory for the result, from `_conv.result_like`.
         z: where the sums before activation and gate go, from `_conv.filters_like`.
-        planes: masks of a partial convolution.
+        planes: of a partial convolution.
         region: (top, bottom, left, right), half open: the outputs wanted; the rest of y keeps what
             it holds.
 
@@ -174,13 +192,14 @@ def forward(
         The result: y, or other memory like it.
     """
     size = (y.shape[2], y.shape[3])
-    wide = _common.compute_dtype(x.detach())
+    parts: Sequence[Part]
+    parts = parts_of(_common.compute_dtype(x.detach()), g) if isinstance(x, Tensor) else x
     bias = None if bias is None else _common.compute_dtype(bias.detach())
-    core = choose_core(x, weight, g, size)
+    core = choose_core(parts[0].x, weight, g, size)
     kernel = (weight.shape[2], weight.shape[3])
     call = _Call(core, g, kernel, weight.shape[0], gated, activation)
     if core == "aten":
-        whole = _forward_aten(call, wide, weight, bias, z, planes)
+        whole = _forward_aten(call, joined(parts, g), weight, bias, z, planes)
         if region is not None:
             top, bottom, left, right = region
             y[:, :, top:bottom, left:right] = whole[:, :, top:bottom, left:right]
@@ -190,18 +209,20 @@ def forward(
     into = _float32_like(y)
     if into is not y and region is not None:
         into.copy_(y)
-    call.run(wide, packed, bias, into, z, planes, region)
+    call.run(parts, packed, bias, into, z, planes, region)
     return y if into is y else y.copy_(into)
 
 
-def masked(x: Tensor, planes: Planes) -> Tensor:
-    """Pixels of x that may be read, zero elsewhere."""
-    if planes.valid is None:
-        return x
-    ends = planes.part_end
-    widths = torch.tensor([b - a for a, b in zip((0, *ends), ends)])
-    known = planes.valid.repeat_interleave(widths, 1) != 0
-    return torch.where(known, x, x.new_zeros(()))
+def joined(parts: Sequence[Part], g: Geometry) -> Tensor:
+    """The input as one tensor, zero where it may not be read, for `g` to upsample if it does."""
+    images = []
+    for part in parts:
+        x = part.x
+        if part.known is not None:
+            known = part.known.repeat_interleave(torch.tensor(part.widths), 1) != 0
+            x = torch.where(known, x, x.new_zeros(()))
+        images.append(_conv.upsampled(x, part.upsample // g.upsample))
+    return images[0] if len(images) == 1 else torch.cat(images, 1)
 
 
 def _float32_like(y: Tensor) -> Tensor:
@@ -221,8 +242,6 @@ def _forward_aten(
     planes: Planes | None,
 ) -> Tensor:
     g = call.geometry
-    if planes is not None:
-        x = masked(x, planes)
     if x.shape[1] > 1:
         x = x.contiguous(memory_format=torch.channels_last)
     wide = _common.compute_dtype(weight.detach())
@@ -278,7 +297,7 @@ def transposed_forward(
     g = Geometry((1, 1), (padding,) * 4, (1, 1))
     call = _Call(core, g, kernel, weight.shape[1], activation=activation, step=stride)
     into = _float32_like(y)
-    call.run(wide, packed_weights.of(weight, form), bias, into, None)
+    call.run(parts_of(wide, g), packed_weights.of(weight, form), bias, into, None)
     if into is not y:
         y.copy_(into)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from inpaint_ops.ops import _common, _conv, _conv_cores, _conv_cpu, _conv_input_gradient
 from inpaint_ops.ops._conv import Geometry
 from inpaint_ops.ops._conv_cores import CORES
-from inpaint_ops.ops._conv_cpu import Planes
+from inpaint_ops.ops._conv_cpu import Part
 
 
 def finish_backward(
@@ -88,7 +88,6 @@ def convolve_backward(
     weight: Tensor,
     g: Geometry,
     wanted: Sequence[bool],
-    planes: Planes | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and weight in float32 from that of the sums.
 
@@ -103,7 +102,6 @@ def convolve_backward(
         weight: (filters, C / groups, kh, kw).
         g: geometry.
         wanted: whether x's, whether weight's.
-        planes: only `valid` and `part_end` count: what of x was read.
     """
     x = _common.compute_dtype(x.detach())
     left_x = wanted[0] and not _conv_input_gradient.takes(grad, x, weight, g)
@@ -116,10 +114,8 @@ def convolve_backward(
         else:
             grad_x = _conv_input_gradient.input_gradient(grad, x, weight, g)
     if wanted[1] and not left_weight:
-        grad_weight = weight_gradient(grad, x, weight, g, planes)
+        grad_weight = weight_gradient(grad, x, weight, g)
     if left_x or left_weight:
-        if planes is not None:
-            x = _conv_cpu.masked(x, planes)
         by_aten = _conv.convolve_backward(
             grad.contiguous(memory_format=torch.channels_last),
             x.contiguous(memory_format=torch.channels_last),
@@ -139,28 +135,32 @@ def _is_whole(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
 
 
 def weight_gradient(
-    grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, planes: Planes | None = None
+    grad: Tensor, x: Tensor | Sequence[Part], weight: Tensor, g: Geometry
 ) -> Tensor:
     """The weight's gradient, (filters, C, kh, kw), by our own kernels; groups must be 1.
+
+    x may be the parts that are read as one image, see `_conv_cpu.forward`.
 
     In Winograd's domain where `_conv_cores` says so, with a fraction of the multiplications, unless
     ``backend("direct")`` is in force. On one Zen 4 core 3x3, 96 -> 192 filters, 128^2: 28 ms, as
     direct sums 64, oneDNN 62 in planes and 73 in channels_last.
     """
-    if _is_whole(grad, x, weight, g) and planes is None:
-        return (grad.flatten(1).T @ x.flatten(1)).view(weight.shape)
+    if isinstance(x, Tensor):
+        if _is_whole(grad, x, weight, g):
+            return (grad.flatten(1).T @ x.flatten(1)).view(weight.shape)
+        x = _conv_cpu.parts_of(x, g)
     result = torch.empty(weight.shape, dtype=torch.float32)
-    if x.numel() == 0 or grad.numel() == 0:
+    if grad.numel() == 0:
         return result.zero_()
     f, c, kh, kw = weight.shape
     size = (grad.shape[2], grad.shape[3])
     core = _conv_cores.choose_weight_gradient(
-        x.shape[0], (f, c, kh, kw), g, size, _conv_cpu.tiled()
+        grad.shape[0], (f, c, kh, kw), g, size, _conv_cpu.tiled()
     )
     _common.native().conv_weight_gradient(
-        _conv_cpu._images(x),
-        None if planes is None else _conv_cpu._array(planes.valid),
-        [] if planes is None else list(planes.part_end),
+        [_conv_cpu._images(part.x) for part in x],
+        [None if part.known is None else part.known.numpy() for part in x],
+        [(part.upsample, part.widths) for part in x],
         _conv_cpu._packed_images(grad),
         result.numpy(),
         CORES.index(core),
@@ -168,7 +168,6 @@ def weight_gradient(
         (g.padding[0], g.padding[2]),
         g.dilation,
         _conv.PADDING_MODES.index(g.padding_mode),
-        g.upsample,
         _common.threads(),
     )
     return result

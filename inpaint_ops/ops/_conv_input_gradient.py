@@ -85,7 +85,8 @@ def _doubled(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
     # Directly: a Winograd core takes 0.5 to 0.7 of the time, 0.8 to 0.9 of a layer's forward and
     # backward pass, and errs 5.5 to 7.6 times as much as eager where this errs 1.2 times.
     packed = packed_weights.of(weight, Form("direct", (2, 2), flipped=True, doubled=True))
-    _conv_cpu._Call("direct", strided, kernel, weight.shape[1]).run(grad, packed, None, into, None)
+    call = _conv_cpu._Call("direct", strided, kernel, weight.shape[1])
+    call.run(_conv_cpu.parts_of(grad, strided), packed, None, into, None)
     return into
 
 
@@ -95,7 +96,8 @@ def _flipped_convolution(grad: Tensor, weight: Tensor, g: Geometry, into: Tensor
     core = "direct" if core == "aten" else core
     packed = packed_weights.of(weight, Form(core, g.stride, flipped=True))
     kernel = (weight.shape[2], weight.shape[3])
-    _conv_cpu._Call(core, g, kernel, weight.shape[1]).run(grad, packed, None, into, None)
+    parts = _conv_cpu.parts_of(grad, g)
+    _conv_cpu._Call(core, g, kernel, weight.shape[1]).run(parts, packed, None, into, None)
 
 
 def _strided(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:

@@ -57,6 +57,7 @@ class _PackedWeights:
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
+        self._views: dict[int, tuple[weakref.ref[Tensor], dict[tuple[int, int], Tensor]]] = {}
         self._lock = threading.Lock()
 
     def of(self, weight: Tensor, form: Form) -> Any:
@@ -98,11 +99,30 @@ class _PackedWeights:
             entry.packed[variant] = packed
         return packed
 
+    def channels(self, weight: Tensor, begin: int, end: int) -> Tensor:
+        """A view of some of the weight's channels, kept with it so that packed forms are too."""
+        if (begin, end) == (0, weight.shape[1]):
+            return weight
+        key = id(weight)
+        view = weight.detach()[:, begin:end]
+        with self._lock:
+            kept = self._views.get(key)
+            if kept is None or kept[0]() is not weight:
+                kept = (weakref.ref(weight, lambda gone: self._forget(key, gone)), {})
+                self._views[key] = kept
+            known = kept[1].get((begin, end))
+            if known is None or not _same_memory(known, view):
+                known = kept[1][begin, end] = view
+        return known
+
     def _forget(self, key: int, gone: weakref.ref[Tensor]) -> None:
         # No lock: this may run inside `of`, when a collection frees a weight.
         entry = self._entries.get(key)
         if entry is not None and entry.weight is gone:
             self._entries.pop(key, None)
+        kept = self._views.get(key)
+        if kept is not None and kept[0] is gone:
+            self._views.pop(key, None)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -113,6 +133,15 @@ def _sums_of_neighbours(taps: Tensor) -> Tensor:
     padded = F.pad(taps, (1, 1, 1, 1))
     rows = padded[:, :, :-1] + padded[:, :, 1:]
     return rows[..., :-1] + rows[..., 1:]
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return (a.data_ptr(), a.dtype, a.shape, a.stride()) == (
+        b.data_ptr(),
+        b.dtype,
+        b.shape,
+        b.stride(),
+    )
 
 
 packed_weights = _PackedWeights()

@@ -10,8 +10,8 @@ from inpaint_ops.reference.fused_conv2d import padded
 
 
 def partial_conv2d(
-    x: Tensor,
-    valid: Tensor,
+    x: Tensor | Sequence[Tensor],
+    valid: Tensor | Sequence[Tensor],
     weight: Tensor,
     bias: Tensor | None = None,
     *,
@@ -20,22 +20,30 @@ def partial_conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     normalise: str = "window",
-    parts: Sequence[int] | None = None,
+    upsample: int | tuple[int, ...] = 1,
 ) -> tuple[Tensor, Tensor]:
     """Plain version of `inpaint_ops.partial_conv2d`: same arguments, results and gradients."""
     kernel = (weight.shape[2], weight.shape[3])
+    images = [x] if isinstance(x, Tensor) else list(x)
+    masks = [valid] if isinstance(valid, Tensor) else list(valid)
+    factors = [upsample] * len(images) if isinstance(upsample, int) else list(upsample)
+    kind = masks[0].dtype
+    images = [F.interpolate(one, scale_factor=float(f)) for one, f in zip(images, factors)]
+    masks = [
+        F.interpolate(one.detach().to(image.dtype), scale_factor=float(f))
+        for one, image, f in zip(masks, images, factors)
+    ]
+    if len(images) > 1 or normalise == "sum":
+        batch = max(mask.shape[0] for mask in masks)
+        masks = [m.expand(batch, one.shape[1], -1, -1) for m, one in zip(masks, images)]
+    image, mask = torch.cat(images, 1), torch.cat(masks, 1)
 
     def convolve(image: Tensor, filters: Tensor, groups: int = 1) -> Tensor:
         image = padded(image, kernel, stride, padding, dilation, "zeros")
         return F.conv2d(image, filters, None, stride, 0, dilation, groups)
 
-    mask = valid.detach().to(x.dtype)
-    if parts is not None:
-        mask = mask.repeat_interleave(torch.tensor(parts, device=mask.device), 1)
-    elif normalise == "sum":
-        mask = mask.expand(-1, x.shape[1], -1, -1)
     # Select as well as multiply: NaN in a hole stays there.
-    masked = torch.where(mask != 0, x * mask, 0)
+    masked = torch.where(mask != 0, image * mask, 0)
     with torch.no_grad():
         ones = mask.new_ones(1, mask.shape[1], *kernel)
         total = convolve(mask, ones)
@@ -50,4 +58,4 @@ def partial_conv2d(
     y = raw * ratio
     if bias is not None:
         y = (y + bias.view(1, -1, 1, 1)) * share
-    return torch.where(seen, y, 0), share.to(valid.dtype)
+    return torch.where(seen, y, 0), share.to(kind)

@@ -261,7 +261,7 @@ def test_operators_pass_opcheck(path):
             args = (z[:, :4].contiguous(), x, weight, z, *where, "elu", wanted)
             torch.library.opcheck(ops.gated_conv2d_backward.default, args, test_utils=tests)
         valid = torch.ones(2, 1, 5, 6, dtype=torch.bool)
-        args = (x, valid, weight, bias, *where[:4], "window", [8])
+        args = ([x], [valid], weight, bias, *where[:4], "window", [1])
         torch.library.opcheck(ops.partial_conv2d.default, args, test_utils=tests)
 
 
@@ -270,21 +270,30 @@ def holes(shape, seed=0):
     return torch.rand(shape, generator=generator) > 0.6
 
 
-def check_partial(x, valid, weight, bias, **options):
-    """Result, mask and gradients against the reference in float64; NaN in holes."""
+def check_partial(x, valid, weight, bias, *, parts=None, **options):
+    """Result, mask and gradients against the reference in float64; NaN in holes.
+
+    `parts`: channels of the tensors that x is given as, each with its plane of `valid`.
+    """
     leaves = [t.detach().requires_grad_() for t in (x, weight, bias) if t is not None]
+
+    def given(image):
+        return image if parts is None else image.split(parts, 1)
+
     poisoned = leaves[0]
     if not valid.is_floating_point() and valid.shape[1] == 1:
         poisoned = torch.where(valid != 0, leaves[0], math.nan)
+    valid = valid if parts is None else valid.split(1, 1)
+    kind = (valid if parts is None else valid[0]).dtype
     rest = leaves[1:] if bias is not None else [leaves[1], None]
     with inpaint_ops.backend("triton"):
-        y, seen = partial_conv2d(poisoned, valid, *rest, **options)
+        y, seen = partial_conv2d(given(poisoned), valid, *rest, **options)
     actual = (y.detach(), *torch.autograd.grad(y, leaves, upstream(y)))
     wide = [t.detach().double().requires_grad_() for t in leaves]
     rest = wide[1:] if bias is not None else [wide[1], None]
-    expected_y, expected_seen = reference.partial_conv2d(wide[0], valid, *rest, **options)
+    expected_y, expected_seen = reference.partial_conv2d(given(wide[0]), valid, *rest, **options)
     expected = (expected_y.detach(), *torch.autograd.grad(expected_y, wide, upstream(y).double()))
-    assert seen.dtype == valid.dtype
+    assert seen.dtype == kind
     torch.testing.assert_close(seen.double(), expected_seen.double(), rtol=1e-6, atol=1e-6)
     pixels = max(1, y[:, :1].numel())
     depth = weight[0].numel() * 2
@@ -329,6 +338,24 @@ def test_partial_half_precision(path, filters, dtype):
     x, weight, bias = tensors((1, 16, 6, 7), filters, (3, 3), dtype=dtype)
     check_partial(x, holes((1, 1, 6, 7)), weight, bias, padding=1, stride=2)
     check_partial(x, holes((1, 2, 6, 7)), weight, None, padding=1, parts=(8, 8))
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32], ids=str)
+def test_partial_upsampled_tensors(kind):
+    x, weight, bias = tensors((2, 8, 6, 8), 5, (3, 3))
+    small = x[:, :3, ::2, ::2].contiguous()
+    masks = (holes((1, 1, 3, 4)).to(kind), holes((2, 1, 6, 8)).to(kind))
+    leaves = [t.detach().requires_grad_() for t in (small, x[:, 3:], weight, bias)]
+    wide = [t.detach().double().requires_grad_() for t in leaves]
+    options = {"padding": 1, "upsample": (2, 1)}
+    with inpaint_ops.backend("triton"):
+        y, seen = partial_conv2d(tuple(leaves[:2]), masks, *leaves[2:], **options)
+    expected, expected_seen = reference.partial_conv2d(tuple(wide[:2]), masks, *wide[2:], **options)
+    assert torch.equal(seen, expected_seen)
+    actual = torch.autograd.grad(y, leaves, upstream(y))
+    grads = torch.autograd.grad(expected, wide, upstream(y).double())
+    for got, want in zip((y.detach(), *actual), (expected.detach(), *grads)):
+        check_close(got, want, terms=96)
 
 
 def test_partial_soft_masks_and_groups():

@@ -51,7 +51,7 @@ def test_channels_last_pads_and_copies_only_where_needed(shape):
 def test_tuning_keeps_the_fastest_row_of_each_class(tmp_path, monkeypatch):
     layers = [
         Layer("test", "gated", 5, 8, 6, activation="elu"),
-        Layer("test", "partial", 8, 16, 6, parts=(8,)),
+        Layer("test", "partial", 8, 16, 6, parts=((8, 1),)),
         Layer("test", "fused", 8, 3, 6, stride=2, padding_mode="reflect"),
         Layer("test", "transposed", 8, 8, 4, 4, 2),
     ]

@@ -1,0 +1,188 @@
+"""CPU side of partial convolution: every tensor and mask is read where it lies."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients, _partial_conv
+from inpaint_ops.ops._conv import Geometry
+from inpaint_ops.ops._packed_weights import packed_weights
+
+_OP = "partial_conv2d"
+# Planes of a tensor's mask up to which they only move addresses.
+_FEW_PLANES = 4
+
+
+class _Mask(NamedTuple):
+    """A tensor's mask as packed planes, each for as many channels as `widths` says.
+
+    Bytes if the mask is `binary`, else float32.
+    """
+
+    planes: Tensor
+    widths: tuple[int, ...]
+    binary: bool
+
+    @property
+    def known(self) -> Tensor | None:
+        """The planes if a kernel may read past them."""
+        return self.planes if self.binary and len(self.widths) <= _FEW_PLANES else None
+
+
+def _packed(x: Tensor, valid: Tensor) -> _Mask:
+    """The mask of a tensor; equal neighbouring planes, as public layers repeat them, are one."""
+    native = _common.native()
+    channels = x.shape[1]
+    if valid.shape[1] > 1 and valid.stride(1) == 0:
+        valid = valid[:, :1]
+    binary = True
+    if valid.dtype in (torch.bool, torch.uint8):
+        planes = valid.contiguous().view(torch.uint8)
+        if valid.dtype == torch.uint8 and not native.known_bytes(planes.numpy(), None):
+            _common.binary(_OP, "valid", valid)
+    else:
+        numbers = valid.float().contiguous()
+        planes = torch.empty(valid.shape, dtype=torch.uint8)
+        if not native.known_bytes(numbers.numpy(), planes.numpy()):
+            planes, binary = numbers, False
+    if valid.shape[1] == 1:
+        return _Mask(planes, (channels,), binary)
+    if channels <= _FEW_PLANES or not binary:
+        return _Mask(planes, (1,) * channels, binary)
+    runs = native.equal_planes(planes.numpy())
+    if len(runs) < channels:
+        planes = planes[:, [0, *accumulate(runs[:-1])]].contiguous()
+    return _Mask(planes, tuple(runs), binary)
+
+
+def _parts(
+    x: Sequence[Tensor], masks: Sequence[_Mask], factors: Sequence[int]
+) -> list[_conv_cpu.Part]:
+    """What the kernels read, in float32."""
+    parts = []
+    for one, mask, factor in zip(x, masks, factors):
+        image = _common.compute_dtype(one)
+        known = mask.known
+        if known is None:
+            image = _partial_conv.select(image, mask.planes, mask.widths)
+        widths = (one.shape[1],) if known is None else mask.widths
+        parts.append(_conv_cpu.Part(image, factor, widths, known))
+    return parts
+
+
+def _window_planes(
+    masks: Sequence[_Mask],
+    weights: Sequence[Sequence[int]],
+    weight: Tensor,
+    biased: bool,
+    g: Geometry,
+    rule: str,
+    factors: Sequence[int],
+    size: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Factors of the sum and of the bias, (N or 1, 1, Ho, Wo)."""
+    shape = (_partial_conv.batch_of([mask.planes for mask in masks]), 1, *size)
+    scale, share = torch.empty(shape), torch.empty(shape)
+    kernel = (weight.shape[2], weight.shape[3])
+    _common.native().mask_planes(
+        [mask.planes.numpy() for mask in masks],
+        list(zip(factors, weights)),
+        kernel,
+        g.stride,
+        (g.padding[0], g.padding[2]),
+        g.dilation,
+        sum(map(sum, weights)) * kernel[0] * kernel[1],
+        rule == "sum",
+        biased,
+        scale[:, 0].numpy(),
+        share[:, 0].numpy(),
+        _common.threads(),
+    )
+    return scale, share
+
+
+def forward(
+    x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator: y, share, scale."""
+    if weight.dtype == torch.float64:
+        return _partial_conv.reference(x, valid, weight, bias, *rest)
+    *where, rule, factors = rest
+    # Cores that want a doubled image want all of it doubled.
+    g = _partial_conv.geometry(where, min(factors))
+    size = _partial_conv.out_size(x, weight, where, factors)
+    masks = [_packed(one, mask) for one, mask in zip(x, valid)]
+    # One channel stands for itself in the public layer, for all channels in naoto0804's.
+    single = len(x) == 1 and valid[0].shape[1] == 1 and rule == "window"
+    weights = [(1,)] if single else [mask.widths for mask in masks]
+    scale, share = _window_planes(masks, weights, weight, bias is not None, g, rule, factors, size)
+    y = _conv_cpu.forward(
+        _parts(x, masks, factors),
+        weight,
+        bias,
+        g,
+        gated=False,
+        activation="identity",
+        y=_conv.result_like(_partial_conv.lead(x), weight, weight.shape[0], size),
+        planes=_conv_cpu.Planes(scale[:, 0], share[:, 0]),
+    )
+    return y, share, scale
+
+
+def backward(
+    grad: Tensor, x: list[Tensor], valid: list[Tensor], weight: Tensor, *rest: Any
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Gradients of the tensors, of the weight and of the bias."""
+    if weight.dtype == torch.float64:
+        return _partial_conv.backward_reference(grad, x, valid, weight, *rest)
+    share, scale, *where, factors, needs = rest
+    *wanted, need_weight, need_bias = needs
+    grad_sums, grad_bias = _conv_gradients.ratio_backward(
+        _common.compute_dtype(grad.detach()), scale, share, need_bias
+    )
+    g = _partial_conv.geometry(where, min(factors))
+    masks = [_packed(one, mask) for one, mask in zip(x, valid)]
+    parts = _parts(x, masks, factors)
+    grads: list[Tensor | None]
+    if g.groups != 1:
+        image, needed = _conv_cpu.joined(parts, g), (any(wanted), need_weight)
+        both = _conv_gradients.convolve_backward(grad_sums, image, weight, g, needed)
+        grad_weight = both[1]
+        grads = _partial_conv.parted(
+            both[0], x, [factor // g.upsample for factor in factors], wanted
+        )
+    else:
+        grad_weight = None
+        if need_weight:
+            grad_weight = _conv_gradients.weight_gradient(grad_sums, parts, weight, g)
+        grads = []
+        begin = 0
+        for part, want in zip(parts, wanted):
+            end = begin + part.x.shape[1]
+            grads.append(None)
+            if want:
+                grads[-1], _ = _conv_gradients.convolve_backward(
+                    grad_sums,
+                    part.x,
+                    packed_weights.channels(weight, begin, end),
+                    _partial_conv.geometry(where, part.upsample),
+                    (True, False),
+                )
+            begin = end
+    grads = [one if one is None else _hidden(one, mask) for one, mask in zip(grads, masks)]
+    return _partial_conv.settled(x, weight, grads, grad_weight, grad_bias)
+
+
+def _hidden(grad: Tensor, mask: _Mask) -> Tensor:
+    """A gradient that is ours to overwrite, times the mask."""
+    if mask.known is None:
+        return _partial_conv.select(grad, mask.planes, mask.widths)
+    begin = 0
+    for plane, width in zip(mask.known.unbind(1), mask.widths):
+        if not plane.all():
+            grad[:, begin : begin + width].masked_fill_(plane[:, None] == 0, 0)
+        begin += width
+    return grad
