@@ -182,6 +182,20 @@ void store_tile(const ConvArgs& a,
                 const Tile& tile,
                 const float* products) {
   constexpr int P = kProducts, R = T::kOutputs;
+  constexpr int64_t kLine = 16;  // floats of a cache line
+  const int64_t channels = a.gated ? a.filters / 2 : a.filters;
+  int64_t pixel[R * R];
+  for (int i = 0; i < R; ++i)
+    for (int j = 0; j < R; ++j) {
+      const int64_t y = tile.y + i * grid.y, x = tile.x + j * grid.x;
+      const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&
+                          x < a.region_end.x;
+      pixel[i * R + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
+      // The lines to be written are on their way during the transform.
+      if (wanted && !a.y_planes)
+        for (int64_t lane = 0; lane < VECS * W; lane += kLine)
+          __builtin_prefetch(a.y + pixel[i * R + j] * channels + panel.first + lane, 1);
+    }
   float sums[R * R * VECS * W];
 #pragma GCC unroll 2
   for (int v = 0; v < VECS; ++v) {
@@ -200,14 +214,6 @@ void store_tile(const ConvArgs& a,
       for (int j = 0; j < R; ++j) store(sums + ((i * R + j) * VECS + v) * W, out[j]);
     }
   }
-  int64_t pixel[R * R];
-  for (int i = 0; i < R; ++i)
-    for (int j = 0; j < R; ++j) {
-      const int64_t y = tile.y + i * grid.y, x = tile.x + j * grid.x;
-      const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&
-                          x < a.region_end.x;
-      pixel[i * R + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
-    }
   StorePanel store_panel{a,
                          panel,
                          lane_bias,
