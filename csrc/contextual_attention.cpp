@@ -82,7 +82,10 @@ class Forward {
 
   int64_t rows_at_once(const Window& window) const {
     const int64_t strip = window.columns * s_.keys_count * int64_t(sizeof(T));
-    return std::clamp<int64_t>((int64_t(4) << 20) / strip / 2 * 2, 2, 4);
+    // Of short strips the fewer at once, the more of what is read again still lies in the
+    // second-level cache; but two rows are too few pieces of work for many threads.
+    const int64_t most = strip < (int64_t(1) << 18) && threads_ <= 2 ? 2 : 4;
+    return std::clamp<int64_t>((int64_t(4) << 20) / strip / 2 * 2, 2, most);
   }
 
   // Attention of query rows [first, last) from their scores.
@@ -126,6 +129,7 @@ class Forward {
       const int64_t begin = window.begin + columns * part / parts;
       const int64_t end = window.begin + columns * (part + 1) / parts;
       WeightedSum<T> sum(values_.data(), s_.blocks_count, panels_, end - begin);
+      sum.leave_out(outside(begin), outside(end - 1));
       std::vector<typename AttentionStrips<T>::Blocks> tiles;
       for (int64_t tile = 0; tile < sum.tiles(); ++tile)
         tiles.emplace_back(attention, R, begin + sum.begin(tile), sum.end(tile) - sum.begin(tile));
@@ -168,6 +172,16 @@ class Forward {
     const int64_t first = std::max<int64_t>(-top, 0), last = std::min(height - top, s_.rate);
     if (last <= first) return {0, 0};
     return {first * row / kPanel<T>, ceil_div(last * row, kPanel<T>)};
+  }
+
+  // Panels of which no pixel of column K of blocks lies inside the result.
+  std::vector<uint8_t> outside(int64_t K) const {
+    std::vector<uint8_t> all(panels_, 1);
+    for (int64_t q = 0; q < columns_; ++q) {
+      const int64_t x = K * s_.rate - s_.before + q / s_.channels % s_.rate;
+      if (x >= 0 && x < s_.args.fg_width) all[q / kPanel<T>] = 0;
+    }
+    return all;
   }
 
   void write(

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "contextual_attention_sample.h"
+#include "transpose.h"
 #include "weighted_sum.h"
 
 namespace inpaint {
@@ -166,12 +167,27 @@ void block_row(const ImageView<T>& image,
       ImageView<T> some = image;
       some.data += c0 * image.stride_c;
       copy_row(some, s.n, y, count, width, nullptr, lines.data(), padded, width);
-      for (int64_t x = 0; x < width; ++x) {
+      const int64_t end = std::min(width, columns * s.rate - s.before);
+      const auto place = [&](int64_t x) {
         const int64_t U = (x + s.before) / s.rate, b = (x + s.before) % s.rate;
-        if (U >= columns) break;
-        T* to = out + U * ld + (a * s.rate + b) * s.channels + c0;
-        for (int64_t c = 0; c < count; ++c) to[c] = lines[c * padded + x];
+        return out + U * ld + (a * s.rate + b) * s.channels + c0;
+      };
+      int64_t x = 0;
+      if constexpr (sizeof(T) == 4) {
+        constexpr int64_t W = Simd<T>::kWidth;
+        for (; count == 16 && x + W <= end; x += W) {
+          for (int64_t c = 0; c < 16; c += W) {
+            Vector<T> square[W];
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < W; ++i) square[i] = load(lines.data() + (c + i) * padded + x);
+            transpose(square);
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < W; ++i) store(place(x + i) + c, square[i]);
+          }
+        }
       }
+      for (; x < end; ++x)
+        for (int64_t c = 0; c < count; ++c) place(x)[c] = lines[c * padded + x];
     }
   }
 }

@@ -210,7 +210,10 @@ template <class T>
 class FuseSum {
  public:
   FuseSum(int64_t rows, int64_t columns, bool adjoint)
-      : n_(rows * columns), begin_(std::min(columns + 1, n_)), end_(n_ - columns - 1) {
+      : n_(rows * columns),
+        // Whole vectors, so that what is stored crosses no cache line.
+        begin_(std::min(round_up(columns + 1, Simd<T>::kWidth), n_)),
+        end_(n_ - columns - 1) {
     if (end_ <= begin_) begin_ = end_ = n_;
     for (int64_t t = -1; t <= 1; ++t) {
       for (int64_t s = -1; s <= 1; ++s) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "contextual_attention_sample.h"
+#include "transpose.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -242,10 +243,26 @@ class ScoreStrips {
   // The products of query row y with key row v are those of query row v with key row y.
   void mirror(const T* raw, int64_t y, int64_t v) {
     const T* const scale = s_.inverse_norm.data() + y * s_.wb;
-    for (int64_t u = 0; u < s_.wb; ++u) {
-      T* const out = strips.row(v, u) + y * s_.wb;
-      for (int64_t x = 0; x < s_.wb; ++x) out[x] = raw[x * wide_ + u] * scale[x];
+    T* const out = strips.row(v, 0) + y * s_.wb;
+    const int64_t ld = strips.stride();
+    int64_t whole = 0;
+    if constexpr (sizeof(T) == 4) {
+      whole = s_.wb / W * W;
+      for (int64_t u = 0; u < whole; u += W) {
+        for (int64_t x = 0; x < whole; x += W) {
+          Vector<T> square[W];
+#pragma GCC unroll 16
+          for (int64_t i = 0; i < W; ++i) square[i] = load(raw + (x + i) * wide_ + u);
+          transpose(square);
+#pragma GCC unroll 16
+          for (int64_t i = 0; i < W; ++i)
+            store(out + (u + i) * ld + x, square[i] * load(scale + x));
+        }
+      }
     }
+    for (int64_t u = 0; u < s_.wb; ++u)
+      for (int64_t x = u < whole ? whole : 0; x < s_.wb; ++x)
+        out[u * ld + x] = raw[x * wide_ + u] * scale[x];
   }
 
   int64_t slot(int64_t delta) const { return (delta % chains_ + chains_) % chains_; }

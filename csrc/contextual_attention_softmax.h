@@ -15,17 +15,28 @@ class SoftmaxRow {
   SoftmaxRow(const AttentionSample<T>& sample, const T* scores, T* row, T* best)
       : s_(sample), row_(row), best_(best), counted_(sample.missing > 0 && !sample.args.exclude) {
     const Vector<T> lowest = broadcast(kMinusInfinity<T>);
+    const T scale = s_.args.scale;
+    const T* const valid = s_.valid.data();
+    const int64_t width = s_.wb, whole = width / W * W;
     Vector<T> top = lowest;
     auto odd = top != top;
+    const auto scaled = [&](int64_t j) {
+      return load(valid + j) > T(0) ? load(scores + j) * scale : lowest;
+    };
     for (int64_t v = 0; v < s_.hb; ++v) {
       Vector<T> most = lowest;
-      const int64_t j0 = v * s_.wb;
-      for (int64_t u = 0; u < s_.wb; u += W) {
-        const Vector<T> valid = load(s_.valid.data() + j0 + u), score = load(scores + j0 + u);
-        const Vector<T> value = valid > T(0) ? score * s_.args.scale : lowest;
-        const Vector<T> kept = keep(value, row + j0 + u, s_.wb - u, kMinusInfinity<T>);
-        odd |= kept != kept;
-        most = max_or_second<T>(kept, most);
+      const int64_t j0 = v * width;
+      for (int64_t j = j0; j < j0 + whole; j += W) {
+        const Vector<T> value = scaled(j);
+        store(row + j, value);
+        odd |= value != value;
+        most = max_or_second<T>(value, most);
+      }
+      if (whole < width) {
+        const Vector<T> value =
+            keep(scaled(j0 + whole), row + j0 + whole, width - whole, kMinusInfinity<T>);
+        odd |= value != value;
+        most = max_or_second<T>(value, most);
       }
       store(best + v * W, most);
       top = max_or_second<T>(most, top);
@@ -58,14 +69,19 @@ class SoftmaxRow {
   // any of them is more than zero. The others stay as they are.
   T weigh(T max, uint8_t* hot) const {
     const Vector<T> limit = broadcast(max + ExpTerms<T>::kLowest);
+    const int64_t width = s_.wb, whole = width / W * W;
     Vector<T> sums = {};
     for (int64_t v = 0; v < s_.hb; ++v) {
       hot[v] = max != max || any_greater<T>(load(best_ + v * W), limit);
       if (!hot[v]) continue;
-      for (int64_t u = 0; u < s_.wb; u += W) {
-        T* const at = row_ + v * s_.wb + u;
-        sums += keep(exp<T>(load(at) - max), at, s_.wb - u, T(0));
+      T* const row = row_ + v * width;
+      for (int64_t u = 0; u < whole; u += W) {
+        const Vector<T> weight = exp<T>(load(row + u) - max);
+        store(row + u, weight);
+        sums += weight;
       }
+      if (whole < width)
+        sums += keep(exp<T>(load(row + whole) - max), row + whole, width - whole, T(0));
     }
     T sum = 0;
     for (int64_t i = 0; i < W; ++i) sum += sums[i];
@@ -86,13 +102,9 @@ class SoftmaxRow {
  private:
   static constexpr int64_t W = Simd<T>::kWidth;
 
-  // Stores the first `count` lanes and returns the vector with `fill` in the others, which belong
-  // to the next row of keys.
+  // Stores the first `count` lanes, not all, and returns the vector with `fill` in the others,
+  // which belong to the next row of keys.
   static Vector<T> keep(Vector<T> v, T* to, int64_t count, T fill) {
-    if (count >= W) {
-      store(to, v);
-      return v;
-    }
     std::memcpy(to, &v, sizeof(T) * count);
     T lanes[W];
     std::fill_n(lanes, W, fill);

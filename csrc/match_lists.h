@@ -39,16 +39,18 @@ class ListMatcher {
     });
 
     // A task takes up to 8 tiles of queries and about 128 kB of keys: both stay in the second-level
-    // cache. Fewer tiles where several threads would else end at different times.
+    // cache. Fewer tiles where several threads would else end at different times; tasks that follow
+    // one another share their keys.
     const int64_t panel_bytes = depth_ * kPanel<T> * int64_t(sizeof(T));
     const int64_t panels_a_task = std::max<int64_t>(1, 131072 / panel_bytes);
     const int64_t share = s_.args.threads == 1 ? 8 : tiles / (4 * s_.args.threads);
     const int64_t tiles_a_task = std::min<int64_t>(8, std::max<int64_t>(1, share));
-    const int64_t key_tasks = ceil_div(panels, panels_a_task);
+    const int64_t tile_tasks = ceil_div(tiles, tiles_a_task);
     BestMatches<T> best(count);
-    parallel_tasks(ceil_div(tiles, tiles_a_task) * key_tasks, s_.args.threads, [&](int64_t task) {
-      const int64_t tile0 = task / key_tasks * tiles_a_task;
-      const int64_t panel0 = task % key_tasks * panels_a_task;
+    const int64_t tasks = tile_tasks * ceil_div(panels, panels_a_task);
+    parallel_tasks(tasks, s_.args.threads, [&](int64_t task) {
+      const int64_t tile0 = task % tile_tasks * tiles_a_task;
+      const int64_t panel0 = task / tile_tasks * panels_a_task;
       for (int64_t tile = tile0; tile < std::min(tiles, tile0 + tiles_a_task); ++tile) {
         const int64_t begin = tile_begin(count, tile), end = tile_begin(count, tile + 1);
         Tile body;

@@ -101,7 +101,13 @@ class PixelColumns {
   void pack_group(const T* base, int64_t stride_c, int64_t channels, int64_t group, T* out) const {
     const int64_t step = width(group);
     T* const to = out + begin(group) * channels;
-    for (int64_t c = 0; c < channels; ++c) copy(base + c * stride_c, group, to + c * step);
+    const int64_t first = begin(group), last = end(group);
+    for (int64_t c = 0; c < channels; ++c) {
+      // Planes far apart: what the next ones hold is fetched while this one is copied.
+      const T* const ahead = base + std::min(c + 4, channels - 1) * stride_c;
+      for (int64_t j = first; j < last; j += 8) __builtin_prefetch(ahead + at_[j]);
+      copy(base + c * stride_c, group, to + c * step);
+    }
   }
   void pack(const T* base, int64_t stride_c, int64_t channels, T* out) const {
     for (int64_t group = 0; group < groups(); ++group)

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "patch_gram.h"
@@ -82,6 +82,12 @@ class WeightedSum {
     std::fill_n(sums_.data(), rows * panels * kPanel<T>, T(0));
   }
 
+  // Of these panels the sum of the first row, of the last row will not be asked for.
+  void leave_out(std::vector<uint8_t> first, std::vector<uint8_t> last) {
+    without_first_ = std::move(first);
+    without_last_ = std::move(last);
+  }
+
   int64_t tiles() const { return tiles_; }
   int64_t begin(int64_t tile) const { return tile_begin(rows_, tile); }
   int64_t end(int64_t tile) const { return tile_begin(rows_, tile + 1); }
@@ -127,15 +133,21 @@ class WeightedSum {
   void flush(int64_t first_panel, int64_t last_panel) {
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       for (int64_t tile = 0; tile < tiles_; ++tile) {
-        if (count_[tile] == 0) continue;
-        ListedProduct<T, kStride> body{left_.data() + tile * kRowTile * kStride,
+        const int64_t skip =
+            tile == 0 && panel < int64_t(without_first_.size()) && without_first_[panel];
+        const int64_t row = begin(tile) + skip;
+        const int64_t rows =
+            end(tile) - row -
+            (tile + 1 == tiles_ && panel < int64_t(without_last_.size()) && without_last_[panel]);
+        if (count_[tile] == 0 || rows <= 0) continue;
+        ListedProduct<T, kStride> body{left_.data() + (tile * kRowTile + skip) * kStride,
                                        1,
                                        vectors_ + panel * depth_ * kPanel<T>,
-                                       sums_.data() + (begin(tile) * panels_ + panel) * kPanel<T>,
+                                       sums_.data() + (row * panels_ + panel) * kPanel<T>,
                                        panels_ * kPanel<T>,
                                        lists_.data() + tile * kDepth,
                                        count_[tile]};
-        with_rows(end(tile) - begin(tile), body);
+        with_rows(rows, body);
       }
     }
     std::fill(fill_.begin(), fill_.end(), 0);
@@ -153,6 +165,7 @@ class WeightedSum {
   Buffer<T> left_, sums_;
   Buffer<ListedPair> lists_;
   std::vector<int64_t> fill_, count_;
+  std::vector<uint8_t> without_first_, without_last_;
 };
 
 // sum[panel][j] += sum over rows k of weights[k][j] * vectors[panel][k]: the gradient of the right
