@@ -158,6 +158,8 @@ def backward(
         grad_weight = None
         if need_weight:
             grad_weight = _conv_gradients.weight_gradient(grad_sums, parts, weight, g)
+        # A convolution for each tensor: on one Zen 4 core one for all of them, split
+        # behind, took 1.1 (512 + 512 channels, 16^2) to 2.6 times as long (128 + 64, 256^2).
         grads = []
         begin = 0
         for part, want in zip(parts, wanted):
