@@ -110,7 +110,7 @@ setup(
             "inpaint_ops._C",
             SHARED_SOURCES,
             cxx_std=17,
-            depends=[*HEADERS, *KERNEL_SOURCES],
+            depends=[*HEADERS, *SHARED_SOURCES, *KERNEL_SOURCES],
             # Without a compiler the package still installs and runs on its reference path.
             optional=not os.environ.get("INPAINT_OPS_REQUIRE_EXTENSION"),
         )

@@ -111,7 +111,8 @@ class WeightSample {
                const std::vector<int64_t>& strides,
                int64_t size)
       : size_(size) {
-    require(shape.size() == strides.size() && size >= 1 && size <= 8, "weight");
+    const bool known = size == 1 || size == 2 || size == 4 || size == 8;
+    require(shape.size() == strides.size() && known, "weight");
     int64_t count = 1;
     for (const int64_t extent : shape) count *= extent;
     const int64_t samples = std::min<int64_t>(count, 1024);
@@ -127,12 +128,31 @@ class WeightSample {
   }
 
   bool matches(uintptr_t address) const {
-    for (size_t i = 0; i < offsets_.size(); ++i)
-      if (value(address, offsets_[i]) != values_[i]) return false;
-    return true;
+    switch (size_) {
+      case 2:
+        return same<uint16_t>(address);
+      case 4:
+        return same<uint32_t>(address);
+      case 8:
+        return same<uint64_t>(address);
+      default:
+        return same<uint8_t>(address);
+    }
   }
 
  private:
+  // Of every call on a small layer this was a tenth while it stopped at the first difference.
+  template <class T>
+  bool same(uintptr_t address) const {
+    T changed = 0;
+    for (size_t i = 0; i < offsets_.size(); ++i) {
+      T bits;
+      std::memcpy(&bits, reinterpret_cast<const char*>(address) + offsets_[i], sizeof bits);
+      changed = static_cast<T>(changed | (bits ^ static_cast<T>(values_[i])));
+    }
+    return changed == 0;
+  }
+
   uint64_t value(uintptr_t address, int64_t offset) const {
     uint64_t bits = 0;
     std::memcpy(&bits, reinterpret_cast<const char*>(address) + offset, size_t(size_));

@@ -88,7 +88,8 @@ void transform_parts(const ConvArgs& a,
 }
 
 // The same where channels are few: parts side by side fill the vectors. `patch`: scratch for the
-// pixels of a tile, each with all parts.
+// pixels of a tile, each with all parts. With stride 2 the parts of two neighbouring columns read
+// neighbouring pixels: one run of twice the channels, where the image has them.
 template <class T>
 void transform_thin_parts(const ConvArgs& a,
                           const Layout<T>& layout,
@@ -98,24 +99,39 @@ void transform_thin_parts(const ConvArgs& a,
                           float* to,
                           int64_t stride,
                           int64_t plane) {
+  constexpr int kPixels = T::kReads * T::kReads;
   const int64_t depth = layout.parts() * a.channels;
-  const float* from[T::kReads * T::kReads];
-  each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
-    for (const SourcePart& image : source) {
-      find_reads<T>(image, tile.n, y, x, layout.read_step(), from);
-      const int64_t size = image.end - image.begin;
-      for (int i = 0; i < T::kReads * T::kReads; ++i) {
-        float* to_pixel = patch + i * depth + part * a.channels + image.begin;
-        const int64_t apart = image.channel_stride(from[i]);
-        if (apart == 1) {
-          store_first(to_pixel, load_first(from[i], size), size);
-        } else {
-          for (int64_t c = 0; c < size; ++c) to_pixel[c] = from[i][c * apart];
-        }
+  const float *from[kPixels], *held[kPixels];
+  for (const SourcePart& image : source) {
+    const int64_t size = image.end - image.begin;
+    const bool paired =
+        layout.columns.first.size() == 2 && image.adjacent() && size == a.channels && 2 * size <= W;
+    const auto copy = [&](const float* pixel, int64_t count, float* to_pixel) {
+      const int64_t apart = image.channel_stride(pixel);
+      if (apart == 1) {
+        store_first(to_pixel, load_first(pixel, count), count);
+      } else {
+        for (int64_t c = 0; c < count; ++c) to_pixel[c] = pixel[c * apart];
       }
-    }
-  });
-  for (int i = 0; i < T::kReads * T::kReads; ++i) from[i] = patch + i * depth;
+    };
+    each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
+      float* begin = patch + part * a.channels + image.begin;
+      if (paired && part % 2 == 0) {
+        find_reads<T>(image, tile.n, y, x, layout.read_step(), held);
+        return;
+      }
+      find_reads<T>(image, tile.n, y, x, layout.read_step(), from);
+      for (int i = 0; i < kPixels; ++i) {
+        if (paired && from[i] == held[i] + size) {
+          copy(held[i], 2 * size, begin + i * depth - size);
+          continue;
+        }
+        if (paired) copy(held[i], size, begin + i * depth - size);
+        copy(from[i], size, begin + i * depth);
+      }
+    });
+  }
+  for (int i = 0; i < kPixels; ++i) from[i] = patch + i * depth;
   for (int64_t c = 0; c < depth; c += W)
     transform_vector<T>(from, c, depth - c, to + c, stride - c, plane);
 }
