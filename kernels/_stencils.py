@@ -70,7 +70,8 @@ def fused(
     return total
 
 
-_BOX_TYPES = {
+# From one strip to another.
+_STRIP_TYPES = {
     "in_ptr": "*fp32",
     "out_ptr": "*fp32",
     "factor_ptr": "*fp32",
@@ -86,7 +87,7 @@ _BOX_TYPES = {
 }
 
 
-@jit(_BOX_TYPES)
+@jit(_STRIP_TYPES)
 def _contextual_attention_box_kernel(
     in_ptr,
     out_ptr,
@@ -135,23 +136,7 @@ def _contextual_attention_box_kernel(
     tl.store(out_ptr + rows[:, None] + j[None, :], total, mask=in_rows[:, None] & (j < ld)[None, :])
 
 
-_FUSE_ADJOINT_TYPES = {
-    "in_ptr": "*fp32",
-    "out_ptr": "*fp32",
-    "factor_ptr": "*fp32",
-    "h": "i32",
-    "w": "i32",
-    "hb": "i32",
-    "wb": "i32",
-    "groups": "i32",
-    "in_base": "i32",
-    "in_slots": "i32",
-    "out_base": "i32",
-    "out_slots": "i32",
-}
-
-
-@jit(_FUSE_ADJOINT_TYPES)
+@jit(_STRIP_TYPES)
 def _contextual_attention_fuse_adjoint_kernel(
     in_ptr,
     out_ptr,
@@ -299,13 +284,13 @@ TILE = {"BLOCK_M": ROWS, "BLOCK_N": COLUMNS}
 COLUMN = 64
 BOX = Kernel(
     _contextual_attention_box_kernel,
-    _BOX_TYPES,
+    _STRIP_TYPES,
     [Row("fp32", "fp32", TILE, stages=1)],
     free={"SCALE": (True, False)},
 )
 FUSE_ADJOINT = Kernel(
     _contextual_attention_fuse_adjoint_kernel,
-    _FUSE_ADJOINT_TYPES,
+    _STRIP_TYPES,
     [Row("fp32", "fp32", TILE, stages=1)],
 )
 COLUMN_DOT = Kernel(
