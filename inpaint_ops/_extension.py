@@ -86,7 +86,7 @@ def backends() -> dict[str, dict[str, str]]:
         Operator name to device type to text, e.g. ``{"nearest_patch": {"cpu": "csrc (avx2)"}}``.
     """
     from inpaint_ops import _triton
-    from inpaint_ops.ops._common import OPERATORS
+    from inpaint_ops.ops._registration import OPERATORS
 
     cpu = "reference" if _module is None else f"csrc ({_module.instruction_set()})"
     reason = _triton.missing()

@@ -1,111 +1,16 @@
-"""Registration and argument checks shared by the operators."""
+"""Argument checks and small helpers shared by the operators."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inpaint_ops import _triton
-from inpaint_ops._backend import current_backend
 from inpaint_ops._extension import extension
 
-_library = torch.library.Library("inpaint_ops", "DEF")
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MASK_DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One operator; `cuda` says what its GPU implementation is made of, if it has one.
-
-    `library` names the library call that is all there is to it, on every device.
-    """
-
-    name: str
-    cuda: str | None = None
-    library: str | None = None
-
-
-OPERATORS: dict[str, Operator] = {}
-
-
-def register(
-    name: str,
-    schema: str,
-    *,
-    cpu: Callable[..., Any],
-    reference: Callable[..., Any],
-    fake: Callable[..., Any],
-    cuda: Callable[..., Any] | None = None,
-    cuda_means: str = "triton",
-) -> Any:
-    """Defines ``inpaint_ops::name`` and returns its overload, the thing to call.
-
-    The CPU gets `cpu`, unless the extension is missing or ``backend("reference")`` is in force.
-    CUDA and ROCm devices get `cuda`, which calls ``_triton.kernels(...)`` inside its body, so that
-    nothing imports triton before it is needed and its absence is an error, never a silent fallback;
-    they get `reference` in float64, for which no kernel is written, and under
-    ``backend("reference")``. ``backend("triton")`` runs `cuda` on CPU tensors in Triton's
-    interpreter. Every other device gets `reference`. All take the same arguments.
-
-    Args:
-        name: also the key in `OPERATORS`.
-        schema: arguments and results.
-        cpu: the native CPU kernel.
-        reference: plain PyTorch.
-        fake: shapes, dtypes and strides of the results.
-        cuda: the GPU kernel; None: `reference` serves GPUs, and `OPERATORS` says so.
-        cuda_means: what `cuda` is made of, for `OPERATORS`.
-    """
-
-    def cpu_or_reference(*args: Any) -> Any:
-        chosen = current_backend()
-        if chosen == "triton" and cuda is not None:
-            if not _triton.interpreted():
-                raise RuntimeError(
-                    f'{name}: backend("triton") runs on CPU tensors only in Triton\'s interpreter; '
-                    "start the process with TRITON_INTERPRET=1"
-                )
-            return gpu(*args)
-        native = chosen != "reference" and extension() is not None
-        return cpu(*args) if native else reference(*args)
-
-    def gpu(*args: Any) -> Any:
-        wide = any(isinstance(a, Tensor) and a.dtype == torch.float64 for a in args)
-        if cuda is None or wide or current_backend() == "reference":
-            return reference(*args)
-        return cuda(*args)
-
-    _library.define(name + schema)
-    _library.impl(name, reference, "CompositeExplicitAutograd")
-    _library.impl(name, cpu_or_reference, "CPU")
-    if cuda is not None:
-        _library.impl(name, gpu, "CUDA")
-    torch.library.register_fake(f"inpaint_ops::{name}", fake, lib=_library)
-    if not name.endswith("_backward"):
-        OPERATORS[name] = Operator(name, None if cuda is None else cuda_means)
-    return getattr(torch.ops.inpaint_ops, name).default
-
-
-def register_autograd(
-    name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]
-) -> None:
-    """Attaches a backward pass to a registered operator."""
-    torch.library.register_autograd(
-        f"inpaint_ops::{name}", backward, setup_context=setup_context, lib=_library
-    )
-
-
-def forbid_second_derivative(name: str) -> None:
-    """Makes the derivative of ``inpaint_ops::name_backward`` an error that says so."""
-
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(f"{name}: second derivatives are not implemented")
-
-    register_autograd(f"{name}_backward", backward, lambda ctx, inputs, output: None)
 
 
 def native() -> ModuleType:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import _triton
-from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients
+from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients, _registration
 from inpaint_ops.ops._conv import Pair
 
 Gradients = tuple[Tensor | None, Tensor | None]
@@ -189,12 +188,9 @@ class _Implementation:
         grad_bias = grad_z.sum((0, 2, 3)) if wanted[2] else None
         return _conv.settled_gradients(x, weight, (*grads, grad_bias))
 
-    def setup_context(
-        self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]
-    ) -> None:
+    def setup_context(self, ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
         x, weight, _, *where, activation, keep = inputs
         y, z = output
-        ctx.mark_non_differentiable(z)
         if self._from_sums(activation):
             if not keep:
                 raise RuntimeError(
@@ -205,7 +201,6 @@ class _Implementation:
             kept = x.new_empty((0,)) if activation == "identity" else y
         ctx.save_for_backward(x, weight, kept)
         ctx.rest = (*where, activation)
-        ctx.backend = current_backend()
 
     def _from_sums(self, activation: str) -> bool:
         return self.gated or activation == "silu"
@@ -218,7 +213,7 @@ def register(op: str, sums: Convolution, *, gated: bool = False) -> Callable[...
         call(x, weight, bias, where, activation): the result in the dtype of x.
     """
     own = _Implementation(op, sums, gated)
-    forward = _common.register(
+    forward = _registration.register(
         op,
         f"(Tensor x, Tensor weight, Tensor? bias, {sums.schema}, str activation, bool keep) "
         "-> (Tensor, Tensor)",
@@ -228,7 +223,7 @@ def register(op: str, sums: Convolution, *, gated: bool = False) -> Callable[...
         cuda=own.cuda,
         cuda_means="triton and cuDNN",
     )
-    backward = _common.register(
+    backward_operator = _registration.register(
         f"{op}_backward",
         f"(Tensor grad, Tensor x, Tensor weight, Tensor kept, {sums.schema}, "
         "str activation, bool[] wanted) -> (Tensor, Tensor, Tensor)",
@@ -238,14 +233,12 @@ def register(op: str, sums: Convolution, *, gated: bool = False) -> Callable[...
         cuda=own.backward_cuda,
     )
 
-    def autograd_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
-        needs: Sequence[bool] = ctx.needs_input_grad[:3]
-        with backend(ctx.backend):
-            grads = backward(grad, *ctx.saved_tensors, *ctx.rest, list(needs))
-        return (*_conv.wanted_gradients(needs, grads), *(None for _ in ctx.rest), None)
+    def backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
+        grads = backward_operator(grad, *ctx.saved_tensors, *ctx.rest, list(needs[:3]))
+        return (*_conv.wanted_gradients(needs[:3], grads), *(None for _ in ctx.rest), None)
 
-    _common.register_autograd(op, autograd_backward, own.setup_context)
-    _common.forbid_second_derivative(op)
+    forward.differentiate(backward, own.setup_context)
+    backward_operator.forbid_derivative()
 
     def call(
         x: Tensor, weight: Tensor, bias: Tensor | None, where: Sequence[Any], activation: str

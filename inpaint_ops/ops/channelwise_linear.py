@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import _common
+from inpaint_ops.ops import _common, _registration
 
 _OP = "channelwise_linear"
-_common.OPERATORS[_OP] = _common.Operator(_OP, library="torch.baddbmm")
+_registration.OPERATORS[_OP] = _registration.Operator(_OP, library="torch.baddbmm")
 
 
 def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

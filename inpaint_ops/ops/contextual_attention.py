@@ -1,13 +1,13 @@
 """contextual_attention: every cell rebuilt from the patches of the background most like its own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from inpaint_ops import _triton
-from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common
+from inpaint_ops.ops import _common, _registration
 from inpaint_ops.reference.contextual_attention import (
     contextual_attention as contextual_attention_reference,
 )
@@ -264,26 +264,22 @@ def _backward_reference(
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
     fg, bg, hole, *options = inputs
-    _, index, row_max, row_sum = output
+    _, _, row_max, row_sum = output
     ctx.save_for_backward(fg, bg, hole, row_max, row_sum)
-    ctx.mark_non_differentiable(index, row_max, row_sum)
     ctx.options = options
-    ctx.backend = current_backend()
 
 
-def _autograd_backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Any, ...]:
-    fg, bg, hole, row_max, row_sum = ctx.saved_tensors
-    with backend(ctx.backend):
-        grads = _backward_operator(grad, fg, bg, hole, row_max, row_sum, *ctx.options)
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
+    grads = _backward_operator(grad, *ctx.saved_tensors, *ctx.options)
     return *grads, None, *(None for _ in ctx.options)
 
 
 _OPTIONS = (
     "int rate, float softmax_scale, bool fuse, str pick, str key_norm, str hole_mode, str overlap"
 )
-_operator = _common.register(
+_operator = _registration.register(
     _OP,
     f"(Tensor fg, Tensor bg, Tensor? hole, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     cpu=_cpu,
@@ -292,7 +288,7 @@ _operator = _common.register(
     cuda=_cuda,
     cuda_means="triton and cuBLAS",
 )
-_backward_operator = _common.register(
+_backward_operator = _registration.register(
     f"{_OP}_backward",
     f"(Tensor grad, Tensor fg, Tensor bg, Tensor? hole, Tensor row_max, Tensor row_sum, {_OPTIONS})"
     " -> (Tensor, Tensor)",
@@ -302,5 +298,5 @@ _backward_operator = _common.register(
     cuda=_backward_cuda,
     cuda_means="triton and cuBLAS",
 )
-_common.register_autograd(_OP, _autograd_backward, _setup_context)
-_common.forbid_second_derivative(_OP)
+_operator.differentiate(_backward, _setup_context)
+_backward_operator.forbid_derivative()

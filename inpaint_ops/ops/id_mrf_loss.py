@@ -1,13 +1,13 @@
 """id_mrf_loss: every target feature should have its own best match among the generated ones."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from inpaint_ops import _triton
-from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common
+from inpaint_ops.ops import _common, _registration
 from inpaint_ops.reference.id_mrf_loss import drawn, similarity, unit_vectors
 from inpaint_ops.reference.id_mrf_loss import (
     id_mrf_loss_backward as id_mrf_loss_backward_reference,
@@ -199,22 +199,19 @@ def _backward_reference(
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
     generated, target, *options = inputs
     loss, choice = output
     ctx.save_for_backward(generated, target, loss, choice)
-    ctx.mark_non_differentiable(choice)
     ctx.options = options
-    ctx.backend = current_backend()
 
 
-def _autograd_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
-    with backend(ctx.backend):
-        grads = _backward_operator(grad, *ctx.saved_tensors, *ctx.options)
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
+    grads = _backward_operator(grad, *ctx.saved_tensors, *ctx.options)
     return *grads, None, None, None
 
 
-_operator = _common.register(
+_operator = _registration.register(
     _OP,
     "(Tensor generated, Tensor target, float bandwidth, float eps, bool exclude_self)"
     " -> (Tensor, Tensor)",
@@ -224,7 +221,7 @@ _operator = _common.register(
     cuda=_cuda,
     cuda_means="triton and cuBLAS",
 )
-_backward_operator = _common.register(
+_backward_operator = _registration.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor generated, Tensor target, Tensor loss, Tensor choice, float bandwidth, "
     "float eps, bool exclude_self) -> (Tensor, Tensor)",
@@ -234,5 +231,5 @@ _backward_operator = _common.register(
     cuda=_backward_cuda,
     cuda_means="triton and cuBLAS",
 )
-_common.register_autograd(_OP, _autograd_backward, _setup_context)
-_common.forbid_second_derivative(_OP)
+_operator.differentiate(_backward, _setup_context)
+_backward_operator.forbid_derivative()

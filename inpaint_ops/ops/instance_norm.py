@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common, _conv
+from inpaint_ops.ops import _common, _conv, _registration
 
 _OP = "instance_norm"
 
@@ -248,28 +247,22 @@ def _backward_reference(
     return (grad_x, *sums)
 
 
-def _setup_context(
-    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
-) -> None:
+def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
     x, weight, bias, _, _, activation = inputs
     _, mean, inverse = output
-    ctx.mark_non_differentiable(mean, inverse)
     ctx.save_for_backward(x, weight, bias, mean, inverse)
     ctx.activation = activation
-    ctx.backend = current_backend()
 
 
-def _autograd_backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-    needs: Sequence[bool] = ctx.needs_input_grad
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     grads: Sequence[Tensor | None] = (None, None, None)
     if any(needs[:3]):
-        with backend(ctx.backend):
-            grads = _backward_operator(grad, *ctx.saved_tensors, ctx.activation)
+        grads = _backward_operator(grad, *ctx.saved_tensors, ctx.activation)
     wanted = (g if need else None for need, g in zip(needs, grads))
     return (*wanted, grad if needs[3] else None, None, None)
 
 
-_operator = _common.register(
+_operator = _registration.register(
     _OP,
     "(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, float eps, str activation) "
     "-> (Tensor, Tensor, Tensor)",
@@ -277,7 +270,7 @@ _operator = _common.register(
     reference=_reference,
     fake=_fake,
 )
-_backward_operator = _common.register(
+_backward_operator = _registration.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse, "
     "str activation) -> (Tensor, Tensor, Tensor)",
@@ -285,5 +278,5 @@ _backward_operator = _common.register(
     reference=_backward_reference,
     fake=_backward_fake,
 )
-_common.register_autograd(_OP, _autograd_backward, _setup_context)
-_common.forbid_second_derivative(_OP)
+_operator.differentiate(_backward, _setup_context)
+_backward_operator.forbid_derivative()

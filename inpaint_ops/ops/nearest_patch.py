@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import _triton
-from inpaint_ops.ops import _common
+from inpaint_ops.ops import _common, _registration
 from inpaint_ops.reference.nearest_patch import nearest_patch as nearest_patch_reference
 
 _OP = "nearest_patch"
@@ -167,7 +167,7 @@ def _fake(
     return _empty_results(query, patch_size, stride)
 
 
-_operator = _common.register(
+_operator = _registration.register(
     _OP,
     "(Tensor query, Tensor key, Tensor? valid, Tensor? where, int patch_size, int stride, "
     "int key_stride, str metric) -> (Tensor, Tensor)",

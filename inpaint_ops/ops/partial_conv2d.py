@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from inpaint_ops import _triton
-from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common, _conv, _partial_conv, _partial_conv_cpu
+from inpaint_ops.ops import _common, _conv, _partial_conv, _partial_conv_cpu, _registration
 
 _OP = "partial_conv2d"
 _RULES = ("window", "sum")
@@ -214,33 +213,26 @@ def _backward_cuda(
     return _partial_conv.settled(x, weight, grads, *chosen)
 
 
-def _setup_context(
-    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
-) -> None:
+def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
     x, valid, weight, _, *where, _, factors = inputs
     _, share, scale = output
-    ctx.mark_non_differentiable(share, scale)
     ctx.save_for_backward(*x, *valid, weight, share, scale)
     ctx.rest = (*where, factors)
-    ctx.backend = current_backend()
 
 
-def _autograd_backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Any, ...]:
-    need_x, _, need_weight, need_bias = ctx.needs_input_grad[:4]
+def _backward(ctx: Any, wanted: Sequence[Any], grad: Tensor) -> tuple[Any, ...]:
+    need_x, _, need_weight, need_bias = wanted[:4]
     *tensors, weight, share, scale = ctx.saved_tensors
     count = len(need_x)
     x, valid = tensors[:count], tensors[count:]
     needs = [*need_x, need_weight, need_bias]
-    with backend(ctx.backend):
-        grads_x, *others = _backward_operator(
-            grad, x, valid, weight, share, scale, *ctx.rest, needs
-        )
+    grads_x, *others = _backward_operator(grad, x, valid, weight, share, scale, *ctx.rest, needs)
     grads = [one if need else None for one, need in zip((*grads_x, *others), needs)]
     return (grads[:count], [None] * count, *grads[count:], *(None for _ in ctx.rest), None)
 
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
-_operator = _common.register(
+_operator = _registration.register(
     _OP,
     f"(Tensor[] x, Tensor[] valid, Tensor weight, Tensor? bias, {_WHERE}, str normalise, "
     "int[] upsample) -> (Tensor, Tensor, Tensor)",
@@ -250,7 +242,7 @@ _operator = _common.register(
     cuda=_cuda,
     cuda_means="triton and cuDNN",
 )
-_backward_operator = _common.register(
+_backward_operator = _registration.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor[] x, Tensor[] valid, Tensor weight, Tensor share, Tensor scale, "
     f"{_WHERE}, int[] upsample, bool[] wanted) -> (Tensor[], Tensor, Tensor)",
@@ -259,5 +251,5 @@ _backward_operator = _common.register(
     fake=_backward_fake,
     cuda=_backward_cuda,
 )
-_common.register_autograd(_OP, _autograd_backward, _setup_context)
-_common.forbid_second_derivative(_OP)
+_operator.differentiate(_backward, _setup_context)
+_backward_operator.forbid_derivative()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import _common
+from inpaint_ops.ops import _common, _registration
 from inpaint_ops.reference.refine_patch import refine_patch as refine_patch_reference
 
 _OP = "refine_patch"
@@ -163,7 +163,7 @@ def _fake(
     return _empty_results(query, guess)
 
 
-_operator = _common.register(
+_operator = _registration.register(
     _OP,
     "(Tensor query, Tensor key, Tensor guess, Tensor? valid, Tensor? where, int patch_size, "
     "int radius, int reach) -> (Tensor, Tensor)",

@@ -1,13 +1,13 @@
 """shift_connection: known encoder features moved to where the decoder in the hole asks for them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from inpaint_ops import _triton
-from inpaint_ops._backend import backend, current_backend
-from inpaint_ops.ops import _common
+from inpaint_ops.ops import _common, _registration
 from inpaint_ops.reference.shift_connection import (
     shift_connection as shift_connection_reference,
 )
@@ -174,24 +174,21 @@ def _backward_reference(grad: Tensor, index: Tensor, gradient_scale: float) -> T
     return out.to(grad.dtype).contiguous(memory_format=_common.memory_format(grad))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
     ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
     ctx.gradient_scale, ctx.concatenate = inputs[3], inputs[4]
-    ctx.backend = current_backend()
 
 
-def _autograd_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     (index,) = ctx.saved_tensors
-    with backend(ctx.backend):
-        if not ctx.concatenate:
-            return None, _backward_operator(grad, index, ctx.gradient_scale), None, None, None
-        grad_decoder, grad_encoder, grad_shifted = grad.chunk(3, 1)
-        moved = _backward_operator(grad_shifted, index, ctx.gradient_scale)
-        return grad_decoder, grad_encoder + moved, None, None, None
+    if not ctx.concatenate:
+        return None, _backward_operator(grad, index, ctx.gradient_scale), None, None, None
+    grad_decoder, grad_encoder, grad_shifted = grad.chunk(3, 1)
+    moved = _backward_operator(grad_shifted, index, ctx.gradient_scale)
+    return grad_decoder, grad_encoder + moved, None, None, None
 
 
-_operator = _common.register(
+_operator = _registration.register(
     _OP,
     "(Tensor decoder, Tensor encoder, Tensor hole, float gradient_scale, bool concatenate) "
     "-> (Tensor, Tensor)",
@@ -200,7 +197,7 @@ _operator = _common.register(
     fake=_fake,
     cuda=_cuda,
 )
-_backward_operator = _common.register(
+_backward_operator = _registration.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor index, float gradient_scale) -> Tensor",
     cpu=_backward_cpu,
@@ -208,5 +205,5 @@ _backward_operator = _common.register(
     fake=_backward_fake,
     cuda=_backward_cuda,
 )
-_common.register_autograd(_OP, _autograd_backward, _setup_context)
-_common.forbid_second_derivative(_OP)
+_operator.differentiate(_backward, _setup_context)
+_backward_operator.forbid_derivative()
