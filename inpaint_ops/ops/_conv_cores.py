@@ -42,10 +42,11 @@ CORES = ("direct", "winograd", "winograd_doubled", "winograd_pairs", "winograd_f
 # Taps that a Winograd core sums at a time along each axis; a tile has 7 - taps outputs.
 _TAPS = {"winograd": 3, "winograd_pairs": 2, "winograd_fours": 4}
 # Costs in multiply-adds of the peak, fitted to the layers of benchmarks/conv_layers.py: the
-# products, with inputs of a block of tiles inside and outside of a 1 MiB L2; a weight read from
-# memory; transforms of a channel and of a filter of a tile; what makes the change worth while.
-_DIRECT, _TILED, _TILED_DEEP, _DEEP = 1.1, 1.3, 1.8, 512
-_READ, _TRANSFORM_IN, _TRANSFORM_OUT = 8.0, 120.0, 250.0
+# products, with inputs of a block of tiles inside and outside of a 1 MiB L2, and staged; a weight
+# read from memory; transforms of a channel and of a filter of a tile, the last one for both where
+# the products are staged; what makes the change worth while.
+_DIRECT, _TILED, _TILED_DEEP, _DEEP, _TILED_STAGED = 1.1, 1.3, 1.8, 512, 1.2
+_READ, _TRANSFORM_IN, _TRANSFORM_OUT, _TRANSFORM_STAGED = 8.0, 120.0, 250.0, 1800.0
 _GAIN = 1.1
 # Of the weight's gradient: a product directly, where taps of few channels lie side by side and in
 # tiles; a weight and one of its 36 sums, on their way to memory; a transformed channel or filter of
@@ -85,8 +86,11 @@ def choose(
         tiles, parts = _tiling(_TAPS[core], kernel, g, size)
         depth, tiles = parts * channels, batch * tiles
         product = _TILED if depth < _DEEP else _TILED_DEEP
-        other = 36 * parts * weights * max(tiles * product, _READ)
-        other += tiles * (depth * _TRANSFORM_IN + filters * _TRANSFORM_OUT)
+        transforms = depth * _TRANSFORM_IN + filters * _TRANSFORM_OUT
+        # The rule of csrc/conv_winograd.cpp.
+        if tiles > 14 and depth * filters >= 160 * (depth + filters):
+            product, transforms = _TILED_STAGED, (depth + filters) * _TRANSFORM_STAGED
+        other = 36 * parts * weights * max(tiles * product, _READ) + tiles * transforms
         if other * _GAIN < cost:
             best, cost = core, other
     return _named(best, kernel, g)
