@@ -15,6 +15,7 @@
 #include "conv_store.h"
 #include "gemm.h"
 #include "parallel.h"
+#include "transpose.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -118,14 +119,14 @@ struct Dots {
   const float* input;
   int64_t row_stride;
   const float* weight;
-  float* sums;  // (pixels, W), filters first
+  float* sums;  // (pixels, filters), filled up to whole vectors
 
   template <int PIXELS>
   void run() {
     const int64_t step = args.stride.x * args.channels, depth = args.kernel.x * args.channels;
-    Vec sum[PIXELS][FILTERS];
-    for (int p = 0; p < PIXELS; ++p)
-      for (int f = 0; f < FILTERS; ++f) sum[p][f] = Vec{};
+    constexpr int kSums = PIXELS * FILTERS;
+    Vec sum[kSums];
+    for (int i = 0; i < kSums; ++i) sum[i] = Vec{};
     const float* w = weight;
     for (int64_t ky = 0; ky < args.kernel.y; ++ky) {
       const float* from = input + ky * plan.dilation.y * row_stride;
@@ -137,29 +138,73 @@ struct Dots {
         for (int p = 0; p < PIXELS; ++p) {
           const Vec x = load(from + p * step + k);
 #pragma GCC unroll 4
-          for (int f = 0; f < FILTERS; ++f) sum[p][f] += x * taps[f];
+          for (int f = 0; f < FILTERS; ++f) sum[p * FILTERS + f] += x * taps[f];
         }
       }
       if (k == depth) continue;
       // Not a whole vector with zero weights: what lies beyond may be NaN.
       for (int p = 0; p < PIXELS; ++p) {
         const Vec x = load_first(from + p * step + k, depth - k);
-        for (int f = 0; f < FILTERS; ++f) sum[p][f] += x * load(w + f * W);
+        for (int f = 0; f < FILTERS; ++f) sum[p * FILTERS + f] += x * load(w + f * W);
       }
       w += FILTERS * W;
     }
-    for (int p = 0; p < PIXELS; ++p)
-      for (int f = 0; f < FILTERS; ++f) sums[p * W + f] = total(sum[p][f]);
+    add_lanes<kSums>(sum, sums);
   }
 
  private:
-  static float total(Vec v) {
-    float lanes[W];
-    store(lanes, v);
-    for (int64_t half = W / 2; half > 0; half /= 2)
-      for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    return lanes[0];
+  template <int COUNT>
+  static inline __attribute__((always_inline)) void add_lanes(Vec* sum, float* to) {
+    constexpr int kNow = std::min(COUNT, int(W));
+    store(to, sums_of_lanes<kNow>(sum));
+    if constexpr (COUNT > kNow) add_lanes<COUNT - kNow>(sum + kNow, to + kNow);
   }
+};
+
+// Finishes neighbouring outputs of few filters, whose sums lie side by side.
+struct StoreFew {
+  const ConvArgs& args;
+  const float* biases;  // of each sum
+  const float* sums;    // (count, filters)
+  const int64_t* pixel;
+  int count;
+  int64_t scale_shift;  // as in StorePanel
+  int64_t n;
+
+  template <Activation A>
+  void run() {
+    const int filters = int(args.filters), size = count * filters;
+    float before[kMost], after[kMost];
+    for (int i = 0; i < size; i += W) {
+      Vec v = load(sums + i), bias = load(biases + i);
+      if (args.scale) {
+        float scale[W] = {}, share[W] = {};
+        for (int l = 0; l < W && i + l < size; ++l) {
+          const int64_t at = pixel[(i + l) / filters] - scale_shift;
+          scale[l] = args.scale[at];
+          share[l] = args.share[at];
+        }
+        const Vec shares = load(share);
+        v = shares == 0 ? Vec{} : v * load(scale) + bias * shares;
+      } else {
+        v += bias;
+      }
+      store(before + i, v);
+      store(after + i, activate<A>(v));
+    }
+    const int64_t plane = args.store_size.y * args.store_size.x;
+    for (int p = 0; p < count; ++p) {
+      float* y = args.y_planes ? args.y + pixel[p] + n * (filters - 1) * plane
+                               : args.y + pixel[p] * filters;
+      const int64_t step = args.y_planes ? plane : 1;
+      for (int f = 0; f < filters; ++f) y[f * step] = after[p * filters + f];
+      if (!args.z) continue;
+      for (int f = 0; f < filters; ++f) args.z[pixel[p] * filters + f] = before[p * filters + f];
+    }
+  }
+
+  // Sums of a run, in whole vectors.
+  static constexpr int kMost = 32;
 };
 
 template <int FILTERS, int PIXELS>
@@ -271,7 +316,6 @@ void panel_block(const ConvArgs& a,
 template <int FILTERS>
 void dots_block(const ConvArgs& a,
                 const Plan& plan,
-                const Panel& panel,
                 const float* lane_bias,
                 const Block& block,
                 const float* input,
@@ -279,12 +323,15 @@ void dots_block(const ConvArgs& a,
   const int64_t row_stride = plan.reach(a, {block.rows, block.columns}).x * a.channels;
   const int64_t scale_shift = block.n * (a.out_height * a.out_width - a.scale_stride_n);
   constexpr int kMost = std::min(Dots<FILTERS>::kPixels, kRowTile);
+  static_assert(kMost * FILTERS <= StoreFew::kMost);
+  float biases[StoreFew::kMost];
+  for (int i = 0; i < StoreFew::kMost; ++i) biases[i] = lane_bias[i % FILTERS];
   each_run(a, plan, block, kMost, [&](int64_t row, int64_t x, int64_t count, int64_t* pixel) {
     const float* from = input + row * a.stride.y * row_stride + x * a.stride.x * a.channels;
     Dots<FILTERS> dots{a, plan, from, row_stride, a.packed, sums};
     run_dots<FILTERS, kMost>(count, dots);
-    StorePanel store_panel{a, panel, lane_bias, sums, pixel, int(count), scale_shift, block.n};
-    with_activation(a.activation, store_panel);
+    StoreFew store_few{a, biases, sums, pixel, int(count), scale_shift, block.n};
+    with_activation(a.activation, store_few);
   });
 }
 
@@ -298,13 +345,13 @@ void compute_block(const ConvArgs& a,
   if (few_filters(a.filters, a.gated)) {
     switch (a.filters) {
       case 1:
-        return dots_block<1>(a, plan, panel, lane_bias, block, input, sums);
+        return dots_block<1>(a, plan, lane_bias, block, input, sums);
       case 2:
-        return dots_block<2>(a, plan, panel, lane_bias, block, input, sums);
+        return dots_block<2>(a, plan, lane_bias, block, input, sums);
       case 3:
-        return dots_block<3>(a, plan, panel, lane_bias, block, input, sums);
+        return dots_block<3>(a, plan, lane_bias, block, input, sums);
       default:
-        return dots_block<4>(a, plan, panel, lane_bias, block, input, sums);
+        return dots_block<4>(a, plan, lane_bias, block, input, sums);
     }
   }
   if (panel.vectors == 2) {

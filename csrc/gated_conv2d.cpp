@@ -16,7 +16,8 @@ namespace {
 
 using Vec = Vector<float>;
 constexpr int64_t W = Simd<float>::kWidth;
-constexpr int64_t kChunk = 512;  // pixels of a task
+constexpr int64_t kChunk = 512;      // pixels of a task
+constexpr int64_t kWorth = 1 << 15;  // filters times pixels that are worth a thread
 
 struct Forward {
   const EpilogueArgs& a;
@@ -108,17 +109,29 @@ void epilogue(const EpilogueArgs& a) {
 
 void epilogue_backward(const EpilogueBackwardArgs& a) {
   const int64_t chunks = ceil_div(a.pixels, kChunk);
-  Buffer<float> sums(a.grad_bias ? chunks * a.filters : 0);
-  parallel_tasks(chunks, a.threads, [&](int64_t task) {
-    float* mine = a.grad_bias ? sums.data() + task * a.filters : nullptr;
-    if (mine) std::fill_n(mine, a.filters, 0.0f);
-    Backward pass{a, task * kChunk, std::min(a.pixels, (task + 1) * kChunk), mine};
+  // Few filters would leave most lanes empty: there a vector's worth of pixels counts as one pixel
+  // of as many times the filters.
+  const int64_t together = !a.gated && a.filters < W ? W : 1;
+  EpilogueBackwardArgs wide = a;
+  wide.filters = together * a.filters;
+  Buffer<float> sums(a.grad_bias ? chunks * wide.filters : 0);
+  const int64_t work = a.pixels * a.filters / kWorth;
+  const int threads = int(std::min<int64_t>(a.threads, std::max<int64_t>(work, 1)));
+  parallel_tasks(chunks, threads, [&](int64_t task) {
+    float* mine = a.grad_bias ? sums.data() + task * wide.filters : nullptr;
+    if (mine) std::fill_n(mine, wide.filters, 0.0f);
+    const int64_t begin = task * kChunk, end = std::min(a.pixels, begin + kChunk);
+    const int64_t rest = end / together * together;
+    Backward pass{wide, begin / together, end / together, mine};
     with_activation(a.activation, pass);
+    Backward last{a, rest, end, mine};
+    if (rest < end) with_activation(a.activation, last);
   });
   if (!a.grad_bias) return;
   std::fill_n(a.grad_bias, a.filters, 0.0);
   for (int64_t chunk = 0; chunk < chunks; ++chunk)
-    for (int64_t f = 0; f < a.filters; ++f) a.grad_bias[f] += sums[chunk * a.filters + f];
+    for (int64_t f = 0; f < wide.filters; ++f)
+      a.grad_bias[f % a.filters] += sums[chunk * wide.filters + f];
 }
 
 }  // namespace INPAINT_ISA
