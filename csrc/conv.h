@@ -11,7 +11,14 @@ namespace inpaint {
 
 // Values are those of inpaint_ops/ops/_conv.py and _conv_cpu.py.
 enum class Activation { kIdentity, kRelu, kLeakyRelu, kElu, kSilu, kTanh, kSigmoid };
-enum class Core { kDirect, kWinograd, kWinogradDoubled, kWinogradPairs, kWinogradFours };
+enum class Core {
+  kDirect,
+  kWinograd,
+  kWinogradDoubled,
+  kWinogradPairs,
+  kWinogradShort,
+  kWinogradFours
+};
 enum class PaddingMode { kZeros, kReflect, kReplicate };
 
 constexpr float kLeakySlope = 0.2f;
@@ -94,7 +101,7 @@ INPAINT_EACH_ISA(
   void pack_direct(const PackArgs& args);
 
   // Any kernel; along each axis stride or dilation is 1. kWinograd sums 3 x 3 taps at a time,
-  // kWinogradPairs 2 x 2, kWinogradFours 4 x 4. kWinogradDoubled: 3 x 3, stride 1, dilation 1 and
+  // kWinogradPairs and kWinogradShort 2 x 2, kWinogradFours 4 x 4. kWinogradDoubled: 3 x 3, stride 1, dilation 1 and
   // padding 1 behind upsample 2.
   bool winograd_takes(const ConvArgs& args);
   void conv_winograd(const ConvArgs& args);

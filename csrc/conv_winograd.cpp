@@ -1,4 +1,4 @@
-// Convolution by Winograd tiles of 6 x 6 inputs.
+// Convolution by Winograd tiles of 6 x 6 inputs, or 5 x 5.
 //
 // A kernel is cut along each axis into parts of 2, 3 or 4 taps: with stride 1 neighbouring taps,
 // with stride s taps s apart, so that a part reads every s-th pixel, as a convolution of stride 1
@@ -9,10 +9,13 @@
 //   5x5, any stride  25    9    (3 taps)      3x3 stride 2      9    5.76 (2 taps)
 //   7x7, any stride  49   16    (4 taps)      2x2               4    1.44 (2 taps)
 //
-// A task takes a block of tiles: the transformed inputs of the block, (36, tiles, parts x
+// Tiles of 5 x 5 inputs take 6.25 and 1.56 in place of 5.76 and 1.44, but their 4 outputs fill
+// images of 16 or 32 pixels, where those of 5 stand over.
+//
+// A task takes a block of tiles: the transformed inputs of the block, (36 or 25, tiles, parts x
 // channels), stay in L2 while panel after panel of filters is multiplied, transformed back and
-// stored. Left operand of the 36 products: tiles, read in place; right operand: weights,
-// transformed ahead and packed (panel, 36, parts x channels, lanes), read once a block. Of deep
+// stored. Left operand of the products: tiles, read in place; right operand: weights, transformed
+// ahead and packed (panel, 36 or 25, parts x channels, lanes), read once a block. Of deep
 // layers, whose weights no cache holds, that would be most of the time: there one product after
 // the other takes more tiles, see Convolution::staged; the bits are the same. Behind a doubling of
 // the image the 36 products share 25 inputs and 9 weights, see DoubledTile.
@@ -138,7 +141,7 @@ void transform_thin_parts(const ConvArgs& a,
     transform_vector<T>(from, c, depth - c, to + c, stride - c, plane);
 }
 
-// One of the 36 products for one register tile of tiles.
+// One of the products for one register tile of tiles.
 template <int VECS>
 struct Product {
   const float* input;
@@ -186,8 +189,8 @@ void multiply_point(int i,
                           channel_stride,
                           weights + weight * channels * VECS * W,
                           channels,
-                          out + ((begin * kProducts + i) * kProducts + j) * VECS * W,
-                          kProducts * kProducts * VECS * W};
+                          out + ((begin * T::kProducts + i) * T::kProducts + j) * VECS * W,
+                          T::kProducts * T::kProducts * VECS * W};
     with_rows(end - begin, product);
   }
 }
@@ -195,7 +198,7 @@ void multiply_point(int i,
 // The output transform of one vector of lanes: body(i, j, sum) for the outputs of a tile.
 template <class T, int VECS, class Body>
 inline __attribute__((always_inline)) void transform_back(const float* products, const Body& body) {
-  constexpr int P = kProducts, R = T::kOutputs;
+  constexpr int P = T::kProducts, R = T::kOutputs;
   Vec half[R * P];
 #pragma GCC unroll 6
   for (int j = 0; j < P; ++j) {
@@ -343,7 +346,6 @@ void pack(const PackArgs& a) {
 
 // Floats that the staged order holds of a block of tiles.
 constexpr int64_t kStagedFloats = int64_t(2) << 20;
-constexpr int64_t kPoints = kProducts * kProducts;
 
 template <class T>
 class Convolution {
@@ -370,6 +372,7 @@ class Convolution {
 
  private:
   static constexpr int64_t kPlanes = T::kInputs * T::kInputs;
+  static constexpr int64_t kPoints = T::kProducts * T::kProducts;
 
   // A block's inputs stay in L2 while everything is done with them.
   void fused() const {
@@ -401,7 +404,7 @@ class Convolution {
     });
   }
 
-  // One of the 36 products of many tiles and all panels after the other: the weights of deep
+  // One of the products of many tiles and all panels after the other: the weights of deep
   // layers, which no cache holds, are read once for all those tiles.
   void staged() const {
     const int64_t lanes = lanes_of(panels_), total = int64_t(panels_.size());
@@ -459,7 +462,7 @@ class Convolution {
                 int64_t plane,
                 float* products) const {
     const float* weights = a_.packed + panel.lane0 * T::kWeights * T::kWeights * depth_;
-    const int i = point / kProducts, j = point % kProducts;
+    const int i = point / T::kProducts, j = point % T::kProducts;
     if (panel.vectors == 2) {
       multiply_point<T, 2>(i, j, inputs, tiles, plane, stride_, weights, depth_, products);
     } else {

@@ -4,9 +4,10 @@
 //
 //   dg = G^T [sum of (B^T d B) . (A dy A^T)] G,
 //
-// 36 products (channels, tiles) x (tiles, filters), with as many multiplications as the convolution
-// itself, see conv_winograd.cpp; the parts of a kernel are as many channels more. Behind a doubling
-// of the image 25 transformed inputs and 36 transformed gradients sum up to 9, see DoubledTile.
+// 36 products (channels, tiles) x (tiles, filters), or 25, with as many multiplications as the
+// convolution itself, see conv_winograd.cpp; the parts of a kernel are as many channels more.
+// Behind a doubling of the image 25 transformed inputs and 36 transformed gradients sum up to 9,
+// see DoubledTile.
 //
 // A task has a range of channels in all parts, a group of filter panels and a segment of the tiles.
 // Its 36 sums, (panel, 36, parts x channels, lanes), stay in L2 beside the transformed inputs and
@@ -77,7 +78,7 @@ void transform_gradient(const WeightGradientArgs& args,
       from[i * R + j] = inside ? args.grad + pixel * a.filters + first : zeros;
     }
   for (int64_t f = 0; f < count; f += W) {
-    Vec y[R * R], half[kProducts * R];
+    Vec y[R * R], half[T::kProducts * R];
     if (count - f >= W) {
       for (int i = 0; i < R * R; ++i) y[i] = load(from[i] + f);
     } else {
@@ -85,15 +86,15 @@ void transform_gradient(const WeightGradientArgs& args,
     }
 #pragma GCC unroll 5
     for (int j = 0; j < R; ++j) {
-      Vec out[kProducts];
+      Vec out[T::kProducts];
       Adjoint<T>::output(y + j, R, out);
-      for (int i = 0; i < kProducts; ++i) half[i * R + j] = out[i];
+      for (int i = 0; i < T::kProducts; ++i) half[i * R + j] = out[i];
     }
 #pragma GCC unroll 6
-    for (int i = 0; i < kProducts; ++i) {
-      Vec out[kProducts];
+    for (int i = 0; i < T::kProducts; ++i) {
+      Vec out[T::kProducts];
       Adjoint<T>::output(half + i * R, 1, out);
-      for (int j = 0; j < kProducts; ++j) store(to + (i * kProducts + j) * plane + f, out[j]);
+      for (int j = 0; j < T::kProducts; ++j) store(to + (i * T::kProducts + j) * plane + f, out[j]);
     }
   }
 }
@@ -112,14 +113,14 @@ template <class T, int VECS>
 void multiply(const Operands& in, int64_t lane, float* sums, bool put) {
   constexpr int N = T::kWeights;
   for (int u = 0; u < N * N; ++u) {
-    Stretch stretches[kProducts * kProducts];
+    Stretch stretches[T::kProducts * T::kProducts];
     int64_t count = 0;
-    for (int i = 0; i < kProducts; ++i)
-      for (int j = 0; j < kProducts; ++j)
+    for (int i = 0; i < T::kProducts; ++i)
+      for (int j = 0; j < T::kProducts; ++j)
         if (T::weight_of[i] * N + T::weight_of[j] == u)
           stretches[count++] = {
               in.inputs + (T::input_of[i] * T::kInputs + T::input_of[j]) * in.input_plane,
-              in.grads + (i * kProducts + j) * in.grad_plane + lane};
+              in.grads + (i * T::kProducts + j) * in.grad_plane + lane};
     float* to = sums + u * in.rows * VECS * W;
     outer_sums<VECS>({nullptr, count, in.tiles, in.input_step, in.grad_step, to, VECS * W, put},
                      stretches,
@@ -181,7 +182,7 @@ std::vector<Tile> tiles_of(const ConvArgs& a) {
 template <class T>
 void gradient(const WeightGradientArgs& args) {
   constexpr int N = T::kWeights, kPlanes = T::kInputs * T::kInputs;
-  constexpr int kGradPlanes = kProducts * kProducts;
+  constexpr int kGradPlanes = T::kProducts * T::kProducts;
   const ConvArgs& a = args.conv;
   const Layout<T> layout(a);
   const std::vector<Tile> tiles = tiles_of<T>(a);

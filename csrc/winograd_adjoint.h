@@ -6,8 +6,9 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// One axis, as in the tile it belongs to: `output` takes gradients of a tile's outputs to 6
-// numbers, `weight` sums of as many products as there are transformed weights to the taps.
+// One axis, as in the tile it belongs to: `output` takes gradients of a tile's outputs to as many
+// numbers as there are products, `weight` sums of as many products as there are transformed weights
+// to the taps.
 template <class T>
 struct Adjoint;
 
@@ -52,6 +53,32 @@ struct Adjoint<PointTile<TAPS>> {
       out[k] = (k % 2 ? diff_a : sum_a) * float(a) + (k % 2 ? diff_b : sum_b) * float(b);
     out[0] += w[0];
     out[TAPS - 1] += w[5 * step];
+  }
+};
+
+template <>
+struct Adjoint<ShortTile> {
+  using Tile = ShortTile;
+
+  template <class V>
+  static inline __attribute__((always_inline)) void output(const V* y, ptrdiff_t step, V* out) {
+    constexpr float a = float(Tile::kA), a2 = float(Tile::kA * Tile::kA), b = float(Tile::kB);
+    const V y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
+    const V even = y[0] + y2 * a2, odd = y1 + y3 * a2;
+    out[0] = y[0];
+    out[1] = even + odd * a;
+    out[2] = even - odd * a;
+    out[3] = y[0] + (y1 + (y2 + y3 * b) * b) * b;
+    out[4] = y3;
+  }
+
+  template <class V>
+  static inline __attribute__((always_inline)) void weight(const V* w, ptrdiff_t step, V* out) {
+    constexpr float of_a = float(1 / Tile::kNa), of_minus_a = float(1 / Tile::kNma);
+    const V at_a = w[step] * of_a, at_minus_a = w[2 * step] * of_minus_a;
+    const V at_b = w[3 * step] * float(1 / Tile::kNb);
+    out[0] = (w[0] * float(1 / Tile::kN0) + at_b) + (at_a + at_minus_a);
+    out[1] = (at_a - at_minus_a) * float(Tile::kA) + (at_b * float(Tile::kB) + w[4 * step]);
   }
 };
 

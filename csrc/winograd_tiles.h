@@ -178,6 +178,8 @@ auto with_tile(Core core, const Body& body) {
       return body(DoubledTile{});
     case Core::kWinogradPairs:
       return body(PointTile<2>{});
+    case Core::kWinogradShort:
+      return body(ShortTile{});
     case Core::kWinogradFours:
       return body(PointTile<4>{});
     default:

@@ -62,6 +62,7 @@ SHAPES = {
         (5, 5),
         {"padding": 2, "stride": 2, "padding_mode": "reflect"},
     ),
+    "4x4-short": ((2, 70, 32, 32), 90, (4, 4), {"padding": 1, "stride": 2}),
     "wide-padding": ((1, 9, 5, 6), 7, (3, 3), {"padding": 4}),
     "dilated": ((1, 40, 33, 35), 20, (5, 5), {"padding": 8, "dilation": 4}),
 }
@@ -122,6 +123,7 @@ LAYERS = {
     "5-48": ((1, 5, 96, 96), 48, (5, 5), {"padding": 2}),
     "48-96-strided": ((1, 48, 64, 64), 96, (3, 3), {"padding": 1, "stride": 2}),
     "64-64-pairs": ((1, 64, 64, 64), 64, (4, 4), {"padding": 1, "stride": 2}),
+    "64-64-short": ((1, 64, 32, 32), 64, (4, 4), {"padding": 1, "stride": 2}),
     "64-32-threes": ((1, 64, 48, 48), 32, (5, 5), {"padding": 2}),
     "64-32-fours": ((1, 64, 48, 48), 32, (7, 7), {"padding": 3}),
 }

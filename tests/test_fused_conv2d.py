@@ -82,6 +82,8 @@ TILED = {
     "4x4": ("winograd_fours", (1, 40, 31, 33), 64, 4, {"padding": 1}),
     "4x4-stride-2": ("winograd_pairs", (1, 3, 64, 70), 64, 4, {"padding": 1, "stride": 2}),
     "4x4-stride-2-deep": ("winograd_pairs", (1, 160, 20, 18), 64, 4, {"padding": 1, "stride": 2}),
+    "4x4-stride-2-short": ("winograd_short", (1, 96, 34, 31), 64, 4, {"padding": 1, "stride": 2}),
+    "2x2-short": ("winograd_short", (2, 33, 16, 19), 50, 2, {"padding": 1}),
     "5x5": ("winograd", (2, 64, 26, 25), 64, 5, {"padding": 2, "padding_mode": "reflect"}),
     "5x5-dilated": ("winograd", (1, 64, 33, 30), 64, 5, {"padding": 4, "dilation": 2}),
     "5x5-stride-2": ("winograd", (1, 128, 32, 33), 96, 5, {"padding": "same", "stride": 2}),

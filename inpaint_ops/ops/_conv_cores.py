@@ -34,25 +34,50 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import ceil
+from typing import NamedTuple
 
 from inpaint_ops.ops._conv import Geometry
 
 # Order of csrc/conv.h.
-CORES = ("direct", "winograd", "winograd_doubled", "winograd_pairs", "winograd_fours")
-# Taps that a Winograd core sums at a time along each axis; a tile has 7 - taps outputs.
-_TAPS = {"winograd": 3, "winograd_pairs": 2, "winograd_fours": 4}
+CORES = (
+    "direct",
+    "winograd",
+    "winograd_doubled",
+    "winograd_pairs",
+    "winograd_short",
+    "winograd_fours",
+)
+
+
+class _Tile(NamedTuple):
+    """Taps that a Winograd core sums at a time and outputs of a tile, along each axis."""
+
+    taps: int
+    outputs: int
+
+    @property
+    def products(self) -> int:
+        return (self.taps + self.outputs - 1) ** 2
+
+
+_TILES = {
+    "winograd": _Tile(3, 4),
+    "winograd_pairs": _Tile(2, 5),
+    "winograd_short": _Tile(2, 4),
+    "winograd_fours": _Tile(4, 3),
+}
 # Costs in multiply-adds of the peak, fitted to the layers of benchmarks/conv_layers.py: the
 # products, with inputs of a block of tiles inside and outside of a 1 MiB L2, and staged; a weight
 # read from memory; transforms of a channel and of a filter of a tile, the last one for both where
 # the products are staged; what makes the change worth while.
 _DIRECT, _TILED, _TILED_DEEP, _DEEP, _TILED_STAGED = 1.1, 1.3, 1.8, 512, 1.2
-_READ, _TRANSFORM_IN, _TRANSFORM_OUT, _TRANSFORM_STAGED = 8.0, 120.0, 250.0, 1800.0
+_READ, _TRANSFORM_IN, _TRANSFORM_OUT, _TRANSFORM_STAGED = 8.0, 3.3, 7.0, 32.0
 _GAIN = 1.1
 # Of the weight's gradient: a product directly, where taps of few channels lie side by side and in
-# tiles; a weight and one of its 36 sums, on their way to memory; a transformed channel or filter of
-# a tile.
+# tiles; a weight and one of its sums, on their way to memory; a transformed channel or filter of a
+# tile.
 _OUTER, _OUTER_THIN, _THIN, _OUTER_TILED = 1.25, 1.5, 32, 1.8
-_WRITE, _SUM, _TRANSFORM_OUTER = 30.0, 16.0, 330.0
+_WRITE, _SUM, _TRANSFORM_OUTER = 30.0, 16.0, 9.2
 
 
 @lru_cache(maxsize=4096)
@@ -82,15 +107,16 @@ def choose(
     taps = kernel[0] * kernel[1]
     best = "direct"
     cost = weights * taps * max(batch * size[0] * size[1] * _DIRECT, _READ)
-    for core in _TAPS:
-        tiles, parts = _tiling(_TAPS[core], kernel, g, size)
+    for core, tile in _TILES.items():
+        tiles, parts = _tiling(tile, kernel, g, size)
         depth, tiles = parts * channels, batch * tiles
         product = _TILED if depth < _DEEP else _TILED_DEEP
         transforms = depth * _TRANSFORM_IN + filters * _TRANSFORM_OUT
         # The rule of csrc/conv_winograd.cpp.
         if tiles > 14 and depth * filters >= 160 * (depth + filters):
             product, transforms = _TILED_STAGED, (depth + filters) * _TRANSFORM_STAGED
-        other = 36 * parts * weights * max(tiles * product, _READ) + tiles * transforms
+        other = parts * weights * max(tiles * product, _READ) + tiles * transforms
+        other *= tile.products
         if other * _GAIN < cost:
             best, cost = core, other
     return _named(best, kernel, g)
@@ -113,14 +139,15 @@ def choose_weight_gradient(
     product = _OUTER_THIN if channels < _THIN else _OUTER
     best = "direct"
     cost = weights * kernel[0] * kernel[1] * (batch * size[0] * size[1] * product + _WRITE)
-    for core in _TAPS:
-        tiles, parts = _tiling(_TAPS[core], kernel, g, size)
+    for core, tile in _TILES.items():
+        tiles, parts = _tiling(tile, kernel, g, size)
         tiles *= batch
-        other = 36 * parts * weights * (tiles * _OUTER_TILED + _SUM)
+        other = parts * weights * (tiles * _OUTER_TILED + _SUM)
         # Inputs are transformed once for 64 filters, gradients once for 16 channels, all parts.
         inputs = parts * 16 * ceil(channels / 16) * ceil(filters / 64)
         gradients = filters * ceil(channels * min(parts, 4) / 64)
         other += tiles * (inputs + gradients) * _TRANSFORM_OUTER
+        other *= tile.products
         if other * _GAIN < cost:
             best, cost = core, other
     return _named(best, kernel, g)
@@ -137,12 +164,14 @@ def _named(core: str, kernel: list[int], g: Geometry) -> str:
     return "winograd_doubled" if core == "winograd" and doubled else core
 
 
-def _tiling(taps: int, kernel: list[int], g: Geometry, size: tuple[int, int]) -> tuple[int, int]:
+def _tiling(tile: _Tile, kernel: list[int], g: Geometry, size: tuple[int, int]) -> tuple[int, int]:
     """Tiles of an image and parts of the kernel, as csrc/conv_winograd.cpp cuts them."""
     tiles = parts = 1
     for k, stride, grid, outputs in zip(kernel, g.stride, g.dilation, size):
-        tiles *= grid * ceil(ceil(outputs / grid) / (7 - taps))
-        parts *= sum(ceil(ceil((k - phase) / stride) / taps) for phase in range(min(stride, k)))
+        tiles *= grid * ceil(ceil(outputs / grid) / tile.outputs)
+        parts *= sum(
+            ceil(ceil((k - phase) / stride) / tile.taps) for phase in range(min(stride, k))
+        )
     return tiles, parts
 
 

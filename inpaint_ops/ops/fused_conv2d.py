@@ -22,9 +22,9 @@ def fused_conv2d(
 ) -> Tensor:
     """Convolution y = activation(weight * pad(upsample(x)) + bias), fused into one pass.
 
-    On the CPU kernels larger than 1x1 are summed in Winograd tiles of 6 x 6 inputs where that
-    measures faster (`inpaint-ops doctor` lists the kinds of layers): rounding errors are 1 to 4
-    times those of a direct sum, and a NaN of x may reach outputs of the same tile, 3 to 5 a side,
+    On the CPU kernels larger than 1x1 are summed in Winograd tiles of 5 x 5 or 6 x 6 inputs where
+    that measures faster (`inpaint-ops doctor` lists the kinds of layers): rounding errors are 1 to
+    4 times those of a direct sum, and a NaN of x may reach outputs of the same tile, 3 to 5 a side,
     that its window does not; ``with inpaint_ops.backend("direct")`` avoids both. Of x and y the
     backward pass keeps x and, for an activation, y (SiLU: the sums before it). Second derivatives
     raise.
