@@ -89,11 +89,11 @@ def _images(x: Tensor) -> Any:
     """(N, C, H, W) float32 as an (N, H, W, C) array with adjacent channels."""
     if x.shape[1] > 1 and x.stride(1) != 1:
         x = x.contiguous(memory_format=torch.channels_last)
-    return x.permute(0, 2, 3, 1).numpy()
+    return x.numpy().transpose(0, 2, 3, 1)
 
 
 def _packed_images(x: Tensor) -> Any:
-    return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+    return x.contiguous(memory_format=torch.channels_last).numpy().transpose(0, 2, 3, 1)
 
 
 def _array(x: Tensor | None) -> Any:
@@ -132,7 +132,7 @@ class _Call:
             return
         images, known, tensors = [], [], []
         for part in parts:
-            images.append(part.x.permute(0, 2, 3, 1).numpy())
+            images.append(part.x.numpy().transpose(0, 2, 3, 1))
             known.append(None if part.known is None else part.known.numpy())
             tensors.append((part.upsample, part.widths))
         isa = _common.native().instruction_set()
@@ -151,8 +151,8 @@ class _Call:
             known,
             packed,
             _array(bias),
-            y.permute(0, 2, 3, 1).numpy(),
-            None if z is None else z.permute(0, 2, 3, 1).numpy(),
+            y.numpy().transpose(0, 2, 3, 1),
+            None if z is None else z.numpy().transpose(0, 2, 3, 1),
             None if planes is None else _array(planes.scale),
             None if planes is None else _array(planes.share),
             region,
@@ -257,8 +257,8 @@ def _forward_aten(
             _array(bias),
             None if planes is None else _array(planes.scale),
             None if planes is None else _array(planes.share),
-            y.permute(0, 2, 3, 1).numpy(),
-            None if z is None else z.permute(0, 2, 3, 1).numpy(),
+            y.numpy().transpose(0, 2, 3, 1),
+            None if z is None else z.numpy().transpose(0, 2, 3, 1),
             call.gated,
             _conv.ACTIVATIONS.index(call.activation),
             _common.threads(),
@@ -269,7 +269,7 @@ def _forward_aten(
 def finish(z: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     """Bias and activation of sums that are ours to overwrite."""
     z = z.contiguous(memory_format=torch.channels_last)
-    image = z.permute(0, 2, 3, 1).numpy()
+    image = z.numpy().transpose(0, 2, 3, 1)
     code = _conv.ACTIVATIONS.index(activation)
     bias_array = _array(None if bias is None else _common.compute_dtype(bias.detach()))
     _common.native().conv_epilogue(

@@ -29,7 +29,7 @@ def finish_backward(
         _common.native().conv_epilogue_backward(
             _conv_cpu._packed_images(_common.compute_dtype(grad.detach())),
             _conv_cpu._packed_images(_common.compute_dtype(z.detach())),
-            out.permute(0, 2, 3, 1).numpy(),
+            out.numpy().transpose(0, 2, 3, 1),
             None if sums is None else sums.numpy(),
             gated,
             from_result,
@@ -66,7 +66,7 @@ def ratio_backward(
     out = _conv_cpu._channels_last(grad, grad.shape[1], (grad.shape[2], grad.shape[3]))
     if not out.numel():
         return out, torch.zeros(grad.shape[1], dtype=torch.float64) if bias else None
-    image, result = _conv_cpu._packed_images(grad), out.permute(0, 2, 3, 1).numpy()
+    image, result = _conv_cpu._packed_images(grad), out.numpy().transpose(0, 2, 3, 1)
     ratio, known = (_conv_cpu._array(plane[:, 0]) for plane in (scale, share))
 
     def scaled(factor: Any) -> None:

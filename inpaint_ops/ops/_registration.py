@@ -56,8 +56,8 @@ class Registered:
         for arg in args:
             if isinstance(arg, Tensor):
                 tensors.append(arg)
-            elif type(arg) is list:
-                tensors += [one for one in arg if isinstance(one, Tensor)]
+            elif _length(arg):
+                tensors += arg
         if not _plain(tensors):
             return self._overload(*args)
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
