@@ -273,6 +273,11 @@ class ConvPlan {
                             y.strides(3) == 4 * plane && y.strides(0) == 4 * plane * channels),
             "y must be packed, channels last or first");
     a.y = y.mutable_data();
+    // Two layers in a row, the second reading what the first wrote: 4 MB 1.05 times as fast by one
+    // thread and 1.2 times by two, 1 MB 0.9 times by one.
+    constexpr int64_t kStreamed = int64_t(4) << 20, kLine = 64;
+    a.y_streams = !a.y_planes && 4 * y.size() >= kStreamed && channels * 4 % kLine == 0 &&
+                  reinterpret_cast<uintptr_t>(a.y) % kLine == 0;
     a.z = z ? output<float>(*z, a.batch * y.shape(1) * y.shape(2) * a.filters) : nullptr;
   }
 

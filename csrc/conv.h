@@ -76,6 +76,9 @@ struct ConvArgs {
 
   float* y;               // (N, height, width, filters or filters / 2) of the stored image
   bool y_planes = false;  // y is (N, filters or filters / 2, height, width) instead
+  // y is larger than a core's caches, and its pixels begin at cache lines: written past the caches,
+  // if the instruction set can.
+  bool y_streams = false;
   float* z;  // the same with `filters`: the sums before activation and gate; null: not wanted
   int64_t out_height, out_width;
   // Output (i, j) is stored at (i, j) * store_step + store_offset of an image of store_size: the

@@ -469,6 +469,7 @@ void conv_direct(const ConvArgs& a) {
     const int64_t group = task % groups, total = int64_t(panels.size());
     for (int64_t p = total * group / groups; p < total * (group + 1) / groups; ++p)
       compute_block(a, plan, panels[size_t(p)], biases.data(), block, input, input + input_size);
+    if (a.y_streams) stream_fence();
   });
 }
 

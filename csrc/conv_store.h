@@ -174,6 +174,8 @@ struct StorePanel {
 
   void store_result(int64_t at, int64_t channel, Vector<float> v, int64_t size) {
     const int64_t channels = args.gated ? args.filters / 2 : args.filters;
+    if (kStreams && args.y_streams && size >= Simd<float>::kWidth)
+      return stream(args.y + at * channels + channel, v);
     if (!args.y_planes) {
       store_first(args.y + at * channels + channel, v, size);
       return;

@@ -238,7 +238,12 @@ struct StoreWhole {
       float* y = args.y + panel.first + v * W;
       transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) {
         const int64_t at = pixel[i * T::kOutputs + j];
-        if (at >= 0) store(y + at * args.filters, activate<A>(sum + bias));
+        if (at < 0) return;
+        if (kStreams && args.y_streams) {
+          stream(y + at * args.filters, activate<A>(sum + bias));
+        } else {
+          store(y + at * args.filters, activate<A>(sum + bias));
+        }
       });
     }
   }
@@ -262,7 +267,7 @@ void store_tile(const ConvArgs& a,
                           x < a.region_end.x;
       pixel[i * R + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
       // The lines to be written are on their way during the transform.
-      if (wanted && !a.y_planes)
+      if (wanted && !a.y_planes && !(kStreams && a.y_streams))
         for (int64_t lane = 0; lane < VECS * W; lane += kLine)
           __builtin_prefetch(a.y + pixel[i * R + j] * channels + panel.first + lane, 1);
     }
@@ -401,6 +406,7 @@ class Convolution {
           multiply(panels_[size_t(p)], point, inputs, here, plane, products);
         for (int64_t t = 0; t < here; ++t) finish(panels_[size_t(p)], tile[t], products, t);
       }
+      if (a_.y_streams) stream_fence();
     });
   }
 
@@ -433,6 +439,7 @@ class Convolution {
           const Panel& panel = panels_[size_t(p)];
           finish(panel, tile[t], products_of(panel), t);
         }
+        if (a_.y_streams) stream_fence();
       });
     }
   }

@@ -56,6 +56,24 @@ inline void store(T* to, Vector<T> v) {
   *reinterpret_cast<typename Simd<T>::Unaligned*>(to) = v;
 }
 
+// Past the caches, where the instruction set writes whole lines that way; `to` is aligned as a
+// vector is. Other threads see it behind their next fence only.
+constexpr bool kStreams = kVectorBytes == 64;
+
+inline void stream(float* to, Vector<float> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, (__m512)v);
+#else
+  store(to, v);
+#endif
+}
+
+inline void stream_fence() {
+#if defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
+
 template <class T>
 inline Vector<T> broadcast(T x) {
   return x - Vector<T>{};

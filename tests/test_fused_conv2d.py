@@ -231,6 +231,22 @@ def test_threads_give_equal_bits():
         assert all(torch.equal(results[0][i], other[i]) for i in (0, 1, 3))
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("filters", [64, 80, 60])
+def test_large_results(filters, kernel):
+    # Beyond 4 MB they are written past the caches, where pixels begin at cache lines.
+    x, weight, bias = tensors((1, 16, 130, 139), filters, (kernel, kernel))
+    x = x.contiguous(memory_format=torch.channels_last)
+    results = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        results.append(fused_conv2d(x, weight, bias, padding=kernel // 2, activation="relu"))
+    assert torch.equal(*results)
+    wide = (t.double() for t in (x, weight, bias))
+    exact = reference.fused_conv2d(*wide, padding=kernel // 2, activation="relu")
+    check_close(results[0], exact, terms=16 * 16 * kernel**2)
+
+
 def test_layer_is_conv2d_with_more():
     plain = torch.nn.Conv2d(4, 6, (3, 5), stride=(2, 1), padding=(1, 2), groups=2, bias=False)
     layer = FusedConv2d(4, 6, (3, 5), (2, 1), (1, 2), groups=2, bias=False, activation="relu")
