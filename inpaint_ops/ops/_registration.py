@@ -50,7 +50,7 @@ class Registered:
         self._function: Any = None
 
     def __call__(self, *args: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if not _TELLING or torch.compiler.is_compiling():
             return self._overload(*args)
         tensors = []
         for arg in args:
@@ -128,12 +128,10 @@ class Registered:
 
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
-# What the dispatcher takes first for a CPU tensor that nothing but autograd watches; the last two
-# in inference mode.
-_PLAIN_KEYS = frozenset(
-    getattr(torch._C.DispatchKey, name)
-    for name in ("AutogradCPU", "ADInplaceOrView", "BackendSelect", "CPU")
-)
+# What the dispatcher takes first for a CPU tensor that nothing but autograd watches, and below
+# autograd; in inference mode there is nothing above.
+_BELOW = frozenset({torch._C.DispatchKey.BackendSelect, torch._C.DispatchKey.CPU})
+_PLAIN_KEYS = _BELOW | {torch._C.DispatchKey.AutogradCPU, torch._C.DispatchKey.ADInplaceOrView}
 
 
 def _plain(tensors: Sequence[Tensor]) -> bool:
@@ -154,7 +152,20 @@ def _plain(tensors: Sequence[Tensor]) -> bool:
             return False
         keys = keys | torch._C._dispatch_keys(tensor)
     keys = keys - torch._C._dispatch_tls_local_exclude_set()
-    return keys.highestPriorityTypeId() in _PLAIN_KEYS
+    below = keys & torch._C._after_ADInplaceOrView_keyset
+    return keys.highestPriorityTypeId() in _PLAIN_KEYS and below.highestPriorityTypeId() in _BELOW
+
+
+def _is_telling() -> bool:
+    """Whether `_plain` can tell: not all that it asks is public, a release of torch may lack it."""
+    try:
+        _plain([torch.empty(0)])
+    except AttributeError:
+        return False
+    return True
+
+
+_TELLING = _is_telling()
 
 
 def _length(arg: Any) -> int | None:
