@@ -46,7 +46,8 @@ int64_t packed_size(const PackArgs& args) {
 }
 
 // weight (filters, channels, kh, kw), or (channels, filters, kh, kw) if `step` or `flipped`: those
-// of the gradient of the input, taps reversed. The phases one after the other.
+// of the gradient of the input, taps reversed. The phases one after the other. `spare`: an earlier
+// result that nobody reads any more.
 Array<float> pack_weight(const Array<float>& weight,
                          int core_code,
                          const Pair& stride,
@@ -54,7 +55,8 @@ Array<float> pack_weight(const Array<float>& weight,
                          bool flipped,
                          int64_t step,
                          const Pair& padding,
-                         int threads) {
+                         int threads,
+                         const OptionalFloats& spare) {
   require(weight.ndim() == 4 && threads >= 1 && step >= 0, "weight must have four dimensions");
   const auto weight_stride = [&](int axis) { return int64_t(weight.strides(axis)) / 4; };
   const bool exchanged = flipped || step > 0;
@@ -88,7 +90,9 @@ Array<float> pack_weight(const Array<float>& weight,
     size += sizes.back();
     jobs.push_back(args);
   }
-  Array<float> packed(size);
+  // Memory of that size is written again: pages of its own cost a third of the packing.
+  const bool again = spare && spare->size() == size && is_packed<float>(*spare);
+  Array<float> packed = again ? *spare : Array<float>(size);
   float* to = packed.mutable_data();
   auto* kernel_function =
       args.core == Core::kDirect ? INPAINT_PICK(pack_direct) : INPAINT_PICK(pack_winograd);
@@ -322,7 +326,8 @@ void bind_conv_plan(py::module_& m) {
         py::arg("flipped"),
         py::arg("step"),
         py::arg("padding"),
-        py::arg("threads"));
+        py::arg("threads"),
+        py::arg("spare").noconvert());
   py::class_<WeightSample>(m, "WeightSample")
       .def(py::init<uintptr_t, const std::vector<int64_t>&, const std::vector<int64_t>&, int64_t>(),
            py::arg("address"),

@@ -315,25 +315,28 @@ void pack(const PackArgs& a) {
   parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
     const Panel& panel = panels[size_t(task)];
     const int64_t lanes = panel.vectors * W;
+    const float* filters[2 * W];  // of each lane, null: none
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t filter = filter_in_lane(panel, a.filters, lane);
+      filters[lane] = filter < 0 ? nullptr : a.weight + filter * a.stride_filter;
+    }
     float* packed = a.packed + panel.lane0 * N * N * depth;
     for (const int64_t first_y : layout.rows.first)
       for (const int64_t first_x : layout.columns.first)
         for (int64_t c = 0; c < a.channels; ++c, packed += lanes)
           for (int64_t lane = 0; lane < lanes; lane += H) {
-            double taps[R * R][H] = {};
-            for (int64_t i = 0; i < H; ++i) {
-              const int64_t filter = filter_in_lane(panel, a.filters, lane + i);
-              if (filter < 0) continue;
-              const float* w = a.weight + filter * a.stride_filter + c * a.stride_channel;
-              for (int t = 0; t < R * R; ++t) {
-                const int64_t y = first_y + t / R * layout.rows.tap_step;
-                const int64_t x = first_x + t % R * layout.columns.tap_step;
-                if (y < a.kernel.y && x < a.kernel.x)
-                  taps[t][i] = w[y * a.stride_y + x * a.stride_x];
-              }
-            }
             Vector<double> g[R * R], half[R * N], out[N];
-            for (int t = 0; t < R * R; ++t) g[t] = load(taps[t]);
+            for (int t = 0; t < R * R; ++t) {
+              const int64_t y = first_y + t / R * layout.rows.tap_step;
+              const int64_t x = first_x + t % R * layout.columns.tap_step;
+              double taps[H] = {};
+              if (y < a.kernel.y && x < a.kernel.x) {
+                const int64_t at = c * a.stride_channel + y * a.stride_y + x * a.stride_x;
+                for (int64_t i = 0; i < H; ++i)
+                  taps[i] = filters[lane + i] ? filters[lane + i][at] : 0.0f;
+              }
+              g[t] = load(taps);
+            }
             for (int x = 0; x < R; ++x) {
               T::weight(g + x, R, out);
               for (int i = 0; i < N; ++i) half[i * R + x] = out[i];

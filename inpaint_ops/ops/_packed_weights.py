@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from dataclasses import dataclass, field
@@ -45,6 +46,19 @@ class _Entry:
     state: tuple[Any, ...]
     sample: Any
     packed: dict[Any, Any] = field(default_factory=dict)
+    # Forms of the state before, whose memory is used again: at each step of a training.
+    outdated: dict[Any, Any] = field(default_factory=dict)
+
+    def is_of(self, weight: Tensor, state: tuple[Any, ...], address: int) -> bool:
+        """Whether the forms are those of the weight as it is now."""
+        same = self.weight() is weight and self.state == state
+        return same and bool(self.sample.matches(address))
+
+    def spare(self, variant: Any, current: bool) -> Any:
+        """Memory of an outdated form, if no other thread reads it; the form is forgotten."""
+        form = (self.outdated if current else self.packed).pop(variant, None)
+        # Two: this name and the argument. Nobody can come by it any more.
+        return form if sys.getrefcount(form) == 2 else None
 
 
 class _PackedWeights:
@@ -69,10 +83,14 @@ class _PackedWeights:
         version = None if weight.is_inference() else weight._version
         state = (version, address, weight.dtype, weight.shape, weight.stride())
         entry = self._entries.get(key)
-        if entry is not None and entry.weight() is weight and entry.state == state:
-            packed = entry.packed.get(variant)
-            if packed is not None and entry.sample.matches(address):
+        spare = None
+        if entry is not None:
+            current = entry.is_of(weight, state, address)
+            packed = entry.packed.get(variant) if current else None
+            if packed is not None:
                 return packed
+            with self._lock:
+                spare = entry.spare(variant, current)
         # Before the packing, so that a change during it is seen by the next call.
         sample = native.WeightSample(address, weight.shape, weight.stride(), weight.element_size())
         taps = _common.compute_dtype(weight.detach())
@@ -85,17 +103,15 @@ class _PackedWeights:
             form.step,
             form.padding,
             torch.get_num_threads(),
+            spare,
         )
         with self._lock:
             entry = self._entries.get(key)
-            if (
-                entry is None
-                or entry.weight() is not weight
-                or entry.state != state
-                or not entry.sample.matches(address)
-            ):
+            if entry is None or not entry.is_of(weight, state, address):
+                outdated = {} if entry is None else entry.packed
                 reference = weakref.ref(weight, lambda gone: self._forget(key, gone))
-                entry = self._entries[key] = _Entry(reference, state, sample)
+                entry = _Entry(reference, state, sample, outdated=outdated)
+                self._entries[key] = entry
             entry.packed[variant] = packed
         return packed
 
