@@ -4,19 +4,21 @@ Measured on one Zen 4 core (AVX-512, peak 118 GFLOP/s), one thread, ms, everythi
 included; "tiled" is the Winograd core the rule takes:
 
     layer                                tiled   direct   oneDNN (public formula)
-    3x3, 256 -> 256, 64^2                 14.4     40       43
-    3x3 stride 2, 48 -> 192, 256^2        25       28       33
-    3x3 stride 2, 128 -> 256, 64^2         6.4      5.9      6.9
-    4x4 stride 2, 3 -> 64, 256^2           1.4      2.1      1.9
-    4x4 stride 2, 64 -> 128, 256^2        20       42       53
-    4x4 stride 2, 512 -> 512, 8^2          5.2      1.6      6.6
-    5x5, 128 -> 128, 64^2                 17       31       33
-    5x5 stride 2, 512 -> 512, 16^2         5.0     10.8     13
-    5x5 stride 2, 512 -> 512, 8^2          5.1      2.5      8.5
-    7x7, 64 -> 64, 128^2                  30       64       65
-    7x7, 64 -> 3, 256^2                     -      18       63
-    transposed 4x4, 256 -> 128, 64^2      23       44       51
-    transposed 4x4, 1024 -> 512, 4^2      10        3.0     29
+    3x3, 256 -> 256, 64^2                 13.7     40       43
+    3x3 stride 2, 48 -> 192, 256^2        22       28       33
+    3x3 stride 2, 128 -> 256, 64^2         5.0      6.0      6.0
+    4x4 stride 2, 3 -> 64, 256^2           1.1      2.1      1.6
+    4x4 stride 2, 64 -> 128, 256^2        19.6     42       51
+    4x4 stride 2, 256 -> 512, 32^2         5.0     10.2     12
+    4x4 stride 2, 512 -> 512, 8^2          3.4      2.0      6.4
+    5x5, 128 -> 128, 64^2                 13.9     31       32
+    5x5 stride 2, 512 -> 512, 16^2         5.9     10.8     12
+    5x5 stride 2, 512 -> 512, 8^2          5.1      2.5      8.3
+    7x7, 64 -> 64, 128^2                  25       64       62
+    7x7, 64 -> 3, 256^2                     -      17       61
+    transposed 4x4, 256 -> 128, 64^2      20       41       44
+    transposed 4x4, 1024 -> 256, 16^2      9.7     20       22
+    transposed 4x4, 1024 -> 512, 4^2       6.6      3.5     27
 
 and the weight's gradient alone, ms:
 
