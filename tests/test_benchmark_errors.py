@@ -75,7 +75,7 @@ SAMPLE = {
     "partial-1024-512-8x8-k3": "winograd",
     "transposed-64-3-32x32-k4-s2-tanh": "direct",
     "transposed-256-64-64x64-k4-s2": "winograd_pairs",
-    "transposed-256-128-8x8-k4-s2": "winograd_short",
+    "transposed-128-64-16x16-k4-s2": "winograd_short",
     "fused-64-64-64x64-k4-s2": "winograd_short",
 }
 

@@ -70,10 +70,12 @@ _TILES = {
 }
 # Costs in multiply-adds of the peak, fitted to the layers of benchmarks/conv_layers.py: the
 # products, with inputs of a block of tiles inside and outside of a 1 MiB L2, and staged; a weight
-# read from memory; transforms of a channel and of a filter of a tile, the last one for both where
-# the products are staged; what makes the change worth while.
+# read from memory, by two threads at once, whose packed form a training has to write as well: one
+# image of 8 x 8 outputs is not worth Winograd's many weights; of each product of a tile the
+# transforms of a channel and of a filter, the last one for both where the products are staged; what
+# makes the change worth while.
 _DIRECT, _TILED, _TILED_DEEP, _DEEP, _TILED_STAGED = 1.1, 1.3, 1.8, 512, 1.2
-_READ, _TRANSFORM_IN, _TRANSFORM_OUT, _TRANSFORM_STAGED = 8.0, 3.3, 7.0, 32.0
+_READ, _TRANSFORM_IN, _TRANSFORM_OUT, _TRANSFORM_STAGED = 12.0, 3.3, 7.0, 32.0
 _GAIN = 1.1
 # Of the weight's gradient: a product directly, where taps of few channels lie side by side and in
 # tiles; a weight and one of its sums, on their way to memory; a transformed channel or filter of a
