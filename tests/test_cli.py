@@ -420,8 +420,10 @@ def test_as_a_program(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_ends_the_program_with_130(pair, tmp_path):
     code = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
         "from inpaint_ops import cli, filling\n"
+        # A shell's background jobs ignore the signal.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow(image, hole, *, seed=0, progress=None):\n"
         "    print('started', flush=True)\n"
         "    time.sleep(60)\n"
