@@ -40,6 +40,16 @@ class Form(NamedTuple):
     doubled: bool = False
 
 
+def _removed(forms: dict[Any, Any], variant: Any) -> tuple[Any, int]:
+    """What is removed, or None, and its count of references: nobody can come by it any more."""
+    form = forms.pop(variant, None)
+    return form, sys.getrefcount(form)
+
+
+# Releases of Python count differently.
+_ALONE = _removed({0: object()}, 0)[1]
+
+
 @dataclass
 class _Entry:
     weight: weakref.ref[Tensor]
@@ -56,9 +66,8 @@ class _Entry:
 
     def spare(self, variant: Any, current: bool) -> Any:
         """Memory of an outdated form, if no other thread reads it; the form is forgotten."""
-        form = (self.outdated if current else self.packed).pop(variant, None)
-        # Two: this name and the argument. Nobody can come by it any more.
-        return form if sys.getrefcount(form) == 2 else None
+        form, references = _removed(self.outdated if current else self.packed, variant)
+        return form if references == _ALONE else None
 
 
 class _PackedWeights:
