@@ -104,8 +104,8 @@ INPAINT_EACH_ISA(
   void pack_direct(const PackArgs& args);
 
   // Any kernel; along each axis stride or dilation is 1. kWinograd sums 3 x 3 taps at a time,
-  // kWinogradPairs and kWinogradShort 2 x 2, kWinogradFours 4 x 4. kWinogradDoubled: 3 x 3, stride 1, dilation 1 and
-  // padding 1 behind upsample 2.
+  // kWinogradPairs and kWinogradShort 2 x 2, kWinogradFours 4 x 4. kWinogradDoubled: 3 x 3,
+  // stride 1, dilation 1 and padding 1 behind upsample 2.
   bool winograd_takes(const ConvArgs& args);
   void conv_winograd(const ConvArgs& args);
   // Any kernel, stride and dilation, but for a stride with a dilation where filters are few.

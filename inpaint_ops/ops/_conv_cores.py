@@ -1,7 +1,7 @@
 """Which core sums a convolution on the CPU: one rule for all layers, by measurement.
 
 Measured on one Zen 4 core (AVX-512, peak 118 GFLOP/s), one thread, ms, everything behind the sums
-included; "tiled" is the Winograd core the rule takes:
+included; "tiled" is the Winograd core that costs least:
 
     layer                                tiled   direct   oneDNN (public formula)
     3x3, 256 -> 256, 64^2                 13.7     40       43
