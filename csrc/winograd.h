@@ -83,8 +83,6 @@ struct PointTile {
   static constexpr double power(double p, int k) { return k == 0 ? 1 : p * power(p, k - 1); }
 };
 
-using PlainTile = PointTile<3>;
-
 // 4 outputs of 2 taps: outputs 16, 32 or 64 wide fall into whole tiles.
 //
 // Points 0, +-3/4, 7/4 and infinity: error 2.3 times that of a direct sum. Differences of
