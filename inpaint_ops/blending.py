@@ -60,12 +60,14 @@ def poisson_blend(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     _common.check_mask(op, "hole", hole, image.shape[0], size, image.device)
     sparse = _sparse()
     missing = _common.binary(op, "hole", hole).expand(image.shape[0], 1, *size)
+    # Copied: an array over a tensor's own memory makes its storage unresizable for good.
+    inside = missing[:, 0].to("cpu", copy=True).numpy()
     guess = prediction.detach().double()
     # Known pixels only: a missing one may hold NaN.
     step = torch.where(missing, 0.0, image.detach().double() - guess)
     corrections = [
-        torch.from_numpy(_correct(sparse, difference.cpu().numpy(), where[0].cpu().numpy()))
-        for difference, where in zip(step, missing)
+        torch.from_numpy(_correct(sparse, difference, where))
+        for difference, where in zip(step.cpu().numpy(), inside)
     ]
     if not corrections:
         return prediction.clone()

@@ -242,7 +242,13 @@ class ConvBlock(nn.Module):
 
 
 def activate(x: Tensor, activation: str, alpha: float = 1.0) -> Tensor:
-    """The activation of that name, in place where PyTorch offers it; x must be ours."""
+    """The activation of that name, in place where PyTorch offers it; x must be ours.
+
+    Full backward hooks of modules make their results views, which autograd keeps from being
+    changed.
+    """
+    if x._is_view():
+        return F.elu(x, alpha) if activation == "elu" else _conv.activate(x, activation)
     if activation == "relu":
         return F.relu_(x)
     if activation == "leaky_relu":

@@ -34,7 +34,8 @@ def canny(image: Tensor, hole: Tensor | None, sigma: float) -> Tensor:
             "edge_connect: scikit-image finds the edges and is not installed: "
             "pip install 'inpaint-ops[edges]', or give edges of your own"
         ) from exc
-    pictures = image.detach()[:, 0].double().cpu().numpy()
+    # Copied: an array over a tensor's own memory makes its storage unresizable for good.
+    pictures = image.detach()[:, 0].to("cpu", torch.float64, copy=True).numpy()
     known = [None] * len(pictures) if hole is None else (hole[:, 0] == 0).cpu().numpy()
     found = [find(p, sigma=sigma, mask=k) for p, k in zip(pictures, known)]
     if not found:

@@ -4,11 +4,11 @@ import importlib
 
 import pytest
 import torch
+from operator_calls import CALLS
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import inpaint_ops
 from inpaint_ops.ops import _registration, instance_norm
 
 
@@ -91,49 +91,6 @@ def test_whatever_is_watched_goes_through_it(name, dispatched):
     with pytest.raises(Dispatched):
         WATCHED[name](instance_norm, torch.randn(2, 4, 6, 5))
     assert len(dispatched) == 1
-
-
-def draw(*size):
-    return torch.randn(size, generator=torch.Generator().manual_seed(sum(size)))
-
-
-HOLE = (torch.arange(12) % 4 == 1).float().expand(1, 1, 12, 12)
-CALLS = {
-    "fused_conv2d": (
-        lambda x, w, b: inpaint_ops.fused_conv2d(x, w, b, padding=1, activation="silu"),
-        [draw(2, 4, 12, 12), draw(8, 4, 3, 3), draw(8)],
-    ),
-    "gated_conv2d": (
-        lambda x, w: inpaint_ops.gated_conv2d(x, w, padding=1),
-        [draw(1, 4, 12, 12), draw(8, 4, 3, 3)],
-    ),
-    "fused_conv_transpose2d": (
-        lambda x, w: inpaint_ops.fused_conv_transpose2d(x, w, activation="tanh"),
-        [draw(1, 4, 6, 6), draw(4, 5, 4, 4)],
-    ),
-    "partial_conv2d": (
-        lambda x1, x2, w, b: inpaint_ops.partial_conv2d(
-            (x1, x2), (1 - HOLE[..., :6, :6], HOLE), w, b, padding=1, upsample=(2, 1)
-        )[0],
-        [draw(1, 3, 6, 6), draw(1, 2, 12, 12), draw(8, 5, 3, 3), draw(8)],
-    ),
-    "instance_norm": (
-        lambda x, residual: instance_norm(x, residual=residual),
-        [draw(2, 4, 6, 5), draw(2, 4, 6, 6)[..., :5]],
-    ),
-    "shift_connection": (
-        lambda d, e: inpaint_ops.shift_connection(d, e, HOLE)[0],
-        [draw(1, 4, 12, 12), draw(1, 4, 12, 12)],
-    ),
-    "contextual_attention": (
-        lambda f, b: inpaint_ops.contextual_attention(f, b, HOLE[..., :6, :6])[0],
-        [draw(1, 4, 12, 12), draw(1, 4, 12, 12)],
-    ),
-    "id_mrf_loss": (
-        lambda g, t: inpaint_ops.id_mrf_loss(g, t).reshape(1),
-        [draw(1, 4, 6, 6), draw(2, 4, 6, 6)[1:]],
-    ),
-}
 
 
 def results(name, needed):

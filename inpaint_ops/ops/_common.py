@@ -39,6 +39,33 @@ def check_image(
         raise ValueError(f"{op}: {name} must have at least one channel, got {tuple(x.shape)}")
 
 
+def check_dense(op: str, name: str, x: Tensor) -> None:
+    """A tensor with strides and memory of its own.
+
+    Costs more than the checks of shape and dtype: operators ask only where something about their
+    arguments is out of the ordinary.
+    """
+    if x.layout is not torch.strided:
+        raise TypeError(f"{op}: {name} must be a dense (strided) tensor, got layout {x.layout}")
+    if x.is_nested:
+        raise TypeError(f"{op}: {name} must be a dense (strided) tensor, got a nested tensor")
+    names = getattr(x, "names", ())  # of dimensions, in releases of torch before 2.13
+    if any(axis is not None for axis in names):
+        raise TypeError(f"{op}: {name} must have no named dimensions, got {names}")
+    if torch._C._functorch.is_batchedtensor(x):
+        if not torch._C._are_functorch_transforms_active():
+            raise TypeError(f"{op}: {name} must not outlive the vmap that made it")
+    elif type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and x.numel() and not _has_memory(x):
+        raise TypeError(f"{op}: {name} must have memory, got a tensor whose storage was freed")
+
+
+def _has_memory(x: Tensor) -> bool:
+    try:
+        return x.data_ptr() != 0
+    except RuntimeError:  # a wrapper of a transform, which has none of its own
+        return True
+
+
 def check_same(op: str, names: str, a: Tensor, b: Tensor) -> None:
     """Two tensors of one dtype on one device."""
     if a.dtype != b.dtype:

@@ -242,8 +242,7 @@ def register(op: str, sums: Convolution, *, gated: bool = False) -> Callable[...
     def call(
         x: Tensor, weight: Tensor, bias: Tensor | None, where: Sequence[Any], activation: str
     ) -> Tensor:
-        keep = own._from_sums(activation) and torch.is_grad_enabled()
-        keep = keep and any(t is not None and t.requires_grad for t in (x, weight, bias))
+        keep = own._from_sums(activation) and _registration.may_be_recorded((x, weight, bias))
         result: Tensor = forward(x, weight, bias, *where, activation, keep)[0]
         return result
 

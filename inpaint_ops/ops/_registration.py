@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
 from inpaint_ops import _triton
 from inpaint_ops._backend import backend, current_backend
 from inpaint_ops._extension import extension
+from inpaint_ops.ops import _common
 
 _library = torch.library.Library("inpaint_ops", "DEF")
 
@@ -47,25 +49,50 @@ class Registered:
     def __init__(self, name: str, overload: Any, cpu: Callable[..., Any]) -> None:
         self.name = name
         self._overload, self._cpu = overload, cpu
+        self._names = [argument.name for argument in overload._schema.arguments]
         self._function: Any = None
+        self._transformed: Any = None
+        _library.impl(name, self._autograd, "Autograd", with_keyset=True)
 
     def __call__(self, *args: Any) -> Any:
         if not _TELLING or torch.compiler.is_compiling():
             return self._overload(*args)
-        tensors = []
-        for arg in args:
-            if isinstance(arg, Tensor):
-                tensors.append(arg)
-            elif _length(arg):
-                tensors += arg
+        tensors = _tensors(args)
         if not _plain(tensors):
-            return self._overload(*args)
+            return self._watched(args)
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
             return self._cpu(*args)
         if self._function is None:
             return self._overload(*args)
-        lengths = tuple(_length(arg) for arg in args)
-        return self._function.apply(lengths, *_flat(args, lengths))
+        return _applied(self._function, self._cpu, args)
+
+    def _watched(self, args: Sequence[Any]) -> Any:
+        for name, arg in zip(self._names, args):
+            for tensor in _tensors((arg,)):
+                _common.check_dense(self.name, name, tensor)
+        _check_all_fake(self.name, dict(zip(self._names, args)))
+        if self._transformed is not None and torch._C._are_functorch_transforms_active():
+            return _applied(self._transformed, self._overload, args)
+        return self._overload(*args)
+
+    def _autograd(self, keys: Any, *args: Any) -> Any:
+        """The dispatcher's kernel for autograd: records the call, or refuses what it cannot."""
+        tensors = _tensors(args)
+        refuse_tangents(self.name, tensors)
+
+        def below(*args: Any) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                return self._overload.redispatch(keys & torch._C._after_autograd_keyset, *args)
+
+        recorded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        if not recorded or self._function is None:
+            return below(*args)
+        if torch._C._are_functorch_transforms_active():
+            raise NotImplementedError(
+                f"{_public(self.name)}: torch.func takes derivatives of the public function, "
+                f"not of torch.ops.inpaint_ops.{self.name}"
+            )
+        return _applied(self._function, below, args)
 
     def differentiate(self, backward: Backward, setup_context: SetupContext) -> None:
         """Attaches a backward pass.
@@ -90,41 +117,129 @@ class Registered:
             with backend(ctx.backend):
                 return backward(ctx, needs, grad)
 
-        def dispatched(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-            return tuple(gradients(ctx, ctx.needs_input_grad, grad))
+        self._record(gradients, setup)
 
-        torch.library.register_autograd(
-            f"inpaint_ops::{self.name}", dispatched, setup_context=setup, lib=_library
-        )
-        cpu = self._cpu
+    def forbid_derivative(self) -> None:
+        """Makes the derivative an error that says so; for the operator of a backward pass."""
+        name = self.name.removesuffix("_backward")
 
-        def run(ctx: Any, lengths: Sequence[int | None], *flat: Any) -> Any:
-            args = _nested(flat, lengths)
-            result = cpu(*args)
-            setup(ctx, args, result)
-            ctx.lengths = lengths
+        def backward(ctx: Any, needs: Sequence[Any], grad: Tensor | None) -> Any:
+            raise RuntimeError(f"{name}: second derivatives are not implemented")
+
+        self._record(backward, lambda ctx, inputs, output: None)
+
+    def _record(self, gradients: Backward, setup: SetupContext) -> None:
+        """Makes the autograd functions: one for ordinary calls, one for torch.func's transforms.
+
+        The second is the form that transforms ask for, whose call costs more.
+        """
+        name = self.name
+
+        def run(ctx: Any, call: _Call, *flat: Any) -> Any:
+            result = call(flat)
+            setup(ctx, _nested(flat, call.lengths), result)
+            ctx.lengths = call.lengths
             return result
 
         def run_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
             grads = gradients(ctx, _nested(ctx.needs_input_grad[1:], ctx.lengths), grad)
             return None, *_flat(grads, ctx.lengths)
 
-        methods = {"forward": staticmethod(run), "backward": staticmethod(run_backward)}
-        self._function = type(self.name, (torch.autograd.Function,), methods)
+        def transformed(call: _Call, *flat: Any) -> Any:
+            return call(flat)
 
-    def forbid_derivative(self) -> None:
-        """Makes the derivative an error that says so; for the operator of a backward pass."""
-        name = self.name.removesuffix("_backward")
+        def setup_transformed(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+            call, *flat = inputs
+            setup(ctx, _nested(flat, call.lengths), output)
+            ctx.lengths = call.lengths
 
-        def backward(ctx: Any, *grads: Tensor) -> Any:
-            raise RuntimeError(f"{name}: second derivatives are not implemented")
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            raise NotImplementedError(_NO_FORWARD_MODE.format(_public(name)))
 
-        torch.library.register_autograd(
-            f"inpaint_ops::{self.name}",
-            backward,
-            setup_context=lambda ctx, inputs, output: None,
-            lib=_library,
+        def vmap(info: Any, dims: Sequence[Any], *inputs: Any) -> Any:
+            if info.batch_size == 0:
+                raise ValueError(f"{_public(name)}: vmap must have a batch that is not empty")
+            results = []
+            for i in range(info.batch_size):
+                one = (
+                    x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(inputs, dims)
+                )
+                results.append(self._transformed.apply(*one))
+            if isinstance(results[0], Tensor):
+                return torch.stack(results), 0
+            return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
+
+        ordinary = {"forward": run, "backward": run_backward}
+        other = {
+            "forward": transformed,
+            "setup_context": setup_transformed,
+            "backward": run_backward,
+            "jvp": jvp,
+            "vmap": vmap,
+        }
+        self._function, self._transformed = (
+            type(
+                name,
+                (torch.autograd.Function,),
+                {key: staticmethod(method) for key, method in methods.items()},
+            )
+            for methods in (ordinary, other)
         )
+
+
+class _Call:
+    """A call whose arguments and results are flat, as autograd's functions want them."""
+
+    def __init__(self, call: Callable[..., Any], args: Sequence[Any]) -> None:
+        self.lengths = tuple(_length(arg) for arg in args)
+        self.result_lengths: tuple[int | None, ...] = ()
+        self._call = call
+
+    def __call__(self, flat: Sequence[Any]) -> Any:
+        results = self._call(*_nested(flat, self.lengths))
+        if isinstance(results, Tensor):
+            return results
+        self.result_lengths = tuple(_length(result) for result in results)
+        return tuple(_flat(results, self.result_lengths))
+
+
+def _applied(function: Any, call: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """The results of the call, recorded by a function of autograd."""
+    own = _Call(call, args)
+    results = function.apply(own, *_flat(args, own.lengths))
+    return _nested(results, own.result_lengths)
+
+
+_NO_FORWARD_MODE = "{}: forward-mode derivatives are not implemented"
+
+
+def _public(name: str) -> str:
+    """The operator that users know, of it or of its backward pass."""
+    return name.removesuffix("_backward")
+
+
+def may_be_recorded(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether a call with them may be differentiated; inside transforms tensors do not show it."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return True
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active
+
+
+def refuse_tangents(name: str, tensors: Iterable[Tensor]) -> None:
+    """Raises where a derivative in forward mode comes with one of the tensors.
+
+    Autograd itself would go on without it, which gives zeros.
+
+    Raises:
+        NotImplementedError: one of the tensors has a tangent.
+    """
+    level = forward_ad._current_level
+    if level < 0:
+        return
+    for tensor in tensors:
+        if torch._VF._unpack_dual(tensor, level=level)[1] is not None:  # type: ignore[attr-defined]
+            raise NotImplementedError(_NO_FORWARD_MODE.format(_public(name)))
 
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
@@ -153,7 +268,11 @@ def _plain(tensors: Sequence[Tensor]) -> bool:
         keys = keys | torch._C._dispatch_keys(tensor)
     keys = keys - torch._C._dispatch_tls_local_exclude_set()
     below = keys & torch._C._after_ADInplaceOrView_keyset
-    return keys.highestPriorityTypeId() in _PLAIN_KEYS and below.highestPriorityTypeId() in _BELOW
+    if keys.highestPriorityTypeId() not in _PLAIN_KEYS:
+        return False
+    if below.highestPriorityTypeId() not in _BELOW:
+        return False
+    return all(tensor.data_ptr() or not tensor.numel() for tensor in tensors)
 
 
 def _is_telling() -> bool:
@@ -166,6 +285,28 @@ def _is_telling() -> bool:
 
 
 _TELLING = _is_telling()
+
+
+def _check_all_fake(op: str, args: dict[str, Any]) -> None:
+    """Refuses a tensor without memory, one of torch's FakeTensors, beside others that have some."""
+    tensors = [(name, tensor) for name, arg in args.items() for tensor in _tensors((arg,))]
+    fake = {name: tensor for name, tensor in tensors if isinstance(tensor, FakeTensor)}
+    if not fake or len(fake) == len(tensors):
+        return
+    name, tensor = next(iter(fake.items()))
+    if not tensor.fake_mode.allow_non_fake_inputs:
+        raise TypeError(f"{op}: {name} must have memory as other arguments have, got a FakeTensor")
+
+
+def _tensors(args: Sequence[Any]) -> list[Tensor]:
+    """All tensors among the arguments, those of lists too."""
+    tensors: list[Tensor] = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            tensors.append(arg)
+        elif _length(arg):
+            tensors += arg
+    return tensors
 
 
 def _length(arg: Any) -> int | None:
@@ -191,6 +332,22 @@ def _nested(flat: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]
     return [
         next(rest) if length is None else [next(rest) for _ in range(length)] for length in lengths
     ]
+
+
+def _owned(results: Any, args: Sequence[Any]) -> Any:
+    """The results, none of them a view, which autograd would not let be changed in place."""
+    if isinstance(results, Tensor):
+        return _no_view(results, args) if results._is_view() else results
+    return type(results)(_owned(result, args) for result in results)
+
+
+def _no_view(result: Tensor, args: Sequence[Any]) -> Tensor:
+    """A tensor of its own on the memory of a view, or on a copy if that belongs to an argument."""
+    storage = result.untyped_storage()
+    if any(t.untyped_storage().data_ptr() == storage.data_ptr() for t in _tensors(args)):
+        return result.clone()
+    place = (result.storage_offset(), result.shape, result.stride())
+    return result.new_empty((0,)).set_(storage, *place)
 
 
 def register(
@@ -232,16 +389,19 @@ def register(
                 )
             return gpu(*args)
         native = chosen != "reference" and extension() is not None
-        return cpu(*args) if native else reference(*args)
+        return _owned(cpu(*args) if native else reference(*args), args)
 
     def gpu(*args: Any) -> Any:
         wide = any(isinstance(a, Tensor) and a.dtype == torch.float64 for a in args)
         if cuda is None or wide or current_backend() == "reference":
-            return reference(*args)
-        return cuda(*args)
+            return elsewhere(*args)
+        return _owned(cuda(*args), args)
+
+    def elsewhere(*args: Any) -> Any:
+        return _owned(reference(*args), args)
 
     _library.define(name + schema)
-    _library.impl(name, reference, "CompositeExplicitAutograd")
+    _library.impl(name, elsewhere, "CompositeExplicitAutograd")
     _library.impl(name, cpu_or_reference, "CPU")
     if cuda is not None:
         _library.impl(name, gpu, "CUDA")

@@ -81,8 +81,6 @@ def nearest_patch(
     if where is not None:
         grid = _grid(query, patch_size, stride)
         _common.check_mask(_OP, "where", where, batch, grid, query.device)
-    # An argmax has no gradient: detached, autograd has nothing to warn of.
-    query, key = query.detach(), key.detach()
     index, score = _operator(query, key, valid, where, patch_size, stride, key_stride, metric)
     return index, score
 

@@ -96,6 +96,7 @@ def partial_conv2d(
     _conv.check_bias(_OP, bias, weight.shape[0])
     for image, mask in zip(images, masks):
         _check_valid(image, mask, masks[0])
+    _registration.refuse_tangents(_OP, masks)
     masks = [mask.detach() for mask in masks]
     where = (list(g.stride), list(g.padding), list(g.dilation), groups)
     y, share, _ = _operator(images, masks, weight, bias, *where, normalise, factors)
