@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from inpaint_ops._extension import extension
 
@@ -39,12 +41,32 @@ def check_image(
         raise ValueError(f"{op}: {name} must have at least one channel, got {tuple(x.shape)}")
 
 
-def check_dense(op: str, name: str, x: Tensor) -> None:
-    """A tensor with strides and memory of its own.
+def check_kinds(op: str, **arguments: Any) -> None:
+    """Tensors with strides and memory, where arguments are tensors or lists of them.
 
     Costs more than the checks of shape and dtype: operators ask only where something about their
     arguments is out of the ordinary.
+
+    Raises:
+        TypeError: another layout, named dimensions, a storage without memory, a FakeTensor among
+            other tensors, or one that outlived the vmap that made it.
     """
+    tensors = [
+        (name, value)
+        for name, argument in arguments.items()
+        for value in (argument if isinstance(argument, list) else [argument])
+        if isinstance(value, Tensor)
+    ]
+    for name, tensor in tensors:
+        _check_kind(op, name, tensor)
+    fake = [(name, tensor) for name, tensor in tensors if isinstance(tensor, FakeTensor)]
+    if 0 < len(fake) < len(tensors) and not fake[0][1].fake_mode.allow_non_fake_inputs:
+        raise TypeError(
+            f"{op}: {fake[0][0]} must have memory as other tensors do, got a FakeTensor"
+        )
+
+
+def _check_kind(op: str, name: str, x: Tensor) -> None:
     if x.layout is not torch.strided:
         raise TypeError(f"{op}: {name} must be a dense (strided) tensor, got layout {x.layout}")
     if x.is_nested:

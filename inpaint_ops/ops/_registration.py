@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
 from inpaint_ops import _triton
@@ -67,10 +66,7 @@ class Registered:
         return _applied(self._function, self._cpu, args)
 
     def _watched(self, args: Sequence[Any]) -> Any:
-        for name, arg in zip(self._names, args):
-            for tensor in _tensors((arg,)):
-                _common.check_dense(self.name, name, tensor)
-        _check_all_fake(self.name, dict(zip(self._names, args)))
+        _common.check_kinds(self.name, **dict(zip(self._names, args)))
         if self._transformed is not None and torch._C._are_functorch_transforms_active():
             return _applied(self._transformed, self._overload, args)
         return self._overload(*args)
@@ -272,7 +268,13 @@ def _plain(tensors: Sequence[Tensor]) -> bool:
         return False
     if below.highestPriorityTypeId() not in _BELOW:
         return False
-    return all(tensor.data_ptr() or not tensor.numel() for tensor in tensors)
+    try:
+        for tensor in tensors:
+            if not tensor.data_ptr() and tensor.numel():
+                return False
+    except RuntimeError:  # sparse tensors and the like have no such thing
+        return False
+    return True
 
 
 def _is_telling() -> bool:
@@ -285,17 +287,6 @@ def _is_telling() -> bool:
 
 
 _TELLING = _is_telling()
-
-
-def _check_all_fake(op: str, args: dict[str, Any]) -> None:
-    """Refuses a tensor without memory, one of torch's FakeTensors, beside others that have some."""
-    tensors = [(name, tensor) for name, arg in args.items() for tensor in _tensors((arg,))]
-    fake = {name: tensor for name, tensor in tensors if isinstance(tensor, FakeTensor)}
-    if not fake or len(fake) == len(tensors):
-        return
-    name, tensor = next(iter(fake.items()))
-    if not tensor.fake_mode.allow_non_fake_inputs:
-        raise TypeError(f"{op}: {name} must have memory as other arguments have, got a FakeTensor")
 
 
 def _tensors(args: Sequence[Any]) -> list[Tensor]:

@@ -32,8 +32,8 @@ def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     Source: Pathak et al., CVPR 2016 (arXiv 1604.07379), section 3.1.
     """
     _common.check_image(_OP, "x", x)
-    _common.check_dense(_OP, "x", x)
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+    _common.check_kinds(_OP, x=x, weight=weight, bias=bias)
+    if _common.autocast_is_on(x.device) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), _cast(weight, dtype)
         bias = None if bias is None else _cast(bias, dtype)
@@ -64,7 +64,6 @@ def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _check(name: str, value: Tensor, x: Tensor, dims: int) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{_OP}: {name} must be a Tensor, got {type(value).__name__}")
-    _common.check_dense(_OP, name, value)
     _common.check_same(_OP, f"x and {name}", x, value)
     if value.dim() != dims:
         shape = "(C, Ho * Wo, H * W)" if dims == 3 else "(C, Ho * Wo)"

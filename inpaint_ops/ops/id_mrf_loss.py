@@ -68,6 +68,7 @@ def id_mrf_loss(
     """
     _common.check_image(_OP, "generated", generated)
     _common.check_image(_OP, "target", target)
+    _common.check_kinds(_OP, generated=generated, target=target)
     generated, target = _common.autocast_to_float32(generated.device, generated, target)
     _common.check_same(_OP, "generated and target", generated, target)
     if generated.shape != target.shape:

@@ -97,7 +97,7 @@ def partial_conv2d(
     for image, mask in zip(images, masks):
         _check_valid(image, mask, masks[0])
     _registration.refuse_tangents(_OP, masks)
-    masks = [mask.detach() for mask in masks]
+    masks = [mask.detach() if mask.requires_grad else mask for mask in masks]
     where = (list(g.stride), list(g.padding), list(g.dilation), groups)
     y, share, _ = _operator(images, masks, weight, bias, *where, normalise, factors)
     kind = masks[0].dtype
