@@ -19,6 +19,7 @@ from inpaint_ops import layers
 from inpaint_ops.models import create_model
 from inpaint_ops.ops import _registration
 
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 LAYOUTS = {
     "contiguous": lambda t: t,
     "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
@@ -122,7 +123,7 @@ def test_fully_sharded_training(tmp_path):
             [sys.executable, "-W", "ignore", str(script), str(rank), str(tmp_path / "store")],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")},
+            env=os.environ | {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", LOOPBACK)},
             text=True,
         )
         for rank in range(2)
