@@ -245,9 +245,9 @@ def activate(x: Tensor, activation: str, alpha: float = 1.0) -> Tensor:
     """The activation of that name, in place where PyTorch offers it; x must be ours.
 
     Full backward hooks of modules make their results views, which autograd keeps from being
-    changed.
+    changed. Compiled, all is out of place until the compiler decides.
     """
-    if x._is_view():
+    if torch.compiler.is_compiling() or x._is_view():
         return F.elu(x, alpha) if activation == "elu" else _conv.activate(x, activation)
     if activation == "relu":
         return F.relu_(x)

@@ -17,6 +17,7 @@ from torch._subclasses import FakeTensorMode
 import inpaint_ops
 from inpaint_ops import layers
 from inpaint_ops.models import create_model
+from inpaint_ops.models._blocks import ConvBlock
 from inpaint_ops.ops import _registration
 
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
@@ -209,6 +210,23 @@ def test_full_backward_hooks_on_all_modules(name):
     losses = model.recipe(**options).step(image, hole)
     assert called
     assert all(torch.tensor(value).isfinite() for value in losses.values())
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "tanh"])
+def test_activations_after_hooked_modules(activation):
+    gradients = []
+    for how in ("plain", "hooked", "compiled"):
+        torch.manual_seed(2)
+        block = ConvBlock(3, 4, 3, activation=activation, alpha=0.7)
+        call = torch.compile(block, fullgraph=True, backend="eager") if how == "compiled" else block
+        if how == "hooked":
+            for module in block.modules():
+                module.register_full_backward_hook(lambda *_: None)
+        call(draw(2, 3, 8, 8)).square().sum().backward()
+        gradients.append(block.conv.weight.grad)
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0])
 
 
 def sparse(t):
