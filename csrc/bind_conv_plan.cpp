@@ -1,7 +1,6 @@
 // One convolution with everything about it that does not depend on the data: made once, run often.
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <vector>
 
 #include "bind_conv.h"
@@ -104,69 +103,6 @@ Array<float> pack_weight(const Array<float>& weight,
   }
   return packed;
 }
-
-// Values spread over a weight: whether they are still there tells, but for rare cases, whether
-// anything wrote to it.
-class WeightSample {
- public:
-  // Strides in elements of `size` bytes.
-  WeightSample(uintptr_t address,
-               const std::vector<int64_t>& shape,
-               const std::vector<int64_t>& strides,
-               int64_t size)
-      : size_(size) {
-    const bool known = size == 1 || size == 2 || size == 4 || size == 8;
-    require(shape.size() == strides.size() && known, "weight");
-    int64_t count = 1;
-    for (const int64_t extent : shape) count *= extent;
-    const int64_t samples = std::min<int64_t>(count, 1024);
-    for (int64_t i = 0; i < samples; ++i) {
-      const int64_t begin = count * i / samples, room = count * (i + 1) / samples - begin;
-      // Not at equal distances: those might meet the same tap of every filter.
-      int64_t rest = begin + i * 40503 % room, offset = 0;
-      for (size_t axis = shape.size(); axis-- > 0; rest /= shape[axis])
-        offset += rest % shape[axis] * strides[axis];
-      offsets_.push_back(offset * size);
-      values_.push_back(value(address, offsets_.back()));
-    }
-  }
-
-  bool matches(uintptr_t address) const {
-    switch (size_) {
-      case 2:
-        return same<uint16_t>(address);
-      case 4:
-        return same<uint32_t>(address);
-      case 8:
-        return same<uint64_t>(address);
-      default:
-        return same<uint8_t>(address);
-    }
-  }
-
- private:
-  // Of every call on a small layer this was a tenth while it stopped at the first difference.
-  template <class T>
-  bool same(uintptr_t address) const {
-    T changed = 0;
-    for (size_t i = 0; i < offsets_.size(); ++i) {
-      T bits;
-      std::memcpy(&bits, reinterpret_cast<const char*>(address) + offsets_[i], sizeof bits);
-      changed = static_cast<T>(changed | (bits ^ static_cast<T>(values_[i])));
-    }
-    return changed == 0;
-  }
-
-  uint64_t value(uintptr_t address, int64_t offset) const {
-    uint64_t bits = 0;
-    std::memcpy(&bits, reinterpret_cast<const char*>(address) + offset, size_t(size_));
-    return bits;
-  }
-
-  int64_t size_;
-  std::vector<int64_t> offsets_;
-  std::vector<uint64_t> values_;
-};
 
 class ConvPlan {
  public:
@@ -328,13 +264,6 @@ void bind_conv_plan(py::module_& m) {
         py::arg("padding"),
         py::arg("threads"),
         py::arg("spare").noconvert());
-  py::class_<WeightSample>(m, "WeightSample")
-      .def(py::init<uintptr_t, const std::vector<int64_t>&, const std::vector<int64_t>&, int64_t>(),
-           py::arg("address"),
-           py::arg("shape"),
-           py::arg("strides"),
-           py::arg("size"))
-      .def("matches", &WeightSample::matches, py::arg("address"));
   py::class_<ConvPlan>(m, "ConvPlan")
       .def(py::init<int,
                     const Pair&,
