@@ -2,51 +2,50 @@
 // checks of inpaint_ops.ops first.
 #pragma once
 
-#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <optional>
 #include <stdexcept>
 
 #include "nearest_patch.h"
+#include "tensor.h"
 
 namespace inpaint {
 
 namespace py = pybind11;
-
-// An array of one element type, never converted: a copy would swallow what a kernel writes.
-template <class T>
-using Array = py::array_t<T, 0>;
 
 inline void require(bool holds, const char* rule) {
   if (!holds) throw std::invalid_argument(rule);
 }
 
 template <class T>
-ImageView<T> image_view(const py::array& array) {
-  require(array.ndim() == 4, "image must have four dimensions");
-  require(py::isinstance<py::array_t<T>>(array), "image has another type than its function");
-  const auto stride = [&](int axis) { return int64_t(array.strides(axis)) / int64_t(sizeof(T)); };
-  return {static_cast<const T*>(array.data()), stride(0), stride(1), stride(2), stride(3)};
+ImageView<T> image_view(const Array<T>& image) {
+  require(image.ndim() == 4, "image must have four dimensions");
+  return {image.data(), image.stride(0), image.stride(1), image.stride(2), image.stride(3)};
+}
+
+using OptionalBytes = std::optional<Array<uint8_t>>;
+
+inline MaskView mask_view(const OptionalBytes& mask, int64_t batch, int64_t height, int64_t width) {
+  if (!mask) return {nullptr, 0};
+  require(mask->is_packed() && mask->ndim() == 3, "mask must be packed bytes (N, H, W)");
+  require(mask->shape(0) == 1 || mask->shape(0) == batch, "mask batch");
+  require(mask->shape(1) == height && mask->shape(2) == width, "mask size");
+  return {mask->data(), mask->shape(0) == 1 ? 0 : height * width};
 }
 
 template <class T>
-bool is_packed(const py::array& array) {
-  return py::isinstance<py::array_t<T, py::array::c_style>>(array);
+T* output(Array<T>& array, int64_t size) {
+  require(array.is_packed() && array.size() == size, "output must be packed and fit");
+  return array.mutable_data();
 }
 
-inline MaskView mask_view(const py::object& object, int64_t batch, int64_t height, int64_t width) {
-  if (object.is_none()) return {nullptr, 0};
-  const py::array array = object.cast<py::array>();
-  require(is_packed<uint8_t>(array) && array.ndim() == 3, "mask must be packed bytes (N, H, W)");
-  require(array.shape(0) == 1 || array.shape(0) == batch, "mask batch");
-  require(array.shape(1) == height && array.shape(2) == width, "mask size");
-  return {static_cast<const uint8_t*>(array.data()), array.shape(0) == 1 ? 0 : height * width};
-}
-
+// The memory of an (N, C, H, W) result.
 template <class T>
-T* output(py::array& array, int64_t size) {
-  require(is_packed<T>(array) && array.size() == size, "output must be packed and fit");
-  return static_cast<T*>(array.mutable_data());
+T* channels_last_output(Array<T>& array, int64_t size) {
+  require(array.is_channels_last() && array.size() == size, "output must be channels_last and fit");
+  return array.mutable_data();
 }
 
 // One function a family, called by module.cpp.

@@ -8,12 +8,11 @@ namespace inpaint {
 namespace {
 
 template <class T>
-OutputView<T> output_view(Array<T>& array, const py::array& like) {
+OutputView<T> output_view(Array<T>& array, const Array<T>& like) {
   require(array.ndim() == 4, "output must have four dimensions");
   for (int axis = 0; axis < 4; ++axis)
     require(array.shape(axis) == like.shape(axis), "output must have the shape of its input");
-  const auto stride = [&](int axis) { return int64_t(array.strides(axis)) / int64_t(sizeof(T)); };
-  return {array.mutable_data(), stride(0), stride(1), stride(2), stride(3)};
+  return {array.mutable_data(), array.stride(0), array.stride(1), array.stride(2), array.stride(3)};
 }
 
 // rate, scale, fuse, align_corners, sum_norm, exclude, count.
@@ -22,7 +21,7 @@ using AttentionOptions = std::tuple<int64_t, double, bool, bool, bool, bool, boo
 template <class T>
 ContextualAttentionArgs<T> attention_args(const Array<T>& fg,
                                           const Array<T>& bg,
-                                          const py::object& hole,
+                                          const OptionalBytes& hole,
                                           const AttentionOptions& options,
                                           int threads) {
   const auto [rate, scale, fuse, align_corners, sum_norm, exclude, count] = options;
@@ -56,12 +55,12 @@ ContextualAttentionArgs<T> attention_args(const Array<T>& fg,
 template <class T>
 void call_forward(const Array<T>& fg,
                   const Array<T>& bg,
-                  const py::object& hole,
+                  const OptionalBytes& hole,
                   const AttentionOptions& options,
                   Array<T> y,
-                  py::array index,
-                  py::array row_max,
-                  py::array row_sum,
+                  Array<int64_t> index,
+                  Array<T> row_max,
+                  Array<T> row_sum,
                   int threads) {
   const auto args = attention_args<T>(fg, bg, hole, options, threads);
   const int64_t queries = args.batch * args.query_rows() * args.query_columns();
@@ -78,7 +77,7 @@ template <class T>
 void call_backward(const Array<T>& grad,
                    const Array<T>& fg,
                    const Array<T>& bg,
-                   const py::object& hole,
+                   const OptionalBytes& hole,
                    const Array<T>& row_max,
                    const Array<T>& row_sum,
                    const AttentionOptions& options,
@@ -89,8 +88,8 @@ void call_backward(const Array<T>& grad,
   const int64_t queries = args.batch * args.query_rows() * args.query_columns();
   for (int axis = 0; axis < 4; ++axis)
     require(grad.ndim() == 4 && grad.shape(axis) == fg.shape(axis), "grad must be shaped like fg");
-  require(is_packed<T>(row_max) && row_max.size() == queries, "row_max must be packed and fit");
-  require(is_packed<T>(row_sum) && row_sum.size() == queries, "row_sum must be packed and fit");
+  require(row_max.is_packed() && row_max.size() == queries, "row_max must be packed and fit");
+  require(row_sum.is_packed() && row_sum.size() == queries, "row_sum must be packed and fit");
   const ContextualAttentionGradient<T> gradient{image_view<T>(grad),
                                                 row_max.data(),
                                                 row_sum.data(),
@@ -133,8 +132,8 @@ void call_id_mrf(const Array<T>& generated,
                  double bandwidth,
                  double eps,
                  bool exclude_self,
-                 py::array loss,
-                 py::array choice,
+                 Array<T> loss,
+                 Array<int64_t> choice,
                  int threads) {
   const auto args = id_mrf_args<T>(generated, target, bandwidth, eps, exclude_self, threads);
   T* losses = output<T>(loss, args.batch);
@@ -158,9 +157,9 @@ void call_id_mrf_backward(const Array<T>& grad,
                           int threads) {
   const auto args = id_mrf_args<T>(generated, target, bandwidth, eps, exclude_self, threads);
   const int64_t positions = args.height * args.width;
-  require(is_packed<T>(grad) && grad.size() == args.batch, "grad must be packed and fit");
-  require(is_packed<T>(loss) && loss.size() == args.batch, "loss must be packed and fit");
-  require(is_packed<int64_t>(choice) && choice.size() == args.batch * positions,
+  require(grad.is_packed() && grad.size() == args.batch, "grad must be packed and fit");
+  require(loss.is_packed() && loss.size() == args.batch, "loss must be packed and fit");
+  require(choice.is_packed() && choice.size() == args.batch * positions,
           "choice must be packed and fit");
   for (int64_t i = 0; i < choice.size(); ++i)
     require(choice.data()[i] >= 0 && choice.data()[i] < positions, "choice is no position");

@@ -1,6 +1,7 @@
 #include "bind_conv.h"
 
 #include <cstring>
+#include <variant>
 
 #include "gated_conv2d.h"
 #include "partial_conv2d.h"
@@ -8,7 +9,7 @@
 namespace inpaint {
 namespace {
 
-// z (N, Ho, Wo, filters).
+// All images (N, C, H, W) in channels_last.
 void call_epilogue(const Array<float>& z,
                    const OptionalFloats& bias,
                    const OptionalFloats& scale,
@@ -18,12 +19,12 @@ void call_epilogue(const Array<float>& z,
                    bool gated,
                    int activation,
                    int threads) {
-  require(is_packed<float>(z) && z.ndim() == 4 && threads >= 1, "z must be packed");
+  require(z.is_channels_last() && threads >= 1, "z must be channels_last");
   EpilogueArgs a;
   a.z = z.data();
-  a.image_pixels = z.shape(1) * z.shape(2);
+  a.image_pixels = z.shape(2) * z.shape(3);
   a.pixels = z.shape(0) * a.image_pixels;
-  a.filters = z.shape(3);
+  a.filters = z.shape(1);
   a.gated = gated;
   a.activation = activation_of(activation);
   require(!gated || a.filters % 2 == 0, "a gated layer has an even number of filters");
@@ -37,8 +38,8 @@ void call_epilogue(const Array<float>& z,
     a.share = packed_or_null(share, scale->shape(0) * a.image_pixels, "share");
     a.scale_stride_n = scale->shape(0) == 1 ? 0 : a.image_pixels;
   }
-  a.y = output<float>(y, a.pixels * (gated ? a.filters / 2 : a.filters));
-  a.z_out = z_out ? output<float>(*z_out, a.pixels * a.filters) : nullptr;
+  a.y = channels_last_output(y, a.pixels * (gated ? a.filters / 2 : a.filters));
+  a.z_out = z_out ? channels_last_output(*z_out, a.pixels * a.filters) : nullptr;
   a.threads = threads;
   auto* kernel = INPAINT_PICK(epilogue);
   py::gil_scoped_release release;
@@ -53,19 +54,19 @@ void call_epilogue_backward(const Array<float>& grad,
                             bool from_result,
                             int activation,
                             int threads) {
-  require(is_packed<float>(z) && z.ndim() == 4 && threads >= 1, "z must be packed");
+  require(z.is_channels_last() && threads >= 1, "z must be channels_last");
   EpilogueBackwardArgs a;
   a.from_result = from_result;
   a.z = z.data();
-  a.filters = z.shape(3);
-  a.pixels = z.shape(0) * z.shape(1) * z.shape(2);
+  a.filters = z.shape(1);
+  a.pixels = z.shape(0) * z.shape(2) * z.shape(3);
   a.gated = gated;
   a.activation = activation_of(activation);
   require(!gated || a.filters % 2 == 0, "a gated layer has an even number of filters");
-  require(is_packed<float>(grad) && grad.size() == a.pixels * (gated ? a.filters / 2 : a.filters),
-          "gradient must be packed and fit");
+  require(grad.is_channels_last() && grad.size() == a.pixels * (gated ? a.filters / 2 : a.filters),
+          "gradient must be channels_last and fit");
   a.grad = grad.data();
-  a.grad_z = grad_z ? output<float>(*grad_z, a.pixels * a.filters) : nullptr;
+  a.grad_z = grad_z ? channels_last_output(*grad_z, a.pixels * a.filters) : nullptr;
   a.grad_bias = grad_bias ? output<double>(*grad_bias, a.filters) : nullptr;
   a.threads = threads;
   auto* kernel = INPAINT_PICK(epilogue_backward);
@@ -75,7 +76,7 @@ void call_epilogue_backward(const Array<float>& grad,
 
 // masks (N or 1, planes, H, W): bytes or numbers; of each its upsampling factor and the weights of
 // its planes; scale and share (N, Ho, Wo).
-void call_mask_planes(const std::vector<py::array>& masks,
+void call_mask_planes(const std::vector<std::variant<Array<uint8_t>, Array<float>>>& masks,
                       const std::vector<std::pair<int, std::vector<int32_t>>>& shapes,
                       const Pair& kernel_size,
                       const Pair& stride,
@@ -94,19 +95,25 @@ void call_mask_planes(const std::vector<py::array>& masks,
   a.out_width = scale.shape(2);
   require(!masks.empty() && masks.size() == shapes.size(), "weights of each mask");
   for (size_t i = 0; i < masks.size(); ++i) {
-    const py::array& mask = masks[i];
     const auto& [upsample, weights] = shapes[i];
-    const bool soft = is_packed<float>(mask);
-    require((soft || is_packed<uint8_t>(mask)) && mask.ndim() == 4, "mask must be packed");
-    require(mask.shape(0) == 1 || mask.shape(0) == a.batch, "mask batch");
-    require(mask.shape(1) == int64_t(weights.size()), "one weight a plane");
-    require(upsample == 1 || upsample == 2, "upsample");
     MaskPart part{};
-    part.known = soft ? nullptr : static_cast<const uint8_t*>(mask.data());
-    part.soft = soft ? static_cast<const float*>(mask.data()) : nullptr;
-    part.height = mask.shape(2);
-    part.width = mask.shape(3);
-    part.stride_n = mask.shape(0) == 1 ? 0 : mask.shape(1) * part.height * part.width;
+    const auto set = [&](const auto& mask) {
+      require(mask.is_packed() && mask.ndim() == 4, "mask must be packed");
+      require(mask.shape(0) == 1 || mask.shape(0) == a.batch, "mask batch");
+      require(mask.shape(1) == int64_t(weights.size()), "one weight a plane");
+      part.height = mask.shape(2);
+      part.width = mask.shape(3);
+      part.stride_n = mask.shape(0) == 1 ? 0 : mask.shape(1) * part.height * part.width;
+    };
+    if (const auto* known = std::get_if<Array<uint8_t>>(&masks[i])) {
+      set(*known);
+      part.known = known->data();
+    } else {
+      const auto& soft = std::get<Array<float>>(masks[i]);
+      set(soft);
+      part.soft = soft.data();
+    }
+    require(upsample == 1 || upsample == 2, "upsample");
     part.upsample = upsample;
     part.weights = weights;
     a.parts.push_back(part);
@@ -129,22 +136,22 @@ void call_mask_planes(const std::vector<py::array>& masks,
   kernel(a);
 }
 
-// Whether all values are 0 or 1; of numbers also where they are not 0.
-bool call_known_bytes(const py::array& mask, std::optional<Array<uint8_t>> known) {
-  if (!known) {
-    require(is_packed<uint8_t>(mask), "mask must be packed bytes");
-    const auto* bytes = static_cast<const uint8_t*>(mask.data());
-    return INPAINT_PICK(kind_of_bytes)(bytes, mask.size()) == MaskKind::kBinary;
-  }
-  require(is_packed<float>(mask), "mask must be packed");
-  uint8_t* to = output<uint8_t>(*known, mask.size());
-  const auto* numbers = static_cast<const float*>(mask.data());
-  return INPAINT_PICK(known_bytes)(numbers, mask.size(), to) == MaskKind::kBinary;
+// Whether all bytes are 0 or 1.
+bool call_known_bytes(const Array<uint8_t>& mask) {
+  require(mask.is_packed(), "mask must be packed bytes");
+  return INPAINT_PICK(kind_of_bytes)(mask.data(), mask.size()) == MaskKind::kBinary;
+}
+
+// Whether all numbers are 0 or 1; `known`: where they are not 0.
+bool call_known_numbers(const Array<float>& mask, Array<uint8_t> known) {
+  require(mask.is_packed(), "mask must be packed");
+  uint8_t* to = output<uint8_t>(known, mask.size());
+  return INPAINT_PICK(known_bytes)(mask.data(), mask.size(), to) == MaskKind::kBinary;
 }
 
 // Lengths of the runs of equal planes of a mask, bytes (N, planes, H, W).
 std::vector<int64_t> call_equal_planes(const Array<uint8_t>& mask) {
-  require(is_packed<uint8_t>(mask) && mask.ndim() == 4, "mask must be packed");
+  require(mask.is_packed() && mask.ndim() == 4, "mask must be packed");
   const int64_t planes = mask.shape(1), plane = mask.shape(2) * mask.shape(3);
   std::vector<int64_t> runs;
   for (int64_t p = 0; p < planes; ++p) {
@@ -201,7 +208,8 @@ void bind_conv(py::module_& m) {
         py::arg("share").noconvert(),
         py::arg("threads"));
   m.def("equal_planes", &call_equal_planes, py::arg("mask").noconvert());
-  m.def("known_bytes", &call_known_bytes, py::arg("mask"), py::arg("known").noconvert());
+  m.def("known_bytes", &call_known_bytes, py::arg("mask"));
+  m.def("known_bytes", &call_known_numbers, py::arg("mask"), py::arg("known"));
 }
 
 }  // namespace inpaint

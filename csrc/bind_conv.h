@@ -1,9 +1,6 @@
 // Argument checks shared by the bindings of the convolutions.
 #pragma once
 
-#include <pybind11/stl.h>
-
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -19,7 +16,7 @@ inline Size2 size2(const Pair& pair) { return {pair.first, pair.second}; }
 
 inline const float* packed_or_null(const OptionalFloats& array, int64_t size, const char* rule) {
   if (!array) return nullptr;
-  require(is_packed<float>(*array) && array->size() == size, rule);
+  require(array->is_packed() && array->size() == size, rule);
   return array->data();
 }
 
@@ -41,7 +38,7 @@ inline void check_shapes(const std::vector<TensorShape>& shapes) {
   }
 }
 
-// The parts of tensors (N, H, W, C), one for each plane of a mask, bytes (N or 1, planes, H, W).
+// The parts of tensors (N, C, H, W), one for each plane of a mask, bytes (N or 1, planes, H, W).
 inline void set_parts(ConvArgs& a,
                       const std::vector<TensorShape>& shapes,
                       const std::vector<Array<float>>& x,
@@ -56,19 +53,19 @@ inline void set_parts(ConvArgs& a,
     if (i == 0) a.batch = image.shape(0);
     int64_t channels = 0;
     for (const int64_t width : widths) channels += width;
-    require(image.shape(0) == a.batch && image.shape(3) == channels, "x size");
+    require(image.shape(0) == a.batch && image.shape(1) == channels, "x size");
     Part part{};
-    part.height = image.shape(1);
-    part.width = image.shape(2);
-    part.stride_n = image.strides(0) / 4;
-    part.stride_y = image.strides(1) / 4;
-    part.stride_x = image.strides(2) / 4;
-    part.stride_c = channels == 1 ? 1 : image.strides(3) / 4;
+    part.height = image.shape(2);
+    part.width = image.shape(3);
+    part.stride_n = image.stride(0);
+    part.stride_y = image.stride(2);
+    part.stride_x = image.stride(3);
+    part.stride_c = channels == 1 ? 1 : image.stride(1);
     part.upsample = upsample;
     const int64_t plane = part.height * part.width;
     if (valid[i]) {
       const Array<uint8_t>& mask = *valid[i];
-      require(is_packed<uint8_t>(mask) && mask.ndim() == 4, "valid must be packed (N, P, H, W)");
+      require(mask.is_packed() && mask.ndim() == 4, "valid must be packed (N, P, H, W)");
       require(mask.shape(0) == 1 || mask.shape(0) == a.batch, "valid batch");
       require(mask.shape(1) == int64_t(widths.size()), "valid planes");
       require(mask.shape(2) == part.height && mask.shape(3) == part.width, "valid size");

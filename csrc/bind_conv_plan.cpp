@@ -1,4 +1,6 @@
 // One convolution with everything about it that does not depend on the data: made once, run often.
+#include <pybind11/numpy.h>
+
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -34,6 +36,9 @@ std::vector<Phase> phases_of(Size2 kernel, Size2 padding, int64_t step) {
   return phases;
 }
 
+// Packed weights belong to the extension: Python only keeps them.
+using Packed = py::array_t<float, py::array::c_style>;
+
 Core core_of(int code) {
   require(code >= 0 && code <= int(Core::kWinogradFours), "core");
   return Core(code);
@@ -47,24 +52,23 @@ int64_t packed_size(const PackArgs& args) {
 // weight (filters, channels, kh, kw), or (channels, filters, kh, kw) if `step` or `flipped`: those
 // of the gradient of the input, taps reversed. The phases one after the other. `spare`: an earlier
 // result that nobody reads any more.
-Array<float> pack_weight(const Array<float>& weight,
-                         int core_code,
-                         const Pair& stride,
-                         bool gated,
-                         bool flipped,
-                         int64_t step,
-                         const Pair& padding,
-                         int threads,
-                         const OptionalFloats& spare) {
+Packed pack_weight(const Array<float>& weight,
+                   int core_code,
+                   const Pair& stride,
+                   bool gated,
+                   bool flipped,
+                   int64_t step,
+                   const Pair& padding,
+                   int threads,
+                   const std::optional<Packed>& spare) {
   require(weight.ndim() == 4 && threads >= 1 && step >= 0, "weight must have four dimensions");
-  const auto weight_stride = [&](int axis) { return int64_t(weight.strides(axis)) / 4; };
   const bool exchanged = flipped || step > 0;
   PackArgs args;
   args.core = core_of(core_code);
   args.filters = weight.shape(exchanged ? 1 : 0);
   args.channels = weight.shape(exchanged ? 0 : 1);
-  args.stride_filter = weight_stride(exchanged ? 1 : 0);
-  args.stride_channel = weight_stride(exchanged ? 0 : 1);
+  args.stride_filter = weight.stride(exchanged ? 1 : 0);
+  args.stride_channel = weight.stride(exchanged ? 0 : 1);
   args.stride = size2(stride);
   args.gated = gated;
   args.threads = threads;
@@ -76,10 +80,10 @@ Array<float> pack_weight(const Array<float>& weight,
   for (const Phase& phase : phases_of(kernel, size2(padding), step)) {
     const int64_t apart = std::max<int64_t>(step, 1);
     args.kernel = phase.kernel;
-    args.stride_y = apart * weight_stride(2);
-    args.stride_x = apart * weight_stride(3);
+    args.stride_y = apart * weight.stride(2);
+    args.stride_x = apart * weight.stride(3);
     args.weight =
-        weight.data() + phase.first.y * weight_stride(2) + phase.first.x * weight_stride(3);
+        weight.data() + phase.first.y * weight.stride(2) + phase.first.x * weight.stride(3);
     if (exchanged) {
       args.weight += (args.kernel.y - 1) * args.stride_y + (args.kernel.x - 1) * args.stride_x;
       args.stride_y = -args.stride_y;
@@ -90,8 +94,8 @@ Array<float> pack_weight(const Array<float>& weight,
     jobs.push_back(args);
   }
   // Memory of that size is written again: pages of its own cost a third of the packing.
-  const bool again = spare && spare->size() == size && is_packed<float>(*spare);
-  Array<float> packed = again ? *spare : Array<float>(size);
+  const bool again = spare && spare->size() == size;
+  Packed packed = again ? *spare : Packed(size);
   float* to = packed.mutable_data();
   auto* kernel_function =
       args.core == Core::kDirect ? INPAINT_PICK(pack_direct) : INPAINT_PICK(pack_winograd);
@@ -148,11 +152,11 @@ class ConvPlan {
     }
   }
 
-  // x (N, H, W, C) and valid as in set_parts, y (N, Ho, Wo, channels), z (N, Ho, Wo, filters);
-  // planes as in ConvArgs.
+  // x and valid as in set_parts, y (N, channels, Ho, Wo) packed in either layout, z (N, filters,
+  // Ho, Wo) in channels_last; planes as in ConvArgs.
   void run(const std::vector<Array<float>>& x,
            const std::vector<std::optional<Array<uint8_t>>>& valid,
-           const Array<float>& packed,
+           const Packed& packed,
            const OptionalFloats& bias,
            Array<float> y,
            std::optional<Array<float>> z,
@@ -168,7 +172,6 @@ class ConvPlan {
     a.bias = packed_or_null(bias, a.filters, "bias");
     set_planes(a, scale, share);
     require(phases_.size() == 1 || (!scale && !region), "phases take no planes and no region");
-    require(is_packed<float>(packed), "packed weights");
     std::vector<ConvArgs> jobs;
     int64_t used = 0;
     for (const Phase& phase : phases_) {
@@ -203,22 +206,19 @@ class ConvPlan {
 
   static void set_images(ConvArgs& a, Array<float>& y, std::optional<Array<float>>& z) {
     require(y.ndim() == 4, "y must have four dimensions");
-    a.store_size = {y.shape(1), y.shape(2)};
+    a.store_size = {y.shape(2), y.shape(3)};
     const int64_t channels = a.gated ? a.filters / 2 : a.filters;
-    require(y.shape(0) == a.batch && y.shape(3) == channels, "y size");
-    const int64_t plane = y.shape(1) * y.shape(2);
-    a.y_planes = !is_packed<float>(y);
-    // (N, C, H, W) seen as (N, H, W, C).
-    require(!a.y_planes || (y.strides(2) == 4 && y.strides(1) == 4 * y.shape(2) &&
-                            y.strides(3) == 4 * plane && y.strides(0) == 4 * plane * channels),
-            "y must be packed, channels last or first");
+    require(y.shape(0) == a.batch && y.shape(1) == channels, "y size");
+    a.y_planes = !y.is_channels_last();
+    require(!a.y_planes || y.is_packed(), "y must be packed, channels last or first");
     a.y = y.mutable_data();
     // Two layers in a row, the second reading what the first wrote: 4 MB 1.05 times as fast by one
     // thread and 1.2 times by two, 1 MB 0.9 times by one.
     constexpr int64_t kStreamed = int64_t(4) << 20, kLine = 64;
     a.y_streams = !a.y_planes && 4 * y.size() >= kStreamed && channels * 4 % kLine == 0 &&
                   reinterpret_cast<uintptr_t>(a.y) % kLine == 0;
-    a.z = z ? output<float>(*z, a.batch * y.shape(1) * y.shape(2) * a.filters) : nullptr;
+    const int64_t pixels = a.batch * y.shape(2) * y.shape(3);
+    a.z = z ? channels_last_output(*z, pixels * a.filters) : nullptr;
   }
 
   static void set_planes(ConvArgs& a, const OptionalFloats& scale, const OptionalFloats& share) {

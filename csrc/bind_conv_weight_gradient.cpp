@@ -4,8 +4,8 @@
 namespace inpaint {
 namespace {
 
-// x (N, H, W, C) and valid as in set_parts, grad (N, Ho, Wo, filters), grad_weight (filters, C, kh,
-// kw).
+// x and valid as in set_parts, grad (N, filters, Ho, Wo) in channels_last, grad_weight (filters, C,
+// kh, kw).
 void call_weight_gradient(const std::vector<Array<float>>& x,
                           const std::vector<std::optional<Array<uint8_t>>>& valid,
                           const std::vector<TensorShape>& tensors,
@@ -32,15 +32,15 @@ void call_weight_gradient(const std::vector<Array<float>>& x,
   a.stride = size2(stride);
   a.dilation = size2(dilation);
   a.kernel = {grad_weight.shape(2), grad_weight.shape(3)};
-  a.out_height = grad.shape(1);
-  a.out_width = grad.shape(2);
-  a.filters = grad.shape(3);
+  a.out_height = grad.shape(2);
+  a.out_width = grad.shape(3);
+  a.filters = grad.shape(1);
   a.threads = threads;
   for (const Size2& size : {a.kernel, a.stride, a.dilation})
     require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
   require(grad.size() > 0 && grad.shape(0) == a.batch, "images are empty");
   require(grad_weight.shape(0) == a.filters && grad_weight.shape(1) == a.channels, "weight size");
-  require(is_packed<float>(grad), "gradient must be packed");
+  require(grad.is_channels_last(), "gradient must be channels_last");
   a.core = core;
   require(core == Core::kDirect || INPAINT_PICK(winograd_takes)(a), "the core does not take this");
   args.grad = grad.data();

@@ -1,7 +1,3 @@
-#include <pybind11/stl.h>
-
-#include <optional>
-
 #include "bind.h"
 #include "instance_norm.h"
 
@@ -9,12 +5,17 @@ namespace inpaint {
 namespace {
 
 const float* packed(const Array<float>& array, int64_t size) {
-  require(is_packed<float>(array) && array.size() == size, "input must be packed and fit");
+  require(array.is_packed() && array.size() == size, "input must be packed and fit");
   return array.data();
 }
 
 const float* packed(const std::optional<Array<float>>& array, int64_t size) {
   return array ? packed(*array, size) : nullptr;
+}
+
+const float* image(const Array<float>& array, int64_t size) {
+  require(array.is_channels_last() && array.size() == size, "image must be channels_last and fit");
+  return array.data();
 }
 
 Activation activation_of(int code) {
@@ -24,13 +25,13 @@ Activation activation_of(int code) {
 
 template <class Args>
 Args common(const Array<float>& x, int activation, int threads) {
-  require(x.ndim() == 3 && threads >= 1, "x must be (N, P, C)");
+  require(x.ndim() == 4 && threads >= 1, "x must be (N, C, H, W)");
   Args a;
   a.batch = x.shape(0);
-  a.pixels = x.shape(1);
-  a.channels = x.shape(2);
+  a.pixels = x.shape(2) * x.shape(3);
+  a.channels = x.shape(1);
   require(a.pixels >= 1 && a.channels >= 1, "x must hold pixels");
-  a.x = packed(x, x.size());
+  a.x = image(x, x.size());
   a.activation = activation_of(activation);
   a.threads = threads;
   return a;
@@ -49,9 +50,9 @@ void call_forward(const Array<float>& x,
   auto a = common<InstanceNormArgs>(x, activation, threads);
   a.weight = packed(weight, a.channels);
   a.bias = packed(bias, a.channels);
-  a.residual = packed(residual, x.size());
+  a.residual = residual ? image(*residual, x.size()) : nullptr;
   a.eps = eps;
-  a.y = output<float>(y, x.size());
+  a.y = channels_last_output(y, x.size());
   a.mean = output<float>(mean, a.batch * a.channels);
   a.inverse = output<float>(inverse, a.batch * a.channels);
   auto* kernel = INPAINT_PICK(instance_norm);
@@ -71,12 +72,12 @@ void call_backward(const Array<float>& grad,
                    Array<double> grad_bias,
                    int threads) {
   auto a = common<InstanceNormBackwardArgs>(x, activation, threads);
-  a.grad = packed(grad, x.size());
+  a.grad = image(grad, x.size());
   a.weight = packed(weight, a.channels);
   a.bias = packed(bias, a.channels);
   a.mean = packed(mean, a.batch * a.channels);
   a.inverse = packed(inverse, a.batch * a.channels);
-  a.grad_x = output<float>(grad_x, x.size());
+  a.grad_x = channels_last_output(grad_x, x.size());
   a.grad_weight = output<double>(grad_weight, a.batch * a.channels);
   a.grad_bias = output<double>(grad_bias, a.batch * a.channels);
   auto* kernel = INPAINT_PICK(instance_norm_backward);

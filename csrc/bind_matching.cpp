@@ -11,8 +11,8 @@ template <class Args, class T>
 int64_t set_images(Args& args,
                    const Array<T>& query,
                    const Array<T>& key,
-                   const py::object& valid,
-                   const py::object& where,
+                   const OptionalBytes& valid,
+                   const OptionalBytes& where,
                    int64_t patch,
                    int64_t stride,
                    int threads) {
@@ -38,14 +38,14 @@ int64_t set_images(Args& args,
 template <class T>
 void call_nearest_patch(const Array<T>& query,
                         const Array<T>& key,
-                        const py::object& valid,
-                        const py::object& where,
+                        const OptionalBytes& valid,
+                        const OptionalBytes& where,
                         int64_t patch,
                         int64_t stride,
                         int64_t key_stride,
                         bool cosine,
-                        py::array index,
-                        const py::object& score,
+                        Array<int64_t> index,
+                        std::optional<Array<T>> score,
                         int threads) {
   NearestPatchArgs<T> args;
   require(key_stride >= 1, "sizes must be positive");
@@ -54,11 +54,7 @@ void call_nearest_patch(const Array<T>& query,
   args.key_stride = key_stride;
   args.cosine = cosine;
   args.index = output<int64_t>(index, size);
-  args.score = nullptr;
-  if (!score.is_none()) {
-    py::array array = score.cast<py::array>();
-    args.score = output<T>(array, size);
-  }
+  args.score = score ? output<T>(*score, size) : nullptr;
   auto* kernel = INPAINT_PICK(nearest_patch<T>);
   py::gil_scoped_release release;
   kernel(args);
@@ -68,21 +64,21 @@ template <class T>
 void call_refine_patch(const Array<T>& query,
                        const Array<T>& key,
                        const Array<int64_t>& guess,
-                       const py::object& valid,
-                       const py::object& where,
+                       const OptionalBytes& valid,
+                       const OptionalBytes& where,
                        int64_t patch,
                        int64_t radius,
                        int64_t reach,
-                       py::array index,
-                       py::array distance,
+                       Array<int64_t> index,
+                       Array<T> distance,
                        int threads) {
   RefinePatchArgs<T> args;
   require(radius >= 0 && reach >= 1, "sizes must be positive");
   const int64_t size = set_images(args, query, key, valid, where, patch, 1, threads);
   args.radius = radius;
   args.reach = reach;
-  require(is_packed<int64_t>(guess) && guess.size() == size, "guess must be packed and fit");
-  args.guess = static_cast<const int64_t*>(guess.data());
+  require(guess.is_packed() && guess.size() == size, "guess must be packed and fit");
+  args.guess = guess.data();
   args.index = output<int64_t>(index, size);
   args.distance = output<T>(distance, size);
   auto* kernel = INPAINT_PICK(refine_patch<T>);
@@ -91,13 +87,13 @@ void call_refine_patch(const Array<T>& query,
 }
 
 void call_vote_patches(const Array<float>& features,
-                       const py::object& hole,
+                       const OptionalBytes& hole,
                        const Array<int64_t>& index,
                        const Array<float>& distance,
                        const Array<float>& penalty,
                        int64_t patch,
                        bool best,
-                       py::array out,
+                       Array<float> out,
                        int threads) {
   VotePatchesArgs args;
   args.features = image_view<float>(features);
@@ -112,12 +108,12 @@ void call_vote_patches(const Array<float>& features,
   const int64_t size = (args.height - patch + 1) * (args.width - patch + 1);
   args.hole = mask_view(hole, 1, args.height, args.width).data;
   require(args.hole != nullptr, "hole must be given");
-  require(is_packed<int64_t>(index) && index.size() == size, "index must be packed and fit");
-  require(is_packed<float>(distance) && distance.size() == size, "distance must be packed and fit");
-  require(is_packed<float>(penalty) && penalty.size() == size, "penalty must be packed and fit");
-  args.index = static_cast<const int64_t*>(index.data());
-  args.distance = static_cast<const float*>(distance.data());
-  args.penalty = static_cast<const float*>(penalty.data());
+  require(index.is_packed() && index.size() == size, "index must be packed and fit");
+  require(distance.is_packed() && distance.size() == size, "distance must be packed and fit");
+  require(penalty.is_packed() && penalty.size() == size, "penalty must be packed and fit");
+  args.index = index.data();
+  args.distance = distance.data();
+  args.penalty = penalty.data();
   for (int64_t i = 0; i < size; ++i) require(args.index[i] < size, "index points beyond the image");
   args.out = output<float>(out, args.channels * args.height * args.width);
   auto* kernel = INPAINT_PICK(vote_patches);

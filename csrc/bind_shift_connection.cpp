@@ -8,7 +8,7 @@ namespace {
 
 // An index beyond the places there are would read or write foreign memory.
 void check_index(const Array<int64_t>& index, int64_t batch, int64_t positions, int64_t places) {
-  require(is_packed<int64_t>(index) && index.ndim() == 2, "index must be packed (N, P)");
+  require(index.is_packed() && index.ndim() == 2, "index must be packed (N, P)");
   require(index.shape(0) == batch && index.shape(1) == positions, "index size");
   const int64_t* values = index.data();
   for (int64_t i = 0; i < index.size(); ++i)
@@ -19,7 +19,7 @@ void check_index(const Array<int64_t>& index, int64_t batch, int64_t positions, 
 template <class T>
 PositionsArgs<T> positions(
     const Array<T>& in, Array<T>& out, int64_t out_channel, bool channels_last, int threads) {
-  require(is_packed<T>(in) && in.ndim() == 3, "input must be packed, with three dimensions");
+  require(in.is_packed() && in.ndim() == 3, "input must be packed, with three dimensions");
   require(out.ndim() == 3 && out.shape(0) == in.shape(0), "output must match the input's batch");
   const int p = channels_last ? 1 : 2, c = channels_last ? 2 : 1;
   const bool fits = out_channel >= 0 && out_channel + in.shape(c) <= out.shape(c);
@@ -74,7 +74,7 @@ void call_shift(const Array<T>& decoder,
   auto* find = INPAINT_PICK(nearest_patch<T>);
   auto* gather = INPAINT_PICK(gather_positions<V>);
   py::gil_scoped_release release;
-  std::vector<uint8_t> known(hole.size());
+  std::vector<uint8_t> known(size_t(hole.size()));
   for (size_t i = 0; i < known.size(); ++i) known[i] = !match.where.data[i];
   match.valid = {known.data(), match.where.stride_n};
   find(match);

@@ -1,6 +1,5 @@
 // Python module: names only. The bindings of each family are in bind_*.cpp.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include "bind.h"
 #include "cpu.h"
@@ -9,7 +8,10 @@
 PYBIND11_MODULE(_C, m) {
   namespace py = pybind11;
   using namespace inpaint;
-  m.doc() = "CPU kernels of inpaint_ops over numpy arrays; called through inpaint_ops.ops only";
+  m.doc() =
+      "CPU kernels of inpaint_ops over tensors in the CPU's memory; called through inpaint_ops.ops "
+      "only";
+  find_torch();
 #ifdef _OPENMP
   m.attr("openmp") = true;
 #else

@@ -43,14 +43,14 @@ def vote(
         _vote_reference(result, features, hole, index, distance, penalty, patch_size, best)
     else:
         native.vote_patches(
-            features.numpy(),
-            hole[:, 0].contiguous().view(torch.uint8).numpy(),
-            index.contiguous().numpy(),
-            distance.contiguous().numpy(),
-            penalty.contiguous().numpy(),
+            features,
+            hole[:, 0].contiguous().view(torch.uint8),
+            index.contiguous(),
+            distance.contiguous(),
+            penalty.contiguous(),
             patch_size,
             best,
-            result.numpy(),
+            result,
             _common.threads(),
         )
     return result

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,11 +100,11 @@ def binary(op: str, name: str, mask: Tensor) -> Tensor:
     return result
 
 
-def bytes_of(op: str, name: str, mask: Tensor | None) -> Any:
+def bytes_of(op: str, name: str, mask: Tensor | None) -> Tensor | None:
     """The mask as packed (N, H, W) bytes for a kernel, or None."""
     if mask is None:
         return None
-    return binary(op, name, mask)[:, 0].contiguous().view(torch.uint8).numpy()
+    return binary(op, name, mask)[:, 0].contiguous().view(torch.uint8)
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
@@ -129,3 +128,8 @@ def autocast_to_float32(device: torch.device, *tensors: Tensor) -> tuple[Tensor,
 def compute_dtype(x: Tensor) -> Tensor:
     """float16 and bfloat16 widened to float32, where sums are formed."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def packed_image(x: Tensor) -> Tensor:
+    """An image as the kernels of layers read it: where sums are formed, packed in channels_last."""
+    return compute_dtype(x).contiguous(memory_format=torch.channels_last)

@@ -85,19 +85,14 @@ def _plan(
     )
 
 
-def _images(x: Tensor) -> Any:
-    """(N, C, H, W) float32 as an (N, H, W, C) array with adjacent channels."""
-    if x.shape[1] > 1 and x.stride(1) != 1:
-        x = x.contiguous(memory_format=torch.channels_last)
-    return x.numpy().transpose(0, 2, 3, 1)
+def adjacent(x: Tensor) -> Tensor:
+    """The tensor with adjacent channels, a copy only where they are not adjacent yet."""
+    together = x.shape[1] == 1 or x.stride(1) == 1
+    return x if together else _common.packed_image(x)
 
 
-def _packed_images(x: Tensor) -> Any:
-    return x.contiguous(memory_format=torch.channels_last).numpy().transpose(0, 2, 3, 1)
-
-
-def _array(x: Tensor | None) -> Any:
-    return None if x is None else x.contiguous().numpy()
+def _packed(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()
 
 
 def _channels_last(x: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
@@ -132,8 +127,8 @@ class _Call:
             return
         images, known, tensors = [], [], []
         for part in parts:
-            images.append(part.x.numpy().transpose(0, 2, 3, 1))
-            known.append(None if part.known is None else part.known.numpy())
+            images.append(part.x)
+            known.append(part.known)
             tensors.append((part.upsample, part.widths))
         isa = _common.native().instruction_set()
         _plan(
@@ -150,11 +145,11 @@ class _Call:
             images,
             known,
             packed,
-            _array(bias),
-            y.numpy().transpose(0, 2, 3, 1),
-            None if z is None else z.numpy().transpose(0, 2, 3, 1),
-            None if planes is None else _array(planes.scale),
-            None if planes is None else _array(planes.share),
+            _packed(bias),
+            y,
+            z,
+            None if planes is None else _packed(planes.scale),
+            None if planes is None else _packed(planes.share),
             region,
             _common.threads(),
         )
@@ -193,8 +188,8 @@ def forward(
     """
     size = (y.shape[2], y.shape[3])
     parts: Sequence[Part]
-    parts = parts_of(_common.compute_dtype(x.detach()), g) if isinstance(x, Tensor) else x
-    bias = None if bias is None else _common.compute_dtype(bias.detach())
+    parts = parts_of(_common.compute_dtype(x), g) if isinstance(x, Tensor) else x
+    bias = None if bias is None else _common.compute_dtype(bias)
     core = choose_core(parts[0].x, weight, g, size)
     kernel = (weight.shape[2], weight.shape[3])
     call = _Call(core, g, kernel, weight.shape[0], gated, activation)
@@ -244,7 +239,7 @@ def _forward_aten(
     g = call.geometry
     if x.shape[1] > 1:
         x = x.contiguous(memory_format=torch.channels_last)
-    wide = _common.compute_dtype(weight.detach())
+    wide = _common.compute_dtype(weight)
     if call.activation == "identity" and not call.gated and planes is None:
         return _conv.convolve(x, wide, bias, g)
     sums = _conv.convolve(x, wide, None, g).contiguous(memory_format=torch.channels_last)
@@ -253,12 +248,12 @@ def _forward_aten(
         y = _channels_last(sums, call.filters // 2, (sums.shape[2], sums.shape[3]))
     if sums.numel():
         _common.native().conv_epilogue(
-            _packed_images(sums),
-            _array(bias),
-            None if planes is None else _array(planes.scale),
-            None if planes is None else _array(planes.share),
-            y.numpy().transpose(0, 2, 3, 1),
-            None if z is None else z.numpy().transpose(0, 2, 3, 1),
+            sums,
+            _packed(bias),
+            None if planes is None else _packed(planes.scale),
+            None if planes is None else _packed(planes.share),
+            y,
+            z,
             call.gated,
             _conv.ACTIVATIONS.index(call.activation),
             _common.threads(),
@@ -269,11 +264,10 @@ def _forward_aten(
 def finish(z: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     """Bias and activation of sums that are ours to overwrite."""
     z = z.contiguous(memory_format=torch.channels_last)
-    image = z.numpy().transpose(0, 2, 3, 1)
     code = _conv.ACTIVATIONS.index(activation)
-    bias_array = _array(None if bias is None else _common.compute_dtype(bias.detach()))
+    bias_array = _packed(None if bias is None else _common.compute_dtype(bias))
     _common.native().conv_epilogue(
-        image, bias_array, None, None, image, None, False, code, _common.threads()
+        z, bias_array, None, None, z, None, False, code, _common.threads()
     )
     return z
 
@@ -289,8 +283,8 @@ def transposed_forward(
     y: Tensor,
 ) -> None:
     """Transposed convolution: each remainder of the output modulo the stride is a convolution."""
-    wide = _common.compute_dtype(x.detach())
-    bias = None if bias is None else _common.compute_dtype(bias.detach())
+    wide = _common.compute_dtype(x)
+    bias = None if bias is None else _common.compute_dtype(bias)
     kernel = (weight.shape[2], weight.shape[3])
     core = transposed_core(x, weight, stride, tiled())
     form = Form(core, step=stride, padding=(padding, padding))

@@ -27,10 +27,10 @@ def finish_backward(
     sums = torch.zeros(filters, dtype=torch.float64) if bias else None
     if out.numel():
         _common.native().conv_epilogue_backward(
-            _conv_cpu._packed_images(_common.compute_dtype(grad.detach())),
-            _conv_cpu._packed_images(_common.compute_dtype(z.detach())),
-            out.numpy().transpose(0, 2, 3, 1),
-            None if sums is None else sums.numpy(),
+            _common.packed_image(grad),
+            _common.packed_image(z),
+            out,
+            sums,
             gated,
             from_result,
             _conv.ACTIVATIONS.index(activation),
@@ -43,9 +43,9 @@ def bias_gradient(grad: Tensor) -> Tensor:
     """Sums over pixels in float64, of (N, filters, Ho, Wo) in float32."""
     sums = torch.zeros(grad.shape[1], dtype=torch.float64)
     if grad.numel():
-        image = _conv_cpu._packed_images(grad)
+        image = _common.packed_image(grad)
         _common.native().conv_epilogue_backward(
-            image, image, None, sums.numpy(), False, False, 0, _common.threads()
+            image, image, None, sums, False, False, 0, _common.threads()
         )
     return sums
 
@@ -66,12 +66,12 @@ def ratio_backward(
     out = _conv_cpu._channels_last(grad, grad.shape[1], (grad.shape[2], grad.shape[3]))
     if not out.numel():
         return out, torch.zeros(grad.shape[1], dtype=torch.float64) if bias else None
-    image, result = _conv_cpu._packed_images(grad), out.numpy().transpose(0, 2, 3, 1)
-    ratio, known = (_conv_cpu._array(plane[:, 0]) for plane in (scale, share))
+    image = _common.packed_image(grad)
+    ratio, known = (plane[:, 0].contiguous() for plane in (scale, share))
 
     def scaled(factor: Any) -> None:
         _common.native().conv_epilogue(
-            image, None, factor, known, result, None, False, 0, _common.threads()
+            image, None, factor, known, out, None, False, 0, _common.threads()
         )
 
     grad_bias = None
@@ -103,13 +103,13 @@ def convolve_backward(
         g: geometry.
         wanted: whether x's, whether weight's.
     """
-    x = _common.compute_dtype(x.detach())
+    x = _common.compute_dtype(x)
     left_x = wanted[0] and not _conv_input_gradient.takes(grad, x, weight, g)
     left_weight = wanted[1] and g.groups != 1
     grad_x = grad_weight = None
     if wanted[0] and not left_x:
         if _is_whole(grad, x, weight, g):
-            matrix = _common.compute_dtype(weight.detach()).flatten(1)
+            matrix = _common.compute_dtype(weight).flatten(1)
             grad_x = (grad.flatten(1) @ matrix).view(x.shape)
         else:
             grad_x = _conv_input_gradient.input_gradient(grad, x, weight, g)
@@ -119,7 +119,7 @@ def convolve_backward(
         by_aten = _conv.convolve_backward(
             grad.contiguous(memory_format=torch.channels_last),
             x.contiguous(memory_format=torch.channels_last),
-            _common.compute_dtype(weight.detach()),
+            _common.compute_dtype(weight),
             g,
             (left_x, left_weight),
         )
@@ -158,11 +158,11 @@ def weight_gradient(
         grad.shape[0], (f, c, kh, kw), g, size, _conv_cpu.tiled()
     )
     _common.native().conv_weight_gradient(
-        [_conv_cpu._images(part.x) for part in x],
-        [None if part.known is None else part.known.numpy() for part in x],
+        [_conv_cpu.adjacent(part.x) for part in x],
+        [part.known for part in x],
         [(part.upsample, part.widths) for part in x],
-        _conv_cpu._packed_images(grad),
-        result.numpy(),
+        _common.packed_image(grad),
+        result,
         CORES.index(core),
         g.stride,
         (g.padding[0], g.padding[2]),

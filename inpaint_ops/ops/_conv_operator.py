@@ -150,8 +150,7 @@ class _Implementation:
         *where, activation, wanted = rest
         grad_bias: Tensor | None
         if activation == "identity" and not self.gated:
-            grad_z = _common.compute_dtype(grad.detach())
-            grad_z = grad_z.contiguous(memory_format=torch.channels_last)
+            grad_z = _common.packed_image(grad)
             grad_bias = _conv_gradients.bias_gradient(grad_z) if wanted[2] else None
         else:
             grad_z, grad_bias = _conv_gradients.finish_backward(

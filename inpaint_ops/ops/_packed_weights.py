@@ -96,7 +96,7 @@ class _PackedWeights:
         snapshot = Snapshot(weight)
         taps = _common.compute_dtype(weight.detach())
         packed = native.pack_weight(
-            (_sums_of_neighbours(taps) if form.doubled else taps).numpy(),
+            _sums_of_neighbours(taps) if form.doubled else taps,
             CORES.index(form.core),
             form.stride,
             form.gated,

@@ -40,18 +40,18 @@ def _packed(x: Tensor, valid: Tensor) -> _Mask:
     binary = True
     if valid.dtype in (torch.bool, torch.uint8):
         planes = valid.contiguous().view(torch.uint8)
-        if valid.dtype == torch.uint8 and not native.known_bytes(planes.numpy(), None):
+        if valid.dtype == torch.uint8 and not native.known_bytes(planes):
             _common.binary(_OP, "valid", valid)
     else:
         numbers = valid.float().contiguous()
         planes = torch.empty(valid.shape, dtype=torch.uint8)
-        if not native.known_bytes(numbers.numpy(), planes.numpy()):
+        if not native.known_bytes(numbers, planes):
             planes, binary = numbers, False
     if valid.shape[1] == 1:
         return _Mask(planes, (channels,), binary)
     if channels <= _FEW_PLANES or not binary:
         return _Mask(planes, (1,) * channels, binary)
-    runs = native.equal_planes(planes.numpy())
+    runs = native.equal_planes(planes)
     if len(runs) < channels:
         planes = planes[:, [0, *accumulate(runs[:-1])]].contiguous()
     return _Mask(planes, tuple(runs), binary)
@@ -87,7 +87,7 @@ def _window_planes(
     scale, share = torch.empty(shape), torch.empty(shape)
     kernel = (weight.shape[2], weight.shape[3])
     _common.native().mask_planes(
-        [mask.planes.numpy() for mask in masks],
+        [mask.planes for mask in masks],
         list(zip(factors, weights)),
         kernel,
         g.stride,
@@ -96,8 +96,8 @@ def _window_planes(
         sum(map(sum, weights)) * kernel[0] * kernel[1],
         rule == "sum",
         biased,
-        scale[:, 0].numpy(),
-        share[:, 0].numpy(),
+        scale[:, 0],
+        share[:, 0],
         _common.threads(),
     )
     return scale, share
@@ -140,7 +140,7 @@ def backward(
     share, scale, *where, factors, needs = rest
     *wanted, need_weight, need_bias = needs
     grad_sums, grad_bias = _conv_gradients.ratio_backward(
-        _common.compute_dtype(grad.detach()), scale, share, need_bias
+        _common.compute_dtype(grad), scale, share, need_bias
     )
     g = _partial_conv.geometry(where, min(factors))
     masks = [_packed(one, mask) for one, mask in zip(x, valid)]

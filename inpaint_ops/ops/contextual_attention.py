@@ -138,7 +138,7 @@ def _fake(
 
 
 def _missing(hole: Tensor | None) -> Any:
-    return None if hole is None else (hole[:, 0] != 0).contiguous().view(torch.uint8).numpy()
+    return None if hole is None else (hole[:, 0] != 0).contiguous().view(torch.uint8)
 
 
 def _kernel_options(
@@ -167,14 +167,14 @@ def _cpu(
     y, index, row_max, row_sum = _fake(fg, bg, hole, *options)
     wide = y if y.dtype == row_max.dtype else torch.empty_like(y, dtype=row_max.dtype)
     _common.native().contextual_attention(
-        _common.compute_dtype(fg.detach()).numpy(),
-        _common.compute_dtype(bg.detach()).numpy(),
+        _common.compute_dtype(fg),
+        _common.compute_dtype(bg),
         _missing(hole),
         _kernel_options(*options),
-        wide.numpy(),
-        index.numpy(),
-        row_max.numpy(),
-        row_sum.numpy(),
+        wide,
+        index,
+        row_max,
+        row_sum,
         _common.threads(),
     )
     return wide.to(y.dtype), index, row_max, row_sum
@@ -226,18 +226,18 @@ def _backward_cpu(
     row_sum: Tensor,
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
-    wide = [_common.compute_dtype(x.detach()) for x in (grad, fg, bg)]
+    wide = [_common.compute_dtype(x) for x in (grad, fg, bg)]
     grad_fg, grad_bg = (
         torch.empty_like(x, memory_format=_common.memory_format(x)) for x in wide[1:]
     )
     _common.native().contextual_attention_backward(
-        *(x.numpy() for x in wide),
+        *wide,
         _missing(hole),
-        row_max.contiguous().numpy(),
-        row_sum.contiguous().numpy(),
+        row_max.contiguous(),
+        row_sum.contiguous(),
         _kernel_options(*options),
-        grad_fg.numpy(),
-        grad_bg.numpy(),
+        grad_fg,
+        grad_bg,
         _common.threads(),
     )
     return grad_fg.to(fg.dtype), grad_bg.to(bg.dtype)

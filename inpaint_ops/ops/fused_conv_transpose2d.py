@@ -104,7 +104,7 @@ class _TransposedConvolution(Convolution):
                 x, weight, bias, stride=stride, padding=padding, activation=applied, y=into
             )
         else:
-            wide = _common.compute_dtype(x.detach()), _common.compute_dtype(weight.detach())
+            wide = _common.compute_dtype(x), _common.compute_dtype(weight)
             sums = _conv.convolve_transposed(*wide, None, stride, padding)
             into.copy_(_conv_cpu.finish(sums, bias, applied))
         return y if z is None else y.copy_(_conv.activate(z, activation))
@@ -132,7 +132,7 @@ class _TransposedConvolution(Convolution):
             )
         if wanted[1]:
             # x and its gradient change places in the plain convolution's weight gradient.
-            image = _common.compute_dtype(x.detach())
+            image = _common.compute_dtype(x)
             grad_weight = _conv_gradients.weight_gradient(image, grad, weight, g)
         return grad_x, grad_weight
 

@@ -110,13 +110,13 @@ def _cpu(
 ) -> tuple[Tensor, Tensor]:
     loss, choice = _fake(generated, target, bandwidth, eps, exclude_self)
     _common.native().id_mrf_loss(
-        generated.detach().numpy(),
-        target.detach().numpy(),
+        generated,
+        target,
         bandwidth,
         eps,
         exclude_self,
-        loss.numpy(),
-        choice.numpy(),
+        loss,
+        choice,
         _common.threads(),
     )
     return loss, choice
@@ -162,15 +162,15 @@ def _backward_cpu(
 ) -> tuple[Tensor, Tensor]:
     grads = _backward_fake(grad, generated, target, loss, choice, bandwidth, eps, exclude_self)
     _common.native().id_mrf_loss_backward(
-        grad.detach().contiguous().numpy(),
-        generated.detach().numpy(),
-        target.detach().numpy(),
-        loss.detach().contiguous().numpy(),
-        choice.contiguous().numpy(),
+        grad.contiguous(),
+        generated,
+        target,
+        loss.contiguous(),
+        choice.contiguous(),
         bandwidth,
         eps,
         exclude_self,
-        *(g.numpy() for g in grads),
+        *grads,
         _common.threads(),
     )
     return grads

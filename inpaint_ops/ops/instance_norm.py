@@ -91,26 +91,17 @@ def _fused(x: Tensor) -> bool:
     return together and x.dtype != torch.float64 and x.numel() > 0
 
 
-def _rows(x: Tensor | None) -> Any:
-    """(N, C, H, W) as a packed float32 (N, H W, C) array, a copy only where it is not one yet."""
-    if x is None:
-        return None
-    wide = _common.compute_dtype(x.detach()).permute(0, 2, 3, 1).contiguous()
-    return wide.flatten(1, 2).numpy()
+def _image(x: Tensor | None) -> Tensor | None:
+    return None if x is None else _common.packed_image(x)
 
 
-def _vector(x: Tensor | None) -> Any:
-    return None if x is None else _common.compute_dtype(x.detach()).contiguous().numpy()
+def _vector(x: Tensor | None) -> Tensor | None:
+    return None if x is None else _common.compute_dtype(x).contiguous()
 
 
 def _memory(x: Tensor) -> Tensor:
-    n, c, h, w = x.shape
-    return torch.empty((n, h, w, c))
-
-
-def _image(rows: Tensor, like: Tensor) -> Tensor:
-    """(N, H, W, C) float32 as an image with dtype and layout of another."""
-    return _conv.settled(rows.permute(0, 3, 1, 2), like, _common.memory_format(like))
+    """float32 of the shape and, as `_fused` wants it, the layout of x."""
+    return torch.empty_like(x, dtype=torch.float32, memory_format=_common.memory_format(x))
 
 
 def _cpu(
@@ -126,18 +117,18 @@ def _cpu(
     y = _memory(x)
     mean, inverse = (x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
     _common.native().instance_norm(
-        _rows(x),
+        _image(x),
         _vector(weight),
         _vector(bias),
-        _rows(residual),
+        _image(residual),
         eps,
         _conv.ACTIVATIONS.index(activation),
-        y.flatten(1, 2).numpy(),
-        mean.numpy(),
-        inverse.numpy(),
+        y,
+        mean,
+        inverse,
         _common.threads(),
     )
-    return _image(y, x), mean, inverse
+    return y.to(x.dtype), mean, inverse
 
 
 def _reference(
@@ -193,19 +184,19 @@ def _backward_cpu(
     grad_x = _memory(x)
     grad_weight, grad_bias = (x.new_empty(x.shape[:2], dtype=torch.float64) for _ in range(2))
     _common.native().instance_norm_backward(
-        _rows(grad),
-        _rows(x),
+        _image(grad),
+        _image(x),
         _vector(weight),
         _vector(bias),
-        mean.numpy(),
-        inverse.numpy(),
+        _vector(mean),
+        _vector(inverse),
         _conv.ACTIVATIONS.index(activation),
-        grad_x.flatten(1, 2).numpy(),
-        grad_weight.numpy(),
-        grad_bias.numpy(),
+        grad_x,
+        grad_weight,
+        grad_bias,
         _common.threads(),
     )
-    return _image(grad_x, x), grad_weight.sum(0).to(x.dtype), grad_bias.sum(0).to(x.dtype)
+    return grad_x.to(x.dtype), grad_weight.sum(0).to(x.dtype), grad_bias.sum(0).to(x.dtype)
 
 
 def _backward_reference(

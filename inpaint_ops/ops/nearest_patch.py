@@ -113,16 +113,16 @@ def _cpu(
 ) -> tuple[Tensor, Tensor]:
     index, score = _empty_results(query, patch_size, stride)
     _common.native().nearest_patch(
-        _common.compute_dtype(query.detach()).numpy(),
-        _common.compute_dtype(key.detach()).numpy(),
+        _common.compute_dtype(query),
+        _common.compute_dtype(key),
         _common.bytes_of(_OP, "valid", valid),
         _common.bytes_of(_OP, "where", where),
         patch_size,
         stride,
         key_stride,
         metric == "cosine",
-        index.numpy(),
-        score.numpy(),
+        index,
+        score,
         _common.threads(),
     )
     return index, score

@@ -113,16 +113,16 @@ def _cpu(
 ) -> tuple[Tensor, Tensor]:
     index, distance = _empty_results(query, guess)
     _common.native().refine_patch(
-        _common.compute_dtype(query.detach()).numpy(),
-        _common.compute_dtype(key.detach()).numpy(),
-        guess.contiguous().numpy(),
+        _common.compute_dtype(query),
+        _common.compute_dtype(key),
+        guess.contiguous(),
         _common.bytes_of(_OP, "valid", valid),
         _common.bytes_of(_OP, "where", where),
         patch_size,
         radius,
         reach,
-        index.numpy(),
-        distance.numpy(),
+        index,
+        distance,
         _common.threads(),
     )
     return index, distance

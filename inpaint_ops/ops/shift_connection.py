@@ -83,13 +83,13 @@ def _shift(
     return shifted, index
 
 
-def _storage(x: Tensor) -> Any:
-    """An (N, C, H, W) tensor, packed in either layout, as the 3-D array of its storage."""
+def _storage(x: Tensor) -> Tensor:
+    """An (N, C, H, W) tensor, packed in either layout, with three axes in the order of memory."""
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.view(torch.uint16)
     if _common.memory_format(x) == torch.channels_last:
-        return x.permute(0, 2, 3, 1).flatten(1, 2).numpy()
-    return x.flatten(2).numpy()
+        return x.permute(0, 2, 3, 1).flatten(1, 2)
+    return x.flatten(2)
 
 
 def _fake(
@@ -110,15 +110,15 @@ def _cpu(
     shifted, index = _fake(decoder, encoder, hole, gradient_scale, concatenate)
     channels = encoder.shape[1]
     if concatenate:
-        shifted[:, :channels] = decoder.detach()
-        shifted[:, channels : 2 * channels] = encoder.detach()
+        shifted[:, :channels] = decoder
+        shifted[:, channels : 2 * channels] = encoder
     layout = _common.memory_format(encoder)
     _common.native().shift_connection(
-        _common.compute_dtype(decoder.detach()).numpy(),
-        _common.compute_dtype(encoder.detach()).numpy(),
+        _common.compute_dtype(decoder),
+        _common.compute_dtype(encoder),
         _common.bytes_of(_OP, "hole", hole),
-        _storage(encoder.detach().contiguous(memory_format=layout)),
-        index.numpy(),
+        _storage(encoder.contiguous(memory_format=layout)),
+        index,
         _storage(shifted),
         2 * channels if concatenate else 0,
         layout == torch.channels_last,
@@ -148,11 +148,11 @@ def _backward_fake(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor
 
 def _backward_cpu(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
     layout = _common.memory_format(grad)
-    wide = _common.compute_dtype(grad.detach()).contiguous(memory_format=layout)
+    wide = _common.compute_dtype(grad).contiguous(memory_format=layout)
     out = torch.empty_like(wide, memory_format=layout)
     _common.native().scatter_positions(
         _storage(wide),
-        index.flatten(1).contiguous().numpy(),
+        index.flatten(1).contiguous(),
         _storage(out),
         layout == torch.channels_last,
         gradient_scale,
