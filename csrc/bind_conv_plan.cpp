@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bind_conv.h"
+#include "conv_unpacked.h"
 
 namespace inpaint {
 namespace {
@@ -40,7 +41,7 @@ std::vector<Phase> phases_of(Size2 kernel, Size2 padding, int64_t step) {
 using Packed = py::array_t<float, py::array::c_style>;
 
 Core core_of(int code) {
-  require(code >= 0 && code <= int(Core::kWinogradFours), "core");
+  require(code >= 0 && code <= int(Core::kUnpacked), "core");
   return Core(code);
 }
 
@@ -65,6 +66,7 @@ Packed pack_weight(const Array<float>& weight,
   const bool exchanged = flipped || step > 0;
   PackArgs args;
   args.core = core_of(core_code);
+  require(args.core != Core::kUnpacked, "the core takes no packed weights");
   args.filters = weight.shape(exchanged ? 1 : 0);
   args.channels = weight.shape(exchanged ? 0 : 1);
   args.stride_filter = weight.stride(exchanged ? 1 : 0);
@@ -141,6 +143,13 @@ class ConvPlan {
     const Size2 taps = size2(kernel);
     for (const Size2& size : {taps, a_.stride, a_.dilation})
       require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
+    if (a_.core == Core::kUnpacked) {
+      a_.kernel = taps;
+      a_.padding = size2(padding);
+      transposed_ = step > 0;
+      require(!transposed_ || (tensors.size() == 1 && tensors[0].first == 1), "one tensor");
+      return;
+    }
     phases_ = phases_of(taps, size2(padding), step);
     a_.store_step = {std::max<int64_t>(step, 1), std::max<int64_t>(step, 1)};
     for (const Phase& phase : phases_) {
@@ -164,13 +173,8 @@ class ConvPlan {
            const OptionalFloats& share,
            const std::optional<std::array<int64_t, 4>>& region,
            int threads) const {
-    ConvArgs a = a_;
-    set_parts(a, tensors_, x, valid);
-    set_images(a, y, z);
-    a.threads = threads;
-    require(threads >= 1, "threads");
-    a.bias = packed_or_null(bias, a.filters, "bias");
-    set_planes(a, scale, share);
+    require(a_.core != Core::kUnpacked, "the core takes no packed weights");
+    ConvArgs a = prepared(x, valid, bias, y, z, scale, share, threads);
     require(phases_.size() == 1 || (!scale && !region), "phases take no planes and no region");
     std::vector<ConvArgs> jobs;
     int64_t used = 0;
@@ -192,7 +196,54 @@ class ConvPlan {
     for (const ConvArgs& job : jobs) kernel(job);
   }
 
+  // The same from the weight as the layer has it, (filters, channels, kh, kw), or (channels,
+  // filters, kh, kw) if transposed, packed.
+  void run_unpacked(const std::vector<Array<float>>& x,
+                    const std::vector<std::optional<Array<uint8_t>>>& valid,
+                    const Array<float>& weight,
+                    const OptionalFloats& bias,
+                    Array<float> y,
+                    std::optional<Array<float>> z,
+                    const OptionalFloats& scale,
+                    const OptionalFloats& share,
+                    int threads) const {
+    require(a_.core == Core::kUnpacked, "the core takes packed weights");
+    UnpackedArgs args{prepared(x, valid, bias, y, z, scale, share, threads), weight.data()};
+    ConvArgs& a = args.conv;
+    a.y_streams = false;
+    a.out_height = a.store_size.y;
+    a.out_width = a.store_size.x;
+    require(weight.ndim() == 4 && weight.is_packed(), "weight must be packed");
+    require(weight.shape(transposed_ ? 1 : 0) == a.filters &&
+                weight.shape(transposed_ ? 0 : 1) == a.channels && weight.shape(2) == a.kernel.y &&
+                weight.shape(3) == a.kernel.x,
+            "weight size");
+    require(!transposed_ || !(valid[0] || scale), "a transposed convolution takes no mask");
+    auto* kernel =
+        transposed_ ? INPAINT_PICK(conv_unpacked_transposed) : INPAINT_PICK(conv_unpacked);
+    py::gil_scoped_release release;
+    kernel(args);
+  }
+
  private:
+  ConvArgs prepared(const std::vector<Array<float>>& x,
+                    const std::vector<std::optional<Array<uint8_t>>>& valid,
+                    const OptionalFloats& bias,
+                    Array<float>& y,
+                    std::optional<Array<float>>& z,
+                    const OptionalFloats& scale,
+                    const OptionalFloats& share,
+                    int threads) const {
+    ConvArgs a = a_;
+    set_parts(a, tensors_, x, valid);
+    set_images(a, y, z);
+    a.threads = threads;
+    require(threads >= 1, "threads");
+    a.bias = packed_or_null(bias, a.filters, "bias");
+    set_planes(a, scale, share);
+    return a;
+  }
+
   static PackArgs pack_args(const ConvArgs& a) {
     PackArgs args;
     args.core = a.core;
@@ -248,6 +299,7 @@ class ConvPlan {
   ConvArgs a_ = {};
   std::vector<TensorShape> tensors_;
   std::vector<Phase> phases_;
+  bool transposed_ = false;
 };
 
 }  // namespace
@@ -298,7 +350,23 @@ void bind_conv_plan(py::module_& m) {
            py::arg("scale").noconvert(),
            py::arg("share").noconvert(),
            py::arg("region"),
+           py::arg("threads"))
+      .def("run_unpacked",
+           &ConvPlan::run_unpacked,
+           py::arg("x").noconvert(),
+           py::arg("valid").noconvert(),
+           py::arg("weight").noconvert(),
+           py::arg("bias").noconvert(),
+           py::arg("y").noconvert(),
+           py::arg("z").noconvert(),
+           py::arg("scale").noconvert(),
+           py::arg("share").noconvert(),
            py::arg("threads"));
+  m.def(
+      "unpacked_worth",
+      [](int64_t pixels, int64_t weights) { return INPAINT_PICK(unpacked_worth)(pixels, weights); },
+      py::arg("pixels"),
+      py::arg("weights"));
 }
 
 }  // namespace inpaint

@@ -2,10 +2,10 @@
 //
 // Lanes of 64 bits take every eighth byte group of a stripe in turn:
 //   h = (rotate(h, 27) ^ word) * odd,  h ^= h >> 32.
-// Each step can be undone, so another value of one word always gives another h, and the order of the
-// words counts. Several changed words cancel each other with probability 2^-64. Blocks of kBlock
-// bytes are hashed apart, so the result does not depend on the number of threads; it does depend on
-// the instruction set. Traffic: the weight, once.
+// Each step can be undone, so another value of one word always gives another h, and the order of
+// the words counts. Several changed words cancel each other with probability 2^-64. Blocks of
+// kBlock bytes are hashed apart, so the result does not depend on the number of threads; it does
+// depend on the instruction set. Traffic: the weight, once.
 #include "fingerprint.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// A 64-bit fingerprint of the bytes of a weight: whether they are the ones a packed form was made of.
+// A 64-bit fingerprint of the bytes of a weight: whether they are the ones a packed form was made
+// of.
 #pragma once
 
 #include <cstdint>

@@ -110,6 +110,20 @@ class ConvPlan:
         region: tuple[int, int, int, int] | None,
         threads: int,
     ) -> None: ...
+    def run_unpacked(
+        self,
+        x: Sequence[Tensor],
+        valid: Sequence[Tensor | None],
+        weight: Tensor,
+        bias: Tensor | None,
+        y: Tensor,
+        z: Tensor | None,
+        scale: Tensor | None,
+        share: Tensor | None,
+        threads: int,
+    ) -> None: ...
+
+def unpacked_worth(pixels: int, weights: int) -> bool: ...
 
 def conv_weight_gradient(
     x: Sequence[Tensor],
