@@ -364,9 +364,12 @@ void bind_conv_plan(py::module_& m) {
            py::arg("threads"));
   m.def(
       "unpacked_worth",
-      [](int64_t pixels, int64_t weights) { return INPAINT_PICK(unpacked_worth)(pixels, weights); },
+      [](int64_t pixels, int64_t weights, bool transposed) {
+        return INPAINT_PICK(unpacked_worth)(pixels, weights, transposed);
+      },
       py::arg("pixels"),
-      py::arg("weights"));
+      py::arg("weights"),
+      py::arg("transposed"));
 }
 
 }  // namespace inpaint

@@ -1,19 +1,20 @@
 // Convolutions of few pixels by many weights: each weight is used so seldom that reading it is what
 // a call costs, so nothing is made of the weights beforehand. Traffic: the weights, once.
 //
-// Ordinary: the pixels' windows become rows of terms in the weight's order (channel, tap); a sum is
-// the dot product of two rows, its terms along the lanes. A task has some filters; a tile of
-// kFilters rows of weights by kPixels rows of terms goes through the terms in chunks that stay in
-// L2.
+// Ordinary: a sum is the dot product of a row of weights and a window of the image in the same
+// order (channel, tap). Very few pixels: their windows are rows, terms along the lanes, and a tile
+// of kFilters by kPixels rows goes through the terms in chunks that stay in L2. More pixels: they
+// lie along the lanes, and a tile is that of gemm.h.
 //
 // Transposed: the products of all taps and filters are one matrix product (pixels, channels) x
-// (channels, filters and taps), columns along the lanes; a task has some filters, adds kChain rows
+// (channels, filters and taps), columns along the lanes; a task has some filters, adds kUpdate rows
 // of weights at a time to its products, and the products of each tap to the pixels they belong to.
 //
 // The tasks do not depend on the number of threads, so neither does a bit of the result.
 #include "conv_unpacked.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "conv_load.h"
 #include "conv_store.h"
@@ -31,11 +32,12 @@ constexpr int64_t W = Simd<float>::kWidth;
 constexpr int kFilters = 4, kPixels = kManyRegisters ? 5 : 2;
 // Terms of a chunk; filters of a task.
 constexpr int64_t kTerms = 1024, kTaskFilters = 16;
-// Rows of weights that are summed before they are added to the products; vectors of a tile.
-constexpr int64_t kChain = 32;
-constexpr int kColumns = kManyRegisters ? 4 : 2, kRows = 4;
-// Products of a task, along the columns.
-constexpr int64_t kTaskColumns = 512;
+// Terms that are summed in one chain, see conv_winograd.cpp.
+constexpr int64_t kChain = 128;
+// Rows of weights of an update of the products, and pixels of its tile.
+constexpr int kUpdate = 4, kTilePixels = kManyRegisters ? 4 : 2;
+// Products of a task.
+constexpr int64_t kTaskProducts = 32 << 10;
 
 // Bias, ratio, activation and gate of all sums (pixels, filters).
 void finish(const ConvArgs& a, const float* sums) {
@@ -149,49 +151,67 @@ void sum_filters(const UnpackedArgs& args,
   }
 }
 
-// A tile of the products: some pixels by up to kColumns vectors, `count` columns.
-struct Products {
+// Adds `rows` rows of weights, up to kUpdate, times the values of some pixels to their products.
+struct Update {
   const float* weight;
   int64_t weight_step;
   const float* x;
-  int64_t x_step, rows;
-  float* products;  // added to unless `put`
-  int64_t products_step;
-  int64_t count;
+  int64_t x_step;
+  int rows;
+  float* products;  // filled up to whole vectors; added to unless `put`
+  int64_t products_step, columns;
   bool put;
+  bool prefetch;  // the rows after these
 
   template <int PIXELS>
   void run() {
-    if (count >= kColumns * W) return tile<PIXELS, true>();
-    tile<PIXELS, false>();
+    if (rows == kUpdate) return update<PIXELS, kUpdate>();
+    for (int r = 0; r < rows; ++r) {
+      Update one{weight + r * weight_step,
+                 weight_step,
+                 x + r,
+                 x_step,
+                 1,
+                 products,
+                 products_step,
+                 columns,
+                 put && r == 0,
+                 false};
+      one.template update<PIXELS, 1>();
+    }
   }
 
  private:
-  template <int PIXELS, bool WHOLE>
-  inline void tile() {
-    Vec sum[PIXELS * kColumns];
-    for (Vec& s : sum) s = Vec{};
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* from = weight + r * weight_step;
-      Vec taps[kColumns];
-#pragma GCC unroll 4
-      for (int j = 0; j < kColumns; ++j)
-        taps[j] = WHOLE           ? load(from + j * W)
-                  : count > j * W ? load_first(from + j * W, count - j * W)
-                                  : Vec{};
-#pragma GCC unroll 4
-      for (int p = 0; p < PIXELS; ++p) {
-        const Vec v = broadcast(x[p * x_step + r]);
-#pragma GCC unroll 4
-        for (int j = 0; j < kColumns; ++j) sum[p * kColumns + j] += v * taps[j];
-      }
-    }
+  template <int PIXELS, int ROWS>
+  inline void update() {
+    Vec v[PIXELS * ROWS];
     for (int p = 0; p < PIXELS; ++p)
-      for (int j = 0; j < kColumns; ++j) {
-        float* to = products + p * products_step + j * W;
-        const Vec s = sum[p * kColumns + j];
-        store(to, put ? s : load(to) + s);
-      }
+      for (int r = 0; r < ROWS; ++r) v[p * ROWS + r] = broadcast(x[p * x_step + r]);
+    int64_t j = 0;
+    for (; j + W <= columns; j += W) {
+      Vec taps[ROWS];
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; ++r) taps[r] = load(weight + r * weight_step + j);
+      if (prefetch)
+        for (int r = 0; r < ROWS; ++r) __builtin_prefetch(weight + (r + ROWS) * weight_step + j);
+      add<PIXELS, ROWS>(v, taps, j);
+    }
+    if (j == columns) return;
+    Vec taps[ROWS];
+    for (int r = 0; r < ROWS; ++r) taps[r] = load_first(weight + r * weight_step + j, columns - j);
+    add<PIXELS, ROWS>(v, taps, j);
+  }
+
+  template <int PIXELS, int ROWS>
+  inline __attribute__((always_inline)) void add(const Vec* v, const Vec* taps, int64_t j) {
+#pragma GCC unroll 4
+    for (int p = 0; p < PIXELS; ++p) {
+      float* to = products + p * products_step + j;
+      Vec sum = put ? Vec{} : load(to);
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; ++r) sum += v[p * ROWS + r] * taps[r];
+      store(to, sum);
+    }
   }
 };
 
@@ -219,8 +239,8 @@ void add_taps(const ConvArgs& a,
 
 }  // namespace
 
-bool unpacked_worth(int64_t pixels, int64_t weights) {
-  return pixels <= 64 && weights >= (int64_t(1) << 16);
+bool unpacked_worth(int64_t pixels, int64_t weights, bool transposed) {
+  return pixels <= (transposed ? 16 : 8) && weights >= (int64_t(1) << 16);
 }
 
 void conv_unpacked(const UnpackedArgs& args) {
@@ -231,7 +251,8 @@ void conv_unpacked(const UnpackedArgs& args) {
   const Source source(a,
                       {(a.out_height - 1) * a.stride.y + (a.kernel.y - 1) * a.dilation.y + 1,
                        (a.out_width - 1) * a.stride.x + (a.kernel.x - 1) * a.dilation.x + 1});
-  Buffer<float> terms(pixels * size), sums(pixels * a.filters);
+  Buffer<float> sums(pixels * a.filters);
+  Buffer<float> terms(pixels * size);
   parallel_tasks(pixels, a.threads, [&](int64_t p) {
     load_window(a, source, p, size, terms.data() + p * size);
   });
@@ -261,28 +282,37 @@ void conv_unpacked_transposed(const UnpackedArgs& args) {
                         p / width % height * part.stride_y + p % width * part.stride_x;
     for (int64_t c = 0; c < a.channels; ++c) x[p * a.channels + c] = from[c * part.stride_c];
   }
-  const int64_t most =
-      std::max<int64_t>(4, std::min(ceil_div(kTaskColumns, taps), ceil_div(a.filters, 16)));
-  const int64_t step = round_up(most * taps, kColumns * W);
-  Buffer<float> products(pixels * step * a.threads);
+  // Filters of a task: enough columns for long reads, few enough for L2 and for many tasks.
+  const int64_t columns_most = std::max<int64_t>(512, kTaskProducts / pixels);
+  const int64_t most = std::max<int64_t>(1, std::min(columns_most / taps, ceil_div(a.filters, 8)));
+  // An odd number of cache lines, or pixels would meet in few sets of the L1 cache.
+  const int64_t step = round_up(most * taps, 32) + 16, size = pixels * step;
+  Buffer<float> products(2 * size * a.threads);
   parallel_tasks(ceil_div(a.filters, most), a.threads, [&](int64_t task) {
-    float* mine = products.data() + thread_index() * pixels * step;
+    float* chain = products.data() + thread_index() * 2 * size;
+    float* mine = chain + size;
     const int64_t begin = task * most, end = std::min(a.filters, begin + most);
     const int64_t columns = (end - begin) * taps, row = a.filters * taps;
-    for (int64_t c = 0; c < a.channels; c += kChain)
-      for (int64_t p = 0; p < pixels; p += kRows)
-        for (int64_t j = 0; j < columns; j += kColumns * W) {
-          Products tile{args.weight + c * row + begin * taps + j,
-                        row,
-                        x.data() + p * a.channels + c,
-                        a.channels,
-                        std::min(kChain, a.channels - c),
-                        mine + p * step + j,
-                        step,
-                        columns - j,
-                        c == 0};
-          with_rows_from<kRows>(std::min<int64_t>(kRows, pixels - p), tile);
-        }
+    for (int64_t c = 0; c < a.channels; c += kUpdate) {
+      const int64_t rows = std::min<int64_t>(kUpdate, a.channels - c);
+      for (int64_t p = 0; p < pixels; p += kTilePixels) {
+        Update update{args.weight + c * row + begin * taps,
+                      row,
+                      x.data() + p * a.channels + c,
+                      a.channels,
+                      int(rows),
+                      chain + p * step,
+                      step,
+                      columns,
+                      c % kChain == 0,
+                      p == 0 && c + 2 * kUpdate <= a.channels};
+        with_rows_from<kTilePixels>(std::min<int64_t>(kTilePixels, pixels - p), update);
+      }
+      if ((c + kUpdate) % kChain != 0 && c + kUpdate < a.channels) continue;
+      const bool first = c < kChain;
+      for (int64_t i = 0; i < size; i += W)
+        store(mine + i, first ? load(chain + i) : load(mine + i) + load(chain + i));
+    }
     for (int64_t s = 0; s < stored; ++s)
       std::fill_n(sums.data() + s * a.filters + begin, end - begin, 0.0f);
     add_taps(a, mine, step, begin, end, sums.data());

@@ -51,16 +51,19 @@ def tiled() -> bool:
     return current_backend() != "direct"
 
 
-def unpacked(pixels: int, weight: Tensor) -> bool:
+def unpacked(x: Tensor, weight: Tensor, size: tuple[int, int] | None) -> bool:
     """Return whether a weight is read where it lies.
 
     Args:
-        pixels: of all images: results, or inputs of a transposed convolution.
+        x: (N, C, H, W).
         weight: as the layer has it; groups must be 1.
+        size: height and width of the result; None: x is scattered, see `scattered`.
     """
     if weight.dtype != torch.float32 or not weight.is_contiguous():
         return False
-    worth: bool = _common.native().unpacked_worth(pixels, weight.numel())
+    height, width = (x.shape[2], x.shape[3]) if size is None else size
+    pixels = x.shape[0] * height * width
+    worth: bool = _common.native().unpacked_worth(pixels, weight.numel(), size is None)
     return worth
 
 
@@ -72,7 +75,7 @@ def choose_core(
     `whole`: whether all of the result is wanted.
     """
     f, c, kh, kw = weight.shape
-    if whole and g.groups == 1 and unpacked(x.shape[0] * size[0] * size[1], weight):
+    if whole and g.groups == 1 and unpacked(x, weight, size):
         return "unpacked"
     return _conv_cores.choose(x.shape[0], (f, c, kh, kw), g, size, tiled())
 
@@ -323,7 +326,7 @@ def transposed_forward(
     wide = _common.compute_dtype(x)
     bias = None if bias is None else _common.compute_dtype(bias)
     kernel = (weight.shape[2], weight.shape[3])
-    if unpacked(x.shape[0] * x.shape[2] * x.shape[3], weight):
+    if unpacked(x, weight, None):
         g = Geometry((stride, stride), (padding,) * 4, (1, 1))
         into = _float32_like(y)
         scattered(wide, weight, bias, g, into, activation)

@@ -59,9 +59,8 @@ def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tens
 
 
 def _unpacked(grad: Tensor, weight: Tensor, g: Geometry) -> bool:
-    pixels = grad.shape[0] * grad.shape[2] * grad.shape[3]
     inside = g.padding_mode == "zeros" and g.upsample == 1
-    return inside and _conv_cpu.unpacked(pixels, weight)
+    return inside and _conv_cpu.unpacked(grad, weight, None)
 
 
 def _inner(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:

@@ -100,7 +100,7 @@ class _TransposedConvolution(Convolution):
         # without taps.
         product = x.shape[2] == x.shape[3] == 1 and padding == 0
         packed = not product and stride <= min(weight.shape[2:])
-        if packed or _conv_cpu.unpacked(x.shape[0] * x.shape[2] * x.shape[3], weight):
+        if packed or _conv_cpu.unpacked(x, weight, None):
             _conv_cpu.transposed_forward(
                 x, weight, bias, stride=stride, padding=padding, activation=applied, y=into
             )
