@@ -124,7 +124,6 @@ class ConvPlan:
     ) -> None: ...
 
 def unpacked_worth(pixels: int, weights: int, transposed: bool) -> bool: ...
-
 def conv_weight_gradient(
     x: Sequence[Tensor],
     valid: Sequence[Tensor | None],

@@ -84,11 +84,9 @@ class Snapshot:
         assert module is not None
         self._address = tensor.data_ptr()
         self._layout = (tensor.dtype, tensor.shape, tensor.stride())
-        self._memory = module.WeightMemory(
-            tensor.shape, tensor.stride(), tensor.element_size()
-        )
+        self._memory = module.WeightMemory(tensor.shape, tensor.stride(), tensor.element_size())
         self._promise = _promise(tensor)
-        self._fingerprint = self._memory.fingerprint(self._address, torch.get_num_threads())
+        self._fingerprint = self._read()
 
     def holds(self, tensor: Tensor) -> bool:
         """Return whether a tensor lies at the same place, in the same layout, with equal bytes."""
@@ -99,12 +97,14 @@ class Snapshot:
         promise = _promise(tensor)
         if promise is not None and promise == self._promise:
             return True
-        now = self._memory.fingerprint(self._address, torch.get_num_threads())
-        if now != self._fingerprint:
+        if self._read() != self._fingerprint:
             return False
         self._promise = promise
         return True
 
+    def _read(self) -> int:
+        fingerprint: int = self._memory.fingerprint(self._address, torch.get_num_threads())
+        return fingerprint
 
     def equals(self, other: Snapshot) -> bool:
         """Return whether another snapshot is of the same place and the same bytes."""
