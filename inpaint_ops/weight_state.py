@@ -2,8 +2,8 @@
 
 Everything made of weights and kept beside them asks here: packed forms (`ops/_packed_weights.py`),
 spectrally normalised and folded weights (`models/_blocks.py`). Version counters and addresses are
-not enough: edits through ``weight.data``, through a NumPy array over the same memory, and of tensors
-made in inference mode change neither. Reading a weight costs less than using it, so every byte is
+not enough: edits through ``weight.data``, through a NumPy array over the same memory, and of
+tensors made in inference mode change neither. Reading a weight costs less than using it, so every byte is
 read at every call, on all threads. Two different contents have equal 64-bit fingerprints with a
 probability of 2^-64; a change of a single value never does.
 """
@@ -43,8 +43,8 @@ def _promise(tensor: Tensor) -> int | None:
 def frozen(model: nn.Module) -> Iterator[None]:
     """Promise that no parameter and no buffer of a model changes inside a ``with`` block.
 
-    Each weight is then compared with what was kept of it once in the block, at its first use, not at
-    every call. A change that breaks the promise may go unnoticed until the block ends. It matters
+    Each weight is then compared with what was kept of it once in the block, at its first use, not
+    at every call. A change that breaks the promise may go unnoticed until the block ends. It matters
     where the same layers run many times on small pictures; results are the same bits.
 
     Args:
@@ -186,7 +186,9 @@ def _adopt(sources: Sequence[Tensor | None], made: Sequence[Tensor]) -> None:
         return
     with _lock:
         block = _adopted.get(number)
-        for tensor in made if block is not None else ():
+        if block is None:
+            return
+        for tensor in made:
             if storage_key(tensor) not in _promises:
                 _promises[storage_key(tensor)] = number
                 block.append(tensor)
