@@ -52,6 +52,7 @@ T* channels_last_output(Array<T>& array, int64_t size) {
 void bind_attention(py::module_& m);
 void bind_conv(py::module_& m);
 void bind_conv_plan(py::module_& m);
+void bind_fingerprint(py::module_& m);
 void bind_instance_norm(py::module_& m);
 void bind_conv_weight_gradient(py::module_& m);
 void bind_matching(py::module_& m);

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <vector>
 
 #include "bind_conv.h"
+#include "conv_unpacked.h"
 
 namespace inpaint {
 namespace {
@@ -41,7 +41,7 @@ std::vector<Phase> phases_of(Size2 kernel, Size2 padding, int64_t step) {
 using Packed = py::array_t<float, py::array::c_style>;
 
 Core core_of(int code) {
-  require(code >= 0 && code <= int(Core::kWinogradFours), "core");
+  require(code >= 0 && code <= int(Core::kUnpacked), "core");
   return Core(code);
 }
 
@@ -66,6 +66,7 @@ Packed pack_weight(const Array<float>& weight,
   const bool exchanged = flipped || step > 0;
   PackArgs args;
   args.core = core_of(core_code);
+  require(args.core != Core::kUnpacked, "the core takes no packed weights");
   args.filters = weight.shape(exchanged ? 1 : 0);
   args.channels = weight.shape(exchanged ? 0 : 1);
   args.stride_filter = weight.stride(exchanged ? 1 : 0);
@@ -109,69 +110,6 @@ Packed pack_weight(const Array<float>& weight,
   return packed;
 }
 
-// Values spread over a weight: whether they are still there tells, but for rare cases, whether
-// anything wrote to it.
-class WeightSample {
- public:
-  // Strides in elements of `size` bytes.
-  WeightSample(uintptr_t address,
-               const std::vector<int64_t>& shape,
-               const std::vector<int64_t>& strides,
-               int64_t size)
-      : size_(size) {
-    const bool known = size == 1 || size == 2 || size == 4 || size == 8;
-    require(shape.size() == strides.size() && known, "weight");
-    int64_t count = 1;
-    for (const int64_t extent : shape) count *= extent;
-    const int64_t samples = std::min<int64_t>(count, 1024);
-    for (int64_t i = 0; i < samples; ++i) {
-      const int64_t begin = count * i / samples, room = count * (i + 1) / samples - begin;
-      // Not at equal distances: those might meet the same tap of every filter.
-      int64_t rest = begin + i * 40503 % room, offset = 0;
-      for (size_t axis = shape.size(); axis-- > 0; rest /= shape[axis])
-        offset += rest % shape[axis] * strides[axis];
-      offsets_.push_back(offset * size);
-      values_.push_back(value(address, offsets_.back()));
-    }
-  }
-
-  bool matches(uintptr_t address) const {
-    switch (size_) {
-      case 2:
-        return same<uint16_t>(address);
-      case 4:
-        return same<uint32_t>(address);
-      case 8:
-        return same<uint64_t>(address);
-      default:
-        return same<uint8_t>(address);
-    }
-  }
-
- private:
-  // Of every call on a small layer this was a tenth while it stopped at the first difference.
-  template <class T>
-  bool same(uintptr_t address) const {
-    T changed = 0;
-    for (size_t i = 0; i < offsets_.size(); ++i) {
-      T bits;
-      std::memcpy(&bits, reinterpret_cast<const char*>(address) + offsets_[i], sizeof bits);
-      changed = static_cast<T>(changed | (bits ^ static_cast<T>(values_[i])));
-    }
-    return changed == 0;
-  }
-
-  uint64_t value(uintptr_t address, int64_t offset) const {
-    uint64_t bits = 0;
-    std::memcpy(&bits, reinterpret_cast<const char*>(address) + offset, size_t(size_));
-    return bits;
-  }
-
-  int64_t size_;
-  std::vector<int64_t> offsets_;
-  std::vector<uint64_t> values_;
-};
-
 class ConvPlan {
  public:
   ConvPlan(int core,
@@ -205,6 +143,13 @@ class ConvPlan {
     const Size2 taps = size2(kernel);
     for (const Size2& size : {taps, a_.stride, a_.dilation})
       require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
+    if (a_.core == Core::kUnpacked) {
+      a_.kernel = taps;
+      a_.padding = size2(padding);
+      transposed_ = step > 0;
+      require(!transposed_ || (tensors.size() == 1 && tensors[0].first == 1), "one tensor");
+      return;
+    }
     phases_ = phases_of(taps, size2(padding), step);
     a_.store_step = {std::max<int64_t>(step, 1), std::max<int64_t>(step, 1)};
     for (const Phase& phase : phases_) {
@@ -228,13 +173,8 @@ class ConvPlan {
            const OptionalFloats& share,
            const std::optional<std::array<int64_t, 4>>& region,
            int threads) const {
-    ConvArgs a = a_;
-    set_parts(a, tensors_, x, valid);
-    set_images(a, y, z);
-    a.threads = threads;
-    require(threads >= 1, "threads");
-    a.bias = packed_or_null(bias, a.filters, "bias");
-    set_planes(a, scale, share);
+    require(a_.core != Core::kUnpacked, "the core takes no packed weights");
+    ConvArgs a = prepared(x, valid, bias, y, z, scale, share, threads);
     require(phases_.size() == 1 || (!scale && !region), "phases take no planes and no region");
     std::vector<ConvArgs> jobs;
     int64_t used = 0;
@@ -256,7 +196,54 @@ class ConvPlan {
     for (const ConvArgs& job : jobs) kernel(job);
   }
 
+  // The same from the weight as the layer has it, (filters, channels, kh, kw), or (channels,
+  // filters, kh, kw) if transposed, packed.
+  void run_unpacked(const std::vector<Array<float>>& x,
+                    const std::vector<std::optional<Array<uint8_t>>>& valid,
+                    const Array<float>& weight,
+                    const OptionalFloats& bias,
+                    Array<float> y,
+                    std::optional<Array<float>> z,
+                    const OptionalFloats& scale,
+                    const OptionalFloats& share,
+                    int threads) const {
+    require(a_.core == Core::kUnpacked, "the core takes packed weights");
+    UnpackedArgs args{prepared(x, valid, bias, y, z, scale, share, threads), weight.data()};
+    ConvArgs& a = args.conv;
+    a.y_streams = false;
+    a.out_height = a.store_size.y;
+    a.out_width = a.store_size.x;
+    require(weight.ndim() == 4 && weight.is_packed(), "weight must be packed");
+    require(weight.shape(transposed_ ? 1 : 0) == a.filters &&
+                weight.shape(transposed_ ? 0 : 1) == a.channels && weight.shape(2) == a.kernel.y &&
+                weight.shape(3) == a.kernel.x,
+            "weight size");
+    require(!transposed_ || !(valid[0] || scale), "a transposed convolution takes no mask");
+    auto* kernel =
+        transposed_ ? INPAINT_PICK(conv_unpacked_transposed) : INPAINT_PICK(conv_unpacked);
+    py::gil_scoped_release release;
+    kernel(args);
+  }
+
  private:
+  ConvArgs prepared(const std::vector<Array<float>>& x,
+                    const std::vector<std::optional<Array<uint8_t>>>& valid,
+                    const OptionalFloats& bias,
+                    Array<float>& y,
+                    std::optional<Array<float>>& z,
+                    const OptionalFloats& scale,
+                    const OptionalFloats& share,
+                    int threads) const {
+    ConvArgs a = a_;
+    set_parts(a, tensors_, x, valid);
+    set_images(a, y, z);
+    a.threads = threads;
+    require(threads >= 1, "threads");
+    a.bias = packed_or_null(bias, a.filters, "bias");
+    set_planes(a, scale, share);
+    return a;
+  }
+
   static PackArgs pack_args(const ConvArgs& a) {
     PackArgs args;
     args.core = a.core;
@@ -312,6 +299,7 @@ class ConvPlan {
   ConvArgs a_ = {};
   std::vector<TensorShape> tensors_;
   std::vector<Phase> phases_;
+  bool transposed_ = false;
 };
 
 }  // namespace
@@ -328,13 +316,6 @@ void bind_conv_plan(py::module_& m) {
         py::arg("padding"),
         py::arg("threads"),
         py::arg("spare").noconvert());
-  py::class_<WeightSample>(m, "WeightSample")
-      .def(py::init<uintptr_t, const std::vector<int64_t>&, const std::vector<int64_t>&, int64_t>(),
-           py::arg("address"),
-           py::arg("shape"),
-           py::arg("strides"),
-           py::arg("size"))
-      .def("matches", &WeightSample::matches, py::arg("address"));
   py::class_<ConvPlan>(m, "ConvPlan")
       .def(py::init<int,
                     const Pair&,
@@ -369,7 +350,26 @@ void bind_conv_plan(py::module_& m) {
            py::arg("scale").noconvert(),
            py::arg("share").noconvert(),
            py::arg("region"),
+           py::arg("threads"))
+      .def("run_unpacked",
+           &ConvPlan::run_unpacked,
+           py::arg("x").noconvert(),
+           py::arg("valid").noconvert(),
+           py::arg("weight").noconvert(),
+           py::arg("bias").noconvert(),
+           py::arg("y").noconvert(),
+           py::arg("z").noconvert(),
+           py::arg("scale").noconvert(),
+           py::arg("share").noconvert(),
            py::arg("threads"));
+  m.def(
+      "unpacked_worth",
+      [](int64_t pixels, int64_t weights, bool transposed) {
+        return INPAINT_PICK(unpacked_worth)(pixels, weights, transposed);
+      },
+      py::arg("pixels"),
+      py::arg("weights"),
+      py::arg("transposed"));
 }
 
 }  // namespace inpaint

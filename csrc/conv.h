@@ -17,7 +17,9 @@ enum class Core {
   kWinogradDoubled,
   kWinogradPairs,
   kWinogradShort,
-  kWinogradFours
+  kWinogradFours,
+  // Without packed weights, see conv_unpacked.h.
+  kUnpacked
 };
 enum class PaddingMode { kZeros, kReflect, kReplicate };
 

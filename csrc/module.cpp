@@ -29,6 +29,7 @@ PYBIND11_MODULE(_C, m) {
   bind_attention(m);
   bind_conv(m);
   bind_conv_plan(m);
+  bind_fingerprint(m);
   bind_instance_norm(m);
   bind_conv_weight_gradient(m);
   bind_matching(m);

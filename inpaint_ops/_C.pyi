@@ -78,11 +78,9 @@ def pack_weight(
     spare: NDArray[Any] | None,
 ) -> NDArray[Any]: ...
 
-class WeightSample:
-    def __init__(
-        self, address: int, shape: Sequence[int], strides: Sequence[int], size: int
-    ) -> None: ...
-    def matches(self, address: int) -> bool: ...
+class WeightMemory:
+    def __init__(self, shape: Sequence[int], strides: Sequence[int], size: int) -> None: ...
+    def fingerprint(self, address: int, threads: int) -> int: ...
 
 class ConvPlan:
     def __init__(
@@ -112,7 +110,20 @@ class ConvPlan:
         region: tuple[int, int, int, int] | None,
         threads: int,
     ) -> None: ...
+    def run_unpacked(
+        self,
+        x: Sequence[Tensor],
+        valid: Sequence[Tensor | None],
+        weight: Tensor,
+        bias: Tensor | None,
+        y: Tensor,
+        z: Tensor | None,
+        scale: Tensor | None,
+        share: Tensor | None,
+        threads: int,
+    ) -> None: ...
 
+def unpacked_worth(pixels: int, weights: int, transposed: bool) -> bool: ...
 def conv_weight_gradient(
     x: Sequence[Tensor],
     valid: Sequence[Tensor | None],

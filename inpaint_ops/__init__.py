@@ -27,6 +27,7 @@ from inpaint_ops.ops import (
     partial_conv2d,
     shift_connection,
 )
+from inpaint_ops.weight_state import frozen
 
 try:
     __version__ = version("inpaint-ops")
@@ -48,6 +49,7 @@ __all__ = [
     "channelwise_linear",
     "contextual_attention",
     "fill_exemplar",
+    "frozen",
     "fused_conv2d",
     "fused_conv_transpose2d",
     "gated_conv2d",

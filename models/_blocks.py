@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from inpaint_ops.layers import FusedConv2d, FusedConvTranspose2d
 from inpaint_ops.ops import _conv, fused_conv2d, fused_conv_transpose2d
+from inpaint_ops.weight_state import Kept
 
 
 def composite(image: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
@@ -86,7 +87,8 @@ class SpectralNorm(nn.Module):
         matrix = self._matrix(weight.detach())
         self.register_buffer("_u", F.normalize(torch.randn_like(matrix[:, 0]), dim=0, eps=1e-12))
         self.register_buffer("_v", F.normalize(matrix.T @ self._u, dim=0, eps=1e-12))
-        self._kept: tuple[Any, Tensor, Tensor] | None = None
+        # The quotient is the layer's `weight`, which anybody may edit.
+        self._kept = Kept(exposed=True)
 
     def _matrix(self, weight: Tensor) -> Tensor:
         return weight.movedim(self.dim, 0).flatten(1)
@@ -105,17 +107,10 @@ class SpectralNorm(nn.Module):
         return weight / torch.dot(u, matrix @ v)
 
     def _remembered(self, weight: Tensor) -> Tensor:
-        parts = (weight, self._u, self._v)
-        state = tuple((None if p.is_inference() else p._version, p.data_ptr()) for p in parts)
-        # Edits of weight.data leave its version alone; averaged models are often updated that way.
-        sample = weight.detach()[:, 0].flatten()
-        if self._kept is None or self._kept[0] != state or not torch.equal(self._kept[1], sample):
-            quotient = weight / torch.dot(self._u, self._matrix(weight) @ self._v)
-            self._kept = (state, sample.clone(), quotient)
-        return self._kept[2]
+        def quotient() -> tuple[Tensor]:
+            return (weight / torch.dot(self._u, self._matrix(weight) @ self._v),)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_kept": None}
+        return self._kept.of((weight, self._u, self._v), quotient)[0]
 
 
 def spectral(layer: nn.Module, *, dim: int = 0, always: bool = False) -> Any:
@@ -183,7 +178,7 @@ class ConvBlock(nn.Module):
         layer = FusedConvTranspose2d if transposed else FusedConv2d
         self.conv: Any = layer(in_channels, out_channels, kernel_size, activation=inside, **options)
         self.norm = nn.BatchNorm2d(out_channels, eps=eps) if norm else None
-        self._folded: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
+        self._folded = Kept()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
@@ -223,22 +218,20 @@ class ConvBlock(nn.Module):
             return y
         return activate(y, self.activation, self.alpha)
 
-    def _fold(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        conv = self.conv
-        sources = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean)
-        state = tuple(
-            None if t is None else (t.data_ptr(), t._version) for t in (*sources, norm.running_var)
-        )
-        if self._folded is None or self._folded[0] != state:
-            mean, variance = norm.running_mean, norm.running_var
-            assert mean is not None
-            assert variance is not None
+    def _fold(self, norm: nn.BatchNorm2d) -> tuple[Tensor, ...]:
+        conv, mean, variance = self.conv, norm.running_mean, norm.running_var
+        assert mean is not None
+        assert variance is not None
+
+        def fold() -> tuple[Tensor, Tensor]:
             scale = norm.weight / (variance + norm.eps).sqrt()
             start = torch.zeros_like(mean) if conv.bias is None else conv.bias
             bias = norm.bias + (start - mean) * scale
             by_filter = (1, -1, 1, 1) if self.transposed else (-1, 1, 1, 1)
-            self._folded = (state, conv.weight * scale.view(by_filter), bias)
-        return self._folded[1], self._folded[2]
+            return conv.weight * scale.view(by_filter), bias
+
+        sources = (conv.weight, conv.bias, norm.weight, norm.bias, mean, variance)
+        return self._folded.of(sources, fold)
 
 
 def activate(x: Tensor, activation: str, alpha: float = 1.0) -> Tensor:

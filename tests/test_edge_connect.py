@@ -127,6 +127,8 @@ def test_spectral_norm_is_remembered_until_something_changes():
             lambda: layer.parametrizations.weight.original.data.add_(1),
             lambda: norm._u.neg_(),
             lambda: norm._v.neg_(),
+            lambda: layer.parametrizations.weight.original.data[2, 1, 0].zero_(),
+            lambda: layer.weight.data.zero_(),  # the kept quotient itself
         ):
             before = layer.weight
             change()
@@ -137,7 +139,7 @@ def test_spectral_norm_is_remembered_until_something_changes():
             torch.testing.assert_close(after, original / sigma)
     assert layer.weight.requires_grad
     twin = copy.deepcopy(judge)
-    assert twin.conv2.parametrizations.weight[0]._kept is None
+    assert twin.conv2.parametrizations.weight[0]._kept._kept is None
 
 
 def test_one_file_fills_one_network():

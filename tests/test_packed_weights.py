@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inpaint_ops import _extension
-from inpaint_ops.ops._packed_weights import Form, packed_weights
+from inpaint_ops.ops._packed_weights import Form, packed_weights, place
 
 pytestmark = pytest.mark.skipif(not _extension.status().available, reason="packs by the extension")
 FORMS = [
@@ -49,6 +49,6 @@ def test_forms_that_are_not_wanted_any_more_are_dropped():
     for _ in range(2):
         weight.add_(1)
         packed_weights.of(weight, FORMS[0])
-    entry = packed_weights._entries[id(weight)]
+    entry = packed_weights._entries[place(weight)]
     assert len(entry.packed) == 1
     assert not entry.outdated

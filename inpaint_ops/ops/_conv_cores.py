@@ -48,6 +48,7 @@ CORES = (
     "winograd_pairs",
     "winograd_short",
     "winograd_fours",
+    "unpacked",
 )
 
 

@@ -51,9 +51,32 @@ def tiled() -> bool:
     return current_backend() != "direct"
 
 
-def choose_core(x: Tensor, weight: Tensor, g: Geometry, size: tuple[int, int]) -> str:
-    """The core of a float32 convolution whose result has that size, see `_conv_cores`."""
+def unpacked(x: Tensor, weight: Tensor, size: tuple[int, int] | None) -> bool:
+    """Return whether a weight is read where it lies.
+
+    Args:
+        x: (N, C, H, W).
+        weight: as the layer has it; groups must be 1.
+        size: height and width of the result; None: x is scattered, see `scattered`.
+    """
+    if weight.dtype != torch.float32 or not weight.is_contiguous():
+        return False
+    height, width = (x.shape[2], x.shape[3]) if size is None else size
+    pixels = x.shape[0] * height * width
+    worth: bool = _common.native().unpacked_worth(pixels, weight.numel(), size is None)
+    return worth
+
+
+def choose_core(
+    x: Tensor, weight: Tensor, g: Geometry, size: tuple[int, int], whole: bool = True
+) -> str:
+    """Return the core of a float32 convolution whose result has that size, see `_conv_cores`.
+
+    `whole`: whether all of the result is wanted.
+    """
     f, c, kh, kw = weight.shape
+    if whole and g.groups == 1 and unpacked(x, weight, size):
+        return "unpacked"
     return _conv_cores.choose(x.shape[0], (f, c, kh, kw), g, size, tiled())
 
 
@@ -131,7 +154,7 @@ class _Call:
             known.append(part.known)
             tensors.append((part.upsample, part.widths))
         isa = _common.native().instruction_set()
-        _plan(
+        plan = _plan(
             self.core,
             self.geometry,
             self.kernel,
@@ -141,15 +164,30 @@ class _Call:
             self.activation,
             self.step,
             isa,
-        ).run(
+        )
+        scale, share = (None, None) if planes is None else map(_packed, planes)
+        if self.core == "unpacked":
+            plan.run_unpacked(
+                images,
+                known,
+                packed,
+                _packed(bias),
+                y,
+                z,
+                scale,
+                share,
+                _common.threads(),
+            )
+            return
+        plan.run(
             images,
             known,
             packed,
             _packed(bias),
             y,
             z,
-            None if planes is None else _packed(planes.scale),
-            None if planes is None else _packed(planes.share),
+            scale,
+            share,
             region,
             _common.threads(),
         )
@@ -190,7 +228,7 @@ def forward(
     parts: Sequence[Part]
     parts = parts_of(_common.compute_dtype(x), g) if isinstance(x, Tensor) else x
     bias = None if bias is None else _common.compute_dtype(bias)
-    core = choose_core(parts[0].x, weight, g, size)
+    core = choose_core(parts[0].x, weight, g, size, region is None)
     kernel = (weight.shape[2], weight.shape[3])
     call = _Call(core, g, kernel, weight.shape[0], gated, activation)
     if core == "aten":
@@ -200,7 +238,9 @@ def forward(
             y[:, :, top:bottom, left:right] = whole[:, :, top:bottom, left:right]
             return y
         return whole.to(y.dtype) if whole.stride() == y.stride() else y.copy_(whole)
-    packed = packed_weights.of(weight, Form(core, g.stride, gated))
+    packed = weight.detach()
+    if core != "unpacked":
+        packed = packed_weights.of(weight, Form(core, g.stride, gated))
     into = _float32_like(y)
     if into is not y and region is not None:
         into.copy_(y)
@@ -286,6 +326,13 @@ def transposed_forward(
     wide = _common.compute_dtype(x)
     bias = None if bias is None else _common.compute_dtype(bias)
     kernel = (weight.shape[2], weight.shape[3])
+    if unpacked(x, weight, None):
+        g = Geometry((stride, stride), (padding,) * 4, (1, 1))
+        into = _float32_like(y)
+        scattered(wide, weight, bias, g, into, activation)
+        if into is not y:
+            y.copy_(into)
+        return
     core = transposed_core(x, weight, stride, tiled())
     form = Form(core, step=stride, padding=(padding, padding))
     g = Geometry((1, 1), (padding,) * 4, (1, 1))
@@ -294,6 +341,32 @@ def transposed_forward(
     call.run(parts_of(wide, g), packed_weights.of(weight, form), bias, into, None)
     if into is not y:
         y.copy_(into)
+
+
+def scattered(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    y: Tensor,
+    activation: str = "identity",
+) -> None:
+    """Fill y with a transposed convolution by a weight that is read where it lies.
+
+    Pixel i of x adds tap t to pixel i stride + t dilation - padding of y: also the gradient of a
+    convolution's input, from that of its sums.
+
+    Args:
+        x: (N, C, H, W) float32.
+        weight: (C, filters, kh, kw), one that `unpacked` approves.
+        bias: (filters,) float32 or None.
+        g: the convolution that this is the adjoint of; zero padding.
+        y: (N, filters, Ho, Wo) float32, packed in either layout.
+        activation: of the result.
+    """
+    kernel = (weight.shape[2], weight.shape[3])
+    call = _Call("unpacked", g, kernel, weight.shape[1], activation=activation, step=1)
+    call.run((Part(x, 1, (x.shape[1],)),), weight.detach(), bias, y, None)
 
 
 def transposed_core(x: Tensor, weight: Tensor, stride: int, tiled: bool) -> str:

@@ -108,7 +108,7 @@ def convolve_backward(
     left_weight = wanted[1] and g.groups != 1
     grad_x = grad_weight = None
     if wanted[0] and not left_x:
-        if _is_whole(grad, x, weight, g):
+        if _is_whole(grad, x, weight, g) and not _conv_cpu.unpacked(grad, weight, None):
             matrix = _common.compute_dtype(weight).flatten(1)
             grad_x = (grad.flatten(1) @ matrix).view(x.shape)
         else:

@@ -20,6 +20,8 @@ def takes(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
     """Whether our own kernels form the gradient of the input."""
     if g.groups != 1:
         return False
+    if _unpacked(grad, weight, g):
+        return True
     if g.padding_mode != "zeros":
         # The gradient of the padding is summed as a whole, most of it of few taps: oneDNN skips
         # the others (at 64x64, one thread, all gradients: 7x7 of dilation 16, 6 times the pixels,
@@ -43,6 +45,10 @@ def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tens
         weight: (filters, C, kh, kw).
         g: geometry, one that `takes` approves.
     """
+    if _unpacked(grad, weight, g):
+        into = _conv_cpu._channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
+        _conv_cpu.scattered(grad, weight, None, g, into)
+        return into
     if g.padding_mode == "zeros":
         return _inner(grad, x, weight, g)
     if g.stride != (1, 1):
@@ -50,6 +56,11 @@ def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tens
     grad_x = _inner(grad, x, weight, replace(g, padding_mode="zeros"))
     _add_padding(grad_x, grad, weight, g)
     return grad_x
+
+
+def _unpacked(grad: Tensor, weight: Tensor, g: Geometry) -> bool:
+    inside = g.padding_mode == "zeros" and g.upsample == 1
+    return inside and _conv_cpu.unpacked(grad, weight, None)
 
 
 def _inner(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from inpaint_ops.ops import _common
 from inpaint_ops.ops._conv_cores import CORES
+from inpaint_ops.weight_state import Snapshot, storage_key
 
 
 class Form(NamedTuple):
@@ -52,17 +53,12 @@ _ALONE = _removed({0: object()}, 0)[1]
 
 @dataclass
 class _Entry:
-    weight: weakref.ref[Tensor]
-    state: tuple[Any, ...]
-    sample: Any
+    snapshot: Snapshot
+    # Of the weight's storage: the entry goes with it.
+    storage: weakref.ref[torch.UntypedStorage]
     packed: dict[Any, Any] = field(default_factory=dict)
-    # Forms of the state before, whose memory is used again: at each step of a training.
+    # Forms of the values before, whose memory is used again: at each step of a training.
     outdated: dict[Any, Any] = field(default_factory=dict)
-
-    def is_of(self, weight: Tensor, state: tuple[Any, ...], address: int) -> bool:
-        """Whether the forms are those of the weight as it is now."""
-        same = self.weight() is weight and self.state == state
-        return same and bool(self.sample.matches(address))
 
     def spare(self, variant: Any, current: bool) -> Any:
         """Memory of an outdated form, if no other thread reads it; the form is forgotten."""
@@ -71,37 +67,33 @@ class _Entry:
 
 
 class _PackedWeights:
-    """Packed forms of weights that are still alive, dropped when the weight changes.
+    """Packed forms of weights, made again when the weight has changed: see `weight_state`.
 
-    A change is seen by the version counter, by the address, and by a sample of 1024 values spread
-    over the weight: ``weight.data`` edits bypass the counter, and averaged copies of a model are
-    often updated that way.
+    They are kept by place, storage and layout, not by tensor: views of one memory share their
+    forms. References are to storages, since one to a tensor would forbid
+    `torch.utils.swap_tensors`.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[int, _Entry] = {}
-        self._views: dict[int, tuple[weakref.ref[Tensor], dict[tuple[int, int], Tensor]]] = {}
+        self._entries: dict[Any, _Entry] = {}
         self._lock = threading.Lock()
 
     def of(self, weight: Tensor, form: Form) -> Any:
-        """The packed form."""
+        """Return the packed form of a weight as it is now."""
         native = _common.native()
         variant = (form, native.instruction_set())
-        key = id(weight)
-        address = weight.data_ptr()
-        version = None if weight.is_inference() else weight._version
-        state = (version, address, weight.dtype, weight.shape, weight.stride())
+        key = place(weight)
         entry = self._entries.get(key)
         spare = None
         if entry is not None:
-            current = entry.is_of(weight, state, address)
+            current = entry.snapshot.holds(weight)
             packed = entry.packed.get(variant) if current else None
             if packed is not None:
                 return packed
             with self._lock:
                 spare = entry.spare(variant, current)
         # Before the packing, so that a change during it is seen by the next call.
-        sample = native.WeightSample(address, weight.shape, weight.stride(), weight.element_size())
+        snapshot = Snapshot(weight)
         taps = _common.compute_dtype(weight.detach())
         packed = native.pack_weight(
             _sums_of_neighbours(taps) if form.doubled else taps,
@@ -116,41 +108,29 @@ class _PackedWeights:
         )
         with self._lock:
             entry = self._entries.get(key)
-            if entry is None or not entry.is_of(weight, state, address):
+            if entry is None or not entry.snapshot.equals(snapshot):
                 outdated = {} if entry is None else entry.packed
-                reference = weakref.ref(weight, lambda gone: self._forget(key, gone))
-                entry = _Entry(reference, state, sample, outdated=outdated)
+                storage = weight.untyped_storage()
+                reference = weakref.ref(storage, lambda gone: self._forget(key, gone))
+                entry = _Entry(snapshot, reference, outdated=outdated)
                 self._entries[key] = entry
             entry.packed[variant] = packed
         return packed
 
-    def channels(self, weight: Tensor, begin: int, end: int) -> Tensor:
-        """A view of some of the weight's channels, kept with it so that packed forms are too."""
-        if (begin, end) == (0, weight.shape[1]):
-            return weight
-        key = id(weight)
-        view = weight.detach()[:, begin:end]
-        with self._lock:
-            kept = self._views.get(key)
-            if kept is None or kept[0]() is not weight:
-                kept = (weakref.ref(weight, lambda gone: self._forget(key, gone)), {})
-                self._views[key] = kept
-            known = kept[1].get((begin, end))
-            if known is None or not _same_memory(known, view):
-                known = kept[1][begin, end] = view
-        return known
-
-    def _forget(self, key: int, gone: weakref.ref[Tensor]) -> None:
+    def _forget(self, key: Any, gone: weakref.ref[torch.UntypedStorage]) -> None:
         # No lock: this may run inside `of`, when a collection frees a weight.
         entry = self._entries.get(key)
-        if entry is not None and entry.weight is gone:
+        if entry is not None and entry.storage is gone:
             self._entries.pop(key, None)
-        kept = self._views.get(key)
-        if kept is not None and kept[0] is gone:
-            self._views.pop(key, None)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def place(weight: Tensor) -> Any:
+    """Return what tells a weight from all others that live at the same time."""
+    layout = (weight.storage_offset(), weight.dtype, weight.shape, weight.stride())
+    return (storage_key(weight), *layout)
 
 
 def _sums_of_neighbours(taps: Tensor) -> Tensor:
@@ -158,15 +138,6 @@ def _sums_of_neighbours(taps: Tensor) -> Tensor:
     padded = F.pad(taps, (1, 1, 1, 1))
     rows = padded[:, :, :-1] + padded[:, :, 1:]
     return rows[..., :-1] + rows[..., 1:]
-
-
-def _same_memory(a: Tensor, b: Tensor) -> bool:
-    return (a.data_ptr(), a.dtype, a.shape, a.stride()) == (
-        b.data_ptr(),
-        b.dtype,
-        b.shape,
-        b.stride(),
-    )
 
 
 packed_weights = _PackedWeights()

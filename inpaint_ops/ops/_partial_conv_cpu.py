@@ -9,7 +9,6 @@ from torch import Tensor
 
 from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients, _partial_conv
 from inpaint_ops.ops._conv import Geometry
-from inpaint_ops.ops._packed_weights import packed_weights
 
 _OP = "partial_conv2d"
 # Planes of a tensor's mask up to which they only move addresses.
@@ -169,7 +168,7 @@ def backward(
                 grads[-1], _ = _conv_gradients.convolve_backward(
                     grad_sums,
                     part.x,
-                    packed_weights.channels(weight, begin, end),
+                    weight.detach()[:, begin:end],
                     _partial_conv.geometry(where, part.upsample),
                     (True, False),
                 )

@@ -99,7 +99,8 @@ class _TransposedConvolution(Convolution):
         # One pixel without padding is a matrix product; a stride beyond the kernel leaves outputs
         # without taps.
         product = x.shape[2] == x.shape[3] == 1 and padding == 0
-        if not product and stride <= min(weight.shape[2:]):
+        packed = not product and stride <= min(weight.shape[2:])
+        if packed or _conv_cpu.unpacked(x, weight, None):
             _conv_cpu.transposed_forward(
                 x, weight, bias, stride=stride, padding=padding, activation=applied, y=into
             )

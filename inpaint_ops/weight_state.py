@@ -1,0 +1,194 @@
+"""The one rule for "has this weight changed?": its bytes have another fingerprint.
+
+Everything made of weights and kept beside them asks here: packed forms (`ops/_packed_weights.py`),
+spectrally normalised and folded weights (`models/_blocks.py`). Version counters and addresses are
+not enough: edits through ``weight.data``, through a NumPy array over the same memory, and of
+tensors made in inference mode change neither. Reading a weight costs less than using it, so every byte is
+read at every call, on all threads. Two different contents have equal 64-bit fingerprints with a
+probability of 2^-64; a change of a single value never does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_ops import _extension
+
+# Storages that a `frozen` block speaks for, and the number of the block.
+_promises: dict[int, int] = {}
+# What was made of frozen weights inside a block, alive as long as its storage's number counts.
+_adopted: dict[int, list[Tensor]] = {}
+_numbers = itertools.count(1)
+_lock = threading.Lock()
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Return a number that is the storage's own as long as the storage lives."""
+    key: int = tensor.untyped_storage()._cdata
+    return key
+
+
+def _promise(tensor: Tensor) -> int | None:
+    """Return the number of the `frozen` block that speaks for a tensor."""
+    return _promises.get(storage_key(tensor)) if _promises else None
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Promise that no parameter and no buffer of a model changes inside a ``with`` block.
+
+    Each weight is then compared with what was kept of it once in the block, at its first use, not
+    at every call. A change that breaks the promise may go unnoticed until the block ends. It matters
+    where the same layers run many times on small pictures; results are the same bits.
+
+    Args:
+        model: any module; its parameters and buffers at the moment of entry.
+
+    Raises:
+        TypeError: model is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"frozen: model must be an nn.Module, got {type(model).__name__}")
+    tensors = [*model.parameters(), *model.buffers()]
+    number = next(_numbers)
+    with _lock:
+        own = {storage_key(tensor) for tensor in tensors} - set(_promises)
+        _promises.update(dict.fromkeys(own, number))
+        _adopted[number] = []
+    try:
+        yield
+    finally:
+        with _lock:
+            own.update(storage_key(tensor) for tensor in _adopted.pop(number))
+            for key in own:
+                if _promises.get(key) == number:
+                    del _promises[key]
+
+
+class Snapshot:
+    """Where a CPU tensor lay and what it held when the snapshot was taken.
+
+    It keeps no hold on the tensor.
+    """
+
+    __slots__ = ("_address", "_fingerprint", "_layout", "_memory", "_promise")
+
+    def __init__(self, tensor: Tensor) -> None:
+        module = _extension.extension()
+        assert module is not None
+        self._address = tensor.data_ptr()
+        self._layout = (tensor.dtype, tensor.shape, tensor.stride())
+        self._memory = module.WeightMemory(tensor.shape, tensor.stride(), tensor.element_size())
+        self._promise = _promise(tensor)
+        self._fingerprint = self._read()
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Return whether a tensor lies at the same place, in the same layout, with equal bytes."""
+        if tensor.data_ptr() != self._address:
+            return False
+        if (tensor.dtype, tensor.shape, tensor.stride()) != self._layout:
+            return False
+        promise = _promise(tensor)
+        if promise is not None and promise == self._promise:
+            return True
+        if self._read() != self._fingerprint:
+            return False
+        self._promise = promise
+        return True
+
+    def _read(self) -> int:
+        fingerprint: int = self._memory.fingerprint(self._address, torch.get_num_threads())
+        return fingerprint
+
+    def equals(self, other: Snapshot) -> bool:
+        """Return whether another snapshot is of the same place and the same bytes."""
+        mine = (self._address, self._layout, self._fingerprint)
+        return mine == (other._address, other._layout, other._fingerprint)
+
+
+class Kept:
+    """Tensors made of weights without gradients, made again when one of the weights has changed.
+
+    Args:
+        exposed: whether others can come by the tensors and edit them; then these are compared too.
+    """
+
+    def __init__(self, *, exposed: bool = False) -> None:
+        self._exposed = exposed
+        self._kept: tuple[list[Snapshot | None], list[Snapshot], tuple[Tensor, ...]] | None = None
+
+    def of(
+        self, sources: Sequence[Tensor | None], make: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """Return what `make` gives, from memory if all of `sources` hold what they held.
+
+        Tensors without memory of their own (on other devices, while something traces or transforms
+        the call) are never kept.
+        """
+        if torch.compiler.is_compiling() or not all(s is None or _readable(s) for s in sources):
+            return make()
+        kept = self._kept
+        if kept is not None and _same(kept[0], sources) and _same(kept[1], kept[2]):
+            _adopt(sources, kept[2])
+            return kept[2]
+        # Before the making, so that a change during it is seen by the next call.
+        before = [None if s is None else Snapshot(s) for s in sources]
+        made = make()
+        if all(_readable(tensor) for tensor in made):
+            results = [Snapshot(tensor) for tensor in made] if self._exposed else []
+            self._kept = (before, results, made)
+            _adopt(sources, made)
+        return made
+
+    def __getstate__(self) -> dict[str, bool]:
+        return {"_exposed": self._exposed}
+
+    def __setstate__(self, state: dict[str, bool]) -> None:
+        self._exposed = state["_exposed"]
+        self._kept = None
+
+
+def _same(snapshots: Sequence[Snapshot | None], tensors: Sequence[Tensor | None]) -> bool:
+    """Return whether all snapshots hold; none for a tensor means that there must be none."""
+    if not snapshots:
+        return True
+    return len(snapshots) == len(tensors) and all(
+        tensor is None if snapshot is None else tensor is not None and snapshot.holds(tensor)
+        for snapshot, tensor in zip(snapshots, tensors)
+    )
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Return whether a tensor is ordinary CPU memory that the extension can read."""
+    if type(tensor) not in (Tensor, nn.Parameter) or not tensor.is_cpu:
+        return False
+    if tensor.layout != torch.strided or not _extension.status().available:
+        return False
+    try:
+        return tensor.data_ptr() != 0
+    except RuntimeError:  # inside a function transform
+        return False
+
+
+def _adopt(sources: Sequence[Tensor | None], made: Sequence[Tensor]) -> None:
+    """Extend the promise about all sources to what was made of them."""
+    if not _promises:
+        return
+    promises = {_promise(source) for source in sources if source is not None}
+    number = promises.pop() if len(promises) == 1 else None
+    if number is None:
+        return
+    with _lock:
+        block = _adopted.get(number)
+        if block is None:
+            return
+        for tensor in made:
+            if storage_key(tensor) not in _promises:
+                _promises[storage_key(tensor)] = number
+                block.append(tensor)
