@@ -3,9 +3,9 @@
 Everything made of weights and kept beside them asks here: packed forms (`ops/_packed_weights.py`),
 spectrally normalised and folded weights (`models/_blocks.py`). Version counters and addresses are
 not enough: edits through ``weight.data``, through a NumPy array over the same memory, and of
-tensors made in inference mode change neither. Reading a weight costs less than using it, so every byte is
-read at every call, on all threads. Two different contents have equal 64-bit fingerprints with a
-probability of 2^-64; a change of a single value never does.
+tensors made in inference mode change neither. Reading a weight costs less than using it, so every
+byte is read at every call, on all threads. Two different contents have equal 64-bit fingerprints
+with a probability of 2^-64; a change of a single value never does.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """Promise that no parameter and no buffer of a model changes inside a ``with`` block.
 
     Each weight is then compared with what was kept of it once in the block, at its first use, not
-    at every call. A change that breaks the promise may go unnoticed until the block ends. It matters
-    where the same layers run many times on small pictures; results are the same bits.
+    at every call. A change that breaks the promise may go unnoticed until the block ends. It
+    matters where the same layers run many times on small pictures; results are the same bits.
 
     Args:
         model: any module; its parameters and buffers at the moment of entry.
