@@ -29,6 +29,7 @@ constexpr int64_t kBlockPixels = 128;
 constexpr int64_t kChannels = 64, kLanes = 64;
 // Below so many channels all taps of a kernel row are summed as one.
 constexpr int64_t kSideBySide = 32;
+static_assert(kSideBySide <= kChannels);
 
 // First output of a block; its outputs lie `grid` apart.
 struct Block {
@@ -39,10 +40,12 @@ struct Block {
 struct Plan {
   Size2 grid, dilation;  // distance of a block's outputs; dilation left inside a block
   bool few;
-  int64_t channels;  // most of a range
-  int64_t runs;      // of channels read side by side: 1 or the kernel's width
-  int64_t pixel;     // floats from pixel to pixel in scratch
-  Size2 most;        // outputs of a block
+  int64_t channels;   // most of a range
+  bool side_by_side;  // the taps of a kernel row are summed as one row of taps x channels; then
+                      // all channels are one range
+  int64_t runs;       // sums of a kernel row: one a tap, or one of all taps
+  int64_t pixel;      // floats from pixel to pixel in scratch
+  Size2 most;         // outputs of a block
 
   explicit Plan(const ConvArgs& a)
       : grid{1, 1},
@@ -51,12 +54,12 @@ struct Plan {
         channels(few ? a.channels : std::min(a.channels, kChannels)) {
     if (a.stride.y == 1) std::swap(grid.y, dilation.y);
     if (a.stride.x == 1) std::swap(grid.x, dilation.x);
-    const bool dense = dilation.x == 1 && (few || a.channels < kSideBySide);
-    runs = dense ? 1 : a.kernel.x;
+    side_by_side = dilation.x == 1 && (few || a.channels < kSideBySide);
+    runs = side_by_side ? 1 : a.kernel.x;
     // An odd number of cache lines, or pixels would meet in few sets of the L1 cache.
     pixel = round_up(channels, 16);
     if (pixel % 32 == 0) pixel += 16;
-    if (dense) pixel = a.channels;
+    if (side_by_side) pixel = a.channels;
     const int64_t height = ceil_div(a.out_height, grid.y), width = ceil_div(a.out_width, grid.x);
     most.x = ceil_div(width, ceil_div(width, 64 / a.stride.x > 16 ? 64 / a.stride.x : 16));
     most.y = std::min(height, std::max<int64_t>(1, kBlockPixels / most.x));
@@ -157,7 +160,7 @@ void panel_block(const ConvArgs& a,
                  int64_t channels,
                  float* sums,
                  bool put) {
-  const int64_t rows = plan.runs == 1 ? a.kernel.x * a.channels : channels;
+  const int64_t rows = plan.side_by_side ? a.kernel.x * channels : channels;
   each_run(a,
            plan,
            block,
@@ -258,7 +261,7 @@ void few_filters(const WeightGradientArgs& args, const Plan& plan) {
                       {(a.out_height - 1) * a.stride.y + (a.kernel.y - 1) * a.dilation.y + 1,
                        (a.out_width - 1) * a.stride.x + (a.kernel.x - 1) * a.dilation.x + 1});
   const Cut segments(int64_t(blocks.size()), 1, kTasks);
-  const int64_t used = plan.runs == 1 ? a.kernel.x * a.channels : a.channels;
+  const int64_t used = plan.side_by_side ? a.kernel.x * a.channels : a.channels;
   const int64_t lanes = round_up(used, W);
   const int64_t partial_size = a.kernel.y * plan.runs * a.filters * lanes;
   Buffer<float> partial(segments.parts * partial_size);
@@ -309,8 +312,8 @@ void few_filters(const WeightGradientArgs& args, const Plan& plan) {
     for (int64_t tap = 0; tap < taps; ++tap)
       for (int64_t c = 0; c < a.channels; ++c) {
         const int64_t ky = tap / a.kernel.x, kx = tap % a.kernel.x;
-        const int64_t run = plan.runs == 1 ? 0 : kx,
-                      lane = plan.runs == 1 ? kx * a.channels + c : c;
+        const int64_t run = plan.side_by_side ? 0 : kx;
+        const int64_t lane = plan.side_by_side ? kx * a.channels + c : c;
         const float* from =
             partial.data() + ((ky * plan.runs + run) * a.filters + f) * lanes + lane;
         float sum = from[0];
