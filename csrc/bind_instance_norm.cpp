@@ -23,12 +23,13 @@ Activation activation_of(int code) {
 }
 
 template <class Args>
-Args common(const Array<float>& x, int activation, int threads) {
-  require(x.ndim() == 3 && threads >= 1, "x must be (N, P, C)");
+Args common(const Array<float>& x, bool planes, int activation, int threads) {
+  require(x.ndim() == 3 && threads >= 1, "x must be (N, P, C), or (N, C, P) as planes");
   Args a;
+  a.planes = planes;
   a.batch = x.shape(0);
-  a.pixels = x.shape(1);
-  a.channels = x.shape(2);
+  a.pixels = x.shape(planes ? 2 : 1);
+  a.channels = x.shape(planes ? 1 : 2);
   require(a.pixels >= 1 && a.channels >= 1, "x must hold pixels");
   a.x = packed(x, x.size());
   a.activation = activation_of(activation);
@@ -41,12 +42,13 @@ void call_forward(const Array<float>& x,
                   const std::optional<Array<float>>& bias,
                   const std::optional<Array<float>>& residual,
                   double eps,
+                  bool planes,
                   int activation,
                   Array<float> y,
                   Array<float> mean,
                   Array<float> inverse,
                   int threads) {
-  auto a = common<InstanceNormArgs>(x, activation, threads);
+  auto a = common<InstanceNormArgs>(x, planes, activation, threads);
   a.weight = packed(weight, a.channels);
   a.bias = packed(bias, a.channels);
   a.residual = packed(residual, x.size());
@@ -65,12 +67,13 @@ void call_backward(const Array<float>& grad,
                    const std::optional<Array<float>>& bias,
                    const Array<float>& mean,
                    const Array<float>& inverse,
+                   bool planes,
                    int activation,
                    Array<float> grad_x,
                    Array<double> grad_weight,
                    Array<double> grad_bias,
                    int threads) {
-  auto a = common<InstanceNormBackwardArgs>(x, activation, threads);
+  auto a = common<InstanceNormBackwardArgs>(x, planes, activation, threads);
   a.grad = packed(grad, x.size());
   a.weight = packed(weight, a.channels);
   a.bias = packed(bias, a.channels);
@@ -94,6 +97,7 @@ void bind_instance_norm(py::module_& m) {
         py::arg("bias").noconvert(),
         py::arg("residual").noconvert(),
         py::arg("eps"),
+        py::arg("planes"),
         py::arg("activation"),
         py::arg("y").noconvert(),
         py::arg("mean").noconvert(),
@@ -107,6 +111,7 @@ void bind_instance_norm(py::module_& m) {
         py::arg("bias").noconvert(),
         py::arg("mean").noconvert(),
         py::arg("inverse").noconvert(),
+        py::arg("planes"),
         py::arg("activation"),
         py::arg("grad_x").noconvert(),
         py::arg("grad_weight").noconvert(),
