@@ -182,12 +182,18 @@ def results(case: Case, images: Any, shared: Any, gradient: Any = upstream) -> A
     return tuple(t.detach() for t in made), grads
 
 
+def bits(t: Tensor) -> Tensor:
+    return t.contiguous().view(torch.int32) if t.dtype == torch.float32 else t
+
+
 def check_equal(actual: Any, expected: Any) -> None:
     for got, want in zip((*actual[0], *actual[1]), (*expected[0], *expected[1])):
         assert (got is None) == (want is None)
         if got is not None:
             assert got.shape == want.shape
-            assert torch.equal(got, want), (got.double() - want.double()).abs().max()
+            # The sign of zero counts as well.
+            same = bits(got) == bits(want)
+            assert same.all(), (got.double() - want.double()).abs().max()
 
 
 def sliced(t: Tensor) -> Tensor:
@@ -266,6 +272,20 @@ def test_samples_do_not_see_their_batch(name):
                 [g if g is None else g[part] for g in grads[: len(images)]],
             ),
         )
+
+
+@pytest.mark.parametrize(("channels", "patch"), [(3, 7), (40, 3), (9, 1)])
+def test_matching_does_not_see_its_blocks(channels, patch):
+    """Wanted queries are cut into blocks of columns and rows; a cropped image is cut elsewhere."""
+    torch.set_num_threads(1)
+    query, key = draw(1, channels, 37, 71), draw(1, channels, 20, 23, seed=1)
+    index, score = nearest_patch(query, key, patch_size=patch)
+    for top, left, bottom, right in ((0, 0, 37, 64), (5, 13, 30, 71)):
+        part = query[..., top:bottom, left:right]
+        found, reached = nearest_patch(part, key, patch_size=patch)
+        place = (slice(None), slice(top, bottom - patch + 1), slice(left, right - patch + 1))
+        assert torch.equal(found, index[place])
+        assert torch.equal(bits(reached), bits(score[place].contiguous()))
 
 
 def test_attention_does_not_see_its_windows():
