@@ -18,17 +18,14 @@ inline Vector<float> split_exp(Vector<float> x, Vector<float>& p) {
   x = x > high ? high : x;
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
   const Vector<float> magic = broadcast(12582912.0f);
-  const Vector<float> shifted = x * 1.44269504f + magic;
+  const Vector<float> shifted = multiply_add(x, 1.44269504f, magic);
   const Vector<float> k = shifted - magic;
   // ln 2 in two parts, the first short enough that its product with any k is exact.
-  const Vector<float> f = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+  const Vector<float> f = multiply_add(k, 2.12194440e-4f, x - k * 0.693359375f);
   Vector<float> q = broadcast(1.0f / 5040);
-  q = q * f + 1.0f / 720;
-  q = q * f + 1.0f / 120;
-  q = q * f + 1.0f / 24;
-  q = q * f + 1.0f / 6;
-  q = q * f + 0.5f;
-  p = q * f * f + f;
+  for (const float term : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f})
+    q = multiply_add(q, f, broadcast(term));
+  p = multiply_add(q * f, f, f);
   const VectorInt bits = ((VectorInt)shifted << 23) + 0x3f800000;
   return (Vector<float>)bits;
 }
@@ -36,13 +33,13 @@ inline Vector<float> split_exp(Vector<float> x, Vector<float>& p) {
 inline Vector<float> exp_of(Vector<float> x) {
   Vector<float> p;
   const Vector<float> scale = split_exp(x, p);
-  return scale * p + scale;
+  return multiply_add(scale, p, scale);
 }
 
 inline Vector<float> expm1_of(Vector<float> x) {
   Vector<float> p;
   const Vector<float> scale = split_exp(x, p);
-  return scale * p + (scale - 1.0f);
+  return multiply_add(scale, p, scale - 1.0f);
 }
 
 inline Vector<float> sigmoid_of(Vector<float> x) { return 1.0f / (1.0f + exp_of(-x)); }
@@ -76,11 +73,11 @@ inline Vector<float> derivative(Vector<float> v) {
   if constexpr (A == Activation::kElu) return v > zero ? one : exp_of(v);
   if constexpr (A == Activation::kSilu) {
     const Vector<float> s = sigmoid_of(v);
-    return s + v * s * (one - s);
+    return multiply_add(v * s, one - s, s);
   }
   if constexpr (A == Activation::kTanh) {
     const Vector<float> t = tanh_of(v);
-    return one - t * t;
+    return subtract_product(one, t, t);
   }
   if constexpr (A == Activation::kSigmoid) {
     const Vector<float> s = sigmoid_of(v);
@@ -94,7 +91,7 @@ template <Activation A>
 inline Vector<float> derivative_of_result(Vector<float> y) {
   const Vector<float> zero = {}, one = broadcast(1.0f);
   if constexpr (A == Activation::kElu) return y > zero ? one : y + one;
-  if constexpr (A == Activation::kTanh) return one - y * y;
+  if constexpr (A == Activation::kTanh) return subtract_product(one, y, y);
   if constexpr (A == Activation::kSigmoid) return y * (one - y);
   return derivative<A>(y);
 }

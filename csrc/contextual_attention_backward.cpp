@@ -122,16 +122,26 @@ class Backward {
                                  blocks_.grad.row(y + 1, block + 1) + s_.w1 + 1};
       T* const out = grad_scores_.row(y, w_.near.place(x));
       T mean = 0;
+      Vector<T> means = {};
       for (int64_t v = 0; v < s_.hb; ++v) {
         if (!hot[v]) continue;
-        for (int64_t u = 0; u < s_.wb; ++u) {
-          const int64_t j = v * s_.w1 + u;
+        int64_t u = 0, j = v * s_.w1;
+        // Where the weight is zero what was pasted counts for nothing, whatever it is.
+        for (; u + W <= s_.wb; u += W, j += W) {
+          const Vector<T> weight = load(attention + j);
+          const Vector<T> sum =
+              (load(parts[0] + j) + load(parts[1] + j)) + (load(parts[2] + j) + load(parts[3] + j));
+          const Vector<T> kept = weight != T(0) ? sum : Vector<T>{};
+          store(line.data() + v * s_.wb + u, kept);
+          means = multiply_add(weight, kept, means);
+        }
+        for (; u < s_.wb; ++u, ++j) {
           const T sum = (parts[0][j] + parts[1][j]) + (parts[2][j] + parts[3][j]);
-          // Where the weight is zero what was pasted counts for nothing, whatever it is.
           line[v * s_.wb + u] = attention[j] != T(0) ? sum : T(0);
           mean += attention[j] * line[v * s_.wb + u];
         }
       }
+      for (int64_t i = 0; i < W; ++i) mean += means[i];
       for (int64_t v = 0; v < s_.hb; ++v) {
         T* const to = out + v * s_.wb;
         if (!hot[v]) {

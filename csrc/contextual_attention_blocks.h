@@ -166,6 +166,7 @@ class BlockGradient {
       sum.clear();
       sum.add(left, right, kPanel<T>, depth);
       T lanes[kPanel<T>];
+#pragma GCC unroll 16
       for (int r = 0; r < ROWS; ++r) {
         store(lanes, sum.v[r][0]);
         store(lanes + W, sum.v[r][1]);

@@ -138,14 +138,16 @@ struct Dots {
         for (int p = 0; p < PIXELS; ++p) {
           const Vec x = load(from + p * step + k);
 #pragma GCC unroll 4
-          for (int f = 0; f < FILTERS; ++f) sum[p * FILTERS + f] += x * taps[f];
+          for (int f = 0; f < FILTERS; ++f)
+            sum[p * FILTERS + f] = multiply_add(x, taps[f], sum[p * FILTERS + f]);
         }
       }
       if (k == depth) continue;
       // Not a whole vector with zero weights: what lies beyond may be NaN.
       for (int p = 0; p < PIXELS; ++p) {
         const Vec x = load_first(from + p * step + k, depth - k);
-        for (int f = 0; f < FILTERS; ++f) sum[p * FILTERS + f] += x * load(w + f * W);
+        for (int f = 0; f < FILTERS; ++f)
+          sum[p * FILTERS + f] = multiply_add(x, load(w + f * W), sum[p * FILTERS + f]);
       }
       w += FILTERS * W;
     }
@@ -185,7 +187,7 @@ struct StoreFew {
           share[l] = args.share[at];
         }
         const Vec shares = load(share);
-        v = shares == 0 ? Vec{} : v * load(scale) + bias * shares;
+        v = shares == 0 ? Vec{} : multiply_add(v, load(scale), bias * shares);
       } else {
         v += bias;
       }

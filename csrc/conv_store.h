@@ -142,7 +142,7 @@ struct StorePanel {
           v[j] = load(sums + (i * VECS + j) * W);
           // A NaN that Winograd carried over from a neighbour must not survive where nothing is
           // known.
-          v[j] = share == 0 ? Vector<float>{} : v[j] * scale + bias[j] * share;
+          v[j] = share == 0 ? Vector<float>{} : multiply_add(v[j], scale, bias[j] * share);
         }
       } else {
         for (int j = 0; j < VECS; ++j) v[j] = load(sums + (i * VECS + j) * W) + bias[j];

@@ -118,7 +118,8 @@ struct Dots {
     for (int p = 0; p < PIXELS; ++p) {
       const Vec x = load(terms + p * terms_step + k);
 #pragma GCC unroll 4
-      for (int f = 0; f < FILTERS; ++f) sum[p * FILTERS + f] += x * taps[f];
+      for (int f = 0; f < FILTERS; ++f)
+        sum[p * FILTERS + f] = multiply_add(x, taps[f], sum[p * FILTERS + f]);
     }
   }
 };
@@ -209,7 +210,7 @@ struct Update {
       float* to = products + p * products_step + j;
       Vec sum = put ? Vec{} : load(to);
 #pragma GCC unroll 4
-      for (int r = 0; r < ROWS; ++r) sum += v[p * ROWS + r] * taps[r];
+      for (int r = 0; r < ROWS; ++r) sum = multiply_add(v[p * ROWS + r], taps[r], sum);
       store(to, sum);
     }
   }

@@ -25,7 +25,7 @@ double fma_peak(double seconds, int threads) {
       for (int i = 0; i < kChains; ++i) chain[i] = broadcast(float(i));
       for (int64_t step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 12
-        for (int i = 0; i < kChains; ++i) chain[i] = chain[i] * factor + term;
+        for (int i = 0; i < kChains; ++i) chain[i] = multiply_add(chain[i], factor, term);
       }
       float sum = 0;
       for (int i = 0; i < kChains; ++i) sum += chain[i][0];

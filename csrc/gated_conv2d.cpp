@@ -58,7 +58,7 @@ struct Forward {
     if (share == 0) return Vec{};
     Vec v = load_first(z + c, left);
     if (a.scale) v *= scale;
-    if (a.bias) v += load_first(a.bias + c, left) * share;
+    if (a.bias) v = multiply_add(load_first(a.bias + c, left), share, v);
     return v;
   }
 };

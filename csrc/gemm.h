@@ -44,7 +44,7 @@ struct Accumulator {
       for (int r = 0; r < ROWS; ++r) {
         const Vector<T> x = broadcast(a[r]);
 #pragma GCC unroll 2
-        for (int j = 0; j < VECS; ++j) v[r][j] += x * col[j];
+        for (int j = 0; j < VECS; ++j) v[r][j] = multiply_add(x, col[j], v[r][j]);
       }
       a += lda;
       b += ldb;
@@ -68,7 +68,7 @@ struct Accumulator {
       for (int r = 0; r < ROWS; ++r) {
         const Vector<T> x = broadcast(base[r / 3][r % 3 * lda]);
 #pragma GCC unroll 2
-        for (int j = 0; j < VECS; ++j) v[r][j] += x * col[j];
+        for (int j = 0; j < VECS; ++j) v[r][j] = multiply_add(x, col[j], v[r][j]);
       }
 #pragma GCC unroll 8
       for (int g = 0; g < kBases; ++g) ++base[g];

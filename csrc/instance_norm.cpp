@@ -2,7 +2,8 @@
 //
 // A block fits the second-level cache and is read twice there: its mean, then the squares about
 // that mean, so that a large common offset costs no digits. Blocks are joined in double, in order,
-// and their size depends on the image alone: any number of threads gives equal bits.
+// and their size depends on the image alone: any number of threads gives equal bits. A block of an
+// image that lies as planes is transposed in scratch, so that both layouts give equal bits as well.
 // Traffic: x twice, y once (backward: x and the gradient twice, the result once).
 #include "instance_norm.h"
 
@@ -12,6 +13,7 @@
 
 #include "activation.h"
 #include "parallel.h"
+#include "transpose.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -35,6 +37,69 @@ inline void store_some(float* to, Vector<float> v, int64_t count) {
   if (count == kWidth) return store(to, v);
   std::memcpy(to, &v, sizeof(float) * count);
 }
+
+// Exchanges rows and columns: to[j * to_step + i] = from[i * from_step + j].
+void transpose_block(const float* from,
+                     int64_t from_step,
+                     int64_t rows,
+                     int64_t columns,
+                     float* to,
+                     int64_t to_step) {
+  const int64_t whole_rows = rows / kWidth * kWidth, whole_columns = columns / kWidth * kWidth;
+  for (int64_t i = 0; i < whole_rows; i += kWidth)
+    for (int64_t j = 0; j < whole_columns; j += kWidth) {
+      Vector<float> square[kWidth];
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < kWidth; ++k) square[k] = load(from + (i + k) * from_step + j);
+      transpose(square);
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < kWidth; ++k) store(to + (j + k) * to_step + i, square[k]);
+    }
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j)
+      to[j * to_step + i] = from[i * from_step + j];
+}
+
+// Blocks of an image (N, pixels, channels), or of (N, channels, pixels) where it lies as planes.
+struct Blocks {
+  int64_t pixels, channels, block, count;  // count: blocks of a sample
+  bool planes;
+
+  template <class Args>
+  explicit Blocks(const Args& a)
+      : pixels(a.pixels),
+        channels(a.channels),
+        block(block_pixels(a.channels)),
+        count(ceil_div(a.pixels, block)),
+        planes(a.planes && a.channels > 1 && a.pixels > 1) {}
+
+  int64_t begin(int64_t task) const { return task % count * block; }
+  int64_t size(int64_t task) const { return std::min(block, pixels - begin(task)); }
+  // Floats that one image needs in scratch.
+  int64_t scratch() const { return planes ? block * channels : 0; }
+
+  // The rows of a block: where they lie, or a copy in scratch.
+  const float* rows(const float* image, int64_t task, float* scratch) const {
+    if (!image || !planes) return at(image, task);
+    transpose_block(at(image, task), pixels, channels, size(task), scratch, channels);
+    return scratch;
+  }
+  // Memory for rows to be written, and their way to the image.
+  float* target(float* image, int64_t task, float* scratch) const {
+    return planes ? scratch : at(image, task);
+  }
+  void settle(const float* rows, float* image, int64_t task) const {
+    if (planes) transpose_block(rows, channels, size(task), channels, at(image, task), pixels);
+  }
+
+ private:
+  template <class Float>
+  Float* at(Float* image, int64_t task) const {
+    if (!image) return nullptr;
+    const int64_t step = planes ? 1 : channels;
+    return image + task / count * pixels * channels + begin(task) * step;
+  }
+};
 
 // body(first channel, number of channels) for whole vectors, then for the rest.
 template <class Body>
@@ -73,7 +138,7 @@ void moments(const float* x, int64_t pixels, int64_t channels, float* mean, floa
       Vector<float> sum = {};
       for (int r = 0; r < rows; ++r) {
         const Vector<float> d = load_some(row + r * channels + c, count) - m;
-        sum += d * d;
+        sum = multiply_add(d, d, sum);
       }
       store_some(squares + c, load_some(squares + c, count) + sum, count);
     });
@@ -101,18 +166,24 @@ void join(
   }
 }
 
+// `pixels` rows of sample n.
 template <Activation A>
-void normalise(const InstanceNormArgs& a, int64_t n, int64_t p0, int64_t p1, const float* scale) {
+void normalise(const InstanceNormArgs& a,
+               int64_t n,
+               int64_t pixels,
+               const float* x,
+               const float* residual,
+               const float* scale,
+               float* to) {
   const float* mean = a.mean + n * a.channels;
   const Vector<float> zero = {};
-  for (int64_t p = p0; p < p1; ++p) {
-    const int64_t at = (n * a.pixels + p) * a.channels;
+  for (int64_t at = 0; at < pixels * a.channels; at += a.channels) {
     each_vector(a.channels, [&](int64_t c, int64_t count) {
       const Vector<float> shift = a.bias ? load_some(a.bias + c, count) : zero;
-      const Vector<float> d = load_some(a.x + at + c, count) - load_some(mean + c, count);
-      Vector<float> y = activate<A>(d * load_some(scale + c, count) + shift);
-      if (a.residual) y += load_some(a.residual + at + c, count);
-      store_some(a.y + at + c, y, count);
+      const Vector<float> d = load_some(x + at + c, count) - load_some(mean + c, count);
+      Vector<float> y = activate<A>(multiply_add(d, load_some(scale + c, count), shift));
+      if (residual) y += load_some(residual + at + c, count);
+      store_some(to + at + c, y, count);
     });
   }
 }
@@ -120,57 +191,77 @@ void normalise(const InstanceNormArgs& a, int64_t n, int64_t p0, int64_t p1, con
 struct Normalise {
   const InstanceNormArgs& a;
   const float* scale;  // (N, C)
-  int64_t block;
+  const Blocks& blocks;
+  float* scratch;  // two images' a thread
 
   template <Activation A>
   void run() {
-    const int64_t blocks = ceil_div(a.pixels, block);
-    parallel_tasks(a.batch * blocks, a.threads, [&](int64_t task) {
-      const int64_t n = task / blocks, p0 = task % blocks * block;
-      normalise<A>(a, n, p0, std::min(a.pixels, p0 + block), scale + n * a.channels);
+    parallel_tasks(a.batch * blocks.count, a.threads, [&](int64_t task) {
+      const int64_t n = task / blocks.count;
+      float* first = scratch + 2 * thread_index() * blocks.scratch();
+      const float* x = blocks.rows(a.x, task, first);
+      const float* residual = blocks.rows(a.residual, task, first + blocks.scratch());
+      // Each vector is read before it is written.
+      float* y = blocks.target(a.y, task, first);
+      normalise<A>(a, n, blocks.size(task), x, residual, scale + n * a.channels, y);
+      blocks.settle(y, a.y, task);
     });
   }
 };
 
 struct Backward {
   const InstanceNormBackwardArgs& a;
-  int64_t block, blocks;
+  const Blocks blocks;
+  Buffer<float> scratch;  // of a thread: x and the gradient
   Buffer<float> sums;    // (N, blocks, 2, C): of the gradient of n, and of that times (x - mean)/sd
   Buffer<float> shares;  // (N, 2, C): their totals, divided by the pixels
 
   explicit Backward(const InstanceNormBackwardArgs& args)
       : a(args),
-        block(block_pixels(args.channels)),
-        blocks(ceil_div(args.pixels, block)),
-        sums(args.batch * blocks * 2 * args.channels),
+        blocks(args),
+        scratch(2 * blocks.scratch() * args.threads),
+        sums(args.batch * blocks.count * 2 * args.channels),
         shares(args.batch * 2 * args.channels) {}
+
+  // A block's rows of x and of the gradient.
+  struct Rows {
+    const float *x, *grad;
+    float* spare;  // memory of the first, if it is scratch
+  };
+
+  Rows rows(int64_t task) {
+    float* first = scratch.data() + 2 * thread_index() * blocks.scratch();
+    return {
+        blocks.rows(a.x, task, first), blocks.rows(a.grad, task, first + blocks.scratch()), first};
+  }
 
   // The gradient of n and the normalised value, of one vector.
   template <Activation A>
   inline Vector<float> gradient(
-      int64_t n, int64_t at, int64_t c, int64_t count, Vector<float>& hat) const {
+      const Rows& in, int64_t n, int64_t at, int64_t c, int64_t count, Vector<float>& hat) const {
     const int64_t of = n * a.channels + c;
-    hat = (load_some(a.x + at + c, count) - load_some(a.mean + of, count)) *
+    hat = (load_some(in.x + at + c, count) - load_some(a.mean + of, count)) *
           load_some(a.inverse + of, count);
-    Vector<float> value = hat;
-    if (a.weight) value *= load_some(a.weight + c, count);
-    if (a.bias) value += load_some(a.bias + c, count);
-    return load_some(a.grad + at + c, count) * derivative<A>(value);
+    const Vector<float> one = broadcast(1.0f), zero = {};
+    const Vector<float> weight = a.weight ? load_some(a.weight + c, count) : one;
+    const Vector<float> value =
+        multiply_add(hat, weight, a.bias ? load_some(a.bias + c, count) : zero);
+    return load_some(in.grad + at + c, count) * derivative<A>(value);
   }
 
   template <Activation A>
   void sum_block(int64_t task) {
-    const int64_t n = task / blocks, p0 = task % blocks * block, channels = a.channels;
+    const int64_t n = task / blocks.count, channels = a.channels;
+    const Rows in = rows(task);
     float* sum = sums.data() + task * 2 * channels;
     std::fill_n(sum, 2 * channels, 0.0f);
-    for (int64_t p = p0; p < std::min(a.pixels, p0 + block); ++p) {
-      const int64_t at = (n * a.pixels + p) * channels;
+    for (int64_t at = 0; at < blocks.size(task) * channels; at += channels) {
       each_vector(channels, [&](int64_t c, int64_t count) {
         Vector<float> hat;
-        const Vector<float> g = gradient<A>(n, at, c, count, hat);
+        const Vector<float> g = gradient<A>(in, n, at, c, count, hat);
         store_some(sum + c, load_some(sum + c, count) + g, count);
         float* product = sum + channels + c;
-        store_some(product, load_some(product, count) + g * hat, count);
+        store_some(product, multiply_add(g, hat, load_some(product, count)), count);
       });
     }
   }
@@ -178,8 +269,8 @@ struct Backward {
   void join_sample(int64_t n) {
     for (int64_t c = 0; c < a.channels; ++c) {
       double total = 0, product = 0;
-      for (int64_t b = 0; b < blocks; ++b) {
-        const float* sum = sums.data() + (n * blocks + b) * 2 * a.channels;
+      for (int64_t b = 0; b < blocks.count; ++b) {
+        const float* sum = sums.data() + (n * blocks.count + b) * 2 * a.channels;
         total += double(sum[c]);
         product += double(sum[a.channels + c]);
       }
@@ -192,24 +283,27 @@ struct Backward {
 
   template <Activation A>
   void finish_block(int64_t task) {
-    const int64_t n = task / blocks, p0 = task % blocks * block, channels = a.channels;
+    const int64_t n = task / blocks.count, channels = a.channels;
     const float* share = shares.data() + 2 * n * channels;
-    for (int64_t p = p0; p < std::min(a.pixels, p0 + block); ++p) {
-      const int64_t at = (n * a.pixels + p) * channels;
+    const Rows in = rows(task);
+    // Each vector is read before it is written.
+    float* to = blocks.target(a.grad_x, task, in.spare);
+    for (int64_t at = 0; at < blocks.size(task) * channels; at += channels) {
       each_vector(channels, [&](int64_t c, int64_t count) {
         Vector<float> hat;
-        Vector<float> g = gradient<A>(n, at, c, count, hat);
-        g -= load_some(share + c, count) + hat * load_some(share + channels + c, count);
+        Vector<float> g = gradient<A>(in, n, at, c, count, hat);
+        g -= multiply_add(hat, load_some(share + channels + c, count), load_some(share + c, count));
         g *= load_some(a.inverse + n * channels + c, count);
         if (a.weight) g *= load_some(a.weight + c, count);
-        store_some(a.grad_x + at + c, g, count);
+        store_some(to + at + c, g, count);
       });
     }
+    blocks.settle(to, a.grad_x, task);
   }
 
   template <Activation A>
   void run() {
-    const int64_t tasks = a.batch * blocks;
+    const int64_t tasks = a.batch * blocks.count;
     parallel_tasks(tasks, a.threads, [&](int64_t task) { sum_block<A>(task); });
     parallel_tasks(a.batch, a.threads, [&](int64_t n) { join_sample(n); });
     parallel_tasks(tasks, a.threads, [&](int64_t task) { finish_block<A>(task); });
@@ -219,23 +313,23 @@ struct Backward {
 }  // namespace
 
 void instance_norm(const InstanceNormArgs& a) {
-  const int64_t block = block_pixels(a.channels), blocks = ceil_div(a.pixels, block);
-  const int64_t plane = blocks * a.channels;
+  const Blocks blocks(a);
+  const int64_t plane = blocks.count * a.channels;
+  Buffer<float> scratch(2 * blocks.scratch() * a.threads);
   Buffer<float> means(a.batch * plane), squares(a.batch * plane), scale(a.batch * a.channels);
-  parallel_tasks(a.batch * blocks, a.threads, [&](int64_t task) {
-    const int64_t n = task / blocks, p0 = task % blocks * block;
-    const float* x = a.x + (n * a.pixels + p0) * a.channels;
+  parallel_tasks(a.batch * blocks.count, a.threads, [&](int64_t task) {
+    const float* x = blocks.rows(a.x, task, scratch.data() + 2 * thread_index() * blocks.scratch());
     const int64_t of = task * a.channels;
-    moments(x, std::min(block, a.pixels - p0), a.channels, means.data() + of, squares.data() + of);
+    moments(x, blocks.size(task), a.channels, means.data() + of, squares.data() + of);
   });
   parallel_tasks(a.batch, a.threads, [&](int64_t n) {
-    join(a, n, block, means.data() + n * plane, squares.data() + n * plane);
+    join(a, n, blocks.block, means.data() + n * plane, squares.data() + n * plane);
     for (int64_t c = 0; c < a.channels; ++c) {
       const int64_t of = n * a.channels + c;
       scale[of] = a.inverse[of] * (a.weight ? a.weight[c] : 1.0f);
     }
   });
-  Normalise pass{a, scale.data(), block};
+  Normalise pass{a, scale.data(), blocks, scratch.data()};
   with_activation(a.activation, pass);
 }
 

@@ -1,4 +1,4 @@
-// Instance normalisation of (N, P, C) float images, channels adjacent, with what follows it.
+// Instance normalisation of (N, P, C) float images, or (N, C, P), with what follows it.
 #pragma once
 
 #include "conv.h"
@@ -9,6 +9,7 @@ namespace inpaint {
 // inverse = 1 / sqrt(variance + eps); y = activation(n) + residual.
 struct InstanceNormArgs {
   int64_t batch, pixels, channels;
+  bool planes;  // images lie as (N, C, P)
   const float* x;
   const float* weight;    // (C), null: ones
   const float* bias;      // (C), null: zeros
@@ -24,6 +25,7 @@ struct InstanceNormArgs {
 // From the gradient of y that of x and, for each sample, of bias and weight.
 struct InstanceNormBackwardArgs {
   int64_t batch, pixels, channels;
+  bool planes;
   const float* grad;
   const float* x;
   const float* weight;

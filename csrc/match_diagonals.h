@@ -145,8 +145,8 @@ class DiagonalMatcher {
 #pragma GCC unroll 8
       for (int64_t c = 0; c < channels; ++c) {
         const Vector<T> x = broadcast(q[c]);
-        p0 += x * load(key);
-        p1 += x * load(key + W);
+        p0 = multiply_add(x, load(key), p0);
+        p1 = multiply_add(x, load(key + W), p1);
         key += m_.ld_;
       }
     }
@@ -216,8 +216,8 @@ class DiagonalMatcher {
         t0 = v0 + t0;
         t1 = v1 + t1;
       }
-      t0 = t0 * load(row.scale + m) + load(row.bias + m);
-      t1 = t1 * load(row.scale + m + W) + load(row.bias + m + W);
+      t0 = multiply_add(t0, load(row.scale + m), load(row.bias + m));
+      t1 = multiply_add(t1, load(row.scale + m + W), load(row.bias + m + W));
       const Vector<T> limit = broadcast(row.limit[m]);
       if (__builtin_expect(any_greater<T>(t0, limit) || any_greater<T>(t1, limit), 0))
         look_at(row, m, t0, t1);

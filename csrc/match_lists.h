@@ -140,8 +140,8 @@ class ListMatcher {
         alignas(64) T scores[ROWS][2 * W];
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
-          store(scores[r], sum.v[r][0] * load(s) + load(b));
-          store(scores[r] + W, sum.v[r][1] * load(s + W) + load(b + W));
+          store(scores[r], multiply_add(sum.v[r][0], load(s), load(b)));
+          store(scores[r] + W, multiply_add(sum.v[r][1], load(s + W), load(b + W)));
         }
         for (int r = 0; r < ROWS; ++r) {
           const Vector<T> v0 = load(scores[r]), v1 = load(scores[r] + W);

@@ -131,7 +131,7 @@ class ProductMatcher {
 
       void begin(int64_t) { top = broadcast(kMinusInfinity<T>); }
       void take(int64_t j, Vector<T> product) {
-        const Vector<T> score = product * load(scale + j) + load(bias + j);
+        const Vector<T> score = multiply_add(product, load(scale + j), load(bias + j));
         store(line + j, score);
         top = max_or_second<T>(score, top);
       }

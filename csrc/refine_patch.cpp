@@ -182,11 +182,11 @@ class Refiner {
     for (int64_t d = 0; d < k_; ++d, row += stride, patch += vectors_ * W) {
       for (int64_t v = 0; v < vectors_ - 1; ++v) {
         const Vector<T> difference = load(row + v * W) - load(patch + v * W);
-        sum += difference * difference;
+        sum = multiply_add(difference, difference, sum);
       }
       const Vector<T> last = load(row + (vectors_ - 1) * W) - load(patch + (vectors_ - 1) * W);
       const Vector<T> cut = lanes > Vector<T>{} ? last : Vector<T>{};
-      sum += cut * cut;
+      sum = multiply_add(cut, cut, sum);
       total = 0;
       for (int64_t i = 0; i < W; ++i) total += sum[i];
       if (!(total <= limit)) return total;

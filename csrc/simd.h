@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <cstring>
 
-// Only for tests of whole vectors, which the vector extensions cannot express.
+// For what the vector extensions cannot express.
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #ifndef INPAINT_ISA
@@ -77,6 +79,55 @@ inline void stream_fence() {
 template <class T>
 inline Vector<T> broadcast(T x) {
   return x - Vector<T>{};
+}
+
+// a b + c, and c - a b: rounded once where the instruction set can, else twice. Files are compiled
+// without contraction (setup.py), because the compiler fuses the products of one inlined copy of an
+// expression and not those of another, and equal inputs would give unequal bits. So sums of
+// products are written with these.
+inline __attribute__((always_inline)) Vector<float> multiply_add(Vector<float> a,
+                                                                 Vector<float> b,
+                                                                 Vector<float> c) {
+#if defined(__AVX512F__)
+  return (Vector<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+  return (Vector<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (Vector<float>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+inline __attribute__((always_inline)) Vector<double> multiply_add(Vector<double> a,
+                                                                  Vector<double> b,
+                                                                  Vector<double> c) {
+#if defined(__AVX512F__)
+  return (Vector<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__)
+  return (Vector<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__aarch64__)
+  return (Vector<double>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+inline __attribute__((always_inline)) Vector<float> multiply_add(Vector<float> a,
+                                                                 float b,
+                                                                 Vector<float> c) {
+  return multiply_add(a, broadcast(b), c);
+}
+
+inline __attribute__((always_inline)) Vector<double> multiply_add(Vector<double> a,
+                                                                  double b,
+                                                                  Vector<double> c) {
+  return multiply_add(a, broadcast(b), c);
+}
+
+template <class V, class S>
+inline __attribute__((always_inline)) V subtract_product(V c, V a, S b) {
+  return multiply_add(-a, b, c);
 }
 
 // The larger of each pair; the second where the first is NaN, so that NaN never wins.

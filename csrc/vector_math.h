@@ -42,15 +42,16 @@ inline __attribute__((always_inline)) Vector<T> exp(Vector<T> x) {
   const Vector<T> inside = x < Terms::kLowest    ? broadcast(Terms::kLowest)
                            : x > Terms::kHighest ? broadcast(Terms::kHighest)
                                                  : x;
-  const Vector<T> shifted = inside * T(1.4426950408889634) + Terms::kRound;
+  const Vector<T> shifted = multiply_add(inside, T(1.4426950408889634), broadcast(Terms::kRound));
   const Vector<T> k = shifted - Terms::kRound;
-  const Vector<T> f = (inside - k * Terms::kLog2High) - k * Terms::kLog2Low;
+  const Vector<T> f = subtract_product(inside - k * Terms::kLog2High, k, Terms::kLog2Low);
   T factorial[Terms::kTerms + 1] = {1};
 #pragma GCC unroll 16
   for (int i = 1; i <= Terms::kTerms; ++i) factorial[i] = factorial[i - 1] * T(i);
   Vector<T> sum = broadcast(T(1) / factorial[Terms::kTerms]);
 #pragma GCC unroll 16
-  for (int i = Terms::kTerms - 1; i >= 0; --i) sum = sum * f + T(1) / factorial[i];
+  for (int i = Terms::kTerms - 1; i >= 0; --i)
+    sum = multiply_add(sum, f, broadcast(T(1) / factorial[i]));
   // The low bits of `shifted` hold k. 2^k in two steps: k = 128 alone has no exponent.
   const IntVector bits = (IntVector)shifted - (IntVector)broadcast(Terms::kRound);
   const IntVector half = bits >> 1;

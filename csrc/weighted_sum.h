@@ -44,8 +44,8 @@ struct ListedProduct {
 #pragma GCC unroll 16
       for (int r = 0; r < ROWS; ++r) {
         const Vector<T> x = broadcast(a[r * kRowStep]);
-        v[r][0] += x * b0;
-        v[r][1] += x * b1;
+        v[r][0] = multiply_add(x, b0, v[r][0]);
+        v[r][1] = multiply_add(x, b1, v[r][1]);
       }
     }
 #pragma GCC unroll 16

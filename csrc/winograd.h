@@ -36,14 +36,14 @@ struct PointTile {
     constexpr float a = float(kA), b = float(kB), a2 = float(kA * kA), b2 = float(kB * kB);
     constexpr float s = float(kA * kA + kB * kB);
     const V d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
-    out[0] = (d[0] + d4) - d2 * s;
-    const V even_a = d4 - d2 * b2, odd_a = d3 - d1 * b2;
-    out[1] = even_a + odd_a * a;
-    out[2] = even_a - odd_a * a;
-    const V even_b = d4 - d2 * a2, odd_b = d3 - d1 * a2;
-    out[3] = even_b + odd_b * b;
-    out[4] = even_b - odd_b * b;
-    out[5] = (d1 + d[5 * step]) - d3 * s;
+    out[0] = subtract_product(d[0] + d4, d2, s);
+    const V even_a = subtract_product(d4, d2, b2), odd_a = subtract_product(d3, d1, b2);
+    out[1] = multiply_add(odd_a, a, even_a);
+    out[2] = subtract_product(even_a, odd_a, a);
+    const V even_b = subtract_product(d4, d2, a2), odd_b = subtract_product(d3, d1, a2);
+    out[3] = multiply_add(odd_b, b, even_b);
+    out[4] = subtract_product(even_b, odd_b, b);
+    out[5] = subtract_product(d1 + d[5 * step], d3, s);
   }
 
   template <class V>
@@ -54,8 +54,9 @@ struct PointTile {
 #pragma GCC unroll 5
     for (int k = 1; k < kOutputs; ++k) {
       const float a = float(power(kA, k)), b = float(power(kB, k));
-      const V of_a = (k % 2 ? diff_a : sum_a) * a;
-      out[k] = (k + 1 < kOutputs ? of_a : of_a + m[5 * step]) + (k % 2 ? diff_b : sum_b) * b;
+      const V at_a = k % 2 ? diff_a : sum_a, at_b = k % 2 ? diff_b : sum_b;
+      const V of_a = k + 1 < kOutputs ? at_a * a : multiply_add(at_a, a, m[5 * step]);
+      out[k] = multiply_add(at_b, b, of_a);
     }
   }
 
@@ -68,8 +69,8 @@ struct PointTile {
     for (int k = 2; k < TAPS; ++k) {
       V& to_a = k % 2 ? odd_a : even_a;
       V& to_b = k % 2 ? odd_b : even_b;
-      to_a += g[k * step] * (power(kA, k) / na);
-      to_b += g[k * step] * (power(kB, k) / nb);
+      to_a = multiply_add(g[k * step], power(kA, k) / na, to_a);
+      to_b = multiply_add(g[k * step], power(kB, k) / nb, to_b);
     }
     out[0] = g[0];
     out[1] = even_a + odd_a;
@@ -105,13 +106,13 @@ struct ShortTile {
   static inline __attribute__((always_inline)) void input(const V* d, ptrdiff_t step, V* out) {
     constexpr float a = float(kA), b = float(kB), a2 = float(kA * kA);
     const V d1 = d[step], d3 = d[3 * step];
-    const V e0 = d1 - d[0] * b, e1 = d[2 * step] - d1 * b;
-    const V e2 = d3 - d[2 * step] * b, e3 = d[4 * step] - d3 * b;
-    out[0] = e2 - e0 * a2;
-    out[1] = e2 + e1 * a;
-    out[2] = e2 - e1 * a;
-    out[3] = d3 - d1 * a2;
-    out[4] = e3 - e1 * a2;
+    const V e0 = subtract_product(d1, d[0], b), e1 = subtract_product(d[2 * step], d1, b);
+    const V e2 = subtract_product(d3, d[2 * step], b), e3 = subtract_product(d[4 * step], d3, b);
+    out[0] = subtract_product(e2, e0, a2);
+    out[1] = multiply_add(e1, a, e2);
+    out[2] = subtract_product(e2, e1, a);
+    out[3] = subtract_product(d3, d1, a2);
+    out[4] = subtract_product(e3, e1, a2);
   }
 
   template <class V>
@@ -120,18 +121,18 @@ struct ShortTile {
     constexpr float b = float(kB), b2 = float(kB * kB), b3 = float(kB * kB * kB);
     const V sum = m[step] + m[2 * step], difference = m[step] - m[2 * step], of_b = m[3 * step];
     out[0] = (m[0] + sum) + of_b;
-    out[1] = difference * a + of_b * b;
-    out[2] = sum * a2 + of_b * b2;
-    out[3] = (difference * a3 + m[4 * step]) + of_b * b3;
+    out[1] = multiply_add(of_b, b, difference * a);
+    out[2] = multiply_add(of_b, b2, sum * a2);
+    out[3] = multiply_add(of_b, b3, multiply_add(difference, a3, m[4 * step]));
   }
 
   template <class V>
   static inline void weight(const V* g, ptrdiff_t step, V* out) {
     const V g0 = g[0], g1 = g[step];
     out[0] = g0 * (1 / kN0);
-    out[1] = g0 * (1 / kNa) + g1 * (kA / kNa);
-    out[2] = g0 * (1 / kNma) - g1 * (kA / kNma);
-    out[3] = g0 * (1 / kNb) + g1 * (kB / kNb);
+    out[1] = multiply_add(g1, kA / kNa, g0 * (1 / kNa));
+    out[2] = multiply_add(g1, -kA / kNma, g0 * (1 / kNma));
+    out[3] = multiply_add(g1, kB / kNb, g0 * (1 / kNb));
     out[4] = g1;
   }
 };

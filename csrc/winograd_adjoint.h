@@ -25,19 +25,19 @@ struct Adjoint<PointTile<TAPS>> {
     V even_b = even_a, odd_b = odd_a;
 #pragma GCC unroll 2
     for (int k = last / 2 * 2 - 2; k >= 0; k -= 2) {
-      even_a = y[k * step] + even_a * (a * a);
-      even_b = y[k * step] + even_b * (b * b);
+      even_a = multiply_add(even_a, a * a, y[k * step]);
+      even_b = multiply_add(even_b, b * b, y[k * step]);
     }
 #pragma GCC unroll 2
     for (int k = (last + 1) / 2 * 2 - 3; k >= 1; k -= 2) {
-      odd_a = y[k * step] + odd_a * (a * a);
-      odd_b = y[k * step] + odd_b * (b * b);
+      odd_a = multiply_add(odd_a, a * a, y[k * step]);
+      odd_b = multiply_add(odd_b, b * b, y[k * step]);
     }
     out[0] = y[0];
-    out[1] = even_a + odd_a * a;
-    out[2] = even_a - odd_a * a;
-    out[3] = even_b + odd_b * b;
-    out[4] = even_b - odd_b * b;
+    out[1] = multiply_add(odd_a, a, even_a);
+    out[2] = subtract_product(even_a, odd_a, a);
+    out[3] = multiply_add(odd_b, b, even_b);
+    out[4] = subtract_product(even_b, odd_b, b);
     out[5] = y[last * step];
   }
 
@@ -50,7 +50,7 @@ struct Adjoint<PointTile<TAPS>> {
     double a = 1 / na, b = 1 / nb;
 #pragma GCC unroll 4
     for (int k = 0; k < TAPS; ++k, a *= Tile::kA, b *= Tile::kB)
-      out[k] = (k % 2 ? diff_a : sum_a) * float(a) + (k % 2 ? diff_b : sum_b) * float(b);
+      out[k] = multiply_add(k % 2 ? diff_b : sum_b, float(b), (k % 2 ? diff_a : sum_a) * float(a));
     out[0] += w[0];
     out[TAPS - 1] += w[5 * step];
   }
@@ -64,11 +64,11 @@ struct Adjoint<ShortTile> {
   static inline __attribute__((always_inline)) void output(const V* y, ptrdiff_t step, V* out) {
     constexpr float a = float(Tile::kA), a2 = float(Tile::kA * Tile::kA), b = float(Tile::kB);
     const V y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
-    const V even = y[0] + y2 * a2, odd = y1 + y3 * a2;
+    const V even = multiply_add(y2, a2, y[0]), odd = multiply_add(y3, a2, y1);
     out[0] = y[0];
-    out[1] = even + odd * a;
-    out[2] = even - odd * a;
-    out[3] = y[0] + (y1 + (y2 + y3 * b) * b) * b;
+    out[1] = multiply_add(odd, a, even);
+    out[2] = subtract_product(even, odd, a);
+    out[3] = multiply_add(multiply_add(multiply_add(y3, b, y2), b, y1), b, y[0]);
     out[4] = y3;
   }
 
@@ -77,8 +77,9 @@ struct Adjoint<ShortTile> {
     constexpr float of_a = float(1 / Tile::kNa), of_minus_a = float(1 / Tile::kNma);
     const V at_a = w[step] * of_a, at_minus_a = w[2 * step] * of_minus_a;
     const V at_b = w[3 * step] * float(1 / Tile::kNb);
-    out[0] = (w[0] * float(1 / Tile::kN0) + at_b) + (at_a + at_minus_a);
-    out[1] = (at_a - at_minus_a) * float(Tile::kA) + (at_b * float(Tile::kB) + w[4 * step]);
+    out[0] = multiply_add(w[0], float(1 / Tile::kN0), at_b) + (at_a + at_minus_a);
+    out[1] = multiply_add(
+        at_a - at_minus_a, float(Tile::kA), multiply_add(at_b, float(Tile::kB), w[4 * step]));
   }
 };
 

@@ -195,7 +195,13 @@ class ConvBlock(nn.Module):
         if self.transposed:
             stride, padding = conv.stride[0], conv.padding[0]
             y = fused_conv_transpose2d(
-                x, weight, bias, stride=stride, padding=padding, activation=self._fused
+                x,
+                weight,
+                bias,
+                stride=stride,
+                padding=padding,
+                activation=self._fused,
+                algorithm=conv.algorithm,
             )
             return self._late(y)
         y = fused_conv2d(
@@ -209,6 +215,7 @@ class ConvBlock(nn.Module):
             padding_mode=conv.padding_mode,
             activation=self._fused,
             upsample=conv.upsample,
+            algorithm=conv.algorithm,
         )
         return self._late(y)
 

@@ -188,16 +188,17 @@ def test_second_derivatives_raise():
 def test_operator_passes_opcheck(activation):
     x, weight, bias = tensors((2, 8, 9, 14), 6, (3, 3))
     where = ([1, 1], [1, 1, 1, 1], [1, 1], 1, "zeros", 1)
-    keep = activation == "silu"
+    keep, wanted = activation == "silu", [True, True, False]
+    algorithm = "auto" if activation == "elu" else "direct"
     op = torch.ops.inpaint_ops.fused_conv2d.default
     for image in (x, x.contiguous(memory_format=torch.channels_last), x[:, :, :, ::2]):
         leaves = [t.detach().clone().requires_grad_() for t in (image, weight, bias)]
-        torch.library.opcheck(op, (*leaves, *where, activation, keep))
-        y, z = op(image, weight, bias, *where, activation, keep)
+        torch.library.opcheck(op, (*leaves, *where, activation, keep, algorithm))
+        y, z = op(image, weight, bias, *where, activation, keep, algorithm)
         kept = {"identity": x.new_empty(0), "elu": y, "silu": z}[activation]
         torch.library.opcheck(
             torch.ops.inpaint_ops.fused_conv2d_backward.default,
-            (torch.randn_like(y), image, weight, kept, *where, activation, [True, True, False]),
+            (torch.randn_like(y), image, weight, kept, *where, activation, wanted, algorithm),
         )
 
 

@@ -154,7 +154,7 @@ def test_second_derivatives_raise():
 def test_operator_passes_opcheck(activation):
     x, weight, bias = tensors((2, 8, 9, 14), 6, (4, 4))
     op = torch.ops.inpaint_ops.fused_conv_transpose2d.default
-    rest = (2, 1, activation, activation == "silu")
+    rest = (2, 1, activation, activation == "silu", "direct")
     for image in (x, x.contiguous(memory_format=torch.channels_last), x[:, :, :, ::2]):
         leaves = [t.detach().clone().requires_grad_() for t in (image, weight, bias)]
         torch.library.opcheck(op, (*leaves, *rest))
@@ -162,7 +162,7 @@ def test_operator_passes_opcheck(activation):
         kept = {"identity": x.new_empty(0), "elu": y, "silu": z}[activation]
         backward = torch.ops.inpaint_ops.fused_conv_transpose2d_backward.default
         arguments = (torch.randn_like(y), image, weight, kept, 2, 1, activation)
-        torch.library.opcheck(backward, (*arguments, [True, False, True]))
+        torch.library.opcheck(backward, (*arguments, [True, False, True], "direct"))
 
 
 def test_compiles_and_exports():

@@ -227,15 +227,15 @@ def test_operator_passes_opcheck(kind):
         inputs = [t.bfloat16() for t in inputs]
     where = ([1, 1], [1, 1, 1, 1], [1, 1], 1, "zeros", 1)
     op = torch.ops.inpaint_ops.gated_conv2d.default
-    torch.library.opcheck(op, (*inputs, *where, "elu", False))
+    torch.library.opcheck(op, (*inputs, *where, "elu", False, "direct"))
     leaves = [t.detach().clone(memory_format=torch.preserve_format) for t in inputs]
     leaves = [t.requires_grad_() for t in leaves]
-    torch.library.opcheck(op, (*leaves, *where, "elu", True))
+    torch.library.opcheck(op, (*leaves, *where, "elu", True, "auto"))
     z = torch.randn(2, 6, 9, x.shape[3]).contiguous(memory_format=torch.channels_last)
     grad = torch.randn(2, 3, 9, x.shape[3], dtype=inputs[0].dtype)
     backward = torch.ops.inpaint_ops.gated_conv2d_backward.default
     for wanted in ([True] * 3, [False, True, False]):
-        torch.library.opcheck(backward, (grad, *inputs[:2], z, *where, "elu", wanted))
+        torch.library.opcheck(backward, (grad, *inputs[:2], z, *where, "elu", wanted, "direct"))
 
 
 def test_compiles_and_exports():

@@ -297,11 +297,22 @@ def test_operator_passes_opcheck(kind):
     where = ([1, 1], [1, 1, 1, 1], [1, 1], 1)
     op = torch.ops.inpaint_ops.partial_conv2d.default
     leaves = [t.detach().clone().requires_grad_() for t in (x, weight, bias)]
-    torch.library.opcheck(op, ([leaves[0]], [valid], *leaves[1:], *where, "window", [1]))
-    y, share, scale = op([x], [valid], weight, bias, *where, "window", [1])
+    torch.library.opcheck(op, ([leaves[0]], [valid], *leaves[1:], *where, "window", [1], "direct"))
+    y, share, scale = op([x], [valid], weight, bias, *where, "window", [1], "direct")
     torch.library.opcheck(
         torch.ops.inpaint_ops.partial_conv2d_backward.default,
-        (torch.randn_like(y), [x], [valid], weight, share, scale, *where, [1], [True, True, False]),
+        (
+            torch.randn_like(y),
+            [x],
+            [valid],
+            weight,
+            share,
+            scale,
+            *where,
+            [1],
+            [True, True, False],
+            "direct",
+        ),
     )
 
 

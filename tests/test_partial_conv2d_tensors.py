@@ -233,11 +233,12 @@ def test_operator_passes_opcheck(name):
     op = torch.ops.inpaint_ops.partial_conv2d.default
     leaves = [t.detach().clone().requires_grad_() for t in (*images, weight, bias)]
     count = len(images)
-    args = (leaves[:count], masks, *leaves[count:], *where, "window", factors)
+    args = (leaves[:count], masks, *leaves[count:], *where, "window", factors, "direct")
     torch.library.opcheck(op, args)
-    y, share, scale = op(images, masks, weight, bias, *where, "window", factors)
+    y, share, scale = op(images, masks, weight, bias, *where, "window", factors, "direct")
     for needs in ([True] * (count + 2), [False, *[True] * (count - 1), False, False]):
         args = (torch.randn_like(y), images, masks, weight, share, scale, *where, factors, needs)
+        args = (*args, "direct")
         torch.library.opcheck(torch.ops.inpaint_ops.partial_conv2d_backward.default, args)
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.ops import _common, _conv
+from inpaint_ops.ops import _algorithm, _common, _conv
 from inpaint_ops.ops.fused_conv2d import fused_conv2d
 
 Pair = tuple[int, int]
@@ -23,7 +23,8 @@ class FusedConv2d(nn.Module):
         in_channels: channels of x.
         out_channels: channels of the result.
         kernel_size: pixels, or (height, width).
-        stride, padding, dilation, groups, padding_mode, activation, upsample: of `fused_conv2d`.
+        stride, padding, dilation, groups, padding_mode, activation, upsample, algorithm: of
+            `fused_conv2d`.
         bias: whether there is one.
         device, dtype: of the parameters.
 
@@ -47,6 +48,7 @@ class FusedConv2d(nn.Module):
         *,
         activation: str = "identity",
         upsample: int = 1,
+        algorithm: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class FusedConv2d(nn.Module):
             raise ValueError(f"{name}: groups must divide the channels, got {groups}")
         _common.check_choice(name, "activation", activation, _conv.ACTIVATIONS)
         _common.check_choice(name, "padding_mode", padding_mode, _conv.PADDING_MODES)
+        _algorithm.check(name, algorithm)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_pair(name, kernel_size)
@@ -69,6 +72,7 @@ class FusedConv2d(nn.Module):
         self.padding_mode = padding_mode
         self.activation = activation
         self.upsample = upsample
+        self.algorithm = algorithm
         shape = (self._filters(), in_channels // groups, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         if bias:
@@ -100,6 +104,7 @@ class FusedConv2d(nn.Module):
             padding_mode=self.padding_mode,
             activation=self.activation,
             upsample=self.upsample,
+            algorithm=self.algorithm,
         )
 
     def extra_repr(self) -> str:
@@ -115,4 +120,6 @@ class FusedConv2d(nn.Module):
         parts.append(f"activation={self.activation!r}")
         if self.upsample != 1:
             parts.append(f"upsample={self.upsample}")
+        if self.algorithm != "auto":
+            parts.append(f"algorithm={self.algorithm!r}")
         return ", ".join(parts)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.ops import _common, _conv
+from inpaint_ops.ops import _algorithm, _common, _conv
 from inpaint_ops.ops.fused_conv_transpose2d import fused_conv_transpose2d
 
 Pair = tuple[int, int]
@@ -20,7 +20,7 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
         output_padding, groups, dilation, padding_mode: of nn.ConvTranspose2d, of which only the
             defaults are taken.
         bias: whether there is one.
-        activation: of `fused_conv_transpose2d`.
+        activation, algorithm: of `fused_conv_transpose2d`.
         device, dtype: of the parameters.
 
     Raises:
@@ -41,6 +41,7 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
         padding_mode: str = "zeros",
         *,
         activation: str = "identity",
+        algorithm: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -60,6 +61,7 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
             if value != only:
                 raise ValueError(f"{name}: {label} must be {only!r}, got {value!r}")
         _common.check_choice(name, "activation", activation, _conv.ACTIVATIONS)
+        _algorithm.check(name, algorithm)
         super().__init__(
             in_channels,
             out_channels,
@@ -71,6 +73,7 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
             dtype=dtype,
         )
         self.activation = activation
+        self.algorithm = algorithm
         self._cut = cut
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -82,11 +85,13 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
             stride=self.stride[0],
             padding=self._cut,
             activation=self.activation,
+            algorithm=self.algorithm,
         )
 
     def extra_repr(self) -> str:
         """Options, for printing."""
-        return f"{super().extra_repr()}, activation={self.activation!r}"
+        text = f"{super().extra_repr()}, activation={self.activation!r}"
+        return text if self.algorithm == "auto" else f"{text}, algorithm={self.algorithm!r}"
 
 
 def _both(layer: str, name: str, value: int | Pair, minimum: int) -> int:

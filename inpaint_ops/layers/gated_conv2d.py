@@ -18,7 +18,7 @@ class GatedConv2d(FusedConv2d):
         in_channels: channels of x.
         out_channels: channels of the result: half the filters.
         kernel_size: pixels, or (height, width).
-        stride, padding, dilation, padding_mode, activation, upsample: of `gated_conv2d`.
+        stride, padding, dilation, padding_mode, activation, upsample, algorithm: of `gated_conv2d`.
         bias: whether there is one.
         device, dtype: of the parameters.
 
@@ -41,6 +41,7 @@ class GatedConv2d(FusedConv2d):
         *,
         activation: str = "elu",
         upsample: int = 1,
+        algorithm: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -56,6 +57,7 @@ class GatedConv2d(FusedConv2d):
             padding_mode,
             activation=activation,
             upsample=upsample,
+            algorithm=algorithm,
             device=device,
             dtype=dtype,
         )
@@ -75,4 +77,5 @@ class GatedConv2d(FusedConv2d):
             padding_mode=self.padding_mode,
             activation=self.activation,
             upsample=self.upsample,
+            algorithm=self.algorithm,
         )

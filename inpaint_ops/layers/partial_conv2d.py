@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops.ops import _algorithm
 from inpaint_ops.ops.partial_conv2d import partial_conv2d
 
 Pair = tuple[int, int]
@@ -20,6 +21,7 @@ class PartialConv2d(nn.Conv2d):
             padding_mode, device, dtype: of nn.Conv2d.
         multi_channel: masks have in_channels channels instead of one.
         return_mask: also return the updated mask.
+        algorithm: of `partial_conv2d`.
 
     Raises:
         ValueError: a padding mode other than "zeros", and what nn.Conv2d refuses.
@@ -43,7 +45,9 @@ class PartialConv2d(nn.Conv2d):
         *,
         multi_channel: bool = False,
         return_mask: bool = False,
+        algorithm: str = "auto",
     ) -> None:
+        _algorithm.check("PartialConv2d", algorithm)
         if padding_mode != "zeros":
             raise ValueError(f"PartialConv2d: padding_mode must be zeros, got {padding_mode!r}")
         super().__init__(
@@ -61,6 +65,7 @@ class PartialConv2d(nn.Conv2d):
         )
         self.multi_channel = multi_channel
         self.return_mask = return_mask
+        self.algorithm = algorithm
 
     def forward(  # type: ignore[override]
         self, input: Tensor, mask_in: Tensor | None = None
@@ -99,6 +104,7 @@ class PartialConv2d(nn.Conv2d):
             padding=self._zeros_around(),
             dilation=_pair(self.dilation),
             groups=self.groups,
+            algorithm=self.algorithm,
         )
         if not self.return_mask:
             return y
@@ -113,10 +119,11 @@ class PartialConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         """Options, for printing."""
-        return (
+        text = (
             f"{super().extra_repr()}, multi_channel={self.multi_channel}, "
             f"return_mask={self.return_mask}"
         )
+        return text if self.algorithm == "auto" else f"{text}, algorithm={self.algorithm!r}"
 
 
 def _pair(value: tuple[int, ...]) -> Pair:

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import _triton
-from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients, _registration
+from inpaint_ops.ops import (
+    _algorithm,
+    _common,
+    _conv,
+    _conv_cpu,
+    _conv_gradients,
+    _registration,
+)
+from inpaint_ops.ops._algorithm import honoured, ignored
 from inpaint_ops.ops._conv import Pair
 
 Gradients = tuple[Tensor | None, Tensor | None]
@@ -188,7 +196,7 @@ class _Implementation:
         return _conv.settled_gradients(x, weight, (*grads, grad_bias))
 
     def setup_context(self, ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
-        x, weight, _, *where, activation, keep = inputs
+        x, weight, _, *where, activation, keep, algorithm = inputs
         y, z = output
         if self._from_sums(activation):
             if not keep:
@@ -200,6 +208,7 @@ class _Implementation:
             kept = x.new_empty((0,)) if activation == "identity" else y
         ctx.save_for_backward(x, weight, kept)
         ctx.rest = (*where, activation)
+        ctx.algorithm = algorithm
 
     def _from_sums(self, activation: str) -> bool:
         return self.gated or activation == "silu"
@@ -209,41 +218,47 @@ def register(op: str, sums: Convolution, *, gated: bool = False) -> Callable[...
     """Defines the operator with its backward pass.
 
     Returns:
-        call(x, weight, bias, where, activation): the result in the dtype of x.
+        call(x, weight, bias, where, activation, algorithm): the result in the dtype of x.
     """
     own = _Implementation(op, sums, gated)
     forward = _registration.register(
         op,
-        f"(Tensor x, Tensor weight, Tensor? bias, {sums.schema}, str activation, bool keep) "
-        "-> (Tensor, Tensor)",
-        cpu=own.cpu,
-        reference=own.reference,
-        fake=own.fake,
-        cuda=own.cuda,
+        f"(Tensor x, Tensor weight, Tensor? bias, {sums.schema}, str activation, bool keep, "
+        f"{_algorithm.SCHEMA}) -> (Tensor, Tensor)",
+        cpu=honoured(own.cpu),
+        reference=ignored(own.reference),
+        fake=ignored(own.fake),
+        cuda=ignored(own.cuda),
         cuda_means="triton and cuDNN",
     )
     backward_operator = _registration.register(
         f"{op}_backward",
         f"(Tensor grad, Tensor x, Tensor weight, Tensor kept, {sums.schema}, "
-        "str activation, bool[] wanted) -> (Tensor, Tensor, Tensor)",
-        cpu=own.backward_cpu,
-        reference=own.backward_reference,
-        fake=own.backward_fake,
-        cuda=own.backward_cuda,
+        f"str activation, bool[] wanted, {_algorithm.SCHEMA}) -> (Tensor, Tensor, Tensor)",
+        cpu=honoured(own.backward_cpu),
+        reference=ignored(own.backward_reference),
+        fake=ignored(own.backward_fake),
+        cuda=ignored(own.backward_cuda),
     )
 
     def backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
-        grads = backward_operator(grad, *ctx.saved_tensors, *ctx.rest, list(needs[:3]))
-        return (*_conv.wanted_gradients(needs[:3], grads), *(None for _ in ctx.rest), None)
+        wanted = list(needs[:3])
+        grads = backward_operator(grad, *ctx.saved_tensors, *ctx.rest, wanted, ctx.algorithm)
+        return (*_conv.wanted_gradients(wanted, grads), *(None for _ in ctx.rest), None, None)
 
     forward.differentiate(backward, own.setup_context)
     backward_operator.forbid_derivative()
 
     def call(
-        x: Tensor, weight: Tensor, bias: Tensor | None, where: Sequence[Any], activation: str
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        where: Sequence[Any],
+        activation: str,
+        algorithm: str,
     ) -> Tensor:
         keep = own._from_sums(activation) and _registration.may_be_recorded((x, weight, bias))
-        result: Tensor = forward(x, weight, bias, *where, activation, keep)[0]
+        result: Tensor = forward(x, weight, bias, *where, activation, keep, algorithm)[0]
         return result
 
     return call

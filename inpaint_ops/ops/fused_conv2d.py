@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from inpaint_ops.ops import _common, _conv, _conv_operator
+from inpaint_ops.ops import _algorithm, _common, _conv, _conv_operator
 
 _OP = "fused_conv2d"
 
 
-def fused_conv2d(
+def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -19,13 +19,16 @@ def fused_conv2d(
     padding_mode: str = "zeros",
     activation: str = "identity",
     upsample: int = 1,
+    algorithm: str = "auto",
 ) -> Tensor:
     """Convolution y = activation(weight * pad(upsample(x)) + bias), fused into one pass.
 
     On the CPU kernels larger than 1x1 are summed in Winograd tiles of 5 x 5 or 6 x 6 inputs where
-    that measures faster (`inpaint-ops doctor` lists the kinds of layers): rounding errors are 1 to
-    4 times those of a direct sum, and a NaN of x may reach outputs of the same tile, 3 to 5 a side,
-    that its window does not; ``with inpaint_ops.backend("direct")`` avoids both. Of x and y the
+    that measures faster (`inpaint-ops doctor` lists the kinds of layers). All outputs of a tile, 3
+    to 5 a side, then err in proportion to the largest of its inputs: among values of one size 1 to
+    4 times as much as a direct sum, beside one value of 1e6 a million times as much, even where no
+    window holds that value; a NaN reaches them all. ``algorithm="direct"`` avoids this for a call,
+    ``with inpaint_ops.backend("direct")`` for many; docs/numerics.md has the bound. Of x and y the
     backward pass keeps x and, for an activation, y (SiLU: the sums before it). Second derivatives
     raise.
 
@@ -42,6 +45,7 @@ def fused_conv2d(
         padding_mode: "zeros", "reflect" (without the edge) or "replicate".
         activation: "identity", "relu", "leaky_relu" (slope 0.2), "elu", "silu", "tanh", "sigmoid".
         upsample: 2 repeats every pixel twice along both axes first (nearest).
+        algorithm: "auto", or "direct": never Winograd's, in this call and in its backward pass.
 
     Returns:
         (N, filters, Ho, Wo), dtype of x; channels_last if x or the weight is. Half precision is
@@ -66,8 +70,9 @@ def fused_conv2d(
         upsample=upsample,
     )
     _common.check_choice(_OP, "activation", activation, _conv.ACTIVATIONS)
+    _algorithm.check(_OP, algorithm)
     _conv.check_bias(_OP, bias, weight.shape[0])
-    y = _call(x, weight, bias, g.flat(), activation)
+    y = _call(x, weight, bias, g.flat(), activation, algorithm)
     return y if y.dtype == dtype else y.to(dtype)
 
 

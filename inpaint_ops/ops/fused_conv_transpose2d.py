@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import _common, _conv, _conv_cpu, _conv_gradients, _conv_operator
+from inpaint_ops.ops import _algorithm, _common, _conv, _conv_cpu, _conv_gradients, _conv_operator
 from inpaint_ops.ops._conv import Geometry, Pair
 from inpaint_ops.ops._conv_operator import Convolution, Gradients
 
@@ -21,6 +21,7 @@ def fused_conv_transpose2d(
     stride: int = 2,
     padding: int = 1,
     activation: str = "identity",
+    algorithm: str = "auto",
 ) -> Tensor:
     """Transposed convolution y = activation(sum_i x_i weight at stride i + bias), fused.
 
@@ -37,6 +38,7 @@ def fused_conv_transpose2d(
         stride: pixels between the places of neighbouring inputs.
         padding: pixels cut off each side of the result.
         activation: "identity", "relu", "leaky_relu" (slope 0.2), "elu", "silu", "tanh", "sigmoid".
+        algorithm: "auto", or "direct": never Winograd's, in this call and in its backward pass.
 
     Returns:
         (N, filters, (H - 1) stride - 2 padding + kh, likewise), dtype of x; channels_last if x or
@@ -52,6 +54,7 @@ def fused_conv_transpose2d(
     _common.check_int(_OP, "stride", stride)
     _common.check_int(_OP, "padding", padding, 0)
     _common.check_choice(_OP, "activation", activation, _conv.ACTIVATIONS)
+    _algorithm.check(_OP, algorithm)
     if weight.shape[0] != x.shape[1]:
         raise ValueError(
             f"{_OP}: weight must have {x.shape[1]} input channels, got {tuple(weight.shape)}"
@@ -62,7 +65,7 @@ def fused_conv_transpose2d(
             f"{_OP}: padding must leave something of the result, got {padding} for x of "
             f"{tuple(x.shape)} and weight of {tuple(weight.shape)}"
         )
-    y = _call(x, weight, bias, (stride, padding), activation)
+    y = _call(x, weight, bias, (stride, padding), activation, algorithm)
     return y if y.dtype == dtype else y.to(dtype)
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from inpaint_ops.ops import _common, _conv, _conv_operator
+from inpaint_ops.ops import _algorithm, _common, _conv, _conv_operator
 
 _OP = "gated_conv2d"
 
@@ -18,6 +18,7 @@ def gated_conv2d(
     padding_mode: str = "zeros",
     activation: str = "elu",
     upsample: int = 1,
+    algorithm: str = "auto",
 ) -> Tensor:
     """Gated convolution y = activation(f) * sigmoid(g), [f | g] = weight * pad(upsample(x)) + bias.
 
@@ -38,6 +39,7 @@ def gated_conv2d(
         padding_mode: "zeros", "reflect" (without the edge) or "replicate".
         activation: "identity", "relu", "leaky_relu" (slope 0.2), "elu", "silu", "tanh", "sigmoid".
         upsample: 2 repeats every pixel twice along both axes first (nearest).
+        algorithm: "auto", or "direct": never Winograd's, in this call and in its backward pass.
 
     Returns:
         (N, n, Ho, Wo), dtype of x; channels_last if x or the weight is. Half precision is summed in
@@ -67,8 +69,9 @@ def gated_conv2d(
         upsample=upsample,
     )
     _common.check_choice(_OP, "activation", activation, _conv.ACTIVATIONS)
+    _algorithm.check(_OP, algorithm)
     _conv.check_bias(_OP, bias, weight.shape[0])
-    y = _call(x, weight, bias, g.flat(), activation)
+    y = _call(x, weight, bias, g.flat(), activation, algorithm)
     return y if y.dtype == dtype else y.to(dtype)
 
 

@@ -91,7 +91,8 @@ def id_mrf_loss(
     if max_patches is not None:
         _common.check_int(_OP, "max_patches", max_patches)
     generated, target = drawn(generated, target, max_patches, generator)
-    generated, target = _common.compute_dtype(generated), _common.compute_dtype(target)
+    # Means and norms in one layout: torch's sums over channels follow that of the tensor.
+    generated, target = (_common.compute_dtype(t).contiguous() for t in (generated, target))
     generated, target = unit_vectors(generated, target, center)
     loss: Tensor = _operator(generated, target, float(bandwidth), float(eps), exclude_self)[0]
     if reduction == "none":

@@ -6,13 +6,21 @@ from typing import Any
 from torch import Tensor
 
 from inpaint_ops import _triton
-from inpaint_ops.ops import _common, _conv, _partial_conv, _partial_conv_cpu, _registration
+from inpaint_ops.ops import (
+    _algorithm,
+    _common,
+    _conv,
+    _partial_conv,
+    _partial_conv_cpu,
+    _registration,
+)
+from inpaint_ops.ops._algorithm import honoured, ignored
 
 _OP = "partial_conv2d"
 _RULES = ("window", "sum")
 
 
-def partial_conv2d(
+def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     x: Tensor | Sequence[Tensor],
     valid: Tensor | Sequence[Tensor],
     weight: Tensor,
@@ -24,6 +32,7 @@ def partial_conv2d(
     groups: int = 1,
     normalise: str = "window",
     upsample: int | tuple[int, ...] = 1,
+    algorithm: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Partial convolution: y = (weight * (x valid)) r + bias where a window sees anything valid.
 
@@ -60,6 +69,7 @@ def partial_conv2d(
             not 0, as in naoto0804's network.
         upsample: 1, or 2: images and masks are doubled before the padding, by nearest neighbours;
             for several tensors also a tuple with a factor for each.
+        algorithm: "auto", or "direct": never Winograd's, in this call and in its backward pass.
 
     Returns:
         y: (N, filters, Ho, Wo), dtype of x; channels_last if a tensor of x or the weight is. Half
@@ -93,13 +103,14 @@ def partial_conv2d(
         channels=sum(image.shape[1] for image in images),
     )
     _common.check_choice(_OP, "normalise", normalise, _RULES)
+    _algorithm.check(_OP, algorithm)
     _conv.check_bias(_OP, bias, weight.shape[0])
     for image, mask in zip(images, masks):
         _check_valid(image, mask, masks[0])
     _registration.refuse_tangents(_OP, masks)
     masks = [mask.detach() if mask.requires_grad else mask for mask in masks]
     where = (list(g.stride), list(g.padding), list(g.dilation), groups)
-    y, share, _ = _operator(images, masks, weight, bias, *where, normalise, factors)
+    y, share, _ = _operator(images, masks, weight, bias, *where, normalise, factors, algorithm)
     kind = masks[0].dtype
     return y.to(dtype), share if share.dtype == kind else share.to(kind)
 
@@ -215,10 +226,11 @@ def _backward_cuda(
 
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
-    x, valid, weight, _, *where, _, factors = inputs
+    x, valid, weight, _, *where, _, factors, algorithm = inputs
     _, share, scale = output
     ctx.save_for_backward(*x, *valid, weight, share, scale)
     ctx.rest = (*where, factors)
+    ctx.algorithm = algorithm
 
 
 def _backward(ctx: Any, wanted: Sequence[Any], grad: Tensor) -> tuple[Any, ...]:
@@ -227,30 +239,31 @@ def _backward(ctx: Any, wanted: Sequence[Any], grad: Tensor) -> tuple[Any, ...]:
     count = len(need_x)
     x, valid = tensors[:count], tensors[count:]
     needs = [*need_x, need_weight, need_bias]
-    grads_x, *others = _backward_operator(grad, x, valid, weight, share, scale, *ctx.rest, needs)
+    args = (grad, x, valid, weight, share, scale, *ctx.rest, needs, ctx.algorithm)
+    grads_x, *others = _backward_operator(*args)
     grads = [one if need else None for one, need in zip((*grads_x, *others), needs)]
-    return (grads[:count], [None] * count, *grads[count:], *(None for _ in ctx.rest), None)
+    return (grads[:count], [None] * count, *grads[count:], *(None for _ in ctx.rest), None, None)
 
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
 _operator = _registration.register(
     _OP,
     f"(Tensor[] x, Tensor[] valid, Tensor weight, Tensor? bias, {_WHERE}, str normalise, "
-    "int[] upsample) -> (Tensor, Tensor, Tensor)",
-    cpu=_partial_conv_cpu.forward,
-    reference=_partial_conv.reference,
-    fake=_fake,
-    cuda=_cuda,
+    f"int[] upsample, {_algorithm.SCHEMA}) -> (Tensor, Tensor, Tensor)",
+    cpu=honoured(_partial_conv_cpu.forward),
+    reference=ignored(_partial_conv.reference),
+    fake=ignored(_fake),
+    cuda=ignored(_cuda),
     cuda_means="triton and cuDNN",
 )
 _backward_operator = _registration.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor[] x, Tensor[] valid, Tensor weight, Tensor share, Tensor scale, "
-    f"{_WHERE}, int[] upsample, bool[] wanted) -> (Tensor[], Tensor, Tensor)",
-    cpu=_partial_conv_cpu.backward,
-    reference=_partial_conv.backward_reference,
-    fake=_backward_fake,
-    cuda=_backward_cuda,
+    f"{_WHERE}, int[] upsample, bool[] wanted, {_algorithm.SCHEMA}) -> (Tensor[], Tensor, Tensor)",
+    cpu=honoured(_partial_conv_cpu.backward),
+    reference=ignored(_partial_conv.backward_reference),
+    fake=ignored(_backward_fake),
+    cuda=ignored(_backward_cuda),
 )
 _operator.differentiate(_backward, _setup_context)
 _backward_operator.forbid_derivative()

@@ -47,7 +47,7 @@ def padded(
     return F.pad(x, sides, mode=mode)
 
 
-def fused_conv2d(
+def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -59,6 +59,7 @@ def fused_conv2d(
     padding_mode: str = "zeros",
     activation: str = "identity",
     upsample: int = 1,
+    algorithm: str = "auto",
 ) -> Tensor:
     """Plain version of `inpaint_ops.fused_conv2d`: same arguments, results and gradients."""
     if upsample > 1:

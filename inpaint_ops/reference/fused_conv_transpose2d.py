@@ -14,6 +14,7 @@ def fused_conv_transpose2d(
     stride: int = 2,
     padding: int = 1,
     activation: str = "identity",
+    algorithm: str = "auto",
 ) -> Tensor:
     """Plain version of `inpaint_ops.fused_conv_transpose2d`: same arguments and results."""
     return activate(F.conv_transpose2d(x, weight, bias, stride, padding), activation)

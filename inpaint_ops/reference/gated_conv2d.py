@@ -17,6 +17,7 @@ def gated_conv2d(
     padding_mode: str = "zeros",
     activation: str = "elu",
     upsample: int = 1,
+    algorithm: str = "auto",
 ) -> Tensor:
     """Plain version of `inpaint_ops.gated_conv2d`: same arguments, results and gradients."""
     z = fused_conv2d(

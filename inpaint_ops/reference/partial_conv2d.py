@@ -9,7 +9,7 @@ from torch import Tensor
 from inpaint_ops.reference.fused_conv2d import padded
 
 
-def partial_conv2d(
+def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     x: Tensor | Sequence[Tensor],
     valid: Tensor | Sequence[Tensor],
     weight: Tensor,
@@ -21,6 +21,7 @@ def partial_conv2d(
     groups: int = 1,
     normalise: str = "window",
     upsample: int | tuple[int, ...] = 1,
+    algorithm: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Plain version of `inpaint_ops.partial_conv2d`: same arguments, results and gradients."""
     kernel = (weight.shape[2], weight.shape[3])

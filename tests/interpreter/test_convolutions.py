@@ -254,14 +254,14 @@ def test_operators_pass_opcheck(path):
     with inpaint_ops.backend("triton"):
         for op in (ops.gated_conv2d.default, ops.fused_conv2d.default):
             for keep in (True, False):
-                args = (x, weight, bias, *where, "silu", keep)
+                args = (x, weight, bias, *where, "silu", keep, "auto")
                 torch.library.opcheck(op, args, test_utils=tests)
         z = torch.randn(2, 8, 5, 6).bfloat16().contiguous(memory_format=torch.channels_last)
         for wanted in ([True] * 3, [False, True, False]):
-            args = (z[:, :4].contiguous(), x, weight, z, *where, "elu", wanted)
+            args = (z[:, :4].contiguous(), x, weight, z, *where, "elu", wanted, "auto")
             torch.library.opcheck(ops.gated_conv2d_backward.default, args, test_utils=tests)
         valid = torch.ones(2, 1, 5, 6, dtype=torch.bool)
-        args = ([x], [valid], weight, bias, *where[:4], "window", [1])
+        args = ([x], [valid], weight, bias, *where[:4], "window", [1], "auto")
         torch.library.opcheck(ops.partial_conv2d.default, args, test_utils=tests)
 
 
