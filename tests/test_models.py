@@ -9,6 +9,7 @@ import torch
 from model_cases import CASES, manifest, synthetic
 
 from inpaint_ops import backend
+from inpaint_ops.checkpoints import read_checkpoint
 from inpaint_ops.models import (
     InpaintingModel,
     create_model,
@@ -20,8 +21,7 @@ from inpaint_ops.models import (
     save_weights,
 )
 from inpaint_ops.models._blocks import initialise
-from inpaint_ops.models._layouts import read_checkpoint
-from inpaint_ops.models._weights import public_state
+from inpaint_ops.models._saving import public_state
 
 NAMES = list_models()
 LAYOUTS = [(name, file) for name in NAMES for file in CASES[name].manifests]
