@@ -25,7 +25,7 @@ from inpaint_ops.models._blocks import (
     spectral_keys,
     stacked,
 )
-from inpaint_ops.models._layouts import Layout, Place
+from inpaint_ops.models._layouts import Layout, Place, fixed
 
 # Channels in multiples of the width, kernel, stride, dilation; stages 12 and 14 double first.
 _ROWS = (
@@ -250,7 +250,7 @@ LAYOUTS = (
         _generator_keys,
         signature=("coarse.0.conv2d.weight", "coarse.0.mask_conv2d.weight"),
         options=_generator_options,
-        recipe=_RECIPE,
+        recipe=fixed(**_RECIPE),
         unstated=tuple(_RECIPE),
         hint=_HINT,
         optional=(),
@@ -263,7 +263,7 @@ LAYOUTS = (
         _critic_keys,
         signature=("block1.conv2d.module.weight_bar", "block6.conv2d.module.weight_bar"),
         options=_critic_options,
-        recipe=_RECIPE,
+        recipe=fixed(**_RECIPE),
         unstated=tuple(_RECIPE),
         hint=_HINT,
         optional=(),

@@ -22,16 +22,23 @@ class Implied:
         facts: options that its keys and shapes tell.
         unstated: options that its weights were trained with and that no tensor tells.
         asked: options without which the model cannot be built, and what to give.
+        fitting: options with values that fit the tensors, as others would.
     """
 
     facts: Mapping[str, Any]
     unstated: tuple[str, ...] = ()
     asked: Mapping[str, str] = field(default_factory=dict)
+    fitting: Mapping[str, Any] = field(default_factory=dict)
 
 
 def no_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """A layout that implies nothing about the model."""
     return {}
+
+
+def fixed(**options: Any) -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
+    """A recipe that is the same for all files of a layout."""
+    return lambda state: dict(options)
 
 
 def nothing(network: nn.Module) -> State:
@@ -72,6 +79,7 @@ class Layout:
         doubt: on the public state dict and the prefix its keys had: the question that only the
             user can answer, or None.
         options: constructor options that the tensors imply.
+        fitting: constructor options with values that fit the tensors, as others would.
         recipe: constructor options that the implementation implies.
         unstated: names of the options of the recipe that are assumptions.
         asked: options that the user must give, and where to find them.
@@ -85,7 +93,7 @@ class Layout:
         optional: patterns of public keys that may be missing.
         convert: from the public values to ours, on the whole public state dict.
         restore: the inverse.
-        channel_order: of the pictures these weights were trained on.
+        channel_order: of the pictures these weights were trained on; None: as the generator's.
         licence: of published weights.
         source: owner/repository.
     """
@@ -97,7 +105,8 @@ class Layout:
     recognise: Callable[[Mapping[str, Tensor]], bool] = always
     doubt: Callable[[Mapping[str, Tensor], str], str | None] = no_doubt
     options: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    fitting: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
+    recipe: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
     unstated: tuple[str, ...] = ()
     asked: Mapping[str, str] = field(default_factory=dict)
     hint: str = ""
@@ -110,7 +119,7 @@ class Layout:
     optional: tuple[str, ...] = (r"num_batches_tracked$", r"weight_v$")
     convert: Callable[[State], State] = unchanged
     restore: Callable[[State], State] = unchanged
-    channel_order: str = "rgb"
+    channel_order: str | None = "rgb"
     licence: str = ""
     source: str = ""
 

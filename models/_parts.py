@@ -34,6 +34,7 @@ class Part:
         facts: options that the tensors tell.
         recipe: options that the layout, or the record of `save_weights`, tells.
         binding: names of those of the recipe that the weights were trained with.
+        telling: names of those of the recipe that are no assumptions.
         unstated: names of options that nothing tells; their values are assumptions.
         asked: options that must be given, and where to find them.
         hint: where the assumptions come from.
@@ -47,6 +48,7 @@ class Part:
     facts: Mapping[str, Any]
     recipe: Mapping[str, Any]
     binding: frozenset[str]
+    telling: frozenset[str]
     unstated: tuple[str, ...]
     asked: Mapping[str, str]
     hint: str
@@ -135,7 +137,11 @@ def parts_of(cls: type[InpaintingModel], checkpoint: Checkpoint, layout: str) ->
 
 def _public(layout: Layout, state: State, prefix: str, origin: str, record: _Record | None) -> Part:
     told = dict(record.options) if record else {}
-    recipe = {**layout.recipe, "channel_order": layout.channel_order}
+    recipe = _guarded(lambda: layout.recipe(state), origin, layout.label)
+    telling = frozenset(recipe) - frozenset(layout.unstated) | frozenset(told)
+    if layout.channel_order is not None:
+        recipe["channel_order"] = layout.channel_order
+    fitting = _guarded(lambda: layout.fitting(state), origin, layout.label)
     return Part(
         layout.network,
         state,
@@ -143,8 +149,9 @@ def _public(layout: Layout, state: State, prefix: str, origin: str, record: _Rec
         layout,
         prefix,
         _guarded(lambda: layout.options(state), origin, layout.label),
-        {**recipe, **told},
-        frozenset(recipe) | frozenset(layout.unstated) | frozenset(layout.asked),
+        {**fitting, **recipe, **told},
+        frozenset(recipe),
+        telling,
         tuple(name for name in layout.unstated if name not in told),
         {name: text for name, text in layout.asked.items() if name not in told},
         layout.hint,
@@ -195,8 +202,9 @@ def _own_parts(
             None,
             f"{network}.",
             implied.facts,
-            told,
+            {**implied.fitting, **told},
             frozenset(implied.unstated),
+            frozenset(told),
             () if record else implied.unstated,
             {} if record else implied.asked,
             "a state dict does not record them, save_weights does",

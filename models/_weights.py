@@ -229,7 +229,7 @@ def notes_on(parts: list[Part], given: frozenset[str], value_of: Any) -> list[tu
     """One line for each file about the options that were assumed, and whether it is our own."""
     stated = set(given)
     for part in parts:
-        stated |= {*part.facts, *(name for name in part.recipe if name not in part.unstated)}
+        stated |= {*part.facts, *part.telling}
     found: dict[tuple[str, str, bool], list[str]] = {}
     for part in parts:
         names = [name for name in part.unstated if name not in stated]

@@ -21,7 +21,7 @@ from inpaint_ops.models._encoder_decoder import (
     generator_keys,
     patch_discriminator_keys,
 )
-from inpaint_ops.models._layouts import Implied, Layout
+from inpaint_ops.models._layouts import Implied, Layout, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._training import TrainingRecipe
@@ -58,7 +58,7 @@ _LAYOUTS = (
         generator_keys("main"),
         ("main.14.weight", "main.17.weight", "main.29.weight"),
         options=_generator_options("centre", "main.0.bias", "main.0.weight", "main.14.weight"),
-        recipe={"overlap": 4},
+        recipe=fixed(overlap=4),
         unstated=("overlap",),
         hint="overlapPred of the training script",
         nesting=("state_dict",),
@@ -72,7 +72,7 @@ _LAYOUTS = (
         ("main.0.weight", "main.9.weight", "main.11.weight"),
         recognise=lambda state: "main.12.weight" not in state,
         options=_discriminator_options,
-        recipe={"variant": "centre"},
+        recipe=fixed(variant="centre"),
         nesting=("state_dict",),
         licence="MIT",
         source=_BOYUANJIANG,
@@ -85,7 +85,7 @@ _LAYOUTS = (
         options=_generator_options(
             "convolutional", "model.0.bias", "model.0.weight", "model.14.weight"
         ),
-        recipe={"overlap": 0},
+        recipe=fixed(overlap=0),
         licence="MIT",
         source=_ERIKLINDERNOREN,
     ),

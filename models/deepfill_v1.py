@@ -14,7 +14,7 @@ from inpaint_ops.checkpoints import State
 from inpaint_ops.layers import ContextualAttention, FusedConv2d
 from inpaint_ops.models._blocks import composite, erase, pad_for, signed, stacked, unsigned
 from inpaint_ops.models._deepfill_v1_training import DeepFillV1Recipe
-from inpaint_ops.models._layouts import Implied, Layout, Place
+from inpaint_ops.models._layouts import Implied, Layout, Place, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._two_stage import COARSE, Refinement, chain, to_picture
@@ -165,6 +165,13 @@ def _critic_side(state: Mapping[str, Tensor]) -> int:
     return 16 * math.isqrt(state["linear.weight"].shape[1] // layer.shape[0])
 
 
+def _critic_recipe(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The official local critic doubles its width in the last layer, the port's does not."""
+    layer = state["dis_conv_module.conv4.conv.weight"]
+    converted = layer.shape[0] != layer.shape[1] or _is_converted(state)
+    return {"padding": "same" if converted else "symmetric"}
+
+
 def _which_critic(state: Mapping[str, Tensor], prefix: str) -> str | None:
     side = _critic_side(state)
     if side in (128, 256):
@@ -203,8 +210,9 @@ def _critic_layout(network: str, name: str) -> Layout:
         recognise=lambda state: (_critic_side(state) < 256) == local,
         doubt=_which_critic,
         options=_critic_options(local),
-        recipe={"padding": "symmetric"},
+        recipe=_critic_recipe,
         names=(name,),
+        channel_order=None,
         ignored=(_TRAINER,),
         licence="MIT",
         source=_PORT,
@@ -248,7 +256,7 @@ class DeepFillV1(InpaintingModel):
             recognise=lambda state: _is_converted(state) is not True,
             doubt=_whose,
             options=_generator_options,
-            recipe=_PORT_RECIPE,
+            recipe=fixed(**_PORT_RECIPE),
             prefixes=("netG.",),
             ignored=(_TRAINER,),
             licence="MIT",
@@ -261,7 +269,7 @@ class DeepFillV1(InpaintingModel):
             signature=(_STEM, "fine_generator.pmconv1.conv.weight"),
             recognise=lambda state: _is_converted(state) is not False,
             options=_generator_options,
-            recipe=_OFFICIAL_RECIPE,
+            recipe=fixed(**_OFFICIAL_RECIPE),
             unstated=("channel_order",),
             hint="the official weights' order; that their conversion kept it is not known",
             prefix="netG.",

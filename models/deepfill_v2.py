@@ -29,7 +29,7 @@ from inpaint_ops.models._deepfill_v2_zhaoyuzhi import (
     ZhaoyuzhiCritic,
     ZhaoyuzhiGenerator,
 )
-from inpaint_ops.models._layouts import Implied, Layout, Place
+from inpaint_ops.models._layouts import Implied, Layout, Place, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._training import Phase, TrainingRecipe, adam, descend, frozen
@@ -239,7 +239,7 @@ class DeepFillV2(InpaintingModel):
             _nipponjo_keys,
             signature=("stage1.conv1.conv.weight", "stage2.conv_conv1.conv.weight"),
             options=_generator_options("stage1.conv1.conv.weight"),
-            recipe={"padding": "symmetric", "pick": "floor", "fuse": True},
+            recipe=fixed(padding="symmetric", pick="floor", fuse=True),
             nesting=("G",),
             ignored=(r"fuse_weight$",),
             emitted=lambda network: {
@@ -254,7 +254,7 @@ class DeepFillV2(InpaintingModel):
             _tf_keys,
             signature=("conv1.conv.weight", "xconv1.conv.weight"),
             options=_generator_options("conv1.conv.weight"),
-            recipe={"padding": "same", "pick": "align_corners", "fuse": False},
+            recipe=fixed(padding="same", pick="align_corners", fuse=False),
             unstated=("channel_order",),
             hint="the port feeds RGB; the official weights were trained on BGR",
             nesting=("G",),
@@ -268,7 +268,7 @@ class DeepFillV2(InpaintingModel):
             _critic_keys,
             signature=("conv1.conv_sn.weight", "conv6.conv_sn.weight"),
             options=_critic_options,
-            recipe={"padding": "same"},
+            recipe=fixed(padding="same"),
             unstated=("padding",),
             hint="both of the port's generators have critics of these names",
             nesting=("D",),

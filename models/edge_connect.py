@@ -12,7 +12,7 @@ from inpaint_ops.models._blocks import composite, erase, spectral_keys, stacked
 from inpaint_ops.models._edge_connect_networks import Discriminator, Generator
 from inpaint_ops.models._edge_connect_training import ADVERSARIAL, EdgeConnectRecipe
 from inpaint_ops.models._edges import canny, grey
-from inpaint_ops.models._layouts import Implied, Layout, Place
+from inpaint_ops.models._layouts import Implied, Layout, Place, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.ops import _common
@@ -91,7 +91,7 @@ def _discriminator_layout(network: str, channels: int) -> Layout:
         signature=("conv1.0.weight_orig", "conv2.0.weight_orig"),
         recognise=_judges(channels),
         options=_discriminator_options,
-        recipe={"adversarial": "nsgan"},
+        recipe=fixed(adversarial="nsgan"),
         unstated=("adversarial",),
         hint="GAN_LOSS of its configuration",
         nesting=("discriminator",),
@@ -137,7 +137,7 @@ class EdgeConnect(InpaintingModel):
             _generator_keys,
             signature=("encoder.1.weight_orig", "decoder.7.weight"),
             options=_generator_options("weight_orig"),
-            recipe={"sigma": 2.0},
+            recipe=fixed(sigma=2.0),
             unstated=("sigma",),
             hint="SIGMA of its configuration",
             nesting=("generator",),

@@ -14,7 +14,7 @@ from inpaint_ops.checkpoints import State
 from inpaint_ops.models._blocks import stacked
 from inpaint_ops.models._encoder_decoder import numbered_keys
 from inpaint_ops.models._glcic_networks import Discriminator, Generator
-from inpaint_ops.models._layouts import Implied, Layout
+from inpaint_ops.models._layouts import Implied, Layout, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models.glcic_training import GLCICRecipe
@@ -84,7 +84,7 @@ _LAYOUTS = (
         _otenim_keys,
         ("conv1.weight", "deconv13.weight", "bn16.weight", "conv17.weight"),
         options=_options("conv1.weight"),
-        recipe={"norm_first": False, "subtract_mean": False},
+        recipe=fixed(norm_first=False, subtract_mean=False),
         asked={
             "mean": "three numbers in [0, 1], the mean colour of its training set: mpv in the "
             "config.json beside the file (--option mean=[R,G,B])"
@@ -98,7 +98,7 @@ _LAYOUTS = (
         _otenim_discriminator_keys,
         ("model_ld.conv1.weight", "model_gd.conv1.weight", "linear1.weight"),
         options=_discriminator_options,
-        recipe={"norm_first": False},
+        recipe=fixed(norm_first=False),
         licence="MIT",
         source=_OTENIM,
     ),
@@ -108,7 +108,7 @@ _LAYOUTS = (
         _official_keys,
         ("0.weight", "36.weight", "46.running_mean", "48.weight"),
         options=_options("0.weight"),
-        recipe={"norm_first": True, "subtract_mean": True, "mean": MEAN},
+        recipe=fixed(norm_first=True, subtract_mean=True, mean=MEAN),
         unstated=("mean",),
         hint="as public conversions of the official weights list it",
         licence="CC BY-NC-SA 4.0 (conversion of the official weights)",

@@ -19,7 +19,7 @@ from inpaint_ops.models._encoder_decoder import (
     encoder_decoder_options,
     generator_keys,
 )
-from inpaint_ops.models._layouts import Implied, Layout
+from inpaint_ops.models._layouts import Implied, Layout, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._texture_energies import (
@@ -99,7 +99,7 @@ class MSNPS(InpaintingModel):
             generator_keys("net"),
             ("net.14.weight", "net.17.weight", "net.29.weight"),
             options=_options,
-            recipe={"elu_alpha": 0.2},
+            recipe=fixed(elu_alpha=0.2),
             nesting=("state_dict",),
             licence="none given",
             source="ZhanzhouFeng/Pytorch-Implement-Faster-High-Res-Neural-Inpainting",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from inpaint_ops.checkpoints import State
 from inpaint_ops.models._blocks import activate
-from inpaint_ops.models._layouts import Implied, Layout
+from inpaint_ops.models._layouts import Implied, Layout, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._partial_conv_unet_training import PartialConvUNetRecipe
 from inpaint_ops.models._registry import register_model
@@ -235,7 +235,7 @@ class PartialConvUNet(InpaintingModel):
             _NAOTO0804,
             signature=("enc_1.conv.input_conv.weight", "dec_1.conv.input_conv.weight"),
             options=_options("enc_1.conv.input_conv", r"enc_(\d{1,3})\."),
-            recipe={"input_range": "imagenet", "normalise": "sum"},
+            recipe=fixed(input_range="imagenet", normalise="sum"),
             nesting=("model",),
             ignored=(r"mask_conv\.",),
             emitted=_ones(_NAOTO0804, "mask_conv.weight"),
@@ -248,7 +248,7 @@ class PartialConvUNet(InpaintingModel):
             _MMAGIC,
             signature=("encoder.enc1.conv.weight", "decoder.dec1.conv.weight"),
             options=_options("encoder.enc1.conv", r"encoder\.enc(\d{1,3})\."),
-            recipe={"input_range": "signed", "normalise": "window"},
+            recipe=fixed(input_range="signed", normalise="window"),
             nesting=("state_dict",),
             prefix="generator.",
             ignored=(r"weight_mask_updater$", r"^loss_percep\."),
