@@ -158,8 +158,10 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile:
-        return  # torch says what is wrong with it
+    except Exception as exc:
+        raise ValueError(
+            f"load_weights: {path} cannot be read as weights (damaged archive: {exc})"
+        ) from exc
     size = path.stat().st_size
     if unpacked > _MOST_UNPACKED * size + (1 << 20):
         raise ValueError(

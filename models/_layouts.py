@@ -133,7 +133,7 @@ class Layout:
 
         Args:
             checkpoint: the file.
-            chosen: whether the user named this layout and network, so that nothing is in doubt.
+            chosen: whether the user named this layout, so that nothing is in doubt.
 
         Raises:
             ValueError: the file can be read in two ways.

@@ -123,7 +123,9 @@ def parts_of(cls: type[InpaintingModel], checkpoint: Checkpoint, layout: str) ->
         )
     found: dict[str, Part] = {}
     for one in known:
-        match = one.find(checkpoint, chosen=bool(network))
+        # A name alone is a choice where it has one layout with such keys.
+        alone = name != "auto" and sum(x.signature == one.signature for x in known) == 1
+        match = one.find(checkpoint, chosen=bool(network) or alone)
         if match is not None and one.network not in found:
             found[one.network] = _public(one, *match, checkpoint.origin, record)
     if found:

@@ -102,7 +102,7 @@ def _collect(cls: type[InpaintingModel], checkpoints: list[Checkpoint], layout: 
                     f"{part.network} of {cls.name}: give one of them"
                 )
             found[part.network] = part
-    return list(found.values())
+    return sorted(found.values(), key=lambda part: cls.networks.index(part.network))
 
 
 def _settled(
