@@ -153,9 +153,9 @@ def _read_torch(path: Path) -> Checkpoint:
 
 def _check_archive(path: Path) -> None:
     """Refuses archives that unpack to far more than they are."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception as exc:

@@ -61,9 +61,12 @@ class FillerChoice:
         Raises:
             ValueError: unknown method, or weights or options where they do not belong.
         """
-        layout = self.layout != "auto"
-        given = {"--weights": self.weights, "--features": self.features, "--layout": layout}
-        given["--option"] = self.options
+        given = {
+            "--weights": bool(self.weights),
+            "--layout": self.layout != "auto",
+            "--features": self.features is not None,
+            "--option": bool(self.options),
+        }
         surplus = [name for name, value in given.items() if value]
         if self.model in FILLERS:
             if surplus:

@@ -41,7 +41,7 @@ class InpaintingModel(nn.Module):
     layouts: ClassVar[tuple[Layout, ...]] = ()
     recipe_class: ClassVar[type[TrainingRecipe]]
     # Names of the options that the user gave, which come before what a file's layout implies.
-    given: frozenset[str]
+    given: frozenset[str] = frozenset()
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Remembers which options were given."""

@@ -55,7 +55,7 @@ def load_weights(
     for part in parts:
         _check_options(model, part)
     translated = _translated(model, parts)
-    _say(notes_on(parts, model.given, lambda name: getattr(model, name)), own=False)
+    _say([text for own, text in notes_on(parts, model) if not own], 3)
     _fill(model, translated)
     return list(translated)
 
@@ -86,7 +86,7 @@ def build(
     _check_rest(skeleton, parts, given)
     model = cls(**options)
     model.given = frozenset(given)
-    _say(notes_on(parts, model.given, lambda name: getattr(model, name)), own=True)
+    _say([text for _, text in notes_on(parts, model)], 4)
     _fill(model, translated)
     return model
 
@@ -225,9 +225,12 @@ def _fill(model: InpaintingModel, translated: Mapping[str, State]) -> None:
         network.load_state_dict({**network.state_dict(), **state})
 
 
-def notes_on(parts: list[Part], given: frozenset[str], value_of: Any) -> list[tuple[bool, str]]:
-    """One line for each file about the options that were assumed, and whether it is our own."""
-    stated = set(given)
+def notes_on(parts: list[Part], model: InpaintingModel) -> list[tuple[bool, str]]:
+    """One line for each file about the options that were assumed, and whether it is our own.
+
+    A model that exists has chosen its options, and says nothing of its own state dict.
+    """
+    stated = set(model.given)
     for part in parts:
         stated |= {*part.facts, *part.telling}
     found: dict[tuple[str, str, bool], list[str]] = {}
@@ -239,7 +242,7 @@ def notes_on(parts: list[Part], given: frozenset[str], value_of: Any) -> list[tu
             listed += [name for name in names if name not in listed]
     notes = []
     for (origin, hint, own), names in found.items():
-        values = ", ".join(f"{name}={value_of(name)!r}" for name in names)
+        values = ", ".join(f"{name}={getattr(model, name)!r}" for name in names)
         notes.append(
             (
                 own,
@@ -250,8 +253,7 @@ def notes_on(parts: list[Part], given: frozenset[str], value_of: Any) -> list[tu
     return notes
 
 
-def _say(notes: list[tuple[bool, str]], *, own: bool) -> None:
-    """Issues the notes; those on our own state dicts only with `own`."""
-    for ours, text in notes:
-        if own or not ours:
-            warnings.warn(text, WeightsNote, stacklevel=4)
+def _say(notes: list[str], depth: int) -> None:
+    """Issues the notes, as warnings of the line that many calls above."""
+    for text in notes:
+        warnings.warn(text, WeightsNote, stacklevel=depth)

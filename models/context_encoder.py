@@ -124,7 +124,7 @@ class ContextEncoder(InpaintingModel):
     * "alexnet": `FeatureNetwork`, likewise at 227^2. Not verified: its docstring says in what.
     * "convolutional": the port of eriklindernoren, "centre" with a 1x1 bottleneck at 4x4 positions,
       white holes and normalisation with eps = 0.8, a slip of that port that its weights need; with
-      overlap 0 and a discriminator of patches (`PatchDiscriminator`).
+      overlap 0 (its layout sets that) and a discriminator of patches (`PatchDiscriminator`).
 
     The square of "centre" is the smallest around the middle of the hole's bounding box whose
     predicted middle, less `overlap`, takes the box in: 128/56 of the box's longer side, rounded up

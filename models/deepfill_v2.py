@@ -207,8 +207,9 @@ class DeepFillV2(InpaintingModel):
     The defaults are the official TensorFlow network. nipponjo's two PyTorch ports differ from it:
     networks.py pads symmetrically and picks every second pixel (padding="symmetric",
     pick="floor"), networks_tf.py leaves the fuse step out (fuse=False); the layouts set that.
-    The official weights were trained on BGR pictures (OpenCV's order): give channel_order="bgr"
-    with weights converted from them unless the converter swapped the first layer.
+    The official weights were trained on BGR pictures (OpenCV's order), the port feeds its
+    conversion of them RGB, and so do we: give channel_order="bgr" unless the converter swapped the
+    first layer.
 
     Args:
         variant: "official", or "zhaoyuzhi" for the other network of that name, which has no

@@ -219,7 +219,8 @@ class PartialConvUNet(InpaintingModel):
             "signed": [-1, 1] (mmagic).
         normalise: "window": sums divided by the share of valid values (paper, mmagic); "sum": by
             their number (naoto0804), which asks for weights larger by the size of the window.
-        channel_order: of the pictures the weights were trained on.
+        channel_order: of the pictures the weights were trained on; BGR in mmagic, whose layout
+            sets it.
 
     Source: Liu et al., ECCV 2018 (arXiv 1804.07723);
     naoto0804/pytorch-inpainting-with-partial-conv; open-mmlab/mmagic.

@@ -204,7 +204,7 @@ class PatchGAN(InpaintingModel):
         """As `InpaintingModel.read_options`."""
         facts: dict[str, Any] = {}
         asked: dict[str, str] = {}
-        unstated = ("mean", "channel_order")
+        unstated: tuple[str, ...] = ("mean", "channel_order")
         stem = state.get("generator.stem.conv.weight")
         if stem is not None:
             facts = {"base_channels": stem.shape[0], "in_channels": stem.shape[1]}

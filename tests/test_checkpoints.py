@@ -174,6 +174,12 @@ def test_files_of_other_kinds(model, tmp_path):
         legacy.add(__file__, "storages")
     assert "cannot be read as weights" in refused(model, file)
     state = {k: v.clone() for k, v in model.state_dict().items()}
+    torch.save(state, file)
+    data = bytearray(file.read_bytes())
+    disks = data.rindex(b"PK\x06\x07") + 16
+    data[disks : disks + 4] = (7).to_bytes(4, "little")
+    file.write_bytes(data)
+    assert "damaged archive" in refused(model, file)
     torch.save({KEY: torch.zeros(1).expand(10**6, 10**6)}, file)
     assert "has only 4 bytes in the file" in refused(model, file)
     torch.save(state, file, _use_new_zipfile_serialization=False)
