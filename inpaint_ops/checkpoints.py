@@ -137,10 +137,8 @@ def _read_torch(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:
-        # What follows in torch's text is the advice to read the file without safety.
-        reason = str(exc).partition("\n")[0].partition(" In PyTorch 2.6")[0]
         raise ValueError(
-            f"load_weights: {path} cannot be read as weights ({reason.strip()}); "
+            f"load_weights: {path} cannot be read as weights ({_reason(exc)}); "
             "it must be a whole file of torch.save(model.state_dict()) or safetensors"
         ) from exc
     if not isinstance(content, Mapping):
@@ -149,6 +147,18 @@ def _read_torch(path: Path) -> Checkpoint:
         )
     _check_sizes(content, str(path))
     return Checkpoint(content, {}, str(path))
+
+
+def _reason(exc: Exception) -> str:
+    """Torch's reason in one line, without its advice to read the file unsafely."""
+    text = str(exc)
+    found = re.search(r"GLOBAL (\S+)", text)
+    if found:
+        return f"it holds {found[1]}, a Python object, which is not read as it could run code"
+    if text.startswith("Weights only load failed"):
+        found = re.search(r"WeightsUnpickler error: ([^\n]*)", text)
+        return f"damaged pickle: {found[1].strip() if found else 'not safe to read'}"
+    return text.partition("\n")[0].strip() or type(exc).__name__
 
 
 def _check_archive(path: Path) -> None:

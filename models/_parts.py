@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _NESTING = ("state_dict", "model", "model_state_dict")
 
 
+class UnknownWeightsError(ValueError):
+    """A file with no layout of the method."""
+
+
 @dataclass(frozen=True)
 class Part:
     """The weights of one network in one file.
@@ -96,7 +100,7 @@ def _guarded(function: Callable[[], Any], origin: str, label: str) -> Any:
         return function()
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
         raise ValueError(
-            f"load_weights: {origin} has the keys of {label}, but shapes that fit none of its "
+            f"load_weights: {origin} has keys of {label}, but other keys or shapes than any of its "
             f"models ({type(exc).__name__}: {exc})"
         ) from exc
 
@@ -134,7 +138,7 @@ def parts_of(cls: type[InpaintingModel], checkpoint: Checkpoint, layout: str) ->
         own = _own_state(cls, checkpoint, strict=name == "auto")
         if own:
             return _own_parts(cls, own, checkpoint.origin, record)
-    raise ValueError(_unknown(cls, checkpoint, known))
+    raise UnknownWeightsError(_unknown(cls, checkpoint, known))
 
 
 def _public(layout: Layout, state: State, prefix: str, origin: str, record: _Record | None) -> Part:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from inpaint_ops.checkpoints import Weights
+from inpaint_ops.checkpoints import Weights, read_checkpoints
 from inpaint_ops.models import _weights
 from inpaint_ops.models._model import InpaintingModel
+from inpaint_ops.models._parts import UnknownWeightsError, parts_of
 
 _MODELS: dict[str, type[InpaintingModel]] = {}
 Method = TypeVar("Method", bound=type[InpaintingModel])
@@ -96,7 +97,26 @@ def create_model(
     cls = model_class(name)
     if weights is None:
         return cls(**options)
-    return _weights.build(cls, weights, layout, partial, options)
+    try:
+        return _weights.build(cls, weights, layout, partial, options)
+    except UnknownWeightsError as exc:
+        others = _methods_with(weights)
+        if not others:
+            raise
+        raise ValueError(f"{exc}; it is a file of {', '.join(others)}") from exc
+
+
+def _methods_with(weights: Weights | Sequence[Weights]) -> list[str]:
+    """The methods, and layouts of theirs, that read files."""
+    found = []
+    for checkpoint in read_checkpoints(weights):
+        for name, cls in _MODELS.items():
+            try:
+                parts = parts_of(cls, checkpoint, "auto")
+            except ValueError:
+                continue
+            found += [f"{name} ({part.label})" for part in parts if part.layout is not None]
+    return list(dict.fromkeys(found))
 
 
 def parameter_counts(model: InpaintingModel) -> dict[str, int]:

@@ -246,8 +246,8 @@ def notes_on(parts: list[Part], model: InpaintingModel) -> list[tuple[bool, str]
         notes.append(
             (
                 own,
-                f"{origin} does not tell {values}: taken as the default ({hint}); give the "
-                f"option{'s' * (len(names) > 1)} to say otherwise",
+                f"{origin} does not tell {values}: assumed ({hint}); give the "
+                f"option{'s' * (len(names) > 1)} to confirm or change that",
             )
         )
     return notes

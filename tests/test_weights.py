@@ -277,6 +277,14 @@ def test_files_that_belong_together(tmp_path):
         create_model("edge_connect", weights=[files[0], 3])
 
 
+def test_files_of_another_method_are_named():
+    _, state = public("deepfill_v2", "nipponjo/discriminator")
+    with pytest.raises(ValueError, match=r"it is a file of deepfill_v2 \(nipponjo/discriminator"):
+        create_model("gmcnn", weights=state)
+    with pytest.raises(ValueError, match=r"closest here: conv1\.conv_sn\.weight"):
+        load_weights(small("gmcnn"), state)
+
+
 def test_records_of_public_files_are_read(tmp_path):
     file = tmp_path / "generator.safetensors"
     model = small("glcic", norm_first=False, subtract_mean=False, mean=(0.1, 0.2, 0.3))
