@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -57,7 +58,18 @@ def cli() -> None:
     show_default=True,
     help="What fills the hole: exemplar needs no weights; see inpaint-ops models.",
 )
-@click.option("--weights", type=_FILE, help="Weights of the model, in any of its layouts.")
+@click.option(
+    "--weights",
+    multiple=True,
+    type=_FILE,
+    help="Weights of the model, in any of its layouts; repeated where each network has a file.",
+)
+@click.option(
+    "--layout",
+    default="auto",
+    show_default=True,
+    help="Layout of the weights, where a file can be read in two ways.",
+)
 @click.option("--features", type=_FILE, help="VGG weights in torchvision's layout (msnps).")
 @click.option(
     "--option",
@@ -111,7 +123,7 @@ def fill(
         import torch
 
         torch.set_num_threads(threads)
-    with _failures():
+    with _failures(), _notes():
         filler = choice.build()
     if image is not None:
         _fill_one(image, hole_file, out, filler, chosen)
@@ -183,6 +195,25 @@ def _failures() -> Iterator[None]:
         yield
     except (OSError, ValueError, ImportError, MemoryError, RuntimeError) as exc:
         raise click.ClickException(str(exc) or type(exc).__name__) from exc
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """What was assumed about weights as lines on stderr; other warnings as usual."""
+    from inpaint_ops.checkpoints import WeightsNote
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", WeightsNote)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, WeightsNote):
+                click.echo(f"note: {message}", err=True)
+            else:
+                usual(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 @contextmanager

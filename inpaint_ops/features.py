@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inpaint_ops.checkpoints import read_checkpoint
 from inpaint_ops.layers import FusedConv2d
 from inpaint_ops.ops import _common
 
@@ -154,8 +155,6 @@ class FeatureNetwork(nn.Module):
         self.register_buffer("_deviation", factor, persistent=False)
 
     def _load(self, weights: str | os.PathLike[str] | Mapping[str, Any]) -> None:
-        from inpaint_ops.models._layouts import read_checkpoint
-
         op = type(self).__name__
         checkpoint = read_checkpoint(weights)
         state: dict[str, Tensor] = {}

@@ -45,12 +45,13 @@ FILLERS: dict[str, Callable[[], Filler]] = {"exemplar": _exemplar}
 class FillerChoice:
     """What fills holes; the fields are options of ``fill``.
 
-    `options` are "name=value" texts for the constructor of the method, `weights` its file and
-    `features` the VGG file of methods that need one.
+    `options` are "name=value" texts for the constructor of the method, `weights` its files,
+    `layout` theirs, and `features` the VGG file of methods that need one.
     """
 
     model: str = "exemplar"
-    weights: Path | None = None
+    weights: tuple[Path, ...] = ()
+    layout: str = "auto"
     features: Path | None = None
     options: tuple[str, ...] = ()
 
@@ -60,7 +61,12 @@ class FillerChoice:
         Raises:
             ValueError: unknown method, or weights or options where they do not belong.
         """
-        given = {"--weights": self.weights, "--features": self.features, "--option": self.options}
+        given = {
+            "--weights": bool(self.weights),
+            "--layout": self.layout != "auto",
+            "--features": self.features is not None,
+            "--option": bool(self.options),
+        }
         surplus = [name for name, value in given.items() if value]
         if self.model in FILLERS:
             if surplus:
@@ -71,7 +77,7 @@ class FillerChoice:
         if self.model not in list_models():
             known = ", ".join([*FILLERS, *list_models()])
             raise ValueError(f"unknown model {self.model!r}, known: {known}")
-        if self.weights is None:
+        if not self.weights:
             raise ValueError(f"{self.model} needs --weights FILE; {', '.join(FILLERS)} does not")
         if self.features is not None and not hasattr(model_class(self.model), "load_features"):
             raise ValueError(f"{self.model} takes no --features")
@@ -91,7 +97,8 @@ class FillerChoice:
 
         options = dict(_parse_option(text) for text in self.options)
         try:
-            model: Any = create_model(self.model, weights=self.weights, **options)
+            weights = list(self.weights)
+            model: Any = create_model(self.model, weights=weights, layout=self.layout, **options)
         except TypeError as exc:
             raise ValueError(f"{self.model}: {exc}") from exc
         if self.features is not None:

@@ -1,6 +1,7 @@
 """Ten inpainting methods: networks, weights in public layouts, completion, one training step."""
 
-from inpaint_ops.models._layouts import Layout
+from inpaint_ops.checkpoints import WeightsNote
+from inpaint_ops.models._layouts import Implied, Layout
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import (
     create_model,
@@ -9,8 +10,9 @@ from inpaint_ops.models._registry import (
     parameter_counts,
     register_model,
 )
+from inpaint_ops.models._saving import save_weights
 from inpaint_ops.models._training import Phase, TrainingRecipe
-from inpaint_ops.models._weights import load_weights, save_weights
+from inpaint_ops.models._weights import load_weights
 from inpaint_ops.models.context_encoder import ContextEncoder
 from inpaint_ops.models.deepfill_v1 import DeepFillV1
 from inpaint_ops.models.deepfill_v2 import DeepFillV2
@@ -30,6 +32,7 @@ __all__ = [
     "DeepFillV1",
     "DeepFillV2",
     "EdgeConnect",
+    "Implied",
     "InpaintingModel",
     "Layout",
     "PartialConvUNet",
@@ -37,6 +40,7 @@ __all__ = [
     "Phase",
     "ShiftNet",
     "TrainingRecipe",
+    "WeightsNote",
     "create_model",
     "list_models",
     "load_weights",

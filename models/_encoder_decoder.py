@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -230,6 +230,28 @@ class FeatureNetwork(nn.Module):
         _check_picture("FeatureNetwork", x, self.input_size)
         y = self.decoder(self.mix(self.bottleneck(self.encoder(x))))
         return resized(y, self.input_size)
+
+
+def encoder_decoder_options(state: Mapping[str, Tensor], network: str) -> dict[str, Any]:
+    """Options of an `EncoderDecoder` from the state dict of its model."""
+    counts = {
+        side: len({k.split(".")[2] for k in state if k.startswith(f"{network}.{side}.")})
+        for side in ("encoder", "decoder")
+    }
+    last = state[f"{network}.encoder.{counts['encoder'] - 1}.conv.weight"]
+    variant = "centre"
+    if counts["encoder"] == 5:
+        variant = "random_64"
+    elif counts["decoder"] == 6:
+        variant = "random_128"
+    elif last.shape[2] == 1:
+        variant = "convolutional"
+    return {
+        "variant": variant,
+        "base_channels": state[f"{network}.encoder.0.conv.weight"].shape[0],
+        "bottleneck": last.shape[0],
+        "bias": f"{network}.encoder.0.conv.bias" in state,
+    }
 
 
 def numbered_keys(

@@ -1,24 +1,44 @@
-"""Layouts of public implementations, and checkpoint files."""
+"""Layouts of public implementations: names of weights, and what the names say of the model."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-State = dict[str, Tensor]
+from inpaint_ops.checkpoints import Checkpoint, State, unwrapped
+
 # A place in a state dict: a key, or (key, i, n): the i-th of n equal parts along dimension 0.
 Place = str | tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Implied:
+    """What a state dict in our own names says of the options of its model.
+
+    Attributes:
+        facts: options that its keys and shapes tell.
+        unstated: options that its weights were trained with and that no tensor tells.
+        asked: options without which the model cannot be built, and what to give.
+        fitting: options with values that fit the tensors, as others would.
+    """
+
+    facts: Mapping[str, Any]
+    unstated: tuple[str, ...] = ()
+    asked: Mapping[str, str] = field(default_factory=dict)
+    fitting: Mapping[str, Any] = field(default_factory=dict)
 
 
 def no_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """A layout that implies nothing about the model."""
     return {}
+
+
+def fixed(**options: Any) -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
+    """A recipe that is the same for all files of a layout."""
+    return lambda state: dict(options)
 
 
 def nothing(network: nn.Module) -> State:
@@ -36,9 +56,19 @@ def always(state: Mapping[str, Tensor]) -> bool:
     return True
 
 
+def no_doubt(state: Mapping[str, Tensor], prefix: str) -> str | None:
+    """A layout that cannot be taken for another."""
+    return None
+
+
 @dataclass(frozen=True)
 class Layout:
-    """How a public implementation names the weights of one network.
+    """How a public implementation names the weights of one network, and how it uses them.
+
+    Options of the model come from three sources, and an option that the user gives explicitly
+    comes before the last two: `options` are facts of the tensors; `recipe` is how the
+    implementation computes, which its names identify; `unstated` are those of the recipe that
+    differ between files with the same names, so that loading says what it takes.
 
     Attributes:
         name: of the implementation.
@@ -46,15 +76,24 @@ class Layout:
         keys: from that submodule to a dict: public key to our place in the submodule's state dict.
         signature: public keys that are all present in such a file.
         recognise: decides, on the public state dict, where signatures agree.
+        doubt: on the public state dict and the prefix its keys had: the question that only the
+            user can answer, or None.
         options: constructor options that the tensors imply.
+        fitting: constructor options with values that fit the tensors, as others would.
+        recipe: constructor options that the implementation implies.
+        unstated: names of the options of the recipe that are assumptions.
+        asked: options that the user must give, and where to find them.
+        hint: where the options in `unstated` come from.
         nesting: keys under which files keep the dict of this network, besides the top level.
+        names: keys or prefixes under which only this network is kept.
         prefix: that all keys of this network carry in the file.
+        prefixes: others that they may carry.
         ignored: patterns of public keys that hold nothing of ours.
         emitted: those of them that a file written in this layout gets.
         optional: patterns of public keys that may be missing.
         convert: from the public values to ours, on the whole public state dict.
         restore: the inverse.
-        channel_order: of the pictures these weights were trained on.
+        channel_order: of the pictures these weights were trained on; None: as the generator's.
         licence: of published weights.
         source: owner/repository.
     """
@@ -64,28 +103,66 @@ class Layout:
     keys: Callable[[Any], Mapping[str, Place]]
     signature: tuple[str, ...]
     recognise: Callable[[Mapping[str, Tensor]], bool] = always
+    doubt: Callable[[Mapping[str, Tensor], str], str | None] = no_doubt
     options: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
+    fitting: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
+    recipe: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
+    unstated: tuple[str, ...] = ()
+    asked: Mapping[str, str] = field(default_factory=dict)
+    hint: str = ""
     nesting: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     prefix: str = ""
+    prefixes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     emitted: Callable[[Any], State] = nothing
     optional: tuple[str, ...] = (r"num_batches_tracked$", r"weight_v$")
     convert: Callable[[State], State] = unchanged
     restore: Callable[[State], State] = unchanged
-    channel_order: str = "rgb"
+    channel_order: str | None = "rgb"
     licence: str = ""
     source: str = ""
 
-    def find(self, checkpoint: Checkpoint) -> State | None:
-        """The state dict of this network in a file, or None."""
-        for found in checkpoint.dicts(self.nesting):
-            state = {_spectral_name(key): value for key, value in found.items()}
-            own = {k.removeprefix(self.prefix): v for k, v in state.items()}
-            if self.prefix and not any(k.startswith(self.prefix) for k in state):
-                own = state
-            if all(key in own for key in self.signature) and self.recognise(own):
-                return own
+    @property
+    def label(self) -> str:
+        """Name and network, as `load_weights` takes them."""
+        return f"{self.name}/{self.network}"
+
+    def find(self, checkpoint: Checkpoint, *, chosen: bool = False) -> tuple[State, str] | None:
+        """The state dict of this network in a file, and the prefix its keys had there, or None.
+
+        Args:
+            checkpoint: the file.
+            chosen: whether the user named this layout, so that nothing is in doubt.
+
+        Raises:
+            ValueError: the file can be read in two ways.
+        """
+        for key in (None, *self.nesting, *self.names):
+            state = checkpoint.state(key)
+            if not state:
+                continue
+            state = {_spectral_name(name): value for name, value in state.items()}
+            own, prefix = self._own(state)
+            if not all(name in own for name in self.signature):
+                continue
+            named = key in self.names or prefix.removesuffix(".") in self.names
+            if not (chosen or named):
+                if not self.recognise(own):
+                    continue
+                question = self.doubt(own, prefix)
+                if question is not None:
+                    raise ValueError(f"load_weights: {checkpoint.origin}: {question}")
+            return own, prefix
         return None
+
+    def _own(self, state: State) -> tuple[State, str]:
+        for prefix in (self.prefix, *self.prefixes, *(f"{name}." for name in self.names)):
+            inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if prefix and inside:
+                others = {k: v for k, v in state.items() if not k.startswith(prefix)}
+                return {**others, **unwrapped(inside)}, prefix
+        return state, ""
 
 
 # Spectral normalisation as PyTorch's parametrisation names it, and as public files do.
@@ -101,74 +178,3 @@ def _spectral_name(key: str) -> str:
         if key.endswith(today):
             return key.removesuffix(today) + public
     return key
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a file holds: nested dicts with tensors, and a metadata record."""
-
-    content: Mapping[str, Any]
-    metadata: Mapping[str, str]
-    origin: str
-
-    def dicts(self, nesting: tuple[str, ...]) -> Iterator[State]:
-        """The state dicts at the top level and under some keys."""
-        for candidate in (self.content, *(self.content.get(key) for key in nesting)):
-            if isinstance(candidate, Mapping):
-                state = {k: v for k, v in candidate.items() if isinstance(v, Tensor)}
-                if state and all(key.startswith("module.") for key in state):
-                    state = {k.removeprefix("module."): v for k, v in state.items()}
-                if state:
-                    yield state
-
-
-def read_checkpoint(
-    weights: str | os.PathLike[str] | Mapping[str, Any] | Checkpoint,
-) -> Checkpoint:
-    """Reads a file without running code from it; mappings are taken as they are.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: neither path nor mapping.
-        ValueError: the file is damaged or holds anything but tensors, numbers and text.
-    """
-    if isinstance(weights, Checkpoint):
-        return weights
-    if isinstance(weights, Mapping):
-        return Checkpoint(weights, {}, "the given state dict")
-    if not isinstance(weights, (str, os.PathLike)):
-        raise TypeError(f"load_weights: weights must be a path or a dict, got {type(weights)}")
-    path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"load_weights: {path} is not a file")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:
-        raise ValueError(f"load_weights: {path} cannot be read as weights: {exc}") from exc
-    if not isinstance(content, Mapping):
-        raise ValueError(f"load_weights: {path} must hold a dict, got {type(content).__name__}")
-    return Checkpoint(content, {}, str(path))
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    safe_open = safetensors_package().safe_open
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except Exception as exc:
-        raise ValueError(f"load_weights: {path} cannot be read as safetensors: {exc}") from exc
-    return Checkpoint(content, metadata, str(path))
-
-
-def safetensors_package() -> Any:
-    """The package, or an error that says how to install it."""
-    try:
-        import safetensors
-    except ImportError as exc:
-        raise ImportError(
-            "load_weights: safetensors is not installed: pip install 'inpaint-ops[models]'"
-        ) from exc
-    return safetensors

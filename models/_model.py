@@ -9,9 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops.models import _blocks
+from inpaint_ops.models._layouts import Implied
 from inpaint_ops.ops import _common
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from inpaint_ops.checkpoints import State
     from inpaint_ops.models._layouts import Layout
     from inpaint_ops.models._training import TrainingRecipe
 
@@ -32,13 +36,28 @@ class InpaintingModel(nn.Module):
     # What padding counts as: "known" repeats edge pixels, "hole" leaves it missing.
     pad_as: ClassVar[str] = "known"
     networks: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
+    # Those that `complete` runs: files given to `create_model` must hold them.
+    completion_networks: ClassVar[tuple[str, ...]] = ("generator",)
     layouts: ClassVar[tuple[Layout, ...]] = ()
     recipe_class: ClassVar[type[TrainingRecipe]]
+    # Names of the options that the user gave, which come before what a file's layout implies.
+    given: frozenset[str] = frozenset()
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Remembers which options were given."""
+        model = super().__new__(cls)
+        object.__setattr__(model, "given", frozenset(options))
+        return model
 
     def __init__(self, *, channel_order: str = "rgb") -> None:
         super().__init__()
         _common.check_choice(self.name, "channel_order", channel_order, ("rgb", "bgr"))
         self.channel_order = channel_order
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """What the model's own state dict, whole or some networks of it, tells of its options."""
+        return Implied({}, ("channel_order",))
 
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
         """The prediction, (N, 3, H, W) in [0, 1]; only its missing pixels are used.

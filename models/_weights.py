@@ -1,297 +1,259 @@
-"""Weights in and out: our own files and the layouts of public implementations."""
+"""Weights in: files and state dicts, ours and those of public implementations, into a model."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import json
-import os
-import re
-from collections.abc import Mapping
-from pathlib import Path
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
-from inpaint_ops._atomic import write_atomically
-from inpaint_ops.models._layouts import (
-    Checkpoint,
-    Layout,
-    Place,
-    State,
-    read_checkpoint,
-    safetensors_package,
-)
+from inpaint_ops.checkpoints import Checkpoint, State, Weights, WeightsNote, read_checkpoints
+from inpaint_ops.models._parts import Part, parts_of
+from inpaint_ops.models._translation import translate, translate_own
 
 if TYPE_CHECKING:
     from inpaint_ops.models._model import InpaintingModel
 
-# Our own layout: the model's state dict, or part of it, with a metadata record.
-NATIVE = "inpaint_ops"
-
-
-def _native_options(cls: type[InpaintingModel], checkpoint: Checkpoint) -> dict[str, Any]:
-    method = checkpoint.metadata.get("method")
-    if method != cls.name:
-        raise ValueError(f"load_weights: {checkpoint.origin} is of {method}, not of {cls.name}")
-    try:
-        options: dict[str, Any] = json.loads(checkpoint.metadata["options"])
-    except (KeyError, ValueError) as exc:
-        raise ValueError(f"load_weights: {checkpoint.origin} has damaged metadata") from exc
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-
-
-def implied_options(cls: type[InpaintingModel], checkpoint: Checkpoint) -> dict[str, Any]:
-    """Constructor options that a file implies.
-
-    Raises:
-        ValueError: no layout of the method fits, or two networks imply different options.
-    """
-    if checkpoint.metadata.get("layout") == NATIVE:
-        return _native_options(cls, checkpoint)
-    options: dict[str, Any] = {}
-    for layout, state in _matches(cls, checkpoint, "auto"):
-        implied = {"channel_order": layout.channel_order, **layout.options(state)}
-        for key, value in implied.items():
-            if options.setdefault(key, value) != value:
-                raise ValueError(
-                    f"load_weights: {checkpoint.origin} implies {key} {options[key]} and {value}"
-                )
-    return options
-
-
-def _matches(
-    cls: type[InpaintingModel], checkpoint: Checkpoint, layout: str
-) -> list[tuple[Layout, State]]:
-    name, _, network = layout.partition("/")
-    known = [one for one in cls.layouts if name in ("auto", one.name)]
-    known = [one for one in known if not network or one.network == network]
-    if not known:
-        names = ", ".join(sorted({one.name for one in cls.layouts} | {NATIVE}))
-        raise ValueError(f"load_weights: layout must be auto or of {names}, got {layout!r}")
-    found: dict[str, tuple[Layout, State]] = {}
-    for one in known:
-        state = one.find(checkpoint)
-        if state is not None:
-            found.setdefault(one.network, (one, state))
-    if found:
-        return list(found.values())
-    keys = sorted({k for one in known for s in checkpoint.dicts(one.nesting) for k in s})
-    wanted = [(one, key) for one in known for key in one.signature]
-    close = [
-        f"{one.name}/{one.network} has {key} (closest here: "
-        f"{', '.join(difflib.get_close_matches(key, keys, 1, 0.0)) or 'none'})"
-        for one, key in wanted[:8]
-    ]
-    raise ValueError(
-        f"load_weights: {checkpoint.origin} has no known layout of {cls.name}: " + "; ".join(close)
-    )
+# Numbers that networks without weights may have on the word of a file's record alone.
+_MOST_UNTOLD = 1 << 30
 
 
 def load_weights(
     model: InpaintingModel,
-    weights: str | os.PathLike[str] | Mapping[str, Any] | Checkpoint,
+    weights: Weights | Checkpoint | Sequence[Weights],
     *,
     layout: str = "auto",
 ) -> list[str]:
-    """Fills a model, or those of its networks that the file holds.
+    """Fills a model, or those of its networks that the files hold.
+
+    The options of the model must be those that the weights were trained with. Options that only
+    the layout implies (not the tensors) may differ where they were given explicitly when the model
+    was built; what neither the file nor the user told is stated in a `WeightsNote`.
 
     Args:
-        model: from `create_model`, with the options that the file implies.
-        weights: .safetensors or PyTorch file (read with weights_only), or a loaded dict; nested
-            dicts and DataParallel's prefixes are recognised.
+        model: from `create_model`, with the options that the files imply.
+        weights: .safetensors or PyTorch file (read with weights_only), a loaded dict, or a list of
+            them for methods whose networks are published one by one. Nested dicts and the prefixes
+            of torch.compile, DataParallel and AveragedModel are recognised. The model's own
+            `state_dict()` loads too.
         layout: "auto", the name of a layout, or "name/network" where one name has several.
 
     Returns:
-        The networks that were filled.
+        The networks that were filled; the others keep what they had. (`create_model` refuses
+        files that lack a network which completion needs; this function leaves that to you.)
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: neither path nor dict.
+        TypeError: neither path nor dict nor list of them.
         ValueError: damaged file, unknown layout, other options than the model's, missing, unknown
-            or misshapen keys; the model is unchanged then.
+            or misshapen keys, values that are not finite in the model's dtype, two files for one
+            network; the model is unchanged then.
     """
-    checkpoint = read_checkpoint(weights)
-    native = checkpoint.metadata.get("layout") == NATIVE and layout == "auto"
-    if native or layout == NATIVE:
-        return _load_native(model, checkpoint)
-    prepared = []
-    for one, state in _matches(type(model), checkpoint, layout):
-        implied = {"channel_order": one.channel_order, **one.options(state)}
-        for key, value in implied.items():
-            if getattr(model, key) != value:
+    parts = _collect(type(model), read_checkpoints(weights), layout)
+    for part in parts:
+        _check_options(model, part)
+    translated = _translated(model, parts)
+    _say([text for own, text in notes_on(parts, model) if not own], 3)
+    _fill(model, translated)
+    return list(translated)
+
+
+def build(
+    cls: type[InpaintingModel],
+    weights: Weights | Sequence[Weights],
+    layout: str,
+    partial: bool,
+    given: Mapping[str, Any],
+) -> InpaintingModel:
+    """A model with the weights of files; see `create_model`."""
+    parts = _collect(cls, read_checkpoints(weights), layout)
+    held = [part.network for part in parts]
+    lacking = [name for name in cls.completion_networks if name not in held]
+    if lacking and not partial:
+        origins = ", ".join(dict.fromkeys(part.origin for part in parts))
+        raise ValueError(
+            f"create_model: {cls.name} needs {' and '.join(lacking)} to complete pictures, "
+            f"{origins} holds {', '.join(held)}: give the missing file{'s' * (len(lacking) > 1)} "
+            "too (a list of files, or --weights again); partial=True leaves the rest random, to "
+            "be trained"
+        )
+    options = _settled(cls, parts, given)
+    # Shapes are compared before memory is taken for them.
+    skeleton = _skeleton(cls, options, given, parts)
+    translated = _translated(skeleton, parts)
+    _check_rest(skeleton, parts, given)
+    model = cls(**options)
+    model.given = frozenset(given)
+    _say([text for _, text in notes_on(parts, model)], 4)
+    _fill(model, translated)
+    return model
+
+
+def _collect(cls: type[InpaintingModel], checkpoints: list[Checkpoint], layout: str) -> list[Part]:
+    """The networks of all files; one network may be in one file only."""
+    found: dict[str, Part] = {}
+    for checkpoint in checkpoints:
+        for part in parts_of(cls, checkpoint, layout):
+            if part.network in found:
                 raise ValueError(
-                    f"load_weights: {checkpoint.origin} ({one.name}) needs a model with "
-                    f"{key}={value!r}, this one has {getattr(model, key)!r}"
+                    f"load_weights: {found[part.network].origin} and {part.origin} both hold "
+                    f"{part.network} of {cls.name}: give one of them"
                 )
-        prepared.append((one.network, _translate(model, one, state, checkpoint.origin)))
-    for network, ours in prepared:
-        model.get_submodule(network).load_state_dict(ours)
-    return [network for network, _ in prepared]
+            found[part.network] = part
+    return sorted(found.values(), key=lambda part: cls.networks.index(part.network))
 
 
-def _load_native(model: InpaintingModel, checkpoint: Checkpoint) -> list[str]:
-    (state,) = checkpoint.dicts(())
-    own = model.state_dict()
-    networks = sorted({key.partition(".")[0] for key in state})
-    wanted = {key for key in own if key.partition(".")[0] in networks}
-    _report(checkpoint.origin, NATIVE, wanted - set(state), set(state) - wanted)
-    _check_shapes(checkpoint.origin, {key: (own[key], state[key]) for key in state})
-    model.load_state_dict({**own, **state})
-    return networks
+def _settled(
+    cls: type[InpaintingModel], parts: list[Part], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Constructor options: the user's, then the tensors', then the layouts'."""
+    facts: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.facts.items():
+            if name in given and given[name] != value:
+                raise ValueError(
+                    f"create_model: {name} must be {value!r} for {part.origin} ({part.label}), "
+                    f"got {given[name]!r}"
+                )
+            if facts.setdefault(name, value) != value:
+                raise ValueError(
+                    f"create_model: {parts[0].origin} implies {name}={facts[name]!r}, "
+                    f"{part.origin} ({part.label}) {value!r}: they are not of one model"
+                )
+        for name, text in part.asked.items():
+            if name not in given and name not in part.facts:
+                raise ValueError(
+                    f"create_model: {part.origin} ({part.label}) needs the option {name}: {text}"
+                )
+    for part in parts:
+        for name, value in part.recipe.items():
+            if name in given or name in facts:
+                continue
+            if recipe.setdefault(name, value) != value:
+                raise ValueError(
+                    f"create_model: the files imply {name}={recipe[name]!r} and {value!r} "
+                    f"({part.origin}, {part.label}): give the option {name}"
+                )
+    options = {**recipe, **facts, **given}
+    known = inspect.signature(cls.__init__).parameters
+    strange = [name for name in options if name not in known and name not in given]
+    if strange:
+        raise ValueError(
+            f"create_model: {parts[0].origin} was saved with the option {strange[0]}, which "
+            f"{cls.name} does not have"
+        )
+    return options
 
 
-def _fits(patterns: tuple[str, ...], key: str) -> bool:
-    return any(re.search(pattern, key) for pattern in patterns)
+def _skeleton(
+    cls: type[InpaintingModel],
+    options: Mapping[str, Any],
+    given: Mapping[str, Any],
+    parts: list[Part],
+) -> InpaintingModel:
+    """The model without memory for its weights."""
+    with torch.device("meta"):
+        try:
+            return cls(**options)
+        except Exception as exc:
+            try:
+                cls(**given)
+            except Exception:
+                raise exc from None  # the user's own options
+            raise ValueError(
+                f"create_model: {parts[0].origin} implies options that {cls.name} does not take: "
+                f"{exc}"
+            ) from exc
 
 
-def _report(origin: str, layout: str, missing: set[str], unknown: set[str]) -> None:
-    if not missing and not unknown:
-        return
-    parts = []
-    for label, keys in (("missing", missing), ("unknown", unknown)):
-        if keys:
-            shown = ", ".join(sorted(keys)[:12])
-            parts.append(f"{len(keys)} {label}: {shown}{', ...' if len(keys) > 12 else ''}")
-    raise ValueError(f"load_weights: {origin} does not fit {layout}; " + "; ".join(parts))
-
-
-def _check_shapes(origin: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    wrong = [
-        f"{key} must be {tuple(ours.shape)}, got {tuple(theirs.shape)}"
-        for key, (ours, theirs) in pairs.items()
-        if ours.shape != theirs.shape
-    ]
-    if wrong:
-        raise ValueError(f"load_weights: {origin}: " + "; ".join(wrong[:6]))
-    for key, (_, theirs) in pairs.items():
-        if theirs.is_floating_point() and not bool(torch.isfinite(theirs).all()):
-            raise ValueError(f"load_weights: {origin}: {key} must be finite")
-
-
-def _translate(model: InpaintingModel, layout: Layout, state: State, origin: str) -> State:
-    network = model.get_submodule(layout.network)
-    own = network.state_dict()
-    places = dict(layout.keys(network))
-    # Old spectral normalisation also stores the normalised weight.
-    derived = {k for k in state if k.endswith("weight") and f"{k}_orig" in state} - set(places)
-    given = {k: v for k, v in state.items() if not _fits(layout.ignored, k) and k not in derived}
-    given = layout.convert(given)
-    absent = {key for key in set(places) - set(given) if not _fits(layout.optional, key)}
-    _report(
-        origin,
-        f"{layout.name}/{layout.network}",
-        {layout.prefix + key for key in absent},
-        set(given) - set(places),
+def _check_rest(skeleton: InpaintingModel, parts: list[Part], given: Mapping[str, Any]) -> None:
+    """Refuses sizes that no tensor of the file stands for."""
+    held = {part.network for part in parts}
+    rest = sum(
+        value.numel()
+        for name in skeleton.networks
+        if name not in held
+        for value in skeleton.get_submodule(name).state_dict().values()
     )
-    ours: State = {}
-    pairs = {}
-    parts: dict[str, dict[int, Tensor]] = {}
-    for key, place in places.items():
-        if key not in given:
+    told = {name for part in parts for name in part.recipe if name not in given}
+    if rest > _MOST_UNTOLD and told:
+        raise ValueError(
+            f"create_model: {parts[0].origin} implies options with which the networks that it "
+            f"lacks have {rest} numbers: give them explicitly if that is right"
+        )
+
+
+def _check_options(model: InpaintingModel, part: Part) -> None:
+    """Compares a model that exists with what a file implies."""
+    for name, text in part.asked.items():
+        if name not in model.given and name not in part.facts:
+            raise ValueError(
+                f"load_weights: {part.origin} ({part.label}) needs a model with an explicit "
+                f"{name}: {text}"
+            )
+    recipe = {name: value for name, value in part.recipe.items() if name in part.binding}
+    for name, value in {**recipe, **part.facts}.items():
+        mine = getattr(model, name, None)
+        if mine == value or (name not in part.facts and name in model.given):
             continue
-        if isinstance(place, str):
-            ours[place], pairs[layout.prefix + key] = given[key], (own[place], given[key])
+        kept = "" if name in part.facts else f"; an explicit {name}={mine!r} would be kept"
+        raise ValueError(
+            f"load_weights: {part.origin} ({part.label}) needs a model with {name}={value!r}, "
+            f"this one has {mine!r}{kept}"
+        )
+
+
+def _translated(model: InpaintingModel, parts: list[Part]) -> dict[str, State]:
+    translated: dict[str, State] = {}
+    for part in parts:
+        network = model.get_submodule(part.network)
+        if part.layout is None:
+            state = translate_own(network, part.state, part.origin, part.prefix)
         else:
-            name, index, count = place
-            pairs[layout.prefix + key] = (own[name].chunk(count)[index], given[key])
-            parts.setdefault(name, {})[index] = given[key]
-    _check_shapes(origin, pairs)
-    ours.update({n: torch.cat([got[i] for i in sorted(got)]) for n, got in parts.items()})
-    for name, value in own.items():
-        if name not in ours:
-            ours[name] = _derive(network, name, value, ours, places, state)
-    return ours
+            state = translate(network, part.layout, part.state, part.origin, part.prefix)
+        translated[part.network] = state
+    return translated
 
 
-def _derive(
-    network: nn.Module,
-    name: str,
-    value: Tensor,
-    ours: State,
-    places: Mapping[str, Place],
-    state: Mapping[str, Tensor],
-) -> Tensor:
-    """What a file leaves out: counters, and the second vector of a spectral normalisation."""
-    base = name.removesuffix(".0._v")
-    if base == name:
-        return value
-    original = ours[f"{base}.original"]
-    dim: int = network.get_submodule(f"{base}.0").dim  # type: ignore[assignment]
-    matrix = original.movedim(dim, 0).flatten(1)
-    v: Tensor = matrix.T @ ours[f"{base}.0._u"]
-    sigma = v.norm()
-    v = v / sigma.clamp_min(1e-12)
-    public = next(key for key, place in places.items() if place == f"{base}.original")
-    effective = state.get(public.removesuffix("_orig")) if public.endswith("_orig") else None
-    if effective is not None:
-        # PyTorch 1.0 kept the normalised weight instead of v: its scale gives sigma.
-        kept = effective.abs() > 1e-12
-        v = v * (original[kept] / effective[kept]).mean() / sigma
-    return v
+def _fill(model: InpaintingModel, translated: Mapping[str, State]) -> None:
+    """Cannot fail: keys, shapes and values were checked."""
+    for name, state in translated.items():
+        network = model.get_submodule(name)
+        network.load_state_dict({**network.state_dict(), **state})
 
 
-def public_state(model: InpaintingModel, layout: Layout) -> State:
-    """The state dict of one network under a layout's names."""
-    network = model.get_submodule(layout.network)
-    own = network.state_dict()
-    state: State = {}
-    for key, place in layout.keys(network).items():
-        if isinstance(place, str):
-            state[key] = own[place]
-        else:
-            name, index, count = place
-            state[key] = own[name].chunk(count)[index]
-    state = layout.restore(state)
-    state.update(layout.emitted(network))
-    return {f"{layout.prefix}{key}": value for key, value in state.items()}
+def notes_on(parts: list[Part], model: InpaintingModel) -> list[tuple[bool, str]]:
+    """One line for each file about the options that were assumed, and whether it is our own.
 
-
-def model_options(model: InpaintingModel) -> dict[str, Any]:
-    """The constructor options of a model."""
-    names = inspect.signature(type(model).__init__).parameters
-    return {name: getattr(model, name) for name in names if name != "self"}
-
-
-def save_weights(
-    model: InpaintingModel, path: str | os.PathLike[str], *, layout: str = NATIVE
-) -> None:
-    """Writes a .safetensors file with a record of method, options and layout.
-
-    Args:
-        model: what is saved.
-        path: ends in .safetensors; replaced as a whole if it exists.
-        layout: "inpaint_ops" for everything, or "name/network" (or a name with one network) for
-            one network in a public layout.
-
-    Raises:
-        ImportError: safetensors is not installed.
-        OSError: the file cannot be written.
-        ValueError: wrong suffix or layout.
+    A model that exists has chosen its options, and says nothing of its own state dict.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"save_weights: path must end in .safetensors, got {path.name}")
-    metadata = {
-        "method": model.name,
-        "options": json.dumps(model_options(model)),
-        "layout": layout,
-        "channel_order": model.channel_order,
-    }
-    if layout == NATIVE:
-        state = model.state_dict()
-    else:
-        name, _, network = layout.partition("/")
-        chosen = [x for x in model.layouts if x.name == name and network in ("", x.network)]
-        if len(chosen) != 1:
-            names = ", ".join(f"{x.name}/{x.network}" for x in model.layouts)
-            raise ValueError(f"save_weights: layout must be {NATIVE} or of {names}, got {layout!r}")
-        state = public_state(model, chosen[0])
-        metadata["licence"] = chosen[0].licence
-    safetensors_package()
-    from safetensors.torch import save
+    stated = set(model.given)
+    for part in parts:
+        stated |= {*part.facts, *part.telling}
+    found: dict[tuple[str, str, bool], list[str]] = {}
+    for part in parts:
+        names = [name for name in part.unstated if name not in stated]
+        if names:
+            key = (part.origin, part.hint, part.layout is None)
+            listed = found.setdefault(key, [])
+            listed += [name for name in names if name not in listed]
+    notes = []
+    for (origin, hint, own), names in found.items():
+        values = ", ".join(f"{name}={getattr(model, name)!r}" for name in names)
+        notes.append(
+            (
+                own,
+                f"{origin} does not tell {values}: assumed ({hint}); give the "
+                f"option{'s' * (len(names) > 1)} to confirm or change that",
+            )
+        )
+    return notes
 
-    values = {k: v.detach().contiguous().clone() for k, v in state.items()}
-    with write_atomically(path) as file:
-        file.write(save(values, metadata))
+
+def _say(notes: list[str], depth: int) -> None:
+    """Issues the notes, as warnings of the line that many calls above."""
+    for text in notes:
+        warnings.warn(text, WeightsNote, stacklevel=depth)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from inpaint_ops.checkpoints import State
 from inpaint_ops.models._blocks import composite, initialise, resized, signed, unsigned
 from inpaint_ops.models._centre import fill_centre
 from inpaint_ops.models._encoder_decoder import (
@@ -16,10 +17,11 @@ from inpaint_ops.models._encoder_decoder import (
     PatchDiscriminator,
     RegionDiscriminator,
     discriminator_keys,
+    encoder_decoder_options,
     generator_keys,
     patch_discriminator_keys,
 )
-from inpaint_ops.models._layouts import Layout
+from inpaint_ops.models._layouts import Implied, Layout, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._training import TrainingRecipe
@@ -56,6 +58,9 @@ _LAYOUTS = (
         generator_keys("main"),
         ("main.14.weight", "main.17.weight", "main.29.weight"),
         options=_generator_options("centre", "main.0.bias", "main.0.weight", "main.14.weight"),
+        recipe=fixed(overlap=4),
+        unstated=("overlap",),
+        hint="overlapPred of the training script",
         nesting=("state_dict",),
         licence="MIT",
         source=_BOYUANJIANG,
@@ -67,6 +72,7 @@ _LAYOUTS = (
         ("main.0.weight", "main.9.weight", "main.11.weight"),
         recognise=lambda state: "main.12.weight" not in state,
         options=_discriminator_options,
+        recipe=fixed(variant="centre"),
         nesting=("state_dict",),
         licence="MIT",
         source=_BOYUANJIANG,
@@ -79,6 +85,7 @@ _LAYOUTS = (
         options=_generator_options(
             "convolutional", "model.0.bias", "model.0.weight", "model.14.weight"
         ),
+        recipe=fixed(overlap=0),
         licence="MIT",
         source=_ERIKLINDERNOREN,
     ),
@@ -117,7 +124,7 @@ class ContextEncoder(InpaintingModel):
     * "alexnet": `FeatureNetwork`, likewise at 227^2. Not verified: its docstring says in what.
     * "convolutional": the port of eriklindernoren, "centre" with a 1x1 bottleneck at 4x4 positions,
       white holes and normalisation with eps = 0.8, a slip of that port that its weights need; with
-      overlap 0 and a discriminator of patches (`PatchDiscriminator`).
+      overlap 0 (its layout sets that) and a discriminator of patches (`PatchDiscriminator`).
 
     The square of "centre" is the smallest around the middle of the hole's bounding box whose
     predicted middle, less `overlap`, takes the box in: 128/56 of the box's longer side, rounded up
@@ -196,6 +203,25 @@ class ContextEncoder(InpaintingModel):
     def central(self) -> bool:
         """Whether the network predicts the middle of what it sees."""
         return self.variant in ("centre", "convolutional")
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        if "generator.bottleneck.weight" in state:
+            facts["variant"] = "alexnet"
+            facts["base_channels"] = state["generator.encoder.2.weight"].shape[0] // 4
+        elif "generator.encoder.0.conv.weight" in state:
+            facts |= encoder_decoder_options(state, "generator")
+        if "discriminator.layers.0.weight" in state:
+            facts["variant"] = "convolutional"
+            facts["base_channels"] = state["discriminator.layers.0.weight"].shape[0]
+        elif "discriminator.layers.0.conv.weight" in state:
+            facts["base_channels"] = state["discriminator.layers.0.conv.weight"].shape[0]
+            facts["bias"] = "discriminator.layers.0.conv.bias" in state
+            if "discriminator.layers.5.conv.weight" in state:
+                facts["variant"] = "random_128"
+        return Implied(facts, ("overlap", "channel_order"))
 
     def colour(self, like: Tensor) -> Tensor:
         """What missing pixels are filled with, (3, 1, 1) in [-1, 1]."""

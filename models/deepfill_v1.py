@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops import reference
+from inpaint_ops.checkpoints import State
 from inpaint_ops.layers import ContextualAttention, FusedConv2d
 from inpaint_ops.models._blocks import composite, erase, pad_for, signed, stacked, unsigned
 from inpaint_ops.models._deepfill_v1_training import DeepFillV1Recipe
-from inpaint_ops.models._layouts import Layout, Place
+from inpaint_ops.models._layouts import Implied, Layout, Place, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._two_stage import COARSE, Refinement, chain, to_picture
@@ -133,27 +134,52 @@ def _critic_keys(network: nn.Module) -> dict[str, Place]:
 _STEM = "coarse_generator.conv1.conv.weight"
 
 
-def _official(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {
-        "base_channels": state[_STEM].shape[0],
-        "padding": "same",
-        "pick": "align_corners",
-        "key_norm": "max",
-    }
+_OFFICIAL_RECIPE = {"padding": "same", "pick": "align_corners", "key_norm": "max"}
+_PORT_RECIPE = {"padding": "symmetric", "pick": "floor", "key_norm": "sum"}
+_TRAINER = r"^(netG|localD|globalD)\."
 
 
-def _daa233(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {
-        "base_channels": state[_STEM].shape[0],
-        "padding": "symmetric",
-        "pick": "floor",
-        "key_norm": "sum",
-    }
+def _generator_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {"base_channels": state[_STEM].shape[0]}
+
+
+def _is_converted(state: Mapping[str, Tensor]) -> bool | None:
+    """Whether a trainer's file has the official local critic, which is wider; None without one."""
+    layer = state.get("localD.dis_conv_module.conv4.conv.weight")
+    return None if layer is None else layer.shape[0] != layer.shape[1]
+
+
+def _whose(state: Mapping[str, Tensor], prefix: str) -> str | None:
+    """The port's own files of generators have no prefix; with one they are of either kind."""
+    if not prefix or _is_converted(state) is not None:
+        return None
+    return (
+        "keys that begin with netG. are those of the port's trainer or of the official weights "
+        "converted for it, which pad otherwise and were trained on BGR pictures: give "
+        "layout='daa233' or layout='daa233_tf' (--layout)"
+    )
 
 
 def _critic_side(state: Mapping[str, Tensor]) -> int:
-    places = state["linear.weight"].shape[1] // state["dis_conv_module.conv4.conv.weight"].shape[0]
-    return 16 * math.isqrt(places)
+    layer = state["dis_conv_module.conv4.conv.weight"]
+    return 16 * math.isqrt(state["linear.weight"].shape[1] // layer.shape[0])
+
+
+def _critic_recipe(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The official local critic doubles its width in the last layer, the port's does not."""
+    layer = state["dis_conv_module.conv4.conv.weight"]
+    converted = layer.shape[0] != layer.shape[1] or _is_converted(state)
+    return {"padding": "same" if converted else "symmetric"}
+
+
+def _which_critic(state: Mapping[str, Tensor], prefix: str) -> str | None:
+    side = _critic_side(state)
+    if side in (128, 256):
+        return None
+    return (
+        f"a critic for pictures of {side} pixels may be the global or the local one: give "
+        "layout='daa233/global_critic' or layout='daa233/local_critic'"
+    )
 
 
 def _critic_options(local: bool) -> Any:
@@ -161,7 +187,6 @@ def _critic_options(local: bool) -> Any:
         width = state["dis_conv_module.conv1.conv.weight"].shape[0]
         implied: dict[str, Any] = {
             "critic_channels": width,
-            "padding": "symmetric",
             "size": _critic_side(state) * (2 if local else 1),
         }
         if local:
@@ -174,7 +199,7 @@ def _critic_options(local: bool) -> Any:
 _PORT = "daa233/generative-inpainting-pytorch"
 
 
-def _critic_layout(network: str, nesting: str) -> Layout:
+def _critic_layout(network: str, name: str) -> Layout:
     local = network == "local_critic"
     return Layout(
         "daa233",
@@ -183,8 +208,12 @@ def _critic_layout(network: str, nesting: str) -> Layout:
         signature=("dis_conv_module.conv1.conv.weight", "linear.weight"),
         # Both have the same keys; the published ones see 256 and 128 pixels.
         recognise=lambda state: (_critic_side(state) < 256) == local,
+        doubt=_which_critic,
         options=_critic_options(local),
-        nesting=(nesting,),
+        recipe=_critic_recipe,
+        names=(name,),
+        channel_order=None,
+        ignored=(_TRAINER,),
         licence="MIT",
         source=_PORT,
     )
@@ -197,9 +226,10 @@ class DeepFillV1(InpaintingModel):
     The defaults are the official TensorFlow networks. The PyTorch port pads symmetrically, picks
     every second pixel, adds its epsilon to every element of a key (padding="symmetric",
     pick="floor", key_norm="sum") and halves the local critic's last layer; its layout sets that.
-    Its conversion of the official weights (keys under "netG.", layout "daa233_tf") gets the
-    official arithmetic and channel order: the official weights were trained on BGR pictures, and
-    that the conversion kept their order is an assumption.
+    Its conversion of the official weights (layout "daa233_tf") gets the official arithmetic and
+    channel order: the official weights were trained on BGR pictures, and that the conversion kept
+    their order is an assumption. Its keys begin with "netG.", as those of a state dict of the
+    port's trainer do: where no local critic tells which of the two a file is, give the layout.
 
     Args:
         base_channels: width of the generator's first layer.
@@ -223,7 +253,12 @@ class DeepFillV1(InpaintingModel):
             "generator",
             _generator_keys,
             signature=(_STEM, "fine_generator.pmconv1.conv.weight"),
-            options=_daa233,
+            recognise=lambda state: _is_converted(state) is not True,
+            doubt=_whose,
+            options=_generator_options,
+            recipe=fixed(**_PORT_RECIPE),
+            prefixes=("netG.",),
+            ignored=(_TRAINER,),
             licence="MIT",
             source=_PORT,
         ),
@@ -232,9 +267,13 @@ class DeepFillV1(InpaintingModel):
             "generator",
             _generator_keys,
             signature=(_STEM, "fine_generator.pmconv1.conv.weight"),
-            options=_official,
+            recognise=lambda state: _is_converted(state) is not False,
+            options=_generator_options,
+            recipe=fixed(**_OFFICIAL_RECIPE),
+            unstated=("channel_order",),
+            hint="the official weights' order; that their conversion kept it is not known",
             prefix="netG.",
-            ignored=(r"^(localD|globalD)\.",),
+            ignored=(_TRAINER,),
             channel_order="bgr",
             licence="CC BY-NC 4.0",
             source=_PORT,
@@ -281,6 +320,22 @@ class DeepFillV1(InpaintingModel):
         self.generator = Generator(base_channels, padding, attention)
         self.global_critic = Critic(critic_channels, 4 * critic_channels, size, padding)
         self.local_critic = Critic(critic_channels, local_channels, size // 2, padding)
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        if "generator.coarse.conv1.weight" in state:
+            facts["base_channels"] = state["generator.coarse.conv1.weight"].shape[0]
+        for name, share in (("local_critic", 2), ("global_critic", 1)):
+            if f"{name}.linear.weight" in state:
+                last = state[f"{name}.conv4.weight"].shape[0]
+                facts["critic_channels"] = state[f"{name}.conv1.weight"].shape[0]
+                cells = math.isqrt(state[f"{name}.linear.weight"].shape[1] // last)
+                facts["size"] = 16 * cells * share
+                if name == "local_critic":
+                    facts["local_channels"] = last
+        return Implied(facts, ("padding", "pick", "key_norm", "channel_order"))
 
     def generate(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
         """Both stages' pictures in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W)."""

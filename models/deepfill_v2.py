@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops.checkpoints import State
 from inpaint_ops.layers import ContextualAttention, FusedConv2d, GatedConv2d
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models import _deepfill_v2_zhaoyuzhi
@@ -21,8 +22,14 @@ from inpaint_ops.models._blocks import (
     stacked,
     unsigned,
 )
-from inpaint_ops.models._deepfill_v2_zhaoyuzhi import ZhaoyuzhiCritic, ZhaoyuzhiGenerator
-from inpaint_ops.models._layouts import Layout, Place
+from inpaint_ops.models._deepfill_v2_zhaoyuzhi import (
+    MINIMUM_REFLECTED,
+    PORT_CHOICES,
+    Style,
+    ZhaoyuzhiCritic,
+    ZhaoyuzhiGenerator,
+)
+from inpaint_ops.models._layouts import Implied, Layout, Place, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._training import Phase, TrainingRecipe, adam, descend, frozen
@@ -151,25 +158,19 @@ def _tf_keys(network: nn.Module) -> dict[str, Place]:
     return {f"{_tf_name(n)}.conv.{k}": f"{n}.{k}" for n in _layers(network) for k in kinds}
 
 
-def _nipponjo_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    stem = state["stage1.conv1.conv.weight"]
-    return {
-        "base_channels": stem.shape[0],
-        "sketch": stem.shape[1] == 6,
-        "padding": "symmetric",
-        "pick": "floor",
-        "fuse": True,
+def _generator_options(stem: str) -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
+    return lambda state: {
+        "variant": "official",
+        "base_channels": state[stem].shape[0],
+        "sketch": state[stem].shape[1] == 6,
     }
 
 
-def _tf_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    stem = state["conv1.conv.weight"]
+def _critic_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
-        "base_channels": stem.shape[0],
-        "sketch": stem.shape[1] == 6,
-        "padding": "same",
-        "pick": "align_corners",
-        "fuse": False,
+        "variant": "official",
+        "critic_channels": state["conv1.conv_sn.weight"].shape[0],
+        "sketch": state["conv1.conv_sn.weight"].shape[1] == 5,
     }
 
 
@@ -193,6 +194,8 @@ def _critic_restore(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+# The first is the default.
+_CHOICES = {"padding": ("same", "symmetric"), "activation": ("elu",), "norm": ("none",)}
 _SOURCE = "nipponjo/deepfillv2-pytorch"
 _LICENCE = "none stated; weights converted from the official ones are CC BY-NC 4.0"
 
@@ -204,19 +207,24 @@ class DeepFillV2(InpaintingModel):
     The defaults are the official TensorFlow network. nipponjo's two PyTorch ports differ from it:
     networks.py pads symmetrically and picks every second pixel (padding="symmetric",
     pick="floor"), networks_tf.py leaves the fuse step out (fuse=False); the layouts set that.
-    The official weights were trained on BGR pictures (OpenCV's order): give channel_order="bgr"
-    with weights converted from them unless the converter swapped the first layer.
+    The official weights were trained on BGR pictures (OpenCV's order), the port feeds its
+    conversion of them RGB, and so do we: give channel_order="bgr" unless the converter swapped the
+    first layer.
 
     Args:
-        variant: "official", or "zhaoyuzhi" for the other network of that name, whose options are
-            base_channels and critic_channels alone; it is trained here by the official recipe.
+        variant: "official", or "zhaoyuzhi" for the other network of that name, which has no
+            sketch, pick and fuse; it is trained here by the official recipe.
         base_channels: filters of the first layer, twice its channels; 48 if None (zhaoyuzhi:
             channels, 64).
         critic_channels: channels of the critic's first layer.
         sketch: whether there is an extra channel for lines drawn by the user.
-        padding: "same" (TensorFlow's rule) or "symmetric".
+        padding: "same" (TensorFlow's rule, the default) or "symmetric"; of zhaoyuzhi's "zeros" (the
+            default), "reflect" or "replicate", its --pad_type.
         pick: pixel picking of the attention, see `contextual_attention`.
         fuse: whether the attention adds up the scores of neighbours.
+        activation: "elu"; of zhaoyuzhi's "leaky_relu" (the default), "relu", "selu" or "identity",
+            its --activation.
+        norm: "none"; of zhaoyuzhi's "instance" (the default) or "none", its --norm.
         channel_order: of the pictures the weights were trained on.
 
     Source: Yu et al., ICCV 2019 (arXiv 1806.03589); JiahuiYu/generative_inpainting v2.0.0.
@@ -231,7 +239,8 @@ class DeepFillV2(InpaintingModel):
             "generator",
             _nipponjo_keys,
             signature=("stage1.conv1.conv.weight", "stage2.conv_conv1.conv.weight"),
-            options=_nipponjo_options,
+            options=_generator_options("stage1.conv1.conv.weight"),
+            recipe=fixed(padding="symmetric", pick="floor", fuse=True),
             nesting=("G",),
             ignored=(r"fuse_weight$",),
             emitted=lambda network: {
@@ -245,7 +254,10 @@ class DeepFillV2(InpaintingModel):
             "generator",
             _tf_keys,
             signature=("conv1.conv.weight", "xconv1.conv.weight"),
-            options=_tf_options,
+            options=_generator_options("conv1.conv.weight"),
+            recipe=fixed(padding="same", pick="align_corners", fuse=False),
+            unstated=("channel_order",),
+            hint="the port feeds RGB; the official weights were trained on BGR",
             nesting=("G",),
             ignored=(r"fuse_weight$",),
             licence=_LICENCE,
@@ -256,7 +268,10 @@ class DeepFillV2(InpaintingModel):
             "discriminator",
             _critic_keys,
             signature=("conv1.conv_sn.weight", "conv6.conv_sn.weight"),
-            options=lambda state: {"critic_channels": state["conv1.conv_sn.weight"].shape[0]},
+            options=_critic_options,
+            recipe=fixed(padding="same"),
+            unstated=("padding",),
+            hint="both of the port's generators have critics of these names",
             nesting=("D",),
             convert=_critic_convert,
             restore=_critic_restore,
@@ -273,9 +288,11 @@ class DeepFillV2(InpaintingModel):
         base_channels: int | None = None,
         critic_channels: int = 64,
         sketch: bool = False,
-        padding: str = "same",
+        padding: str | None = None,
         pick: str = "align_corners",
         fuse: bool = True,
+        activation: str | None = None,
+        norm: str | None = None,
         channel_order: str = "rgb",
     ) -> None:
         super().__init__(channel_order=channel_order)
@@ -289,12 +306,19 @@ class DeepFillV2(InpaintingModel):
         if base_channels % 4:
             raise ValueError(f"deepfill_v2: base_channels must be 4 n, got {base_channels}")
         _common.check_int("deepfill_v2", "critic_channels", critic_channels)
-        _common.check_choice("deepfill_v2", "padding", padding, ("same", "symmetric"))
+        chosen = []
+        for option, value in (("padding", padding), ("activation", activation), ("norm", norm)):
+            choices = (_CHOICES if official else PORT_CHOICES)[option]
+            chosen.append(choices[0] if value is None else value)
+            _common.check_choice("deepfill_v2", f"{option} of {variant}", chosen[-1], choices)
+        padding, activation, norm = chosen
         self.variant = variant
         self.base_channels = base_channels
         self.critic_channels = critic_channels
         self.sketch = sketch
         self.padding = padding
+        self.activation = activation
+        self.norm = norm
         self.pick = pick
         self.fuse = fuse
         self.generator: Generator | ZhaoyuzhiGenerator
@@ -304,8 +328,28 @@ class DeepFillV2(InpaintingModel):
             self.generator = Generator(base_channels // 2, 5 + sketch, padding, attention)
             self.discriminator = PatchCritic(critic_channels, 4 + sketch, padding)
         else:
-            self.generator = ZhaoyuzhiGenerator(base_channels)
-            self.discriminator = ZhaoyuzhiCritic(critic_channels)
+            style = Style(padding, activation, norm)
+            self.generator = ZhaoyuzhiGenerator(base_channels, style)
+            self.discriminator = ZhaoyuzhiCritic(critic_channels, style)
+            if padding == "reflect":
+                self.minimum = MINIMUM_REFLECTED
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts = _deepfill_v2_zhaoyuzhi.read_options(state)
+        if facts:
+            return Implied(facts, ("padding", "activation", "norm", "channel_order"))
+        facts = {}
+        stem = state.get("generator.coarse.conv1.weight")
+        if stem is not None:
+            facts = {"base_channels": stem.shape[0], "sketch": stem.shape[1] == 6}
+        judge = state.get("discriminator.conv1.parametrizations.weight.original")
+        if judge is not None:
+            facts |= {"critic_channels": judge.shape[0], "sketch": judge.shape[1] == 5}
+        if facts:
+            facts["variant"] = "official"
+        return Implied(facts, ("padding", "pick", "fuse", "channel_order"))
 
     def generate(
         self, image: Tensor, hole: Tensor, sketch: Tensor | None = None

@@ -7,17 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from inpaint_ops.checkpoints import State
 from inpaint_ops.models._blocks import composite, erase, spectral_keys, stacked
 from inpaint_ops.models._edge_connect_networks import Discriminator, Generator
 from inpaint_ops.models._edge_connect_training import ADVERSARIAL, EdgeConnectRecipe
 from inpaint_ops.models._edges import canny, grey
-from inpaint_ops.models._layouts import Layout, Place, State
+from inpaint_ops.models._layouts import Implied, Layout, Place, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.ops import _common
 
 _OP = "edge_connect"
-
+_MOST_BLOCKS = 256
 
 # Convolutions of the generator in the port's order, ours to theirs.
 _ENDS = {
@@ -90,6 +91,9 @@ def _discriminator_layout(network: str, channels: int) -> Layout:
         signature=("conv1.0.weight_orig", "conv2.0.weight_orig"),
         recognise=_judges(channels),
         options=_discriminator_options,
+        recipe=fixed(adversarial="nsgan"),
+        unstated=("adversarial",),
+        hint="GAN_LOSS of its configuration",
         nesting=("discriminator",),
         ignored=(r"^features\.0\.",),
         emitted=_alias,
@@ -125,6 +129,7 @@ class EdgeConnect(InpaintingModel):
         "edge_discriminator",
         "inpaint_discriminator",
     )
+    completion_networks = ("edge_generator", "inpaint_generator")
     layouts = (
         Layout(
             "knazeri",
@@ -132,6 +137,9 @@ class EdgeConnect(InpaintingModel):
             _generator_keys,
             signature=("encoder.1.weight_orig", "decoder.7.weight"),
             options=_generator_options("weight_orig"),
+            recipe=fixed(sigma=2.0),
+            unstated=("sigma",),
+            hint="SIGMA of its configuration",
             nesting=("generator",),
             licence=_LICENCE,
             source=_PORT,
@@ -167,6 +175,10 @@ class EdgeConnect(InpaintingModel):
         _common.check_int(_OP, "base_channels", base_channels)
         _common.check_int(_OP, "critic_channels", critic_channels)
         _common.check_int(_OP, "residual_blocks", residual_blocks)
+        if residual_blocks > _MOST_BLOCKS:
+            raise ValueError(
+                f"{_OP}: residual_blocks must be at most {_MOST_BLOCKS}, got {residual_blocks}"
+            )
         _common.check_choice(_OP, "adversarial", adversarial, tuple(ADVERSARIAL))
         _common.check_finite(_OP, "sigma", sigma)
         if sigma <= 0:
@@ -182,6 +194,28 @@ class EdgeConnect(InpaintingModel):
         self.inpaint_generator = Generator(4, 3, base_channels, residual_blocks, edges=False)
         self.edge_discriminator = Discriminator(2, critic_channels, sigmoid=sigmoid)
         self.inpaint_discriminator = Discriminator(3, critic_channels, sigmoid=sigmoid)
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        unstated = ["channel_order"]
+        normed = "parametrizations.weight.original"
+        for network, stem in (("edge", f"stem.{normed}"), ("inpaint", "stem.weight")):
+            generator = f"{network}_generator."
+            if generator + stem in state:
+                blocks = {
+                    key.split(".")[2] for key in state if key.startswith(f"{generator}middle")
+                }
+                facts["base_channels"] = state[generator + stem].shape[0]
+                facts["residual_blocks"] = len(blocks)
+            judge = f"{network}_discriminator.conv1.{normed}"
+            if judge in state:
+                facts["critic_channels"] = state[judge].shape[0]
+                unstated.append("adversarial")
+        if f"edge_generator.stem.{normed}" in state:
+            unstated.append("sigma")
+        return Implied(facts, tuple(dict.fromkeys(unstated)))
 
     def brightness(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) in the model's channel order to (N, 1, H, W)."""

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from inpaint_ops.blending import poisson_blend
+from inpaint_ops.checkpoints import State
 from inpaint_ops.models._blocks import stacked
 from inpaint_ops.models._encoder_decoder import numbered_keys
 from inpaint_ops.models._glcic_networks import Discriminator, Generator
-from inpaint_ops.models._layouts import Layout
+from inpaint_ops.models._layouts import Implied, Layout, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models.glcic_training import GLCICRecipe
@@ -56,8 +57,8 @@ def _otenim_discriminator_keys(network: Discriminator) -> dict[str, str]:
     return keys | {f"linear1.{key}": f"fuse.{key}" for key in ("weight", "bias")}
 
 
-def _options(first: str, **implied: Any) -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
-    return lambda state: {"base_channels": state[first].shape[0], **implied}
+def _options(first: str) -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
+    return lambda state: {"base_channels": state[first].shape[0]}
 
 
 def _discriminator_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -70,7 +71,6 @@ def _discriminator_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     six = "model_gd.linear7.weight" in state
     return {
         "base_channels": base,
-        "norm_first": False,
         "global_size": size("model_gd", 6 if six else 5),
         "local_size": size("model_ld", 5),
     }
@@ -83,7 +83,12 @@ _LAYOUTS = (
         "generator",
         _otenim_keys,
         ("conv1.weight", "deconv13.weight", "bn16.weight", "conv17.weight"),
-        options=_options("conv1.weight", norm_first=False, subtract_mean=False),
+        options=_options("conv1.weight"),
+        recipe=fixed(norm_first=False, subtract_mean=False),
+        asked={
+            "mean": "three numbers in [0, 1], the mean colour of its training set: mpv in the "
+            "config.json beside the file (--option mean=[R,G,B])"
+        },
         licence="MIT",
         source=_OTENIM,
     ),
@@ -93,6 +98,7 @@ _LAYOUTS = (
         _otenim_discriminator_keys,
         ("model_ld.conv1.weight", "model_gd.conv1.weight", "linear1.weight"),
         options=_discriminator_options,
+        recipe=fixed(norm_first=False),
         licence="MIT",
         source=_OTENIM,
     ),
@@ -101,7 +107,10 @@ _LAYOUTS = (
         "generator",
         _official_keys,
         ("0.weight", "36.weight", "46.running_mean", "48.weight"),
-        options=_options("0.weight", norm_first=True, subtract_mean=True),
+        options=_options("0.weight"),
+        recipe=fixed(norm_first=True, subtract_mean=True, mean=MEAN),
+        unstated=("mean",),
+        hint="as public conversions of the official weights list it",
         licence="CC BY-NC-SA 4.0 (conversion of the official weights)",
         source="chien-lung/inpaint_project",
     ),
@@ -123,8 +132,8 @@ class GLCIC(InpaintingModel):
         subtract_mean: the network sees pictures less `mean` with 0 in the hole (official); False:
             pictures with `mean` in the hole (otenim). Its result is in [0, 1] either way.
         mean: colour (R, G, B) in [0, 1]; of the official weights by default, as public conversions
-            list it (not checked against the official file). otenim's is in the config.json beside
-            the weights ("mpv").
+            list it (not checked against the official file). otenim's files need theirs: it is in
+            the config.json beside the weights ("mpv").
         global_size, local_size: of `Discriminator`.
         blend: "none" or "poisson".
         channel_order: of the pictures the weights were trained on.
@@ -169,6 +178,23 @@ class GLCIC(InpaintingModel):
             base_channels=base_channels,
             norm_first=norm_first,
         )
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        if "generator.layers.0.conv.weight" in state:
+            facts["base_channels"] = state["generator.layers.0.conv.weight"].shape[0]
+        trunks = "discriminator.{}_trunk."
+        if "discriminator.fuse.weight" in state:
+            base = state[trunks.format("local") + "layers.0.conv.weight"].shape[0]
+            facts["base_channels"] = base
+            for name in ("local", "global"):
+                trunk = trunks.format(name)
+                six = f"{trunk}layers.5.conv.weight" in state
+                cells = math.isqrt(state[f"{trunk}linear.weight"].shape[1] // (8 * base))
+                facts[f"{name}_size"] = cells << (6 if six else 5)
+        return Implied(facts, ("norm_first", "subtract_mean", "mean", "channel_order"))
 
     def inputs(self, image: Tensor, hole: Tensor) -> Tensor:
         """What the generator sees: (N, 4, H, W) from a picture in [0, 1] and its hole."""

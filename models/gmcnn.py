@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inpaint_ops.checkpoints import State
 from inpaint_ops.layers import FusedConv2d
 from inpaint_ops.models._blocks import (
     erase,
@@ -21,7 +23,7 @@ from inpaint_ops.models._blocks import (
     unsigned,
 )
 from inpaint_ops.models._gmcnn_training import GMCNNRecipe
-from inpaint_ops.models._layouts import Layout
+from inpaint_ops.models._layouts import Implied, Layout
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.ops import _common
@@ -206,12 +208,16 @@ def _critic_keys(network: GlobalLocalCritic) -> dict[str, str]:
 
 
 def _critic_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {"critic_channels": state["global_discriminator.layers.0.module.weight_bar"].shape[0]}
+
+
+def _critic_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     width = state["global_discriminator.layers.0.module.weight_bar"].shape[0]
     sizes = [
-        16 * round((state[f"{name}.layers.4.module.weight_bar"].shape[1] / (4 * width)) ** 0.5)
+        16 * math.isqrt(state[f"{name}.layers.4.module.weight_bar"].shape[1] // (4 * width))
         for name in _CRITICS
     ]
-    return {"critic_channels": width, "critic_size": sizes[0], "local_size": sizes[1]}
+    return {"critic_size": sizes[0], "local_size": sizes[1]}
 
 
 @register_model("gmcnn")
@@ -252,6 +258,7 @@ class GMCNN(InpaintingModel):
             _critic_keys,
             signature=tuple(f"{name}.layers.0.module.weight_bar" for name in _CRITICS),
             options=_critic_options,
+            fitting=_critic_sizes,
             licence="MIT",
             source="shepnerd/inpainting_gmcnn",
         ),
@@ -286,6 +293,22 @@ class GMCNN(InpaintingModel):
         self.local_size = local_size
         self.generator = Generator(base_channels)
         self.discriminator = GlobalLocalCritic(critic_channels, critic_size, local_size)
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        fitting: dict[str, Any] = {}
+        if "generator.columns.0.stem.weight" in state:
+            facts["base_channels"] = state["generator.columns.0.stem.weight"].shape[0]
+        critic = "discriminator.{}.{}.parametrizations.weight.original"
+        if critic.format("whole", "linear") in state:
+            width = state[critic.format("whole", "conv0")].shape[0]
+            facts["critic_channels"] = width
+            for name, option in (("whole", "critic_size"), ("local", "local_size")):
+                inputs = state[critic.format(name, "linear")].shape[1]
+                fitting[option] = 16 * math.isqrt(inputs // (4 * width))
+        return Implied(facts, ("channel_order",), fitting=fitting)
 
     def generate(self, image: Tensor, hole: Tensor) -> Tensor:
         """The picture in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W)."""

@@ -9,11 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops.checkpoints import State
 from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.models._blocks import initialise
 from inpaint_ops.models._centre import fill_centre
-from inpaint_ops.models._encoder_decoder import EncoderDecoder, RegionDiscriminator, generator_keys
-from inpaint_ops.models._layouts import Layout
+from inpaint_ops.models._encoder_decoder import (
+    EncoderDecoder,
+    RegionDiscriminator,
+    encoder_decoder_options,
+    generator_keys,
+)
+from inpaint_ops.models._layouts import Implied, Layout, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._texture_energies import (
@@ -34,7 +40,6 @@ def _options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "base_channels": state["net.0.weight"].shape[0],
         "bottleneck": state["net.14.weight"].shape[0],
-        "elu_alpha": 0.2,
     }
 
 
@@ -81,6 +86,7 @@ class MSNPS(InpaintingModel):
     multiple = 1
     minimum = 1
     networks = ("content_network", "discriminator")
+    completion_networks = ("content_network",)
     # What `RegionRecipe` asks of a model: it predicts the middle, with this overlap, and so on.
     central = True
     overlap = 4
@@ -93,6 +99,7 @@ class MSNPS(InpaintingModel):
             generator_keys("net"),
             ("net.14.weight", "net.17.weight", "net.29.weight"),
             options=_options,
+            recipe=fixed(elu_alpha=0.2),
             nesting=("state_dict",),
             licence="none given",
             source="ZhanzhouFeng/Pytorch-Implement-Faster-High-Res-Neural-Inpainting",
@@ -183,6 +190,17 @@ class MSNPS(InpaintingModel):
                 f"got {', '.join(features.layers)}"
             )
         self._features = [features]
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        if "content_network.encoder.0.conv.weight" in state:
+            found = encoder_decoder_options(state, "content_network")
+            facts = {name: found[name] for name in ("base_channels", "bottleneck")}
+        elif "discriminator.layers.0.conv.weight" in state:
+            facts["base_channels"] = state["discriminator.layers.0.conv.weight"].shape[0]
+        return Implied(facts, ("elu_alpha", "channel_order"))
 
     def colour(self, like: Tensor) -> Tensor:
         """What missing pixels are filled with, (3, 1, 1) in [-1, 1]."""

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops.checkpoints import State
 from inpaint_ops.models._blocks import activate
-from inpaint_ops.models._layouts import Layout, State
+from inpaint_ops.models._layouts import Implied, Layout, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._partial_conv_unet_training import PartialConvUNetRecipe
 from inpaint_ops.models._registry import register_model
@@ -173,11 +174,13 @@ def _keys(encoder: str, decoder: str, conv: str) -> _Keys:
     return keys
 
 
-def _options(stem: str, pattern: str, **fixed: Any) -> Callable[[Mapping[str, Tensor]], Any]:
+def _options(stem: str, pattern: str) -> Callable[[Mapping[str, Tensor]], Any]:
     def options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        weight = state[stem]
-        levels = max(int(found[1]) for key in state if (found := re.match(pattern, key)))
-        return {"base_channels": weight.shape[0], "levels": levels, **fixed}
+        return {
+            "base_channels": state[f"{stem}.weight"].shape[0],
+            "levels": max(int(found[1]) for key in state if (found := re.match(pattern, key))),
+            "stem_bias": f"{stem}.bias" in state,
+        }
 
     return options
 
@@ -216,7 +219,8 @@ class PartialConvUNet(InpaintingModel):
             "signed": [-1, 1] (mmagic).
         normalise: "window": sums divided by the share of valid values (paper, mmagic); "sum": by
             their number (naoto0804), which asks for weights larger by the size of the window.
-        channel_order: of the pictures the weights were trained on.
+        channel_order: of the pictures the weights were trained on; BGR in mmagic, whose layout
+            sets it.
 
     Source: Liu et al., ECCV 2018 (arXiv 1804.07723);
     naoto0804/pytorch-inpainting-with-partial-conv; open-mmlab/mmagic.
@@ -231,13 +235,8 @@ class PartialConvUNet(InpaintingModel):
             "generator",
             _NAOTO0804,
             signature=("enc_1.conv.input_conv.weight", "dec_1.conv.input_conv.weight"),
-            options=_options(
-                "enc_1.conv.input_conv.weight",
-                r"enc_(\d+)\.",
-                stem_bias=False,
-                input_range="imagenet",
-                normalise="sum",
-            ),
+            options=_options("enc_1.conv.input_conv", r"enc_(\d{1,3})\."),
+            recipe=fixed(input_range="imagenet", normalise="sum"),
             nesting=("model",),
             ignored=(r"mask_conv\.",),
             emitted=_ones(_NAOTO0804, "mask_conv.weight"),
@@ -249,17 +248,14 @@ class PartialConvUNet(InpaintingModel):
             "generator",
             _MMAGIC,
             signature=("encoder.enc1.conv.weight", "decoder.dec1.conv.weight"),
-            options=_options(
-                "encoder.enc1.conv.weight",
-                r"encoder\.enc(\d+)\.",
-                stem_bias=True,
-                input_range="signed",
-                normalise="window",
-            ),
+            options=_options("encoder.enc1.conv", r"encoder\.enc(\d{1,3})\."),
+            recipe=fixed(input_range="signed", normalise="window"),
             nesting=("state_dict",),
             prefix="generator.",
             ignored=(r"weight_mask_updater$", r"^loss_percep\."),
             emitted=_ones(_MMAGIC, "weight_mask_updater"),
+            # Its configuration reads pictures with OpenCV and does not reorder them.
+            channel_order="bgr",
             licence="Apache-2.0",
             source="open-mmlab/mmagic",
         ),
@@ -289,6 +285,19 @@ class PartialConvUNet(InpaintingModel):
         self.normalise = normalise
         self.multiple = self.minimum = 1 << levels
         self.generator = PartialConvUNetwork(levels, base_channels, stem_bias, normalise)
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        if "generator.encoder.0.conv.weight" in state:
+            levels = {k.split(".")[2] for k in state if k.startswith("generator.encoder.")}
+            facts = {
+                "base_channels": state["generator.encoder.0.conv.weight"].shape[0],
+                "levels": len(levels),
+                "stem_bias": "generator.encoder.0.conv.bias" in state,
+            }
+        return Implied(facts, ("input_range", "normalise", "channel_order"))
 
     def _statistics(self, like: Tensor) -> list[Tensor]:
         return [like.new_tensor(v).view(1, 3, 1, 1) for v in _RANGES[self.input_range]]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops.checkpoints import State
 from inpaint_ops.layers import FusedConv2d
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models._blocks import ConvBlock, composite, initialise, signed, stacked, unsigned
+from inpaint_ops.models._layouts import Implied
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._training import Phase, TrainingRecipe, adam, descend, frozen
 from inpaint_ops.ops import _common
+
+_MOST_BLOCKS = 256
 
 
 class ResidualBlock(nn.Module):
@@ -173,6 +178,10 @@ class PatchGAN(InpaintingModel):
             raise ValueError(f"{self.name}: in_channels must be 3 or 4, got {in_channels}")
         if len(mean) != 3 or not all(0 <= level <= 1 for level in mean):
             raise ValueError(f"{self.name}: mean must be three numbers in [0, 1], got {mean}")
+        if len(dilations) > _MOST_BLOCKS:
+            raise ValueError(
+                f"{self.name}: dilations must be at most {_MOST_BLOCKS}, got {len(dilations)}"
+            )
         for dilation in dilations:
             _common.check_int(self.name, "dilations", dilation)
         self.base_channels = base_channels
@@ -189,6 +198,27 @@ class PatchGAN(InpaintingModel):
         )
         self.discriminator = Discriminator(size=image_size, base_channels=base_channels)
         initialise(self, 0.02)
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        asked: dict[str, str] = {}
+        unstated: tuple[str, ...] = ("mean", "channel_order")
+        stem = state.get("generator.stem.conv.weight")
+        if stem is not None:
+            facts = {"base_channels": stem.shape[0], "in_channels": stem.shape[1]}
+            blocks = {key.split(".")[2] for key in state if key.startswith("generator.middle.")}
+            unstated = ("dilations", "dilated", *unstated)
+            if len(blocks) != 5:
+                text = f"the dilation of each of its {len(blocks)} residual blocks"
+                asked["dilations"] = text
+        if "discriminator.fuse.weight" in state:
+            base = state["discriminator.trunk.0.weight"].shape[0]
+            facts["base_channels"] = base
+            cells = math.isqrt(state["discriminator.fuse.weight"].shape[1] // (8 * base))
+            facts["image_size"] = 64 * cells
+        return Implied(facts, unstated, asked)
 
     def inputs(self, image: Tensor, hole: Tensor) -> Tensor:
         """What the generator sees, from a picture in [0, 1] and its hole."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inpaint_ops.checkpoints import State
 from inpaint_ops.layers import (
     FusedConv2d,
     FusedConvTranspose2d,
@@ -23,7 +24,7 @@ from inpaint_ops.models._blocks import (
     stacked,
     unsigned,
 )
-from inpaint_ops.models._layouts import Layout, Place
+from inpaint_ops.models._layouts import Implied, Layout, Place
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._shift_net_training import ShiftNetRecipe
@@ -328,6 +329,19 @@ class ShiftNet(InpaintingModel):
         self.face = face
         self.generator = Generator(base_channels, in_channels, face=face)
         self.discriminator = Discriminator(critic_channels)
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        if "generator.down1.conv.weight" in state:
+            width, inputs = state["generator.down1.conv.weight"].shape[:2]
+            facts = {"base_channels": width, "in_channels": inputs}
+            facts["face"] = state[f"generator.down{_SHIFT}.conv.weight"].shape[2] == 6
+        judge = "discriminator.conv1.parametrizations.weight.original"
+        if judge in state:
+            facts["critic_channels"] = state[judge].shape[0]
+        return Implied(facts, ("channel_order",))
 
     def prepared(self, image: Tensor, hole: Tensor) -> Tensor:
         """What the generator takes of a picture in [-1, 1] and a hole, (N, in_channels, H, W)."""

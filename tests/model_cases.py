@@ -42,6 +42,8 @@ class ModelCase:
 
     small: Mapping[str, Any]
     manifests: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    # Options that files of a layout need: layout/network to the options.
+    asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sizes: tuple[tuple[int, int], ...] = ((16, 16), (37, 50))
     training: int = 64
     features: Callable[[], torch.nn.Module] | None = None
@@ -118,6 +120,7 @@ CASES: dict[str, ModelCase] = {
                 {"global_size": 160, "local_size": 96, "norm_first": False},
             ),
         },
+        asked={"otenim/generator": {"mean": (0.2, 0.3, 0.4)}},
         idle=r"conv\.bias$",
     ),
     # The texture is synthesised in test_msnps.py, which has features for it.
@@ -175,7 +178,13 @@ CASES: dict[str, ModelCase] = {
             ),
             "partialconv.mmagic": (
                 "mmagic/generator",
-                {"levels": 7, "normalise": "window", "input_range": "signed", "stem_bias": True},
+                {
+                    "levels": 7,
+                    "normalise": "window",
+                    "input_range": "signed",
+                    "stem_bias": True,
+                    "channel_order": "bgr",
+                },
             ),
         },
         features=lambda: ToyFeatures(PartialConvUNetRecipe.feature_network["layers"]),

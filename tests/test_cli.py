@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from inpaint_ops import _extension, commands, doctor, filling
 from inpaint_ops.cli import main
@@ -679,6 +680,57 @@ def test_fill_with_a_model(run, tmp_path):
     )  # fmt: skip
     assert result.exit_code == 1
     assert "weights.safetensors" in result.output
+
+
+def test_fill_with_several_files_of_weights(run, tmp_path):
+    torch.manual_seed(0)
+    model = create_model("edge_connect", base_channels=8, critic_channels=4, residual_blocks=2)
+    files = {}
+    for network in model.networks:
+        files[network] = tmp_path / f"{network}.safetensors"
+        save_weights(model, files[network], layout=f"knazeri/{network}")
+        # As the port's own files: without a record of options.
+        save_file(load_file(files[network]), files[network])
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    Image.fromarray(HOLE).save(tmp_path / "h.png")
+    out = tmp_path / "o.png"
+    fill = ["fill", tmp_path / "a.png", tmp_path / "h.png", "-o", out, "--model", "edge_connect"]
+    edges = ["--weights", files["edge_generator"]]
+    colours = ["--weights", files["inpaint_generator"]]
+    for given, text in (
+        (edges, "needs inpaint_generator to complete pictures"),
+        (["--weights", files["edge_discriminator"]], "needs edge_generator and inpaint_generator"),
+        ([*edges, *colours, *edges], "both hold edge_generator"),
+        ([*edges, *colours, "--layout", "magic"], "layout must be auto or of knazeri"),
+    ):
+        result = run(*fill, *given)
+        assert result.exit_code == 1
+        assert text in result.stderr
+        assert "Traceback" not in result.output
+        assert not out.exists()
+    result = run(*fill, *edges, *colours)
+    assert result.exit_code == 0, result.output
+    (note,) = result.stderr.splitlines()
+    assert note.startswith("note: ")
+    assert "edge_generator.safetensors does not tell sigma=2.0" in note
+    image = torch.from_numpy(RGB).permute(2, 0, 1)[None].float() / 255
+    expected = model.complete(image, torch.from_numpy(HOLE)[None, None] > 0)
+    expected = (expected[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    assert np.array_equal(np.asarray(Image.open(out)), expected)
+    result = run(*fill, *edges, *colours, "--overwrite", "--option", "sigma=2.0")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_fill_with_an_own_state_dict(run, tmp_path):
+    model = create_model("deepfill_v2", base_channels=8, critic_channels=4)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    Image.fromarray(HOLE).save(tmp_path / "h.png")
+    fill = ["fill", tmp_path / "a.png", tmp_path / "h.png", "-o", tmp_path / "o.png"]
+    result = run(*fill, "--model", "deepfill_v2", "--weights", tmp_path / "weights.pt")
+    assert result.exit_code == 0, result.output
+    assert "note: " in result.stderr
+    assert "padding='same', pick='align_corners', fuse=True, channel_order='rgb'" in result.stderr
 
 
 def test_models_lists_all_methods(run):

@@ -10,7 +10,7 @@ from torch import nn
 
 from inpaint_ops.models import create_model
 from inpaint_ops.models._partial_conv_unet_training import PartialConvUNetRecipe
-from inpaint_ops.models._weights import public_state
+from inpaint_ops.models._saving import public_state
 from inpaint_ops.models.partial_conv_unet import PartialConvUNet, PartialConvUNetwork
 
 NAOTO0804, MMAGIC = PartialConvUNet.layouts
