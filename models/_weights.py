@@ -176,7 +176,8 @@ def _translate(model: InpaintingModel, layout: Layout, state: State, origin: str
     places = dict(layout.keys(network))
     # Old spectral normalisation also stores the normalised weight.
     derived = {k for k in state if k.endswith("weight") and f"{k}_orig" in state} - set(places)
-    given = {k: v for k, v in state.items() if not _fits(layout.ignored, k) and k not in derived}
+    dropped = {k for k in state if _fits(layout.ignored, k)} - set(places) | derived
+    given = {k: v for k, v in state.items() if k not in dropped}
     given = layout.convert(given)
     absent = {key for key in set(places) - set(given) if not _fits(layout.optional, key)}
     _report(
