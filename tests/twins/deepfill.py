@@ -87,7 +87,7 @@ class DeepFill(nn.Module):
         merged = x * (1 - hole) + first * hole
         seen = torch.cat([merged, *planes], 1) if self.version == 1 else merged
         features = self.before(seen)
-        # An odd map has a cell for its last row or column: the ports stop there.
+        # An odd map has a cell for its last row or column too.
         grid = [-(-side // 2) for side in features.shape[2:]]
         cells = picked(hole, *grid, self.attention["pick"])
         attended = contextual_attention(features, features, cells, **self.attention)
