@@ -26,6 +26,7 @@ from inpaint_ops.models._blocks import (
     stacked,
 )
 from inpaint_ops.models._layouts import Layout, Place, fixed
+from inpaint_ops.models._two_stage import check_sides
 
 # Channels in multiples of the width, kernel, stride, dilation; stages 12 and 14 double first.
 _ROWS = (
@@ -151,7 +152,12 @@ class ZhaoyuzhiGenerator(nn.Module):
         self.refinement = _stage(width, style or Style())
 
     def forward(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) in [0, 1] and (N, 1, H, W) to the pictures of both stages in [-1, 1]."""
+        """(N, 3, H, W) in [0, 1] and (N, 1, H, W) to the pictures of both stages in [-1, 1].
+
+        Raises:
+            ValueError: sides that are no multiples of 4.
+        """
+        check_sides("deepfill_v2.generator", image)
         first: Tensor = self.coarse(stacked(erase(image, hole, 1.0), hole))
         second: Tensor = self.refinement(stacked(composite(image, first, hole), hole))
         return first, second

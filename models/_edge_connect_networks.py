@@ -69,7 +69,10 @@ class Generator(nn.Module):
                     spectral(layer, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W), sides multiples of 4 from 12 on, to values in [0, 1]."""
+        """(N, in_channels, H, W) to (N, out_channels, H, W) in [0, 1].
+
+        Sides are multiples of 4 from 12 on; others give the ones below, as in the port.
+        """
         x = self.norm1(self.stem(x))
         x = self.norm2(self.down1(x))
         x = self.norm3(self.down2(x))

@@ -59,7 +59,8 @@ class Generator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 4, H, W), picture without its hole and mask (1 = missing), to (N, 3, H, W) in [0, 1].
 
-        H and W are multiples of 4; the range of the picture is that of the weights, see `GLCIC`.
+        H and W are multiples of 4; others give the next ones, as in the ports. The range of the
+        picture is that of the weights, see `GLCIC`.
         """
         y: Tensor = self.output(self.layers(x))
         return y

@@ -44,7 +44,8 @@ def translate(network: nn.Module, layout: Layout, state: State, origin: str, pre
     places = _places(network, layout, origin)
     # Old spectral normalisation also stores the normalised weight.
     derived = {k for k in state if k.endswith("weight") and f"{k}_orig" in state} - set(places)
-    given = {k: v for k, v in state.items() if not _fits(layout.ignored, k) and k not in derived}
+    dropped = {k for k in state if _fits(layout.ignored, k)} - set(places) | derived
+    given = {k: v for k, v in state.items() if k not in dropped}
     for key in given.keys() & places.keys():
         _check_kind(origin, prefix + key, given[key])
     given = layout.convert(given)

@@ -16,6 +16,15 @@ from inpaint_ops.models._blocks import pad_for, stacked
 Row = tuple[str, float, int, int, int]
 
 
+def check_sides(op: str, x: Tensor) -> None:
+    """Raises ValueError for pictures that two halvings and two doublings do not give back."""
+    if x.dim() != 4 or x.shape[2] % 4 or x.shape[3] % 4:
+        raise ValueError(
+            f"{op}: x must have shape (N, C, H, W) with sides that are multiples of 4, got "
+            f"{tuple(x.shape)}"
+        )
+
+
 def _atrous(prefix: str) -> tuple[Row, ...]:
     return tuple((f"{prefix}conv{7 + i}_atrous", 4, 3, 1, 2 << i) for i in range(4))
 

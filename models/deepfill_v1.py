@@ -17,7 +17,7 @@ from inpaint_ops.models._deepfill_v1_training import DeepFillV1Recipe
 from inpaint_ops.models._layouts import Implied, Layout, Place, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
-from inpaint_ops.models._two_stage import COARSE, Refinement, chain, to_picture
+from inpaint_ops.models._two_stage import COARSE, Refinement, chain, check_sides, to_picture
 from inpaint_ops.ops import _common
 
 _OP = "deepfill_v1"
@@ -43,12 +43,17 @@ class Generator(nn.Module):
         """Fills in two steps.
 
         Args:
-            x: (N, 3, H, W) in [-1, 1] with 0 where it is missing, sides multiples of 8.
+            x: (N, 3, H, W) in [-1, 1] with 0 where it is missing. Sides are multiples of 8 in the
+                ports; multiples of 4 round the attention's grid up.
             hole: (N, 1, H, W), 1 = missing.
 
         Returns:
             The pictures of both stages, (N, 3, H, W) in [-1, 1], known pixels predicted too.
+
+        Raises:
+            ValueError: other sides.
         """
+        check_sides(f"{_OP}.generator", x)
         ones = torch.ones_like(hole)
         first: Tensor = self.coarse(stacked(x, ones, hole))
         second = self.refinement(stacked(composite(x, first, hole), ones, hole), hole)

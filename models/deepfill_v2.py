@@ -33,7 +33,7 @@ from inpaint_ops.models._layouts import Implied, Layout, Place, fixed
 from inpaint_ops.models._model import InpaintingModel
 from inpaint_ops.models._registry import register_model
 from inpaint_ops.models._training import Phase, TrainingRecipe, adam, descend, frozen
-from inpaint_ops.models._two_stage import COARSE, Refinement, chain, to_picture
+from inpaint_ops.models._two_stage import COARSE, Refinement, chain, check_sides, to_picture
 from inpaint_ops.ops import _common
 
 
@@ -66,12 +66,16 @@ class Generator(nn.Module):
         Args:
             x: (N, 5, H, W): picture in [-1, 1] with 0 where it is missing, ones, hole; with a
                 sketch (N, 6, H, W), its lines inside the hole as channel 3. Sides are multiples
-                of 8.
+                of 8 in the ports; multiples of 4 round the attention's grid up.
             hole: (N, 1, H, W), 1 = missing.
 
         Returns:
             The pictures of both stages, (N, 3, H, W) in [-1, 1], known pixels predicted too.
+
+        Raises:
+            ValueError: other sides.
         """
+        check_sides("deepfill_v2.generator", x)
         first: Tensor = self.coarse(x)
         second = self.refinement(
             composite(x[:, :3], first, hole).contiguous(memory_format=torch.channels_last), hole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -181,9 +182,14 @@ class MSNPS(InpaintingModel):
             FileNotFoundError, TypeError, ValueError: as `FeatureNetwork`, or layers are missing.
         """
         needed = RELEASED_LAYERS if self.energy == "released" else PAPER_LAYERS
-        if not isinstance(features, FeatureNetwork):
-            ceil = self.energy == "released"
-            features = FeatureNetwork("vgg19", features, layers=needed, rule=rule, ceil=ceil)
+        # The synthesis takes derivatives, also where the caller takes none: inference tensors,
+        # which autograd refuses, are copied.
+        with torch.inference_mode(False):
+            if not isinstance(features, FeatureNetwork):
+                ceil = self.energy == "released"
+                features = FeatureNetwork("vgg19", features, layers=needed, rule=rule, ceil=ceil)
+            elif any(t.is_inference() for t in features.state_dict().values()):
+                features = copy.deepcopy(features)
         if not set(needed) <= set(features.layers):
             raise ValueError(
                 f"{self.name}: features must have layers {', '.join(needed)}, "
@@ -261,5 +267,7 @@ class MSNPS(InpaintingModel):
         )
         rgb = image if self.channel_order == "rgb" else image.flip(1)
         features = self._features[0].to(image.device)
-        result = synthesise(features, rgb, hole, settings, trace)
+        with torch.inference_mode(False), torch.no_grad():
+            picture, missing = (t.clone() if t.is_inference() else t for t in (rgb, hole))
+            result = synthesise(features, picture, missing, settings, trace)
         return result if self.channel_order == "rgb" else result.flip(1)

@@ -79,7 +79,10 @@ class Generator(nn.Module):
         self.output = FusedConv2d(c, 3, 7, activation="tanh", **wide)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) in [-1, 1], sides multiples of 4, to (N, 3, H, W) in [-1, 1]."""
+        """(N, in_channels, H, W) in [-1, 1] to (N, 3, H, W) in [-1, 1].
+
+        Sides are multiples of 4; others give the next ones.
+        """
         y: Tensor = self.output(self.up(self.middle(self.down(self.stem(x)))))
         return y
 
