@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import _exemplar_levels as _levels
+from inpaint_ops import _exemplar_scatter as _scatter
 from inpaint_ops._exemplar_blend import blend
 from inpaint_ops._exemplar_levels import Level
 from inpaint_ops._exemplar_search import Matches, begin, enlarge
@@ -163,6 +164,13 @@ def _fill(
 ) -> Tensor:
     """One picture, (1, C, H, W) float32."""
     image = torch.where(hole, 0.0, image)
+    scattered, solid = _scatter.split(hole, patch_size)
+    if bool(scattered.any()):
+        share = 0.2 if bool(solid.any()) else 1.0
+        image = _scatter.interpolate(image, scattered, solid, lambda s: report.done(share * s))
+        if share == 1.0:
+            return image
+        hole = solid
     size = _usable_size(hole, patch_size)
     if size < 3:
         return _levels.diffuse(image, hole).clamp(0, 1)
