@@ -17,13 +17,14 @@ import torch
 
 from inpaint_ops._atomic import write_atomically
 from inpaint_ops._hole_reading import POLARITIES, describe, read_missing
-from inpaint_ops._image_decoding import decode, pillow
+from inpaint_ops._image_decoding import decode, pillow, with_resolution, without_interoperability
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
 MAX_PIXELS = 300_000_000
+_JPEG_EXIF = 65533
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Photo:
         icc_profile: colour profile, None if there is none.
         dpi: horizontal and vertical resolution in pixels per inch.
         text: PNG text entries.
+        comment: comment of a JPEG or GIF file, empty if there is none.
+        colour_chunks: PNG chunks that say what the colours mean (sRGB, gAMA, cHRM), by name.
         compression: Pillow's name of a lossless TIFF compression, None for no compression.
 
     Raises:
@@ -84,6 +87,8 @@ class Photo:
     icc_profile: bytes | None = None
     dpi: tuple[float, float] | None = None
     text: dict[str, str] = field(default_factory=dict)
+    comment: bytes = b""
+    colour_chunks: dict[bytes, bytes] = field(default_factory=dict)
     compression: str | None = None
 
     def __post_init__(self) -> None:
@@ -200,6 +205,11 @@ class Photo:
                 f"{target}: {form.name} holds at most {form.max_side} pixels a side,"
                 f" got {_size_text(self.size)}"
             )
+        if form.name == "JPEG" and len(self.exif) > _JPEG_EXIF:
+            raise ValueError(
+                f"{target}: JPEG holds at most {_JPEG_EXIF} bytes of EXIF, got {len(self.exif)};"
+                " use .png or .tif"
+            )
         if target.is_dir():
             raise IsADirectoryError(f"{target}: is a directory, expected a file name")
         if not target.parent.is_dir():
@@ -212,9 +222,9 @@ class Photo:
 
         The extension picks the format. PNG, TIFF, WebP, BMP and PPM store the pixels bit for bit.
         JPEG cannot: it is written at quality 95 without colour subsampling, which changes known
-        pixels by a few levels. EXIF (upright, no thumbnail), ICC profile, resolution and PNG text
-        are kept where the format has room for them; XMP is not. Alpha that is opaque everywhere
-        is dropped in a format without alpha.
+        pixels by a few levels. EXIF (upright, no thumbnail), ICC profile, resolution, comment, PNG
+        text and colour chunks are kept where the format has room for them; XMP is not. Alpha that
+        is opaque everywhere is dropped in a format without alpha.
 
         Raises:
             ValueError: as `check_save`.
@@ -251,15 +261,24 @@ class Photo:
     def _metadata(self, form: _Format) -> dict[str, Any]:
         options: dict[str, Any] = {}
         if self.exif:
-            options["exif"] = self.exif
+            tiff = form.name == "TIFF"
+            options["exif"] = without_interoperability(self.exif) if tiff else self.exif
         if self.icc_profile:
             options["icc_profile"] = self.icc_profile
-        if self.dpi:
+        if self.dpi and form.name == "WEBP":
+            options["exif"] = with_resolution(self.exif, self.dpi)
+        elif self.dpi:
             options["dpi"] = self.dpi
-        if form.name == "PNG" and self.text:
+        elif form.name == "BMP":
+            options["dpi"] = (0, 0)  # unknown, where Pillow's default is 96
+        if form.name == "JPEG" and self.comment:
+            options["comment"] = self.comment
+        if form.name == "PNG" and (self.text or self.colour_chunks):
             from PIL.PngImagePlugin import PngInfo
 
             options["pnginfo"] = PngInfo()
+            for name, content in self.colour_chunks.items():
+                options["pnginfo"].add(name, content)
             for key, value in self.text.items():
                 options["pnginfo"].add_text(key, value)
         if form.name == "TIFF" and self.compression:
