@@ -17,6 +17,11 @@ from inpaint_ops._exemplar_levels import _touching, diffuse
 
 # A square of missing pixels of this side or more is a hole to be filled with copies.
 _SOLID, _LARGEST = 5, 15
+# Parts without a square of this side are thin enough for a surface where copies could be had;
+# beyond, it shows in texture. What hangs on a solid part, up to so many pixels away, belongs to it.
+_THIN, _BRANCH = 3, 16
+# Known pixels that are guessed in both ways, and patches that may be copied for that.
+_PROBES, _KEYS = 256, 16384
 # Eigenvalues of the system: a gap of w pixels has (4.73 / (w + 1))^4 and more, the curvature at
 # most 64, the tension 8 times its weight. Below the least bound, in wide gaps, the first guess has
 # the values right and only their bend comes slowly.
@@ -26,12 +31,15 @@ _STEPS = 80
 _TENSION = 0.1
 
 
-def split(hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+def split(image: Tensor, hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
     """The scattered pixels of a hole and the rest of it.
 
-    Nothing is scattered while most patches that the solid parts leave whole are whole.
+    All that is thin is scattered where it leaves less than half of the patches whole that the solid
+    parts leave. Where it leaves more, single thin specks and lines are scattered if the surface
+    guesses known pixels beside them better than the best matching patch does.
 
     Args:
+        image: (1, C, h, w) float32, zero in the hole.
         hole: (1, 1, h, w) bool.
         patch_size: side of a patch, pixels; a smaller picture counts as one patch.
     """
@@ -39,6 +47,10 @@ def split(hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
     side = _SOLID
     solid = _opened(hole, side)
     if 2 * _whole(hole, patch_size) >= _whole(solid, patch_size):
+        solid = _with_branches(_opened(hole, _THIN), hole)
+        specks = hole & ~solid
+        if bool(specks.any()) and _surface_is_better(image, specks, solid, patch_size):
+            return specks, solid
         return torch.zeros_like(hole), hole
     # Dense scatter has full squares by chance.
     enough = _whole(_opened(hole, _LARGEST), patch_size) / 2
@@ -46,6 +58,73 @@ def split(hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
         side += 2
         solid = _opened(hole, side)
     return hole & ~solid, solid
+
+
+def _with_branches(solid: Tensor, hole: Tensor) -> Tensor:
+    """The solid parts of a hole with what hangs on them."""
+    for _ in range(_BRANCH):
+        grown = hole & (F.max_pool2d(solid.float(), 3, 1, 1) > 0)
+        if torch.equal(grown, solid):
+            break
+        solid = grown
+    return solid
+
+
+def _surface_is_better(image: Tensor, specks: Tensor, solid: Tensor, patch_size: int) -> bool:
+    """Whether the surface guesses known pixels, hidden like the specks, better than copies do."""
+    hidden = _shifted_specks(specks, specks | solid, patch_size // 2 + 1)
+    missing = hidden | specks | solid
+    corners = (~_touching(missing, patch_size))[0, 0].nonzero()
+    pixels = hidden[0, 0].nonzero()
+    if len(corners) == 0 or len(pixels) == 0:
+        return len(corners) == 0
+    pixels, corners = _sample(pixels, _PROBES), _sample(corners, _KEYS)
+    surface = interpolate(torch.where(hidden, 0.0, image), hidden | specks, solid)
+    height, width = image.shape[2:]
+    # float64, whose rounding leaves the choice the same for every number of threads.
+    flat, known = image[0].flatten(1).double(), (~missing).flatten()
+    around = torch.arange(patch_size)
+    inside = (around[:, None] * width + around).flatten()
+    first = torch.stack(
+        [
+            (pixels[:, axis] - patch_size // 2).clamp(0, extent - patch_size)
+            for axis, extent in ((0, height), (1, width))
+        ],
+        1,
+    )
+    at = (first[:, 0] * width + first[:, 1])[:, None] + inside  # (probes, k * k)
+    key_at = (corners[:, 0] * width + corners[:, 1])[:, None] + inside
+    mask = known[at].double()
+    distance = torch.zeros(len(at), len(key_at), dtype=torch.float64)
+    for channel in flat:
+        keys, query = channel[key_at].T, channel[at] * mask
+        distance += mask @ keys.square() - 2 * (query @ keys)
+    best = corners[distance.argmin(1)]
+    copied = flat[
+        :,
+        (best[:, 0] + pixels[:, 0] - first[:, 0]) * width + best[:, 1] + pixels[:, 1] - first[:, 1],
+    ]
+    pixel = pixels[:, 0] * width + pixels[:, 1]
+    truth, guess = flat[:, pixel], surface[0].flatten(1)[:, pixel].double()
+    return bool((guess - truth).square().sum() < (copied - truth).square().sum())
+
+
+def _shifted_specks(specks: Tensor, hole: Tensor, step: int) -> Tensor:
+    """Known pixels in the pattern of the specks, a few pixels beside them."""
+    height, width = specks.shape[2:]
+    around = F.pad(specks, (step, step, step, step))
+    found = torch.zeros_like(specks)
+    for dy, dx in ((0, 0), (2, 2), (0, 2), (2, 0)):
+        shifted = around[..., dy * step :, dx * step :][..., :height, :width]
+        found = found | (shifted & ~hole)
+        if int(found.sum()) >= _PROBES // 4:
+            break
+    return found
+
+
+def _sample(rows: Tensor, count: int) -> Tensor:
+    """At most about `count` of the rows, evenly spread."""
+    return rows[:: -(-len(rows) // count)]
 
 
 def _whole(hole: Tensor, patch_size: int) -> int:

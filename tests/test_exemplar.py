@@ -14,7 +14,7 @@ from inpaint_ops._exemplar_blend import blend
 from inpaint_ops._exemplar_scatter import interpolate, split
 from inpaint_ops._exemplar_vote import vote
 from inpaint_ops.exemplar import fill_exemplar
-from inpaint_ops.masks import irregular_hole
+from inpaint_ops.masks import free_form_hole, irregular_hole
 
 
 def noise(*size, seed=0):
@@ -117,9 +117,9 @@ def face():
     return pixels.permute(2, 0, 1)[None].float() / 255
 
 
-def dead_lines():
+def dead_lines(distance):
     hole = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
-    hole[..., ::6, :] = True
+    hole[..., ::distance, :] = True
     hole[..., 10] = True
     hole[..., 40:42] = True
     return hole
@@ -133,7 +133,9 @@ def dead_lines():
         pytest.param(noise(1, 1, 64, 64) < 0.3, 24.5, id="30%"),
         pytest.param(noise(1, 1, 64, 64) < 0.5, 23.9, id="50%"),
         pytest.param(noise(1, 1, 64, 64) < 0.7, 23.2, id="70%"),
-        pytest.param(dead_lines(), 24.0, id="lines"),
+        pytest.param(dead_lines(6), 24.0, id="lines"),
+        pytest.param(dead_lines(40), 24.2, id="few lines"),
+        pytest.param(noise(1, 1, 64, 64) < 0.01, 27.3, id="1%"),
     ],
 )
 def test_scattered_pixels(hole, telea):
@@ -165,23 +167,47 @@ def test_scattered_pixels_beside_a_box(share):
 
 
 def test_what_counts_as_scattered():
-    side = box(64, 64, 20, 24, 16)
+    image, side = pattern("checker", 64), box(64, 64, 20, 24, 16)
     few, many = noise(1, 1, 64, 64, seed=2) < 0.005, noise(1, 1, 64, 64, seed=3) < 0.2
-    # Solid holes and single specks stay with the copies.
-    for hole in (side, side | few, irregular_hole(64, 64, seed=1, ratio=(0.2, 0.3))):
-        scattered, solid = split(hole, 7)
+    # Solid holes stay with the copies, and so do single specks where copies are exact.
+    irregular = irregular_hole(64, 64, seed=1, ratio=(0.2, 0.3))
+    for hole in (side, side | few, irregular, free_form_hole(64, 64, seed=1)):
+        scattered, solid = split(torch.where(hole, 0.0, image), hole, 7)
         assert not bool(scattered.any())
         assert torch.equal(solid, hole)
-    scattered, solid = split(side | many, 7)
+    # In a photo the surface is better; the box and what hangs on it still stay.
+    line = torch.zeros_like(side)
+    line[..., 30, 24:50] = True
+    scattered, solid = split(torch.where(side | few | line, 0.0, face()), side | few | line, 7)
+    assert torch.equal(scattered, few & ~(side | line | near(side | line)))
+    assert torch.equal(scattered | solid, side | few | line)
+    scattered, solid = split(torch.where(side | many, 0.0, image), side | many, 7)
     assert torch.equal(scattered | solid, side | many)
     assert not bool((scattered & solid).any())
     assert bool((solid & side == side).all())
     # Only specks that touch the box go with it.
-    beside = torch.nn.functional.max_pool2d(side.float(), 3, 1, 1) > 0
-    assert bool((beside | ~solid).all())
+    assert bool((near(side) | ~solid).all())
     # By chance nine pixels of ten leave full squares of five, too.
     dense = noise(1, 1, 64, 64, seed=5) < 0.9
-    assert int(split(dense, 7)[0].sum()) > 0.8 * int(dense.sum())
+    scattered, _ = split(torch.where(dense, 0.0, image), dense, 7)
+    assert int(scattered.sum()) > 0.8 * int(dense.sum())
+
+
+def near(hole):
+    return torch.nn.functional.max_pool2d(hole.float(), 3, 1, 1) > 0
+
+
+def test_a_handful_of_patches_is_not_the_only_source():
+    # Cells of six pixels, and one of nine that holds the only whole patches of seven.
+    hole = torch.ones(1, 1, 96, 96, dtype=torch.bool)
+    for y, x in itertools.product(range(4, 90, 12), repeat=2):
+        hole[..., y : y + 6, x : x + 6] = False
+    hole[..., 52:61, 52:61] = False
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    image = torch.stack([y / 96, x / 96, 0.5 + 0 * x])[None].float()
+    filled = fill_exemplar(image, hole, iterations=3)
+    # One colour for all, that of the large cell, reaches 9 dB.
+    assert psnr(filled, image, hole) > 20
 
 
 def test_surface_is_exact_on_planes_and_bounded():
