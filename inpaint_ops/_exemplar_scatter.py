@@ -19,7 +19,7 @@ from inpaint_ops._exemplar_levels import _touching, diffuse
 _SOLID, _LARGEST = 5, 15
 # Parts without a square of this side are thin enough for a surface where copies could be had;
 # beyond, it shows in texture. What hangs on a solid part, up to so many pixels away, belongs to it.
-_THIN, _BRANCH = 3, 16
+_THIN, _BRANCH = 4, 16
 # Known pixels that are guessed in both ways, and patches that may be copied for that.
 _PROBES, _KEYS = 256, 16384
 # Eigenvalues of the system: a gap of w pixels has (4.73 / (w + 1))^4 and more, the curvature at

@@ -63,8 +63,8 @@ def fill_exemplar(
         Where no whole known patch exists, or a handful only, the patch is made smaller, down to 3
         pixels, and after that the colours around the hole are spread into it. Scattered pixels
         (dead pixels and lines, salt and pepper) that leave few patches whole are estimated by a
-        smooth surface first and then count as known; so are single specks and lines up to two
-        pixels wide where that surface guesses known pixels beside them better than copies do.
+        smooth surface first and then count as known; so are single specks and lines up to
+        three pixels wide where that surface guesses known pixels beside them better than copies do.
 
     Raises:
         TypeError: an argument has a wrong type or dtype.
