@@ -13,7 +13,6 @@ def chebyshev(
     start: Tensor,
     bounds: tuple[float, float],
     steps: int,
-    after_step: Callable[[float], None] = lambda share: None,
 ) -> Tensor:
     """Return an approximate solution x of A x = b.
 
@@ -26,7 +25,6 @@ def chebyshev(
         bounds: least and largest eigenvalue of A. Parts of the error with an eigenvalue below the
             least shrink slowly; above the largest they grow.
         steps: evaluations of the residual.
-        after_step: called with the share of the steps that are done.
 
     Source: Saad, "Iterative Methods for Sparse Linear Systems" (2003), algorithm 12.1.
     """
@@ -38,5 +36,4 @@ def chebyshev(
         alpha = 1 / centre if step == 0 else 1 / (centre - beta / alpha)
         direction = residual(x) + beta * direction
         x = x + alpha * direction
-        after_step((step + 1) / steps)
     return x

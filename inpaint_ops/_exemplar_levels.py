@@ -227,7 +227,7 @@ def diffuse(image: Tensor, hole: Tensor, wanted: Tensor | None = None) -> Tensor
     known = ~hole
     filled = torch.where(hole, 0.0, image)
     wanted = hole if wanted is None else wanted
-    while not bool((known | ~wanted).all()):
+    while bool(known.any()) and not bool((known | ~wanted).all()):
         weight = known.to(image.dtype)
         share = F.avg_pool2d(weight, 3, 1, 1)
         mean = F.avg_pool2d(filled * weight, 3, 1, 1) / share.clamp_min(1e-6)

@@ -27,6 +27,8 @@ _PROBES, _KEYS = 256, 16384
 # the values right and only their bend comes slowly.
 _BOUNDS = (0.05, 65.0)
 _STEPS = 80
+# Solved in tiles, which stay in the caches; what is known farther away than the halo has no say.
+_TILE, _HALO = 192, 32
 # Weight of the slope beside the curvature: keeps the surface from swinging over edges.
 _TENSION = 0.1
 
@@ -160,16 +162,30 @@ def interpolate(
     Source: the thin plate under tension, as in Franke, "Thin plate splines with tension" (CAGD
     1985).
     """
+    result = image.clone()
+    tiles = [
+        (y, x)
+        for y in range(0, image.shape[2], _TILE)
+        for x in range(0, image.shape[3], _TILE)
+        if bool(scattered[..., y : y + _TILE, x : x + _TILE].any())
+    ]
+    for done, (y, x) in enumerate(tiles):
+        top, left = max(0, y - _HALO), max(0, x - _HALO)
+        rows, columns = slice(top, y + _TILE + _HALO), slice(left, x + _TILE + _HALO)
+        parts = (part[..., rows, columns] for part in (image, scattered, solid))
+        surface = _surface(*parts)[..., y - top :, x - left :]
+        inside = scattered[..., y : y + _TILE, x : x + _TILE]
+        place = result[..., y : y + _TILE, x : x + _TILE]
+        place.copy_(torch.where(inside, surface[..., :_TILE, :_TILE].clamp(0, 1), place))
+        after_step((done + 1) / len(tiles))
+    return result
+
+
+def _surface(image: Tensor, scattered: Tensor, solid: Tensor) -> Tensor:
     differences = _Differences((~solid).to(image.dtype))
     free = scattered.to(image.dtype)
-    surface = chebyshev(
-        lambda u: -differences.bend(u) * free,
-        diffuse(image, scattered | solid, scattered),
-        _BOUNDS,
-        _STEPS,
-        after_step,
-    )
-    return torch.where(scattered, surface.clamp(0, 1), image)
+    start = diffuse(image, scattered | solid, scattered)
+    return chebyshev(lambda u: -differences.bend(u) * free, start, _BOUNDS, _STEPS)
 
 
 class _Differences:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inpaint_ops
+from inpaint_ops import _exemplar_scatter
 from inpaint_ops._chebyshev import chebyshev
 from inpaint_ops._exemplar_blend import blend
 from inpaint_ops._exemplar_scatter import interpolate, split
@@ -228,12 +229,20 @@ def test_chebyshev_against_a_direct_solution():
     rotation = torch.linalg.qr(noise(12, 12).double())[0]
     matrix = rotation @ matrix @ rotation.T
     right = noise(12, 2, seed=1).double()
-    shares = []
-    found = chebyshev(
-        lambda x: right - matrix @ x, torch.zeros_like(right), (0.5, 4.0), 40, shares.append
-    )
+    found = chebyshev(lambda x: right - matrix @ x, torch.zeros_like(right), (0.5, 4.0), 40)
     torch.testing.assert_close(found, torch.linalg.solve(matrix, right), rtol=1e-8, atol=1e-8)
-    assert shares == [(step + 1) / 40 for step in range(40)]
+
+
+def test_tiles_of_the_surface_meet(monkeypatch):
+    image, hole = pattern("waves", 96), noise(1, 1, 96, 96, seed=7) < 0.6
+    dirty = torch.where(hole, 0.0, image)
+    whole = interpolate(dirty, hole, hole & False)
+    monkeypatch.setattr(_exemplar_scatter, "_TILE", 40)
+    seen = []
+    tiled = interpolate(dirty, hole, hole & False, seen.append)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-3)
+    assert torch.equal(tiled[~hole.expand_as(image)], image[~hole.expand_as(image)])
+    assert seen == [count / 9 for count in range(1, 10)]
 
 
 def test_no_hole_gives_the_input_and_full_hole_an_error():
