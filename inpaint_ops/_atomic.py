@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import os
+import platform
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+fcntl: Any
+try:
+    fcntl = importlib.import_module("fcntl")
+except ImportError:  # Windows
+    fcntl = None
+
+# A left-over whose writer cannot be asked (another machine, no locks) goes at this age, seconds.
+_STALE_AFTER = 24 * 3600.0
+_LEFT_OVER = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-[0-9a-f]{12}\.part")
+_swept: set[Path] = set()
 
 
 @contextmanager
@@ -16,24 +32,101 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary stream whose content becomes the file when the block ends without an exception.
 
     Until then it has a hidden temporary name in the same folder; it is removed on any failure,
-    interrupts included, and an older file stays as it was. Symbolic links are followed.
+    interrupts included, and an older file stays as it was. Symbolic links are followed. The first
+    write to a folder removes what killed processes left there, see `remove_left_overs`.
 
     Raises:
         OSError: the folder is missing or not writable, or the disk is full.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.part")
-    # "x": never through somebody else's file of that name.
-    stream = temporary.open("x+b")
-    try:
-        with stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        with suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        temporary.replace(target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
+    if target.parent not in _swept:
+        remove_left_overs(target.parent)
+    while True:
+        temporary = _temporary_name(target)
+        # "x": never through somebody else's file of that name.
+        stream = temporary.open("x+b")
+        try:
+            with stream:
+                # Between opening and locking another process may have taken it for a left-over.
+                if not _lock(stream) or not _still_there(stream, temporary):
+                    continue
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+                with suppress(FileNotFoundError):
+                    temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+                if fcntl is not None:
+                    # Before the lock goes with the stream.
+                    temporary.replace(target)
+            if fcntl is None:  # Windows does not rename open files
+                temporary.replace(target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            raise
+        return
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder.
+
+    A writer holds a lock on its temporary file, so a file of this machine that can be locked has
+    lost its writer, whatever process has its number now. Files of other machines, which share the
+    folder over a network, and of file systems without locks are removed a day after their last
+    change. Files of other names are never touched.
+    """
+    _swept.add(folder)
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _LEFT_OVER.fullmatch(entry.name)
+            if found is None:
+                continue
+            with suppress(OSError):
+                if entry.is_file(follow_symlinks=False):
+                    _remove_if_stale(Path(entry.path), found["host"])
+
+
+def _remove_if_stale(path: Path, host: str) -> None:
+    old = time.time() - path.lstat().st_mtime > _STALE_AFTER
+    if fcntl is None or host != _host():
+        if old:
+            path.unlink()
+        return
+    # Network file systems lock for writing only what is open for writing.
+    with path.open("r+b") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:  # no locks here
+            if not old:
+                return
+        if _still_there(stream, path):
+            path.unlink()
+
+
+def _temporary_name(target: Path) -> Path:
+    # A name holds 255 bytes, a character up to four.
+    return target.with_name(f".{target.name[:40]}.{_host()}-{secrets.token_hex(6)}.part")
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode("utf-8", "replace")).hexdigest()[:8]
+
+
+def _lock(stream: BinaryIO) -> bool:
+    """Lock a new file; False if somebody else did, True where locks are not supported."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
+def _still_there(stream: BinaryIO, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(stream.fileno()), path.lstat())
+    return False

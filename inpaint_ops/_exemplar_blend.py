@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from inpaint_ops._chebyshev import chebyshev
 
 # A step below the first value (of a range of 1) is a seam and goes, one above the second is an edge
 # and stays.
@@ -29,8 +32,7 @@ def blend(image: Tensor, hole: Tensor, source: Tensor) -> Tensor:
             own.
 
     Source: the guided interpolation of Pérez et al., "Poisson Image Editing" (SIGGRAPH 2003),
-    restricted to seams. Chebyshev iteration instead of conjugate gradients: without inner products
-    the result has the same bits for every number of threads.
+    restricted to seams.
     """
     height, width = hole.shape[2:]
     flat, missing = image[0].flatten(1), hole.flatten()
@@ -70,19 +72,12 @@ def blend(image: Tensor, hole: Tensor, source: Tensor) -> Tensor:
 
 
 def _solve(neighbours: Tensor, diagonal: Tensor, right: Tensor) -> Tensor:
-    """(diagonal - adjacency) v = right by Chebyshev iteration; right (C, pixels)."""
-    low, high = _PULL, 8.0 + _PULL
-    centre, half = (high + low) / 2, (high - low) / 2
-    v = right.new_zeros(right.shape[0], right.shape[1] + 1)  # the last column stays zero
-    residual, direction = right.clone(), torch.zeros_like(right)
-    alpha = 0.0
-    for step in range(_STEPS):
-        beta = 0.0 if step == 0 else (half * alpha / 2) ** 2 * (2 if step == 1 else 1)
-        alpha = 1 / centre if step == 0 else 1 / (centre - beta / alpha)
-        direction = residual + beta * direction
-        v[:, :-1] += alpha * direction
-        inflow = sum((v[:, n] for n in neighbours), torch.zeros(()))
-        residual = right - (diagonal * v[:, :-1] - inflow)
-    if not math.isfinite(float(v.abs().max())):
-        return torch.zeros_like(right)
-    return v[:, :-1]
+    """(diagonal - adjacency) v = right; right (C, pixels)."""
+
+    def residual(v: Tensor) -> Tensor:
+        padded = F.pad(v, (0, 1))  # the last column stands for known pixels
+        inflow = sum((padded[:, n] for n in neighbours), torch.zeros(()))
+        return right - (diagonal * v - inflow)
+
+    v = chebyshev(residual, torch.zeros_like(right), (_PULL, 8.0 + _PULL), _STEPS)
+    return v if math.isfinite(float(v.abs().max())) else torch.zeros_like(right)

@@ -219,11 +219,15 @@ def _choose(distance: Tensor, draw: int, generator: torch.Generator) -> Tensor:
     return torch.where(distance <= limit, dice, -1.0).argmax(1)
 
 
-def diffuse(image: Tensor, hole: Tensor) -> Tensor:
-    """Picture with the hole filled ring by ring with the mean of the known neighbours."""
+def diffuse(image: Tensor, hole: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """Picture with the hole filled ring by ring with the mean of the known neighbours.
+
+    With `wanted`, (1, 1, h, w) bool, the rings end when those pixels have a value.
+    """
     known = ~hole
     filled = torch.where(hole, 0.0, image)
-    while not bool(known.all()):
+    wanted = hole if wanted is None else wanted
+    while bool(known.any()) and not bool((known | ~wanted).all()):
         weight = known.to(image.dtype)
         share = F.avg_pool2d(weight, 3, 1, 1)
         mean = F.avg_pool2d(filled * weight, 3, 1, 1) / share.clamp_min(1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 # A fixed list keeps Pillow away from formats that start other programs (EPS). JPEG includes MPO.
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "TGA", "AVIF")
 
-_ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
+_ORIENTATION, _EXIF_IFD, _GPS_IFD, _INTEROPERABILITY_IFD = 0x0112, 0x8769, 0x8825, 0xA005
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_PER_INCH = {2: 1.0, 3: 2.54}  # values of the unit: inch, centimetre
 _PIXEL_SIZE_TAGS = (0xA002, 0xA003)
 # TIFF tags that describe how the old file stored its pixels: wrong in the new file.
 _STRUCTURE_TAGS = frozenset(
@@ -65,12 +68,10 @@ def decode(source: Path, max_pixels: int) -> dict[str, Any]:
             # be the other one: looking for its tags decodes it, and only the first attempt to
             # decode a damaged file fails.
             early = picture.format == "TIFF"
-            exif, stored = (_exif(picture), _orientation(picture)) if early else (None, 1)
+            kept = _kept_metadata(picture) if early else None
             with _readable(source):
                 picture.load()
-            if not early:
-                exif, stored = _exif(picture), _orientation(picture)
-            return _photo_arguments(picture, exif, stored > 4)
+            return _photo_arguments(picture, kept or _kept_metadata(picture))
 
 
 @contextmanager
@@ -141,18 +142,23 @@ def _stored_depth(picture: Image) -> int:
     return 16 if deep else 8
 
 
-def _photo_arguments(picture: Image, exif: Exif | None, turned: bool) -> dict[str, Any]:
+def _kept_metadata(picture: Image) -> tuple[Exif | None, tuple[float, float] | None, bool]:
+    """EXIF, resolution of the stored picture, and whether that lies on its side."""
+    turned = _orientation(picture) > 4
+    return _exif(picture, turned), _dpi(picture), turned
+
+
+def _photo_arguments(
+    picture: Image, kept: tuple[Exif | None, tuple[float, float] | None, bool]
+) -> dict[str, Any]:
+    exif, dpi, turned = kept
     text = {
         key: value
         for key, value in getattr(picture, "text", {}).items()
         if key not in _METADATA_TEXT
     }
-    dpi = _dpi(picture)
     if turned:
         dpi = dpi and (dpi[1], dpi[0])
-        if exif is not None:
-            for tag in _PIXEL_SIZE_TAGS:
-                exif.get_ifd(_EXIF_IFD).pop(tag, None)
     compression = picture.info.get("compression") if picture.format == "TIFF" else None
     return {
         "pixels": np.ascontiguousarray(_upright(_pixels(picture), _orientation(picture))),
@@ -160,6 +166,8 @@ def _photo_arguments(picture: Image, exif: Exif | None, turned: bool) -> dict[st
         "icc_profile": picture.info.get("icc_profile") or None,
         "dpi": dpi,
         "text": text,
+        "comment": _comment(picture),
+        "colour_chunks": _colour_chunks(picture) if picture.format == "PNG" else {},
         "compression": compression if compression in _LOSSLESS_TIFF else None,
     }
 
@@ -195,20 +203,31 @@ def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return pixels
 
 
-def _exif(picture: Image) -> Exif | None:
+def _exif(picture: Image, turned: bool) -> Exif | None:
     # Built anew rather than edited, so that the thumbnail, which still shows what the hole hides,
-    # cannot slip through.
+    # cannot slip through. Asking the new one for a directory would make an empty one.
     kept: Exif = pillow().Exif()
+    directories = 0
     try:
         old = picture.getexif()
         for tag, value in old.items():
             if tag not in _STRUCTURE_TAGS:
                 kept[tag] = value
-        for ifd in (_EXIF_IFD, _GPS_IFD):
-            kept.get_ifd(ifd).update(old.get_ifd(ifd))
-        if not kept and not any(kept.get_ifd(ifd) for ifd in (_EXIF_IFD, _GPS_IFD)):
+        for directory in (_EXIF_IFD, _GPS_IFD):
+            entries = dict(old.get_ifd(directory))
+            # Here the old file's offset stands for the directory inside.
+            if entries.pop(_INTEROPERABILITY_IFD, None) is not None:
+                entries[_INTEROPERABILITY_IFD] = dict(old.get_ifd(_INTEROPERABILITY_IFD))
+            if turned:
+                for tag in _PIXEL_SIZE_TAGS:
+                    entries.pop(tag, None)
+            if entries:
+                kept.get_ifd(directory).update(entries)
+                directories += 1
+        if not kept and not directories:
             return None
-        kept[_ORIENTATION] = 1
+        if _ORIENTATION in old:
+            kept[_ORIENTATION] = 1
         kept.tobytes()
     except Exception:
         return None
@@ -216,8 +235,59 @@ def _exif(picture: Image) -> Exif | None:
 
 
 def _dpi(picture: Image) -> tuple[float, float] | None:
+    """The resolution that the file states; Pillow makes one up where there is none."""
     try:
-        x, y = (float(value) for value in picture.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        exif = picture.getexif()
+        unit = exif.get(_RESOLUTION_UNIT, 2)
+        stated = _X_RESOLUTION in exif and _Y_RESOLUTION in exif and unit in _PER_INCH
+        if picture.format in ("JPEG", "MPO"):
+            stated = stated or picture.info.get("jfif_unit", 0) in (1, 2)
+        elif picture.format != "TIFF":
+            stated = stated or "dpi" in picture.info
+        if not stated:
+            return None
+        if "dpi" in picture.info:
+            x, y = (float(value) for value in picture.info["dpi"])
+        else:
+            x, y = (float(exif[tag]) * _PER_INCH[unit] for tag in (_X_RESOLUTION, _Y_RESOLUTION))
+    except Exception:
         return None
     return (x, y) if 0 < x < float("inf") and 0 < y < float("inf") else None
+
+
+def with_resolution(exif: bytes, dpi: tuple[float, float]) -> bytes:
+    """An EXIF block that states a resolution, for formats without a field of their own."""
+    block = pillow().Exif()
+    block.load(exif)
+    block[_X_RESOLUTION], block[_Y_RESOLUTION], block[_RESOLUTION_UNIT] = *dpi, 2
+    encoded: bytes = block.tobytes()
+    return encoded
+
+
+def without_interoperability(exif: bytes) -> bytes:
+    """An EXIF block for a TIFF, whose writer cannot place a directory inside the EXIF one."""
+    block = pillow().Exif()
+    block.load(exif)
+    if _INTEROPERABILITY_IFD not in block.get_ifd(_EXIF_IFD):
+        return exif
+    del block.get_ifd(_EXIF_IFD)[_INTEROPERABILITY_IFD]
+    encoded: bytes = block.tobytes()
+    return encoded
+
+
+def _comment(picture: Image) -> bytes:
+    comment = picture.info.get("comment", b"")
+    return comment.encode("utf-8", "replace") if isinstance(comment, str) else bytes(comment)
+
+
+def _colour_chunks(picture: Image) -> dict[bytes, bytes]:
+    """The chunks of a PNG that say what its colours mean, beside the ICC profile."""
+    info, chunks = picture.info, {}
+    if "srgb" in info:
+        chunks[b"sRGB"] = bytes([info["srgb"]])
+    if "gamma" in info:
+        chunks[b"gAMA"] = struct.pack(">I", round(info["gamma"] * 100_000))
+    if "chromaticity" in info:
+        values = (round(value * 100_000) for value in info["chromaticity"])
+        chunks[b"cHRM"] = struct.pack(">8I", *values)
+    return chunks

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib import metadata
@@ -46,12 +46,14 @@ def cli() -> None:
 @click.option(
     "--hole",
     "polarity",
-    type=click.Choice(["white", "black", "alpha"]),
+    type=click.Choice(["white", "black", "alpha", "painted"]),
     default="white",
     show_default=True,
-    help="What marks a missing pixel. alpha without HOLE takes the picture's own transparency.",
+    help="What marks a missing pixel. painted is all that is neither black nor transparent. alpha"
+    " without HOLE takes the picture's own transparency.",
 )
 @click.option("--resize-hole", is_flag=True, help="Scale holes of another size (nearest pixel).")
+@click.option("--allow-empty", is_flag=True, help="Copy pictures of which nothing is missing.")
 @click.option(
     "--model",
     default="exemplar",
@@ -101,7 +103,9 @@ def fill(
     inpaint-ops fill photo.jpg hole.png -o filled.png --model deepfill_v2 --weights states.pth
 
     Known pixels keep their exact values in PNG, TIFF, WebP, BMP and PPM files; JPEG stores all
-    pixels anew. With --images, outputs that exist are skipped.
+    pixels anew. With --images, outputs that exist are skipped. Holes of 0 and 1, of one label or
+    of one brush are read as they are meant, and a note says so; a hole that marks nothing is an
+    error.
     """  # noqa: D301
     from inpaint_ops.filling import FillerChoice, FillSettings
 
@@ -117,8 +121,7 @@ def fill(
         _check_single_usage(image, hole_file, holes, chosen.polarity)
     else:
         _check_folder_usage(image, images, holes, chosen.polarity)
-        if out.exists() and not out.is_dir():
-            raise click.UsageError(f"--out: {out} is not a folder")
+        _check_folder_output(out, holes)
     if threads is not None:
         import torch
 
@@ -158,6 +161,13 @@ def _check_folder_usage(
         raise click.UsageError("--holes must be another folder than --images")
 
 
+def _check_folder_output(out: Path, holes: Path | None) -> None:
+    if out.exists() and not out.is_dir():
+        raise click.UsageError(f"--out: {out} is not a folder")
+    if holes is not None and holes.resolve() == out.resolve():
+        raise click.UsageError("--out must be another folder than --holes")
+
+
 def _fill_one(
     image: Path, hole: Path | None, out: Path, filler: Filler, settings: FillSettings
 ) -> None:
@@ -165,9 +175,10 @@ def _fill_one(
 
     started = time.monotonic()
     with _failures(), _progress(image.name) as progress:
-        share = fill_file(image, hole, out, filler, settings, progress)
+        report = fill_file(image, hole, out, filler, settings, progress)
+    _echo_notes(report.notes)
     seconds = time.monotonic() - started
-    click.echo(f"{out}: {100 * share:.1f} % filled in {seconds:.1f} s")
+    click.echo(f"{out}: {100 * report.share:.1f} % filled in {seconds:.1f} s")
 
 
 def _fill_many(
@@ -178,6 +189,7 @@ def _fill_many(
     started = time.monotonic()
     with _failures(), _progress(images.name) as progress:
         report = fill_folder(images, holes, out, filler, settings, progress)
+    _echo_notes(report.notes)
     for path, reason in report.failed:
         click.echo(f"failed: {path.name}: {reason}", err=True)
     seconds = time.monotonic() - started
@@ -186,6 +198,16 @@ def _fill_many(
         f" {len(report.failed)} failed in {seconds:.1f} s"
     )
     return 1 if report.failed else 0
+
+
+def _echo_notes(notes: Sequence[tuple[Path, str]]) -> None:
+    """Print each text once, with the file it is about and the number of further ones."""
+    by_text: dict[str, list[Path]] = {}
+    for path, text in notes:
+        by_text.setdefault(text, []).append(path)
+    for text, paths in by_text.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        click.echo(f"note: {paths[0]}{more}: {text}", err=True)
 
 
 @contextmanager
@@ -218,7 +240,7 @@ def _notes() -> Iterator[None]:
 
 @contextmanager
 def _progress(name: str) -> Iterator[Progress]:
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import _exemplar_levels as _levels
+from inpaint_ops import _exemplar_scatter as _scatter
 from inpaint_ops._exemplar_blend import blend
 from inpaint_ops._exemplar_levels import Level
 from inpaint_ops._exemplar_search import Matches, begin, enlarge
@@ -20,6 +21,8 @@ Progress: TypeAlias = "Callable[[float], None] | None"
 
 # Patch pairs of the level that is filled first: a second for all its trials.
 _FIRST_PAIRS = 3e7
+# A patch two pixels larger is taken unless that leaves less than 1 / _FEWER of the copies.
+_FEWER = 16
 
 
 def fill_exemplar(
@@ -57,8 +60,11 @@ def fill_exemplar(
         (N, C, H, W) in the dtype of `image`: known pixels bit for bit, the others in [0, 1]. The
         same for every number of threads.
 
-        Where no whole known patch exists, the patch is made smaller, down to 3 pixels, and after
-        that the colours around the hole are spread into it.
+        Where no whole known patch exists, or a handful only, the patch is made smaller, down to 3
+        pixels, and after that the colours around the hole are spread into it. Scattered pixels
+        (dead pixels and lines, salt and pepper) that leave few patches whole are estimated by a
+        smooth surface first and then count as known; so are single specks and lines up to
+        three pixels wide where that surface guesses known pixels beside them better than copies do.
 
     Raises:
         TypeError: an argument has a wrong type or dtype.
@@ -163,6 +169,13 @@ def _fill(
 ) -> Tensor:
     """One picture, (1, C, H, W) float32."""
     image = torch.where(hole, 0.0, image)
+    scattered, solid = _scatter.split(image, hole, patch_size)
+    if bool(scattered.any()):
+        share = 0.2 if bool(solid.any()) else 1.0
+        image = _scatter.interpolate(image, scattered, solid, lambda s: report.done(share * s))
+        if share == 1.0:
+            return image
+        hole = solid
     size = _usable_size(hole, patch_size)
     if size < 3:
         return _levels.diffuse(image, hole).clamp(0, 1)
@@ -193,8 +206,14 @@ def _paste(image: Tensor, level: Level, matches: Matches, size: int) -> Tensor:
 
 
 def _usable_size(hole: Tensor, patch_size: int) -> int:
-    """The largest patch up to patch_size that has a whole known copy; 1 if none has 3 pixels."""
-    for size in range(patch_size, 1, -2):
-        if size <= min(hole.shape[2:]) and not bool(_levels._touching(hole, size).all()):
-            return size
-    return 1
+    """The largest patch up to patch_size with enough whole known copies; 1 if none has 3 pixels."""
+    best, most = 1, 0
+    for size in range(3, patch_size + 1, 2):
+        if size > min(hole.shape[2:]):
+            break
+        keys = int((~_levels._touching(hole, size)).sum())
+        # A handful would be the only source of the whole filling.
+        if keys * _FEWER < most or keys == 0:
+            break
+        best, most = size, keys
+    return best

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from inpaint_ops._atomic import remove_left_overs
 from inpaint_ops.images import (
     READ_SUFFIXES,
     WRITE_SUFFIXES,
-    load_hole,
     load_photo,
+    read_hole,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ def _exemplar() -> Filler:
 
     return exemplar.fill_exemplar
 
+
+# A hole of more than this share of the picture is worth a word: it may be the wrong way round.
+_MOST = 0.5
 
 # Fillers without weights: name on the command line to a function that imports and builds one.
 FILLERS: dict[str, Callable[[], Filler]] = {"exemplar": _exemplar}
@@ -131,17 +136,32 @@ class FillSettings:
 
     polarity: str = "white"
     resize_hole: bool = False
+    allow_empty: bool = False
     seed: int = 0
     overwrite: bool = False
 
 
+@dataclass(frozen=True)
+class FileReport:
+    """What became of a picture.
+
+    Attributes:
+        share: of the picture that was filled.
+        notes: what is worth a word, and the file it is about.
+    """
+
+    share: float
+    notes: tuple[tuple[Path, str], ...] = ()
+
+
 @dataclass
 class FolderReport:
-    """What became of the pictures of a folder."""
+    """What became of the pictures of a folder; notes are those of `FileReport`."""
 
     filled: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    notes: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def fill_file(
@@ -151,7 +171,7 @@ def fill_file(
     filler: Filler,
     settings: FillSettings,
     progress: Progress = None,
-) -> float:
+) -> FileReport:
     """Fill one picture; known pixels reach a lossless file bit for bit.
 
     Args:
@@ -160,36 +180,50 @@ def fill_file(
             opaque.
         out: file to write; missing folders are made.
         filler: does the work.
-        settings: polarity, resizing, seed, overwriting.
+        settings: polarity, resizing, empty holes, seed, overwriting.
         progress: called with a fraction in [0, 1], or None.
-
-    Returns:
-        The share of the picture that was filled.
 
     Raises:
         FileExistsError: out exists and may not be overwritten.
+        ValueError: nothing is missing and settings do not allow that, or everything is.
         OSError, ValueError: from reading, checking or writing a file, all checks of the target
             before the work begins.
     """
     _check_target(image, hole, out, settings.overwrite)
     photo = load_photo(image)
+    notes: list[str] = []
     if hole is None:
-        missing = photo.alpha_hole()
+        try:
+            missing = photo.alpha_hole(allow_empty=settings.allow_empty)
+        except ValueError as exc:
+            raise ValueError(f"{image}: {exc}") from exc
         photo = photo.opaque(missing)
     else:
-        missing = load_hole(hole, photo.size, settings.polarity, resize=settings.resize_hole)
+        missing, notes = read_hole(
+            hole,
+            photo.size,
+            settings.polarity,
+            resize=settings.resize_hole,
+            allow_empty=settings.allow_empty,
+        )
     share = float(missing.double().mean())
     if share == 1.0:
         raise ValueError(
             f"{hole or image}: the hole covers the whole picture; is {settings.polarity} right?"
+        )
+    if share > _MOST:
+        notes.append(
+            f"{100 * share:.1f} % of the picture is missing; is --hole {settings.polarity} right?"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     photo.check_save(out)
     if share > 0.0:
         result = filler(photo.image(), missing, seed=settings.seed, progress=progress)
         photo = photo.filled(result, missing)
+    else:
+        notes.append("nothing is missing, the output is a copy")
     photo.save(out)
-    return share
+    return FileReport(share, tuple((hole or image, note) for note in notes))
 
 
 def fill_folder(
@@ -204,6 +238,7 @@ def fill_folder(
 
     A picture whose output exists is skipped, so that an interrupted run can be taken up again.
     The output keeps the name of the picture; ".png" is added where its format cannot be written.
+    A picture whose output would be another picture's output, or an input, fails.
 
     Args:
         images: folder of pictures; subfolders and hidden files are left alone.
@@ -221,32 +256,77 @@ def fill_folder(
     pictures = _pictures(images)
     if not pictures:
         raise ValueError(f"{images}: no picture found in this folder")
-    hole_folder = None if holes is None or not holes.is_dir() else _pictures(holes)
+    hole_files = [] if holes is None else _pictures(holes) if holes.is_dir() else [holes]
+    hole_folder = holes if holes is not None and holes.is_dir() else None
+    if out.is_dir():
+        remove_left_overs(out)
+    outputs = _Outputs(pictures, hole_files, out)
     report = FolderReport()
     for index, image in enumerate(pictures):
-        target = out / image.name
-        if target.suffix.lower() not in WRITE_SUFFIXES:
-            target = out / f"{image.name}.png"
 
         def step(fraction: float, index: int = index) -> None:
             if progress is not None:
                 progress((index + fraction) / len(pictures))
 
         step(0.0)
-        if target.exists() and not settings.overwrite and not _same_file(image, target):
-            report.skipped.append(image)
-            continue
         try:
-            hole = holes if hole_folder is None else _hole_of(image, holes, hole_folder)
-            fill_file(image, hole, target, filler, settings, step)
+            target = outputs.target(image)
+            if target.is_file() and not settings.overwrite and not _same_file(image, target):
+                report.skipped.append(image)
+            else:
+                hole = holes if hole_folder is None else _hole_of(image, hole_folder, hole_files)
+                done = fill_file(image, hole, target, filler, settings, step)
+                report.filled.append(image)
+                report.notes.extend(done.notes)
+            outputs.claim(image, target)
         except Exception as exc:
             expected = isinstance(exc, (OSError, ValueError))
             report.failed.append((image, str(exc) if expected else f"{type(exc).__name__}: {exc}"))
-        else:
-            report.filled.append(image)
     if progress is not None:
         progress(1.0)
     return report
+
+
+class _Outputs:
+    """Where the pictures of a folder go, and whether two of them would share a file.
+
+    Files are compared as files, not by name: many file systems take a.png and A.png, or two
+    spellings of an accent, for one name.
+    """
+
+    def __init__(self, pictures: list[Path], holes: list[Path], out: Path) -> None:
+        self._out, self._names = out, {path.name for path in pictures}
+        self._inputs = {_identity(path): path for path in [*pictures, *holes]}
+        self._claimed: dict[tuple[int, int], Path] = {}
+
+    def target(self, image: Path) -> Path:
+        """The file to write; ValueError if it belongs to another picture or is a hole."""
+        target = self._out / image.name
+        if target.suffix.lower() not in WRITE_SUFFIXES:
+            target = self._out / f"{image.name}.png"
+            if target.name in self._names:
+                raise ValueError(_shared(target, target.name))
+        if target.exists():
+            other = self._claimed.get(_identity(target))
+            if other is not None:
+                raise ValueError(_shared(target, other.name))
+            source = self._inputs.get(_identity(target), image)
+            if source != image:
+                raise ValueError(f"its output {target} would replace the input {source}")
+        return target
+
+    def claim(self, image: Path, target: Path) -> None:
+        """Note that a file is the output of a picture."""
+        self._claimed[_identity(target)] = image
+
+
+def _shared(target: Path, other: str) -> str:
+    return f"its output {target} is that of {other}, too; rename one of the two"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _check_target(image: Path, hole: Path | None, out: Path, overwrite: bool) -> None:
@@ -270,8 +350,10 @@ def _pictures(folder: Path) -> list[Path]:
     )
 
 
-def _hole_of(image: Path, folder: Path | None, candidates: list[Path]) -> Path:
-    matches = [path for path in candidates if path.stem == image.stem]
+def _hole_of(image: Path, folder: Path, candidates: list[Path]) -> Path:
+    # File systems and archives spell an accent as one character or as two.
+    stem = unicodedata.normalize("NFC", image.stem)
+    matches = [path for path in candidates if unicodedata.normalize("NFC", path.stem) == stem]
     if not matches:
         raise FileNotFoundError(f"no hole named {image.stem}.* in {folder}")
     if len(matches) > 1:

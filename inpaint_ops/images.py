@@ -7,6 +7,7 @@ and numpy.
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,15 @@ import numpy as np
 import torch
 
 from inpaint_ops._atomic import write_atomically
-from inpaint_ops._image_decoding import decode, pillow
+from inpaint_ops._hole_reading import POLARITIES, describe, read_missing
+from inpaint_ops._image_decoding import decode, pillow, with_resolution, without_interoperability
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-POLARITIES = ("white", "black", "alpha")
 MAX_PIXELS = 300_000_000
+_JPEG_EXIF = 65533
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Photo:
         icc_profile: colour profile, None if there is none.
         dpi: horizontal and vertical resolution in pixels per inch.
         text: PNG text entries.
+        comment: comment of a JPEG or GIF file, empty if there is none.
+        colour_chunks: PNG chunks that say what the colours mean (sRGB, gAMA, cHRM), by name.
         compression: Pillow's name of a lossless TIFF compression, None for no compression.
 
     Raises:
@@ -83,6 +87,8 @@ class Photo:
     icc_profile: bytes | None = None
     dpi: tuple[float, float] | None = None
     text: dict[str, str] = field(default_factory=dict)
+    comment: bytes = b""
+    colour_chunks: dict[bytes, bytes] = field(default_factory=dict)
     compression: str | None = None
 
     def __post_init__(self) -> None:
@@ -118,14 +124,23 @@ class Photo:
         planes = np.broadcast_to(colour, (*self.size, 3)).transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(planes))[None]
 
-    def alpha_hole(self) -> Tensor:
+    def alpha_hole(self, *, allow_empty: bool = False) -> Tensor:
         """The fully transparent pixels as a (1, 1, height, width) bool tensor, True = missing.
 
+        Args:
+            allow_empty: accept a picture without a fully transparent pixel.
+
         Raises:
-            ValueError: the picture has no alpha channel.
+            ValueError: the picture has no alpha channel, or nothing is missing.
         """
         if not self.has_alpha:
             raise ValueError("the picture has no alpha channel that could mark the hole")
+        least = int(self.pixels[..., -1].min())
+        if least > 0 and not allow_empty:
+            raise ValueError(
+                f"nothing is missing: no pixel is fully transparent, the least alpha is {least} of"
+                f" {self.levels}; --allow-empty (allow_empty) accepts an empty hole"
+            )
         return torch.from_numpy(self.pixels[..., -1] == 0)[None, None]
 
     def opaque(self, hole: Tensor) -> Photo:
@@ -190,6 +205,11 @@ class Photo:
                 f"{target}: {form.name} holds at most {form.max_side} pixels a side,"
                 f" got {_size_text(self.size)}"
             )
+        if form.name == "JPEG" and len(self.exif) > _JPEG_EXIF:
+            raise ValueError(
+                f"{target}: JPEG holds at most {_JPEG_EXIF} bytes of EXIF, got {len(self.exif)};"
+                " use .png or .tif"
+            )
         if target.is_dir():
             raise IsADirectoryError(f"{target}: is a directory, expected a file name")
         if not target.parent.is_dir():
@@ -202,9 +222,9 @@ class Photo:
 
         The extension picks the format. PNG, TIFF, WebP, BMP and PPM store the pixels bit for bit.
         JPEG cannot: it is written at quality 95 without colour subsampling, which changes known
-        pixels by a few levels. EXIF (upright, no thumbnail), ICC profile, resolution and PNG text
-        are kept where the format has room for them; XMP is not. Alpha that is opaque everywhere
-        is dropped in a format without alpha.
+        pixels by a few levels. EXIF (upright, no thumbnail), ICC profile, resolution, comment, PNG
+        text and colour chunks are kept where the format has room for them; XMP is not. Alpha that
+        is opaque everywhere is dropped in a format without alpha.
 
         Raises:
             ValueError: as `check_save`.
@@ -241,15 +261,24 @@ class Photo:
     def _metadata(self, form: _Format) -> dict[str, Any]:
         options: dict[str, Any] = {}
         if self.exif:
-            options["exif"] = self.exif
+            tiff = form.name == "TIFF"
+            options["exif"] = without_interoperability(self.exif) if tiff else self.exif
         if self.icc_profile:
             options["icc_profile"] = self.icc_profile
-        if self.dpi:
+        if self.dpi and form.name == "WEBP":
+            options["exif"] = with_resolution(self.exif, self.dpi)
+        elif self.dpi:
             options["dpi"] = self.dpi
-        if form.name == "PNG" and self.text:
+        elif form.name == "BMP":
+            options["dpi"] = (0, 0)  # unknown, where Pillow's default is 96
+        if form.name == "JPEG" and self.comment:
+            options["comment"] = self.comment
+        if form.name == "PNG" and (self.text or self.colour_chunks):
             from PIL.PngImagePlugin import PngInfo
 
             options["pnginfo"] = PngInfo()
+            for name, content in self.colour_chunks.items():
+                options["pnginfo"].add(name, content)
             for key, value in self.text.items():
                 options["pnginfo"].add_text(key, value)
         if form.name == "TIFF" and self.compression:
@@ -283,54 +312,89 @@ def load_hole(
     polarity: str = "white",
     *,
     resize: bool = False,
+    allow_empty: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
     """Read a hole: a (1, 1, height, width) bool tensor, True = missing.
 
     "white" and "black" compare the luma (ITU-R BT.601) with half the range; where the file has
     alpha, what is transparent by half or more was not painted and is known. "alpha" takes the
-    pixels that are transparent by more than half.
+    pixels that are transparent by more than half, "painted" those that are neither transparent nor
+    black.
+
+    A file of two colours on the same side of the half is read as it is meant: beside black (or
+    around a brush transparency) the other colour counts as white, beside white as black. That
+    covers masks of 0 and 1, label pictures of one label, red and blue brushes.
 
     Args:
         path: the file.
         size: height and width in pixels of the picture the hole belongs to.
-        polarity: which value marks a missing pixel: "white", "black" or "alpha".
+        polarity: which value marks a missing pixel: "white", "black", "alpha" or "painted".
         resize: scale a hole of another size to size (nearest pixel) instead of refusing it.
+        allow_empty: accept a file without a missing pixel.
         max_pixels: as `load_photo`.
+
+    Warns:
+        UserWarning: two colours were read as above, or a coloured part was read as known.
 
     Raises:
         ImportError, OSError: as `load_photo`.
-        ValueError: as `load_photo`, an unknown polarity, a wrong size, or no alpha in the file.
+        ValueError: as `load_photo`, an unknown polarity, a wrong size, no alpha in the file, or
+            nothing is missing.
     """
+    hole, notes = read_hole(
+        path, size, polarity, resize=resize, allow_empty=allow_empty, max_pixels=max_pixels
+    )
+    for note in notes:
+        warnings.warn(f"{path}: {note}", UserWarning, stacklevel=2)
+    return hole
+
+
+def read_hole(
+    path: str | os.PathLike[str],
+    size: tuple[int, int],
+    polarity: str = "white",
+    *,
+    resize: bool = False,
+    allow_empty: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[Tensor, list[str]]:
+    """Return what `load_hole` does, and its warnings as texts without the path."""
     if polarity not in POLARITIES:
         raise ValueError(f"load_hole: polarity must be one of {POLARITIES}, got {polarity!r}")
     photo = load_photo(path, max_pixels=max_pixels)
-    # Sums in int64 keep the comparison with the half exact.
-    pixels = photo.pixels.astype(np.int64)
-    painted = np.ones(photo.size, bool)
-    if photo.has_alpha:
-        painted = 2 * pixels[..., -1] > photo.levels
-    if polarity == "alpha":
-        if not photo.has_alpha:
-            raise ValueError(f"{path}: has no alpha channel that could mark the hole")
-        missing = ~painted
-    else:
-        luma = pixels[..., 0]
-        if pixels.shape[2] > 2:
-            luma = (299 * pixels[..., 0] + 587 * pixels[..., 1] + 114 * pixels[..., 2]) // 1000
-        white = 2 * luma > photo.levels
-        missing = (white if polarity == "white" else ~white) & painted
+    if polarity == "alpha" and not photo.has_alpha:
+        raise ValueError(f"{path}: has no alpha channel that could mark the hole")
+    if photo.size != tuple(size) and not resize:
+        raise ValueError(
+            f"{path}: the hole has {_size_text(photo.size)} pixels,"
+            f" but the picture has {_size_text(size)}; resizing was not asked for"
+        )
+    missing, notes = read_missing(photo.pixels, polarity)
+    if not missing.any() and not allow_empty:
+        raise ValueError(
+            f"{path}: nothing is missing where {polarity} marks the hole; the file holds"
+            f" {describe(photo.pixels)}; --hole (polarity) {_other_ways(photo, polarity)};"
+            " --allow-empty (allow_empty) accepts an empty hole"
+        )
     if photo.size != tuple(size):
-        if not resize:
-            raise ValueError(
-                f"{path}: the hole has {_size_text(photo.size)} pixels,"
-                f" but the picture has {_size_text(size)}; resizing was not asked for"
-            )
         rows, columns = (
             (2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, photo.size)
         )
         missing = missing[rows[:, None], columns]
-    return torch.from_numpy(np.ascontiguousarray(missing))[None, None]
+        if not missing.any() and not allow_empty:
+            raise ValueError(f"{path}: the hole vanished as it was resized to {_size_text(size)}")
+    return torch.from_numpy(np.ascontiguousarray(missing))[None, None], notes
+
+
+def _other_ways(photo: Photo, polarity: str) -> str:
+    """What the other polarities would take as missing."""
+    found = []
+    for other in POLARITIES:
+        if other != polarity and (other != "alpha" or photo.has_alpha):
+            share = read_missing(photo.pixels, other)[0].mean()
+            found.append(f"{other} would take {100 * share:.1f} %")
+    return ", ".join(found)
 
 
 def save_hole(hole: Tensor, path: str | os.PathLike[str]) -> None:

@@ -1,11 +1,14 @@
 """The command line: files in and out, exit codes, resuming, refusals."""
 
+import contextlib
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 import types
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +20,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from inpaint_ops import _extension, commands, doctor, filling
+from inpaint_ops import _extension, _program, commands, doctor, filling
 from inpaint_ops.cli import main
 from inpaint_ops.images import load_hole
 from inpaint_ops.masks import HOLE_RATIO_BINS
@@ -149,13 +152,41 @@ def test_fill_resizes_the_hole_only_on_request(run, filler, pair, tmp_path):
     np.testing.assert_array_equal(read("out.png")[:4], RGB[:4])
 
 
-def test_fill_without_missing_pixels_copies(run, filler, pair, tmp_path):
+def test_fill_without_missing_pixels_is_an_error_unless_allowed(run, filler, pair, tmp_path):
     write(tmp_path / "none.png", HOLE * 0)
     result = run("fill", pair[0], "none.png", "-o", "out.png")
+    assert (result.exit_code, filler.seeds, Path("out.png").exists()) == (1, [], False)
+    assert "none.png: nothing is missing where white marks the hole" in result.output
+    result = run("fill", pair[0], "none.png", "-o", "out.png", "--allow-empty")
     assert result.exit_code == 0
-    assert "0.0 % filled" in result.output
+    assert "0.0 % filled" in result.stdout
+    assert "note: none.png: nothing is missing, the output is a copy" in result.stderr
     assert filler.seeds == []
-    np.testing.assert_array_equal(read("out.png"), RGB)
+    np.testing.assert_array_equal(read(tmp_path / "out.png"), RGB)
+
+
+def test_fill_own_alpha_without_a_transparent_pixel(run, filler, tmp_path):
+    write(tmp_path / "photo.png", np.dstack([RGB, HOLE * 0 + 1]))
+    arguments = ("fill", "photo.png", "-o", "out.png", "--hole", "alpha")
+    result = run(*arguments)
+    assert (result.exit_code, filler.seeds) == (1, [])
+    assert "photo.png: nothing is missing: no pixel is fully transparent" in result.output
+    assert run(*arguments, "--allow-empty").exit_code == 0
+
+
+def test_fill_says_how_it_read_a_mask_of_ones(run, filler, pair, tmp_path):
+    write(tmp_path / "ones.png", HOLE // 255)
+    result = run("fill", pair[0], "ones.png", "-o", "out.png")
+    assert result.exit_code == 0
+    assert "note: ones.png: its two colours are black and grey 1 of 255" in result.stderr
+    np.testing.assert_array_equal(read(tmp_path / "out.png"), FILLED)
+
+
+def test_fill_says_when_most_is_missing(run, filler, pair, tmp_path):
+    write(tmp_path / "wrong.png", 255 - HOLE)
+    result = run("fill", pair[0], "wrong.png", "-o", "out.png")
+    assert result.exit_code == 0
+    assert "wrong.png: 83.3 % of the picture is missing; is --hole white right?" in result.stderr
 
 
 def test_fill_sets_threads(run, filler, pair):
@@ -240,11 +271,13 @@ def test_fill_overwrite_may_replace_the_input_but_not_the_hole(run, filler, pair
         (["--images", ".", "--out", "o"], "--holes is missing"),
         (["--images", "nowhere", "--holes", ".", "--out", "o"], "nowhere does not exist"),
         (["--images", ".", "--holes", ".", "--out", "o"], "another folder than --images"),
+        (["--images", ".", "--holes", "h", "--out", "h"], "--out must be another folder than"),
         (["a.png", "h.png", "-o", "o.png", "--threads", "0"], "0 is not in the range"),
         (["a.png", "h.png", "-o", "o.png", "--seed", "-1"], "-1 is not in the range"),
     ],
 )
 def test_fill_usage_errors(run, filler, arguments, text):
+    Path("h").mkdir()
     result = run("fill", *arguments)
     assert result.exit_code == 2
     assert text in " ".join(result.output.split())
@@ -303,6 +336,76 @@ def test_missing_and_ambiguous_holes_are_named(run, filler, folders):
     assert "failed: a.png: no hole named a.* in holes" in result.output
     assert "failed: b.png: several holes named b.* in holes: b.bmp, b.png" in result.output
     assert "1 filled, 0 skipped, 2 failed" in result.output
+
+
+def test_empty_holes_of_a_folder_are_failures(run, filler, folders):
+    write(folders / "holes" / "b.png", HOLE * 0)
+    result = run(*FOLDER_ARGUMENTS)
+    assert result.exit_code == 1
+    assert "failed: b.png: holes/b.png: nothing is missing" in result.output.replace("\\", "/")
+    assert "2 filled, 0 skipped, 1 failed" in result.output
+    assert sorted(os.listdir("out")) == ["a.png", "c.png"]
+    result = run(*FOLDER_ARGUMENTS, "--allow-empty")
+    assert (result.exit_code, result.stdout.startswith("1 filled, 2 skipped, 0 failed")) == (
+        0,
+        True,
+    )
+
+
+def test_notes_of_a_folder_are_counted(run, filler, folders):
+    for name in "abc":
+        write(folders / "holes" / f"{name}.png", HOLE // 255)
+    result = run(*FOLDER_ARGUMENTS)
+    assert result.exit_code == 0
+    assert result.stderr.count("note: ") == 1
+    assert "a.png and 2 more: its two colours are black and grey 1" in result.stderr
+
+
+def test_a_converted_name_that_another_picture_has(run, filler, folders):
+    Image.fromarray(255 - RGB).quantize(16).save(folders / "photos" / "a.png.gif")
+    Image.fromarray(RGB).save(folders / "photos" / "a.png.gif.png")
+    arguments = ("fill", "--images", "photos", "--holes", "holes/a.png", "--out", "out")
+    for options in ((), ("--overwrite",)):
+        result = run(*arguments, *options)
+        assert result.exit_code == 1
+        shared = Path("out", "a.png.gif.png")
+        text = f"failed: a.png.gif: its output {shared} is that of {shared.name}, too"
+        assert text in result.output
+    np.testing.assert_array_equal(read("out/a.png.gif.png"), FILLED)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_two_names_that_the_file_system_takes_for_one(run, filler, folders, options):
+    # As a.png and A.png do where case does not count.
+    (folders / "out").mkdir()
+    (folders / "out" / "b.png").symlink_to("a.png")
+    result = run(*FOLDER_ARGUMENTS, *options)
+    assert result.exit_code == 1
+    assert "failed: b.png: its output out/b.png is that of a.png, too" in result.output
+    assert "2 filled, 0 skipped, 1 failed" in result.output
+    # Taken up again: the same.
+    result = run(*FOLDER_ARGUMENTS)
+    assert "0 filled, 2 skipped, 1 failed" in result.output
+
+
+def test_output_onto_an_input_is_a_failure_not_a_skip(run, filler, folders):
+    arguments = ("fill", "--images", "photos", "--holes", "out/a.png", "--out", "out")
+    write(folders / "out" / "a.png", HOLE)
+    (folders / "out" / "b.png").mkdir()
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert re.search(r"a\.png: its output out.a\.png would replace the input", result.output)
+    assert re.search(r"failed: b\.png: .*is a directory", result.output)
+    assert "1 filled, 0 skipped, 2 failed" in result.output
+    np.testing.assert_array_equal(read("out/a.png"), HOLE)
+
+
+def test_holes_are_found_in_either_spelling_of_an_accent(run, filler, folders):
+    one, two = "caf\u00e9", "cafe\u0301"
+    write(folders / "photos" / f"{one}.png", RGB)
+    write(folders / "holes" / f"{two}.png", HOLE)
+    assert run(*FOLDER_ARGUMENTS).output.startswith("4 filled, 0 skipped, 0 failed")
 
 
 def test_folder_with_one_hole_for_all(run, filler, folders):
@@ -444,6 +547,141 @@ def test_ctrl_c_ends_the_program_with_130(pair, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert os.listdir(tmp_path / "out") == []
+
+
+@pytest.fixture
+def sigint():
+    # A shell's background jobs ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("answer", ["swallowed", "turned into an error"])
+def test_an_interrupt_that_does_not_arrive(sigint, filler, pair, monkeypatch, capsys, answer):
+    monkeypatch.setattr(_program, "_AGAIN", 0.05)
+
+    def stubborn(image, hole, *, seed=0, progress=None):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if answer == "swallowed":
+            for _ in range(3000):
+                time.sleep(0.01)
+        raise KeyError("initialisation failed")
+
+    monkeypatch.setitem(filling.FILLERS, "exemplar", lambda: stubborn)
+    assert main(["fill", *map(str, pair), "-o", str(pair[0].parent / "o.png")]) == 130
+    assert capsys.readouterr().err.endswith("inpaint-ops: interrupted\n")
+
+
+# Sends itself SIGINT when a module is first asked for, as the program or with it.
+INTERRUPTED_IMPORT = (
+    "import atexit, importlib.abc, os, signal, sys\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "wanted, sys.argv = sys.argv[1], ['inpaint-ops', *sys.argv[2:]]\n"
+    "class Finder(importlib.abc.MetaPathFinder):\n"
+    "    def find_spec(self, name, path=None, target=None):\n"
+    "        if name == wanted:\n"
+    "            sys.meta_path.remove(self)\n"
+    "            os.kill(os.getpid(), signal.SIGINT)\n"
+    "sys.meta_path.insert(0, Finder())\n"
+    "if wanted == 'exit':\n"
+    "    atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+    "from inpaint_ops.cli import main\n"
+    "sys.exit(main())\n"
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(
+    "module", ["torch", "torch.nn", "inpaint_ops.ops", "inpaint_ops.commands", "PIL"]
+)
+def test_ctrl_c_during_an_import(pair, tmp_path, module):
+    arguments = ["fill", *map(str, pair), "-o", str(tmp_path / "out.png")]
+    done = python("-c", INTERRUPTED_IMPORT, module, *arguments)
+    assert (done.returncode, done.stderr.strip()) == (130, "inpaint-ops: interrupted")
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_after_the_work(tmp_path):
+    done = python("-c", INTERRUPTED_IMPORT, "exit", "masks", "--size", "9x9", "--out", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("1 irregular hole written\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_killed_run_leaves_nothing_after_the_next(run, filler, folders):
+    code = (
+        "import os, signal, sys\n"
+        "from PIL import Image\n"
+        "from inpaint_ops import cli, filling\n"
+        "filling.FILLERS['exemplar'] = lambda: lambda image, hole, **options: image\n"
+        "save, count = Image.Image.save, []\n"
+        "def killed(self, stream, **options):\n"
+        "    count.append(1)\n"
+        "    save(self, stream, **options)\n"
+        "    if len(count) == 2:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Image.Image.save = killed\n"
+        "cli.main(sys.argv[1:])\n"
+    )
+    assert python("-c", code, *FOLDER_ARGUMENTS, cwd=folders).returncode == -signal.SIGKILL
+    names = sorted(os.listdir(folders / "out"))
+    assert len(names) == 2
+    assert names[0].startswith(".b.png.")
+    assert run(*FOLDER_ARGUMENTS).output.startswith("2 filled, 1 skipped, 0 failed")
+    assert sorted(os.listdir(folders / "out")) == ["a.png", "b.png", "c.png"]
+
+
+# -- standard output
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_names_that_the_output_cannot_print(filler, pair, monkeypatch, tmp_path, encoding):
+    monkeypatch.chdir(tmp_path)
+    out, err = io.BytesIO(), io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(err, encoding=encoding, errors="strict"))
+    names = (
+        ["\u51fa\u529b.png", os.fsdecode(b"caf\xe9.png")] if os.name == "posix" else ["\u51fa.png"]
+    )
+    for name in names:
+        assert main(["fill", *map(str, pair), "-o", name]) == 0
+        assert main(["fill", *map(str, pair), "-o", name]) == 1
+        assert name in os.listdir(tmp_path)
+    sys.stderr.flush()
+    assert out.getvalue().count(b".png: 16.7 % filled") == len(names)
+    assert err.getvalue().count(b".png: exists already; use --overwrite") == len(names)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize(("target", "code"), [(">&-", 0), ("> /dev/full", 1)])
+def test_standard_output_that_takes_nothing(tmp_path, target, code):
+    command = f'"{sys.executable}" -m inpaint_ops.cli masks --size 9x9 --out "{tmp_path}" {target}'
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert ("No space left" in done.stderr) == (code == 1)
+    assert os.listdir(tmp_path) == ["irregular_00000.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_standard_output_whose_reader_has_gone(pair, tmp_path):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "inpaint_ops.cli", "models"]
+    done = subprocess.run(
+        command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_no_progress_without_standard_error(filler, pair, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["fill", *map(str, pair), "-o", str(pair[0].parent / "o.png")]) == 0
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])

@@ -4,14 +4,19 @@ import itertools
 import math
 
 import pytest
+import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inpaint_ops
+from inpaint_ops import _exemplar_scatter
+from inpaint_ops._chebyshev import chebyshev
 from inpaint_ops._exemplar_blend import blend
+from inpaint_ops._exemplar_scatter import interpolate, split
 from inpaint_ops._exemplar_vote import vote
 from inpaint_ops.exemplar import fill_exemplar
+from inpaint_ops.masks import free_form_hole, irregular_hole
 
 
 def noise(*size, seed=0):
@@ -106,6 +111,138 @@ def test_hole_at_the_border_and_scattered_pixels():
     assert psnr(fill_exemplar(image, hole), image, hole) > 20
     specks = noise(1, 1, 72, 72) < 0.01
     assert psnr(fill_exemplar(image, specks), image, specks) > 35
+
+
+def face():
+    """A piece of a photo, (1, 3, 64, 64): skin, hair and sharp edges."""
+    pixels = torch.from_numpy(skimage.data.astronaut()[20:84, 180:244].copy())
+    return pixels.permute(2, 0, 1)[None].float() / 255
+
+
+def dead_lines(distance):
+    hole = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    hole[..., ::distance, :] = True
+    hole[..., 10] = True
+    hole[..., 40:42] = True
+    return hole
+
+
+# Decibels of OpenCV 4.13, INPAINT_TELEA with radius 3, on the same picture and hole.
+@pytest.mark.parametrize(
+    ("hole", "telea"),
+    [
+        pytest.param(noise(1, 1, 64, 64) < 0.1, 25.4, id="10%"),
+        pytest.param(noise(1, 1, 64, 64) < 0.3, 24.5, id="30%"),
+        pytest.param(noise(1, 1, 64, 64) < 0.5, 23.9, id="50%"),
+        pytest.param(noise(1, 1, 64, 64) < 0.7, 23.2, id="70%"),
+        pytest.param(dead_lines(6), 24.0, id="lines"),
+        pytest.param(dead_lines(40), 24.2, id="few lines"),
+        pytest.param(noise(1, 1, 64, 64) < 0.01, 27.3, id="1%"),
+    ],
+)
+def test_scattered_pixels(hole, telea):
+    image = face()
+    filled = fill_exemplar(torch.where(hole, math.nan, image), hole)
+    assert psnr(filled, image, hole) > telea + 1
+    known = ~hole.expand_as(image)
+    assert torch.equal(filled[known], image[known])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_scattered_pixels_beside_a_box(share):
+    image, side = pattern("checker", 48), box(48, 48, 16, 18, 12)
+    specks = (noise(1, 1, 48, 48, seed=4) < share) & ~side
+    hole = specks | side
+    seen = []
+    dirty = torch.where(hole, math.nan, image)
+    filled = fill_exemplar(dirty, hole, iterations=4, progress=seen.append)
+    # The box continues the pattern, whose estimated pixels count as known: 8 dB from its rim alone.
+    assert psnr(filled, image, side) > 14
+    assert psnr(filled, image, specks) > (18 if share == 0.1 else 15)
+    known = ~hole.expand_as(image)
+    assert torch.equal(filled[known], image[known])
+    assert seen == sorted(set(seen))
+    assert (seen[0], seen[-1]) == (0.0, 1.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - min(threads, 2))
+    assert torch.equal(fill_exemplar(torch.where(hole, 0.7, image), hole, iterations=4), filled)
+
+
+def test_what_counts_as_scattered():
+    image, side = pattern("checker", 64), box(64, 64, 20, 24, 16)
+    few, many = noise(1, 1, 64, 64, seed=2) < 0.005, noise(1, 1, 64, 64, seed=3) < 0.2
+    # Solid holes stay with the copies, and so do single specks where copies are exact.
+    irregular = irregular_hole(64, 64, seed=1, ratio=(0.2, 0.3))
+    for hole in (side, side | few, irregular, free_form_hole(64, 64, seed=1)):
+        scattered, solid = split(torch.where(hole, 0.0, image), hole, 7)
+        assert not bool(scattered.any())
+        assert torch.equal(solid, hole)
+    # In a photo the surface is better; the box and what hangs on it still stay.
+    line = torch.zeros_like(side)
+    line[..., 30, 24:50] = True
+    scattered, solid = split(torch.where(side | few | line, 0.0, face()), side | few | line, 7)
+    assert torch.equal(scattered, few & ~(side | line | near(side | line)))
+    assert torch.equal(scattered | solid, side | few | line)
+    scattered, solid = split(torch.where(side | many, 0.0, image), side | many, 7)
+    assert torch.equal(scattered | solid, side | many)
+    assert not bool((scattered & solid).any())
+    assert bool((solid & side == side).all())
+    # Only specks that touch the box go with it.
+    assert bool((near(side) | ~solid).all())
+    # By chance nine pixels of ten leave full squares of five, too.
+    dense = noise(1, 1, 64, 64, seed=5) < 0.9
+    scattered, _ = split(torch.where(dense, 0.0, image), dense, 7)
+    assert int(scattered.sum()) > 0.8 * int(dense.sum())
+
+
+def near(hole):
+    return torch.nn.functional.max_pool2d(hole.float(), 3, 1, 1) > 0
+
+
+def test_a_handful_of_patches_is_not_the_only_source():
+    # Cells of six pixels, and one of nine that holds the only whole patches of seven.
+    hole = torch.ones(1, 1, 96, 96, dtype=torch.bool)
+    for y, x in itertools.product(range(6, 85, 12), repeat=2):
+        hole[..., y : y + 6, x : x + 6] = False
+    hole[..., 42:51, 42:51] = False
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    image = torch.stack([y / 96, x / 96, 0.5 + 0 * x])[None].float()
+    filled = fill_exemplar(image, hole, iterations=3)
+    # Copies of the large cell alone reach 13 dB.
+    assert psnr(filled, image, hole) > 20
+
+
+def test_surface_is_exact_on_planes_and_bounded():
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
+    plane = (0.2 + 0.006 * x + 0.004 * y)[None, None]
+    hole, solid = noise(1, 1, 40, 50) < 0.6, box(40, 50, 12, 14, 14)
+    surface = interpolate(torch.where(hole | solid, 0.0, plane), hole & ~solid, solid)
+    assert float((surface - plane)[~solid].abs().max()) < 0.004
+    steps = (x > 25).float()[None, None]
+    surface = interpolate(torch.where(hole, 0.0, steps), hole, hole & False)
+    assert 0 <= float(surface.min()) <= float(surface.max()) <= 1
+    assert torch.equal(surface[~hole], steps[~hole])
+
+
+def test_chebyshev_against_a_direct_solution():
+    matrix = torch.diag(torch.linspace(0.5, 4.0, 12)).double()
+    rotation = torch.linalg.qr(noise(12, 12).double())[0]
+    matrix = rotation @ matrix @ rotation.T
+    right = noise(12, 2, seed=1).double()
+    found = chebyshev(lambda x: right - matrix @ x, torch.zeros_like(right), (0.5, 4.0), 40)
+    torch.testing.assert_close(found, torch.linalg.solve(matrix, right), rtol=1e-8, atol=1e-8)
+
+
+def test_tiles_of_the_surface_meet(monkeypatch):
+    image, hole = pattern("waves", 96), noise(1, 1, 96, 96, seed=7) < 0.6
+    dirty = torch.where(hole, 0.0, image)
+    whole = interpolate(dirty, hole, hole & False)
+    monkeypatch.setattr(_exemplar_scatter, "_TILE", 40)
+    seen = []
+    tiled = interpolate(dirty, hole, hole & False, seen.append)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-3)
+    assert torch.equal(tiled[~hole.expand_as(image)], image[~hole.expand_as(image)])
+    assert seen == [count / 9 for count in range(1, 10)]
 
 
 def test_no_hole_gives_the_input_and_full_hole_an_error():

@@ -186,6 +186,84 @@ def test_metadata_survives(tmp_path, suffix):
             assert saved.info["dpi"] == pytest.approx((300, 300), abs=0.01)
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_no_metadata_appears(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    write(tmp_path / f"in{suffix}", RGB, exif=exif.tobytes())
+    for out in (".jpg", ".png", ".tif", ".webp", ".bmp"):
+        photo = load_photo(tmp_path / f"in{suffix}")
+        assert photo.dpi is None
+        photo.save(tmp_path / f"out{out}")
+        with Image.open(tmp_path / f"out{out}") as saved:
+            tags = set(saved.getexif())
+            # No GPS, EXIF or orientation entry; the resolution is that of no file.
+            assert not tags & {0x8825, 0x8769, 0x0112, 282, 283}
+            assert (0x010F in tags) == (out != ".bmp")
+        assert load_photo(tmp_path / f"out{out}").dpi is None
+
+
+def test_tags_of_a_turned_photo_do_not_make_a_directory(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "maker"
+    load_photo(write(tmp_path / "in.jpg", RGB, exif=exif)).save(tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as saved:
+        assert set(saved.getexif()) == {0x0112, 0x010F}
+
+
+def test_interoperability_directory_survives_or_goes(tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x9003: "2020:02:03 04:05:06", 0xA005: {1: "R98"}})
+    source = write(tmp_path / "in.jpg", RGB, exif=exif)
+    for suffix in (".jpg", ".png", ".webp", ".tif"):
+        load_photo(source).save(tmp_path / f"out{suffix}")
+        with Image.open(tmp_path / f"out{suffix}") as saved:
+            inside = saved.getexif().get_ifd(0x8769)
+            assert inside[0x9003] == "2020:02:03 04:05:06"
+            if suffix == ".tif":
+                assert 0xA005 not in inside  # an offset into the old file
+            else:
+                assert saved.getexif().get_ifd(0xA005)[1] == "R98"
+
+
+def test_resolution_of_a_webp_is_in_its_exif(tmp_path):
+    source = write(tmp_path / "in.png", RGB, dpi=(300, 150))
+    load_photo(source).save(tmp_path / "a.webp")
+    photo = load_photo(tmp_path / "a.webp")
+    # A PNG counts in whole pixels a metre.
+    assert photo.dpi == pytest.approx((300, 150), abs=0.02)
+    photo.save(tmp_path / "b.webp")
+    assert load_photo(tmp_path / "b.webp").dpi == pytest.approx(photo.dpi, abs=1e-4)
+    assert load_photo(write(tmp_path / "c.tif", RGB, dpi=(72, 72))).dpi == (72, 72)
+
+
+def test_comment_and_colour_chunks_survive(tmp_path):
+    load_photo(write(tmp_path / "in.jpg", RGB, comment=b"hello")).save(tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as saved:
+        assert saved.info["comment"] == b"hello"
+    chunks = {b"sRGB": b"\1", b"gAMA": struct.pack(">I", 45455), b"cHRM": bytes(range(32))}
+    info = PngImagePlugin.PngInfo()
+    for name, content in chunks.items():
+        info.add(name, content)
+    info.add_itxt("Title", "Gruß", lang="de", tkey="Titel")
+    load_photo(write(tmp_path / "in.png", RGB, pnginfo=info)).save(tmp_path / "out.png")
+    content = (tmp_path / "out.png").read_bytes()
+    for name, chunk in chunks.items():
+        assert name + chunk in content
+    with Image.open(tmp_path / "out.png") as saved:
+        assert (saved.text["Title"].lang, saved.text["Title"].tkey) == ("de", "Titel")
+
+
+def test_exif_that_a_jpeg_cannot_hold_is_refused_before_the_work(tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 70_000
+    photo = load_photo(write(tmp_path / "in.png", RGB, exif=exif))
+    with pytest.raises(ValueError, match="JPEG holds at most 65533 bytes of EXIF"):
+        photo.check_save(tmp_path / "out.jpg")
+    photo.check_save(tmp_path / "out.png")
+
+
 def test_thumbnail_is_dropped(tmp_path):
     # The thumbnail still shows what the hole is to remove. Two directories: IFD0 with a maker,
     # IFD1 with the offset and length of the "thumbnail".
@@ -472,6 +550,107 @@ def test_hole_threshold_is_half_the_range(tmp_path, polarity, dtype):
     assert (hole.dtype, hole.shape) == (torch.bool, (1, 1, 1, 4))
     white = torch.tensor([False, False, True, True])
     torch.testing.assert_close(hole[0, 0, 0], white if polarity == "white" else ~white)
+
+
+MARK = HOLE[0, 0].numpy()
+
+
+def two_colours(ground, mark, dtype=np.uint8):
+    return np.where(MARK[..., None], np.array(mark, dtype), np.array(ground, dtype)).squeeze()
+
+
+def label_picture():
+    picture = Image.frombytes("P", (WIDTH, HEIGHT), MARK.astype(np.uint8).tobytes())
+    picture.putpalette([0, 0, 0, 128, 0, 0] + [0] * 750)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("picture", "polarity", "text"),
+    [
+        (two_colours([0], [1]), "white", "black and grey 1 of 255, which was read as white"),
+        (two_colours([1], [0]), "black", "black and grey 1 of 255, which was read as white"),
+        (two_colours([0], [255], np.uint16), "white", "grey 255 of 65535, which was read as white"),
+        (label_picture(), "white", r"rgb\(128, 0, 0\), which was read as white"),
+        (two_colours([0] * 3, (255, 0, 0)), "white", r"rgb\(255, 0, 0\), which was read as white"),
+        (two_colours([0] * 3, (0, 0, 255)), "white", r"rgb\(0, 0, 255\), which was read as white"),
+        (
+            two_colours([9, 9, 9, 0], (255, 0, 0, 255)),
+            "white",
+            r"rgb\(255, 0, 0\), which was read as white",
+        ),
+        (
+            two_colours([255] * 3, (255, 255, 0)),
+            "black",
+            r"white and rgb\(255, 255, 0\), which was read as black",
+        ),
+    ],
+)
+def test_two_colours_are_read_as_meant_and_said_so(tmp_path, picture, polarity, text):
+    path = write(tmp_path / "h.png", picture)
+    with pytest.warns(UserWarning, match=rf"h\.png: its two colours are .*{text}"):
+        hole = load_hole(path, (HEIGHT, WIDTH), polarity)
+    assert torch.equal(hole, HOLE)
+
+
+def three_colours():
+    pixels = two_colours([0] * 3, (255, 0, 0))
+    pixels[0, 0] = (0, 0, 255)
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("pixels", "polarity", "text"),
+    [
+        (GREY * 0, "white", "nothing is missing where white marks .* black on 100.0 %;"),
+        (GREY * 0 + 255, "black", "holds white on 100.0 %; .* white would take 100.0 %"),
+        (GREY * 0 + 1, "white", "holds grey 1 of 255 on 100.0 %"),
+        (three_colours(), "white", r"rgb\(255, 0, 0\) on 20.0 %, .* painted would take 23.3 %"),
+        (LA * 0 + 255, "alpha", "nothing is missing where alpha marks"),
+        (GREY // 2, "white", "2[0-9] more colours"),
+        (GREY * 0, "painted", "nothing is missing where painted marks"),
+    ],
+)
+def test_a_hole_of_which_nothing_is_missing_says_what_it_holds(tmp_path, pixels, polarity, text):
+    path = write(tmp_path / "h.png", pixels)
+    with pytest.raises(ValueError, match=text) as caught:
+        load_hole(path, (HEIGHT, WIDTH), polarity)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "allow_empty" in str(caught.value)
+    assert not load_hole(path, (HEIGHT, WIDTH), polarity, allow_empty=True).any()
+
+
+def test_a_picture_without_transparency_is_no_hole():
+    opaque = Photo(np.dstack([RGB, np.full((HEIGHT, WIDTH), 7, np.uint8)]))
+    with pytest.raises(ValueError, match="no pixel is fully transparent, the least alpha is 7 of"):
+        opaque.alpha_hole()
+    assert not opaque.alpha_hole(allow_empty=True).any()
+
+
+def test_a_hole_that_vanishes_in_resizing_is_an_error(tmp_path):
+    pixels = np.zeros((9, 9), np.uint8)
+    pixels[0, 0] = 255
+    path = write(tmp_path / "h.png", pixels)
+    with pytest.raises(ValueError, match="the hole vanished as it was resized to 3x3"):
+        load_hole(path, (3, 3), resize=True)
+
+
+def test_painted_takes_every_colour_but_black(tmp_path):
+    pixels = np.zeros((1, 5, 4), np.uint8)
+    pixels[0, :4, 3] = 255
+    pixels[0, 1, 2], pixels[0, 2, :3], pixels[0, 4, :3] = 1, 255, 255
+    hole = load_hole(write(tmp_path / "h.png", pixels), (1, 5), "painted")
+    assert hole.flatten().tolist() == [False, True, True, False, False]
+
+
+def test_colour_that_counts_as_known_is_named(tmp_path):
+    pixels = two_colours([0] * 3, (255, 0, 0))
+    pixels[0, 0] = 255
+    path = write(tmp_path / "h.png", pixels)
+    text = "20.0 % of its pixels are coloured and were read as known; --hole painted"
+    with pytest.warns(UserWarning, match=text):
+        hole = load_hole(path, (HEIGHT, WIDTH))
+    assert hole.sum() == 1
 
 
 def test_hole_from_colours_palette_and_bits(tmp_path):
