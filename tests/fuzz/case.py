@@ -32,6 +32,7 @@ class Entry:
 
     name = ""
     layer = False
+    can_be_spoiled = True
 
     def draw(self, d: Draw, case: Case) -> None:
         """Adds sizes, options and tensors to a case."""
@@ -89,7 +90,12 @@ def draw(name: str, seed: int, number: int, isa: str) -> Case:
         "grad": d.chance(0.6),
         "edit": d.chance(0.1),
     }
-    entries()[name].draw(d, case)
+    entry = entries()[name]
+    entry.draw(d, case)
+    if d.chance(0.06) and entry.can_be_spoiled:
+        from fuzz.errors import spoil
+
+        spoil(d, entry, case)
     return case
 
 

@@ -412,6 +412,7 @@ class VotePatches(Entry):
     """The votes of matched patches, which fill_exemplar takes."""
 
     name = "vote_patches"
+    can_be_spoiled = False  # not public: fill_exemplar calls it
 
     def draw(self, d: Draw, case: Case) -> None:
         case["dtype"] = "float32"
