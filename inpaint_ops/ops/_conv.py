@@ -230,7 +230,7 @@ def check_tensors(
     _check_weight(op, weight)
     if bias is not None and not isinstance(bias, Tensor):
         raise TypeError(f"{op}: bias must be a Tensor or None, got {type(bias).__name__}")
-    if torch.is_autocast_enabled(x.device.type):
+    if _common.autocast_is_on(x.device):
         x, weight = _common.autocast_to_float32(x.device, x, weight)
         if bias is not None:
             (bias,) = _common.autocast_to_float32(x.device, bias)

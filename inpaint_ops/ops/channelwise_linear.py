@@ -32,7 +32,7 @@ def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     Source: Pathak et al., CVPR 2016 (arXiv 1604.07379), section 3.1.
     """
     _common.check_image(_OP, "x", x)
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+    if _common.autocast_is_on(x.device) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), _cast(weight, dtype)
         bias = None if bias is None else _cast(bias, dtype)

@@ -56,7 +56,7 @@ class InstanceNorm(Entry):
         if not self.layer:
             affine, residual = (t.get("weight"), t.get("bias")), t.get("residual")
             return [inpaint_ops.ops.instance_norm(t["x"], *affine, residual=residual, **o)]
-        layer = InstanceNorm2d(t["x"].shape[1], affine="weight" in t, device="meta", **o)
+        layer = InstanceNorm2d(case["sizes"]["c"], affine="weight" in t, device="meta", **o)
         return [functional_call(layer, _parameters(t), (t["x"], t.get("residual")))]
 
     def exact(self, case: Case, again: str, name: str) -> bool:

@@ -127,8 +127,8 @@ class PartialConvolution(Entry):
     def call(self, case: Case, t: dict[str, Tensor]) -> Sequence[Tensor]:
         if self.layer:
             layer = inpaint_ops.PartialConv2d(
-                t["x0"].shape[1],
-                t["weight"].shape[0],
+                case["sizes"]["c0"],
+                case["sizes"]["f"],
                 tuple(case["kernel"]),
                 bias="bias" in t,
                 device="meta",
