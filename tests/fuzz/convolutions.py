@@ -90,7 +90,13 @@ class Convolution(Entry):
         options["upsample"] = d.of((1, 1, 1, 1, 2))
         options["activation"] = d.of(ACTIVATIONS)
         case["sizes"], case["options"], case["groups"] = sizes, options, groups
-        d.fit(sizes, lambda: self.cost(case), d.budget())
+        if groups > 1 or not d.deep(sizes, case):
+            d.fit(sizes, lambda: self.cost(case), d.budget())
+        elif d.chance(0.6):
+            options["dilation"] = [1, 1]
+            if d.chance(0.2):
+                case["kernel"] = [3, 3]
+                options |= {"stride": [1, 1], "padding": [1, 1], "upsample": 2}
         if not self.gated:
             options["groups"] = groups
         self.make_legal(case)
@@ -277,7 +283,10 @@ class TransposedConvolution(Convolution):
         sizes = {"n": d.batch(), "c": d.size(), "f": d.size(), "h": d.size(65), "w": d.size(65)}
         options = {"stride": stride, "padding": padding, "activation": d.of(ACTIVATIONS)}
         case["sizes"], case["options"] = sizes, options
-        d.fit(sizes, lambda: self.cost(case), d.budget())
+        if d.deep(sizes, case):
+            case["kernel"] = [4, 4] if stride == 2 else case["kernel"]
+        else:
+            d.fit(sizes, lambda: self.cost(case), d.budget())
         for axis, name in enumerate(("h", "w")):
             while (sizes[name] - 1) * stride - 2 * padding + case["kernel"][axis] < 1:
                 sizes[name] += 1

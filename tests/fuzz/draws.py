@@ -60,6 +60,46 @@ class Draw:
         """Work that a case may cost, mostly far below `most`."""
         return math.exp(self.random.uniform(math.log(2e3), math.log(most)))
 
+    def many(self) -> int:
+        """Channels or filters of a layer that pays for a change of domain."""
+        return self.of((15, 16, 17, 24, 31, 32, 33, 40, 48, 49, 63, 64, 65, 80, 96))
+
+    def deep(self, sizes: dict[str, int], case: Case) -> bool:
+        """Makes some layers such that Winograd cores take them, a few of them the staged order."""
+        if not self.chance(0.28):
+            return False
+        case["dtype"] = self.of(("float32", "float32", "float32", "float16"))
+        case["kernel"] = self.of(([3, 3], [3, 3], [3, 3], [4, 4], [5, 5], [2, 2], [3, 5], [7, 7]))
+        case["kernel"] = list(case["kernel"])
+        channels = [name for name in sizes if name.startswith("c")]
+        for name in ("f", *channels):
+            sizes[name] = self.many()
+        for name in ("h", "w"):
+            sizes[name] = self.of((5, 7, 8, 9, 12, 13, 16, 17, 21, 25, 32, 33))
+        if self.chance(0.015):
+            sizes[channels[0]], sizes["f"] = self.of((320, 352)), self.of((352, 384))
+            sizes["n"], sizes["h"], sizes["w"] = 1, 16, self.of((13, 17))
+            case["kernel"] = [3, 3]
+            return True
+        self.fit_some(sizes, case, 8e6)
+        return True
+
+    def fit_some(self, sizes: dict[str, int], case: Case, budget: float) -> None:
+        """Smaller images first, then fewer channels."""
+        area = case["kernel"][0] * case["kernel"][1]
+
+        def cost() -> float:
+            return float(math.prod(sizes.values()) * area)
+
+        images = {name: sizes[name] for name in ("n", "h", "w")}
+        for _ in range(30):
+            if cost() <= budget:
+                return
+            name = self.of(list(images))
+            least = 1 if name == "n" else 7
+            sizes[name] = max(least, sizes[name] * 3 // 4)
+        self.fit(sizes, cost, budget)
+
     def fit(self, sizes: dict[str, int], cost: Callable[[], float], budget: float) -> None:
         """Makes sizes smaller, one at a time and at random, until the cost is within the budget."""
         names = list(sizes)

@@ -45,7 +45,10 @@ class PartialConvolution(Entry):
         case["sizes"], case["options"] = sizes, options
         if doubled:
             sizes["h"], sizes["w"] = (-(-sizes[k] // 2) for k in ("h", "w"))
-        d.fit(sizes, lambda: self.cost(case), d.budget())
+        if d.deep(sizes, case):
+            options["dilation"] = [1, 1]
+        else:
+            d.fit(sizes, lambda: self.cost(case), d.budget())
         self.make_legal(case)
         if d.chance(0.1):
             groups = d.of((2, 3))
