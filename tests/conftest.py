@@ -1,14 +1,12 @@
 """Fixtures of all tests."""
 
-import math
 import os
-import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+from support import poisoned
 from torch import Tensor
 
 from inpaint_ops import _extension
@@ -44,20 +42,6 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _poison_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that our package asks for uninitialised arrives full of NaN, or of a huge integer."""
-
-    def poisoned(allocate: Any) -> Any:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            result = allocate(*args, **kwargs)
-            caller = sys._getframe(1).f_globals.get("__name__", "")
-            if caller.startswith("inpaint_ops") and type(result) is Tensor:
-                if result.is_floating_point():
-                    result.fill_(math.nan)
-                elif result.dtype != torch.bool:
-                    result.fill_(torch.iinfo(result.dtype).max)
-            return result
-
-        return wrapper
-
     monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
     monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
     monkeypatch.setattr(Tensor, "new_empty", poisoned(Tensor.new_empty))

@@ -69,6 +69,11 @@ class IDMRFLoss(nn.Module):
             KeyError: the feature network lacks a layer.
             TypeError, ValueError: wrong type or shape.
         """
+        for label, images in (("generated", generated), ("target", target)):
+            if not isinstance(images, Tensor):
+                raise TypeError(
+                    f"IDMRFLoss: {label} must be a Tensor, got {type(images).__name__}"
+                )
         with torch.no_grad():
             wanted = self.features(target)
         made = self.features(generated)

@@ -33,6 +33,8 @@ def reduce_hole(hole: Tensor, size: tuple[int, int], rule: str = "nearest") -> T
         raise TypeError(f"reduce_hole: hole must be a Tensor, got {type(hole).__name__}")
     if hole.dim() != 4 or hole.shape[1] != 1:
         raise ValueError(f"reduce_hole: hole must have shape (N, 1, H, W), got {tuple(hole.shape)}")
+    if 0 in hole.shape[2:] and 0 not in size:
+        raise ValueError(f"reduce_hole: hole must hold a pixel, got {tuple(hole.shape)}")
     values = hole.float()
     if rule == "nearest":
         return F.interpolate(values, size=size, mode="nearest") >= 1

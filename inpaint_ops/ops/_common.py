@@ -1,6 +1,7 @@
 """Argument checks and small helpers shared by the operators."""
 
 from collections.abc import Sequence
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -112,12 +113,27 @@ def check_mask(
         raise ValueError(f"{op}: {name} must be on {device}, got {mask.device}")
 
 
-def check_int(op: str, name: str, value: int, minimum: int = 1) -> None:
-    """An int of at least `minimum`."""
+# Steps, paddings and sizes beyond it are mistakes, and products of two of them leave 64 bits.
+_MOST = 2**31 - 1
+
+
+def check_int(op: str, name: str, value: int, minimum: int = 1, maximum: int = _MOST) -> None:
+    """An int of at least `minimum` and at most `maximum`."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{op}: {name} must be at least {minimum}, got {value}")
+    if value > maximum:
+        raise ValueError(f"{op}: {name} must be at most {maximum}, got {value}")
+
+
+def check_result(op: str, name: str, shape: Sequence[int], value: object) -> None:
+    """A result, or an image on the way to it, whose values can be counted in bytes."""
+    # Sizes that are traced stay free.
+    if all(type(size) is int for size in shape) and prod(shape) >= 2**59:
+        raise ValueError(
+            f"{op}: {name} must leave fewer than 2**59 values, got {value} and {tuple(shape)}"
+        )
 
 
 def check_finite(op: str, name: str, value: float) -> None:

@@ -201,9 +201,12 @@ def _check_geometry(
                 f"{op}: weight must not reach beyond the padded image, got {reach} pixels for "
                 f"{size} + {before} + {after}"
             )
-    return Geometry(
+    g = Geometry(
         strides, (pads[0], pads[1], pads[2], pads[3]), dilations, groups, padding_mode, upsample
     )
+    padded = (x.shape[0], max(x.shape[1], weight.shape[0]), sizes[0] + pads[0], sizes[1] + pads[2])
+    _common.check_result(op, "padding", padded, padding)
+    return g
 
 
 def _check_filters(op: str, channels: int, weight: Tensor, groups: int) -> None:

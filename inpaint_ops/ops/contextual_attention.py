@@ -16,6 +16,8 @@ from inpaint_ops.reference.contextual_attention import (
 )
 
 _OP = "contextual_attention"
+# The work grows with its square, however small the image.
+_MOST_RATE = 1024
 _CHOICES = {
     "pick": ("floor", "align_corners"),
     "key_norm": ("max", "sum"),
@@ -53,7 +55,7 @@ def contextual_attention(  # noqa: PLR0913
         fg: (N, C, H, W) queries, float16, bfloat16, float32 or float64, any layout, any size.
         bg: (N, C, Hb, Wb) keys and values, dtype and device of `fg`; in networks often `fg` itself.
         hole: (N or 1, 1, hb, wb) on the grid of keys, not 0 = missing; bool, uint8 or float.
-        rate: feature pixels a cell, along each axis.
+        rate: feature pixels a cell, along each axis, 1 to 1024.
         softmax_scale: factor on the scores.
         fuse: add to each score those of the neighbours along rows, then along columns, of both
             grids, flattened: the end of a row continues in the next, as in all public code.
@@ -96,7 +98,7 @@ def contextual_attention(  # noqa: PLR0913
     for name, x in (("fg", fg), ("bg", bg)):
         if x.shape[2] == 0 or x.shape[3] == 0:
             raise ValueError(f"{_OP}: {name} must have at least one pixel, got {tuple(x.shape)}")
-    _common.check_int(_OP, "rate", rate)
+    _common.check_int(_OP, "rate", rate, maximum=_MOST_RATE)
     _common.check_finite(_OP, "softmax_scale", softmax_scale)
     if not isinstance(fuse, bool):
         raise TypeError(f"{_OP}: fuse must be a bool, got {type(fuse).__name__}")

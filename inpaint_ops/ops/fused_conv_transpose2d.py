@@ -65,6 +65,8 @@ def fused_conv_transpose2d(
             f"{_OP}: padding must leave something of the result, got {padding} for x of "
             f"{tuple(x.shape)} and weight of {tuple(weight.shape)}"
         )
+    shape = (x.shape[0], weight.shape[1], *_out_size(x, weight, stride, padding))
+    _common.check_result(_OP, "stride", shape, stride)
     y = _call(x, weight, bias, (stride, padding), activation, algorithm)
     return y if y.dtype == dtype else y.to(dtype)
 

@@ -76,6 +76,8 @@ def refine_patch(
         _common.check_mask(_OP, "valid", valid, batch, size, query.device)
     if where is not None:
         _common.check_mask(_OP, "where", where, batch, grid, query.device)
+    # A window as wide as the image holds all there is.
+    radius = min(radius, max(key.shape[2], key.shape[3]))
     index, distance = _operator(query, key, guess, valid, where, patch_size, radius, reach)
     return index, distance
 
@@ -112,12 +114,14 @@ def _cpu(
     reach: int,
 ) -> tuple[Tensor, Tensor]:
     index, distance = _empty_results(query, guess)
+    masks = [_common.bytes_of(_OP, n, mask) for n, mask in (("valid", valid), ("where", where))]
+    if not index.numel():
+        return index, distance
     _common.native().refine_patch(
         _common.compute_dtype(query),
         _common.compute_dtype(key),
         guess.contiguous(),
-        _common.bytes_of(_OP, "valid", valid),
-        _common.bytes_of(_OP, "where", where),
+        *masks,
         patch_size,
         radius,
         reach,

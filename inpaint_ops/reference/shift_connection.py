@@ -9,6 +9,8 @@ def shift_connection(
 ) -> tuple[Tensor, Tensor]:
     """Plain version of `inpaint_ops.shift_connection`: same arguments, results and gradients."""
     n, c, h, w = encoder.shape
+    if encoder.numel() == 0:
+        return encoder.clone(), torch.full((n, h, w), -1, device=encoder.device)
     missing = hole.bool().expand(n, 1, h, w).reshape(n, 1, h * w)
     zero = torch.zeros((), dtype=encoder.dtype, device=encoder.device)
     dtype = torch.float64 if encoder.dtype == torch.float64 else torch.float32
