@@ -52,6 +52,7 @@ T* output(py::array& array, int64_t size) {
 // One function a family, called by module.cpp.
 void bind_attention(py::module_& m);
 void bind_conv(py::module_& m);
+void bind_conv_choose(py::module_& m);
 void bind_conv_plan(py::module_& m);
 void bind_instance_norm(py::module_& m);
 void bind_conv_weight_gradient(py::module_& m);

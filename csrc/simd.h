@@ -2,6 +2,10 @@
 //
 // Kernel files are compiled once for each instruction set, with INPAINT_ISA naming it; everything
 // they define lives in namespace inpaint::INPAINT_ISA so that the copies never meet in the linker.
+//
+// INPAINT_AVX512_SHAPED: vectors and tiles of AVX-512 in instructions of AVX2, which the compiler
+// splits the vectors into. It is slow and only for tests: what depends on the width of vectors is
+// tested on every machine.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +24,7 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(INPAINT_AVX512_SHAPED)
 constexpr int kVectorBytes = 64;
 constexpr bool kManyRegisters = true;
 #elif defined(__AVX2__)
@@ -63,13 +67,18 @@ constexpr bool kStreams = kVectorBytes == 64;
 inline void stream(float* to, Vector<float> v) {
 #if defined(__AVX512F__)
   _mm512_stream_ps(to, (__m512)v);
+#elif defined(INPAINT_AVX512_SHAPED)
+  float lanes[Simd<float>::kWidth];
+  store(lanes, v);
+  _mm256_stream_ps(to, _mm256_loadu_ps(lanes));
+  _mm256_stream_ps(to + 8, _mm256_loadu_ps(lanes + 8));
 #else
   store(to, v);
 #endif
 }
 
 inline void stream_fence() {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(INPAINT_AVX512_SHAPED)
   _mm_sfence();
 #endif
 }
@@ -104,7 +113,7 @@ inline bool any_greater(Vector<T> a, Vector<T> b) {
   } else {
     return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ) != 0;
   }
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
   const auto hit = a > b;
   return !_mm256_testz_si256((__m256i)hit, (__m256i)hit);
 #else
@@ -126,7 +135,7 @@ inline uint32_t nonzero_lanes(Vector<T> v) {
   } else {
     return _mm512_cmp_pd_mask((__m512d)v, __m512d{}, _CMP_NEQ_UQ);
   }
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
   const auto other = v != Vector<T>{};
   if constexpr (sizeof(T) == 4) {
     return uint32_t(_mm256_movemask_ps((__m256)other));

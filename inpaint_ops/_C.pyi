@@ -4,6 +4,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 openmp: bool
+cores: tuple[str, ...]
+activations: tuple[str, ...]
+padding_modes: tuple[str, ...]
+leaky_slope: float
 
 def instruction_sets() -> list[str]: ...
 def instruction_set() -> str: ...
@@ -65,6 +69,18 @@ def scatter_positions(
     scale: float,
     threads: int,
 ) -> None: ...
+def choose_core(
+    weight_gradient: bool,
+    batch: int,
+    weight_shape: tuple[int, int, int, int],
+    groups: int,
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    padding: tuple[int, int],
+    upsample: int,
+    size: tuple[int, int],
+    tiled: bool,
+) -> str: ...
 def pack_weight(
     weight: NDArray[Any],
     core: int,
