@@ -35,7 +35,6 @@ def both_thread_counts(call):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.usefixtures("instruction_set")
 def test_fused_conv2d(name):
     shape, filters, kernel, options = LAYERS[name]
     x, weight, bias = tensors(shape, filters, kernel)
@@ -43,6 +42,14 @@ def test_fused_conv2d(name):
         lambda: check_against_reference("fused_conv2d", x, weight, bias, winograd=True, **options)
     )
     assert all(torch.equal(a, b) for a, b in zip(one, three))
+
+
+@pytest.mark.parametrize("name", ["3x3-batch", "4x4-stride-2"])
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set(name):
+    shape, filters, kernel, options = LAYERS[name]
+    inputs = tensors(shape, filters, kernel)
+    check_against_reference("fused_conv2d", *inputs, winograd=True, **options)
 
 
 @pytest.mark.usefixtures("instruction_set")
