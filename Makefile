@@ -9,11 +9,13 @@ SOURCES = $(wildcard csrc/*.h csrc/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench gpu-compile gpu-roofline gpu-check sanitize clean
+.PHONY: help install demo test test-isa arm64 lint format bench gpu-compile gpu-roofline gpu-check sanitize clean
 
 help:
 	@echo "make demo      install, fill real photos, write pictures and a short benchmark report"
 	@echo "make test      install, run all tests"
+	@echo "make test-isa  the operators' tests once for each instruction set of this machine"
+	@echo "make arm64     the operators' tests for 64-bit Arm under qemu (Debian)"
 	@echo "make lint      ruff, mypy, clang-format"
 	@echo "make format    apply ruff and clang-format"
 	@echo "make bench     the full benchmark report"
@@ -24,18 +26,35 @@ help:
 
 install: $(INSTALLED)
 
-# Editable, so that a rebuild is one command and tests see the tree; built in isolation.
+# Editable, so that a rebuild is one command and tests see the tree; built in isolation. A test
+# build holds the kernels shaped for AVX-512 in AVX2 too, see csrc/simd.h.
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_TEST_BUILD=1 $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
 demo: $(INSTALLED)
 	$(BIN)/python -m inpaint_ops.benchmarks.demo --out demo
 
 test: $(INSTALLED)
-	$(BIN)/python -P -m pytest -q $(PYTEST_ARGS)
+	INPAINT_OPS_TEST_BUILD=1 $(BIN)/python -P -m pytest -q $(PYTEST_ARGS)
 	TRITON_INTERPRET=1 $(BIN)/python -P -m pytest -q tests/interpreter
+
+# In processes of their own, as a user with the variable set runs them.
+OPERATOR_TESTS = $(SANITIZED_TESTS) $(addprefix tests/test_,conv_cores.py deep_layers.py \
+    packed_weights.py partial_conv2d_tensors.py)
+test-isa: $(INSTALLED)
+	failed=; \
+	for isa in $$($(BIN)/python -c "import inpaint_ops._extension as e; print(*e.status().instruction_sets)"); do \
+	    echo "instruction set $$isa"; \
+	    INPAINT_OPS_INSTRUCTION_SET=$$isa $(BIN)/python -P -m pytest -q $(OPERATOR_TESTS) $(PYTEST_ARGS) || failed="$$failed $$isa"; \
+	done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+# Emulated, so without what tests PyTorch's compiler or Python rather than the kernels.
+arm64: $(INSTALLED)
+	$(call package_tree,build/arm64/package)
+	PYTHON_FOR_PIP=$(BIN)/python tests/arm64.sh build/arm64/package -k "not ($(NOT_SANITIZED))" $(OPERATOR_TESTS) $(PYTEST_ARGS)
 
 # mypy does not follow the import hook of an editable install: it gets the package as installed.
 lint: $(INSTALLED)

@@ -14,8 +14,15 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 # Each kernel file is compiled once for each instruction set; the choice is made at run time.
 INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
+# avx512_shaped, vectors of AVX-512 in instructions of AVX2: see csrc/simd.h.
+TEST_BUILD = X86 and bool(os.environ.get("INPAINT_OPS_TEST_BUILD"))
+TEST_FLAGS = ["-DINPAINT_TEST_BUILD"] if TEST_BUILD else []
 if X86:
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
+    if TEST_BUILD:
+        INSTRUCTION_SETS["avx512_shaped"] = [
+            *("-mavx2", "-mfma", "-DINPAINT_AVX512_SHAPED", *TEST_FLAGS),
+        ]
     INSTRUCTION_SETS["avx512"] = [
         *("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma"),
         "-mprefer-vector-width=512",
@@ -58,9 +65,10 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Pybind11Extension) -> None:
         flags = COMPILE_FLAGS + OPENMP_FLAGS + SANITIZE_FLAGS
-        # Objects are linked in this order: an inline function of the standard library that several
-        # of them hold is taken from the first, so it must be the baseline's, which runs anywhere.
-        jobs = [(s, "module", flags, ext.include_dirs) for s in ext.sources]
+        # Objects are linked in this order, what fewer machines run later: an inline function of the
+        # standard library that several of them hold is taken from the first, which runs wherever
+        # the others do.
+        jobs = [(s, "module", flags + TEST_FLAGS, ext.include_dirs) for s in ext.sources]
         for name, isa_flags in INSTRUCTION_SETS.items():
             jobs += [(source, name, flags + isa_flags, []) for source in KERNEL_SOURCES]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

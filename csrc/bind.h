@@ -51,6 +51,7 @@ T* channels_last_output(Array<T>& array, int64_t size) {
 // One function a family, called by module.cpp.
 void bind_attention(py::module_& m);
 void bind_conv(py::module_& m);
+void bind_conv_choose(py::module_& m);
 void bind_conv_plan(py::module_& m);
 void bind_fingerprint(py::module_& m);
 void bind_instance_norm(py::module_& m);

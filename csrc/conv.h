@@ -9,8 +9,11 @@
 
 namespace inpaint {
 
-// Values are those of inpaint_ops/ops/_conv.py and _conv_cpu.py.
+// Codes and their names in Python: each list is in the order of its enumeration.
 enum class Activation { kIdentity, kRelu, kLeakyRelu, kElu, kSilu, kTanh, kSigmoid };
+constexpr const char* kActivationNames[] = {
+    "identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid"};
+
 enum class Core {
   kDirect,
   kWinograd,
@@ -18,10 +21,18 @@ enum class Core {
   kWinogradPairs,
   kWinogradShort,
   kWinogradFours,
-  // Without packed weights, see conv_unpacked.h.
-  kUnpacked
+  kUnpacked  // see conv_unpacked.h
 };
+constexpr const char* kCoreNames[] = {"direct",
+                                      "winograd",
+                                      "winograd_doubled",
+                                      "winograd_pairs",
+                                      "winograd_short",
+                                      "winograd_fours",
+                                      "unpacked"};
+
 enum class PaddingMode { kZeros, kReflect, kReplicate };
+constexpr const char* kPaddingModeNames[] = {"zeros", "reflect", "replicate"};
 
 constexpr float kLeakySlope = 0.2f;
 

@@ -13,6 +13,7 @@
 
 #include "conv_load.h"
 #include "conv_store.h"
+#include "conv_takes.h"
 #include "gemm.h"
 #include "parallel.h"
 #include "transpose.h"
@@ -27,9 +28,6 @@ constexpr int64_t W = Simd<float>::kWidth;
 constexpr int64_t kSumDepth = 128;
 // Weights that stay in L2 while all outputs of a block use them.
 constexpr int64_t kResidentFloats = 48 << 10;
-constexpr int64_t kFewFilters = 4;
-
-bool few_filters(int64_t filters, bool gated) { return !gated && filters <= kFewFilters; }
 
 // First output of a block; its outputs lie `grid` apart.
 struct Block {
@@ -440,9 +438,7 @@ void pack_direct(const PackArgs& a) {
   });
 }
 
-bool direct_takes(const ConvArgs& a) {
-  return !few_filters(a.filters, a.gated) || a.stride.x == 1 || a.dilation.x == 1;
-}
+bool direct_takes(const ConvArgs& a) { return is_direct(a.filters, a.gated, a.stride, a.dilation); }
 
 void conv_direct(const ConvArgs& a) {
   if (a.batch <= 0 || a.region_end.y <= a.region_begin.y || a.region_end.x <= a.region_begin.x)

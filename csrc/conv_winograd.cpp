@@ -22,7 +22,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "gemm.h"
+#include "conv_takes.h"
 #include "parallel.h"
 #include "winograd_tiles.h"
 
@@ -371,7 +371,7 @@ class Convolution {
 
   void run() const {
     if (tiles_.empty()) return;
-    if (staged_pays()) {
+    if (staging_pays(int64_t(tiles_.size()), depth_, lanes_of(panels_))) {
       staged();
     } else {
       fused();
@@ -447,14 +447,6 @@ class Convolution {
     }
   }
 
-  // Against weights read anew for every block of tiles stand inputs and products that leave L2.
-  // 3x3 on one Zen 4 core: 1024 -> 512 channels, 16^2, 11.5 ms fused and 7.5 staged; 768 -> 256,
-  // 64^2, 48 and 43; 256 -> 256, 64^2, 14.8 and 16.3; 384 -> 128, 128^2, 41 and 44.
-  bool staged_pays() const {
-    const int64_t lanes = lanes_of(panels_);
-    return depth_ * lanes >= 160 * (depth_ + lanes) && int64_t(tiles_.size()) > kRowTile;
-  }
-
   int64_t patch_size() const { return thin_ ? round_up(T::kReads * T::kReads * depth_, W) : 0; }
 
   void transform(const Tile& tile, float* to, int64_t plane, float* patch) const {
@@ -515,13 +507,10 @@ void pack_winograd(const PackArgs& a) {
 }
 
 bool winograd_takes(const ConvArgs& a) {
-  const bool dense =
-      (a.stride.y == 1 || a.dilation.y == 1) && (a.stride.x == 1 || a.dilation.x == 1);
-  if (a.core != Core::kWinogradDoubled) return dense;
-  const bool doubled = std::all_of(
-      a.parts.begin(), a.parts.end(), [](const Part& part) { return part.upsample == 2; });
-  return a.kernel.y == 3 && a.kernel.x == 3 && a.stride.y == 1 && a.stride.x == 1 && doubled &&
-         a.dilation.y == 1 && a.dilation.x == 1 && a.padding.y == 1 && a.padding.x == 1;
+  if (a.core != Core::kWinogradDoubled) return is_tiled(a.stride, a.dilation);
+  return std::all_of(a.parts.begin(), a.parts.end(), [&](const Part& part) {
+    return is_doubled(a.kernel, a.stride, a.dilation, a.padding, part.upsample);
+  });
 }
 
 void conv_winograd(const ConvArgs& a) {

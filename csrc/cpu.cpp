@@ -6,7 +6,15 @@
 namespace inpaint {
 namespace {
 
-const char* const kNames[] = {"baseline", "avx2", "avx512"};
+// In the order of Isa.
+const char* const kNames[] = {"baseline", "avx2", "avx512_shaped", "avx512"};
+constexpr Isa kAll[] = {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512Shaped, Isa::kAvx512};
+
+#if defined(INPAINT_TEST_BUILD)
+constexpr bool kHasShaped = true;
+#else
+constexpr bool kHasShaped = false;
+#endif
 
 bool runs(Isa isa) {
 #if defined(INPAINT_X86)
@@ -16,6 +24,8 @@ bool runs(Isa isa) {
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case Isa::kAvx512Shaped:
+      return kHasShaped && runs(Isa::kAvx2);
     case Isa::kAvx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case Isa::kBaseline:
@@ -27,14 +37,15 @@ bool runs(Isa isa) {
 #endif
 }
 
-Isa strongest() {
+// avx512_shaped never: it is slower than avx2.
+Isa fastest() {
   if (runs(Isa::kAvx512)) return Isa::kAvx512;
   if (runs(Isa::kAvx2)) return Isa::kAvx2;
   return Isa::kBaseline;
 }
 
 std::atomic<Isa>& current() {
-  static std::atomic<Isa> isa{strongest()};
+  static std::atomic<Isa> isa{fastest()};
   return isa;
 }
 
@@ -42,7 +53,7 @@ std::atomic<Isa>& current() {
 
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
-  for (Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : kAll) {
     if (runs(isa)) names.push_back(kNames[static_cast<int>(isa)]);
   }
   return names;
@@ -53,7 +64,7 @@ Isa instruction_set() { return current().load(std::memory_order_relaxed); }
 std::string instruction_set_name() { return kNames[static_cast<int>(instruction_set())]; }
 
 void set_instruction_set(const std::string& name) {
-  for (Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : kAll) {
     if (name == kNames[static_cast<int>(isa)] && runs(isa)) {
       current().store(isa, std::memory_order_relaxed);
       return;

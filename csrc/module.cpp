@@ -28,6 +28,7 @@ PYBIND11_MODULE(_C, m) {
       py::call_guard<py::gil_scoped_release>());
   bind_attention(m);
   bind_conv(m);
+  bind_conv_choose(m);
   bind_conv_plan(m);
   bind_fingerprint(m);
   bind_instance_norm(m);

@@ -2,6 +2,10 @@
 //
 // Kernel files are compiled once for each instruction set, with INPAINT_ISA naming it; everything
 // they define lives in namespace inpaint::INPAINT_ISA so that the copies never meet in the linker.
+//
+// INPAINT_AVX512_SHAPED: vectors and tiles of AVX-512 in instructions of AVX2, which the compiler
+// splits the vectors into. It is slow and only for tests: what depends on the width of vectors is
+// tested on every machine.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +26,7 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(INPAINT_AVX512_SHAPED)
 constexpr int kVectorBytes = 64;
 constexpr bool kManyRegisters = true;
 #elif defined(__AVX2__)
@@ -65,13 +69,18 @@ constexpr bool kStreams = kVectorBytes == 64;
 inline void stream(float* to, Vector<float> v) {
 #if defined(__AVX512F__)
   _mm512_stream_ps(to, (__m512)v);
+#elif defined(INPAINT_AVX512_SHAPED)
+  float lanes[Simd<float>::kWidth];
+  store(lanes, v);
+  _mm256_stream_ps(to, _mm256_loadu_ps(lanes));
+  _mm256_stream_ps(to + 8, _mm256_loadu_ps(lanes + 8));
 #else
   store(to, v);
 #endif
 }
 
 inline void stream_fence() {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(INPAINT_AVX512_SHAPED)
   _mm_sfence();
 #endif
 }
@@ -90,6 +99,14 @@ inline __attribute__((always_inline)) Vector<float> multiply_add(Vector<float> a
                                                                  Vector<float> c) {
 #if defined(__AVX512F__)
   return (Vector<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(INPAINT_AVX512_SHAPED)
+  __m256 halves[2], by[2], sums[2];
+  std::memcpy(halves, &a, sizeof a);
+  std::memcpy(by, &b, sizeof b);
+  std::memcpy(sums, &c, sizeof c);
+  for (int i = 0; i < 2; ++i) sums[i] = _mm256_fmadd_ps(halves[i], by[i], sums[i]);
+  std::memcpy(&c, sums, sizeof c);
+  return c;
 #elif defined(__AVX2__)
   return (Vector<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #elif defined(__aarch64__)
@@ -104,6 +121,14 @@ inline __attribute__((always_inline)) Vector<double> multiply_add(Vector<double>
                                                                   Vector<double> c) {
 #if defined(__AVX512F__)
   return (Vector<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(INPAINT_AVX512_SHAPED)
+  __m256d halves[2], by[2], sums[2];
+  std::memcpy(halves, &a, sizeof a);
+  std::memcpy(by, &b, sizeof b);
+  std::memcpy(sums, &c, sizeof c);
+  for (int i = 0; i < 2; ++i) sums[i] = _mm256_fmadd_pd(halves[i], by[i], sums[i]);
+  std::memcpy(&c, sums, sizeof c);
+  return c;
 #elif defined(__AVX2__)
   return (Vector<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 #elif defined(__aarch64__)
@@ -155,7 +180,7 @@ inline bool any_greater(Vector<T> a, Vector<T> b) {
   } else {
     return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ) != 0;
   }
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
   const auto hit = a > b;
   return !_mm256_testz_si256((__m256i)hit, (__m256i)hit);
 #else
@@ -177,7 +202,7 @@ inline uint32_t nonzero_lanes(Vector<T> v) {
   } else {
     return _mm512_cmp_pd_mask((__m512d)v, __m512d{}, _CMP_NEQ_UQ);
   }
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
   const auto other = v != Vector<T>{};
   if constexpr (sizeof(T) == 4) {
     return uint32_t(_mm256_movemask_ps((__m256)other));

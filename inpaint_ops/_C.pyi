@@ -5,6 +5,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 openmp: bool
+cores: tuple[str, ...]
+activations: tuple[str, ...]
+padding_modes: tuple[str, ...]
+leaky_slope: float
 
 def instruction_sets() -> list[str]: ...
 def instruction_set() -> str: ...
@@ -66,6 +70,18 @@ def scatter_positions(
     scale: float,
     threads: int,
 ) -> None: ...
+def choose_core(
+    weight_gradient: bool,
+    batch: int,
+    weight_shape: tuple[int, int, int, int],
+    groups: int,
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    padding: tuple[int, int],
+    upsample: int,
+    size: tuple[int, int],
+    tiled: bool,
+) -> str: ...
 def pack_weight(
     weight: Tensor,
     core: int,

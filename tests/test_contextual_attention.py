@@ -150,6 +150,8 @@ def test_gradients_match_reference(options, backend, size, bg_size):
 @pytest.mark.parametrize("options", OPTIONS, ids=name_of)
 def test_gradients_in_every_instruction_set(options, instruction_set):
     assert _extension.status().instruction_set == instruction_set
+    test_matches_reference(options, 1, 33, (13, 5), (7, 23))
+    test_matches_reference(options, 1, 17, (30, 34), (36, 66))
     test_gradients_match_reference(options, "auto", (17, 9), (7, 23))
     test_gradients_match_reference(options, "auto", (20, 22), (18, 14))
 
@@ -178,6 +180,7 @@ def test_strips_larger_than_the_ring(amplitude):
 
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("height", [3, 12], ids=["all_rows", "ring"])
+@pytest.mark.usefixtures("instruction_set")
 def test_windows_of_columns(fuse, height):
     """So many keys that in float64 the columns of queries are cut into windows with a halo.
 
@@ -193,6 +196,7 @@ def test_windows_of_columns(fuse, height):
 
 @pytest.mark.parametrize("options", [{}, {"fuse": False}], ids=name_of)
 @pytest.mark.parametrize("width", [41, 75], ids=["two_windows", "three_windows"])
+@pytest.mark.usefixtures("instruction_set")
 def test_gradients_in_windows_of_columns(options, width):
     """So many keys that the columns of queries are cut, more than once with both ends as a halo."""
     options = {"rate": 1, "softmax_scale": 0.3, **options}

@@ -321,6 +321,7 @@ def test_reference_backend_gives_the_same():
 
 
 @pytest.mark.parametrize("best", [False, True])
+@pytest.mark.usefixtures("instruction_set")
 def test_vote_against_its_reference(best):
     features = noise(1, 5, 19, 23)
     hole = box(19, 23, 4, 6, 8) | box(19, 23, 0, 0, 4)

@@ -37,6 +37,7 @@ def test_matches_reference(geometry, activation, memory_format):
 
 @pytest.mark.parametrize("filters", [1, 3, 4, 15, 16, 17, 31, 33])
 @pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.usefixtures("instruction_set")
 def test_few_filters_and_remainders(filters, kernel):
     x, weight, bias = tensors((1, 37, 11, 30), filters, (kernel, kernel))
     check_against_reference(
@@ -59,8 +60,8 @@ def test_groups(groups, options):
     )
 
 
-def test_every_instruction_set(instruction_set):
-    assert instruction_set in ("baseline", "avx2", "avx512")
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set():
     for geometry, activation in activations_and_geometries()[-14:]:
         test_matches_reference(geometry, activation, torch.channels_last)
 
@@ -98,6 +99,7 @@ TILED = {
 
 @pytest.mark.parametrize("case", TILED)
 @pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_IDS)
+@pytest.mark.usefixtures("instruction_set")
 def test_error_of_each_core_is_at_most_eight_times_that_of_eager(case, memory_format, monkeypatch):
     core, shape, filters, kernel, options = TILED[case]
     kernel = kernel if isinstance(kernel, tuple) else (kernel, kernel)

@@ -13,7 +13,6 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import reference
-from inpaint_ops._extension import extension
 from inpaint_ops.layers import InstanceNorm2d
 from inpaint_ops.ops import instance_norm
 from inpaint_ops.ops._conv import ACTIVATIONS
@@ -132,19 +131,11 @@ def test_threads_give_equal_bits():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other))
 
 
-@pytest.mark.parametrize("name", extension().instruction_sets() if extension() else [])
-def test_every_instruction_set(name):
-    tensors, grad = inputs((2, 21, 19, 23))
-    wide = [t.detach().double().requires_grad_() for t in tensors]
-    expected = with_gradients(reference.instance_norm, wide, grad.double(), activation="relu")
-    before = extension().instruction_set()
-    extension().set_instruction_set(name)
-    try:
-        actual = with_gradients(instance_norm, tensors, grad, activation="relu")
-    finally:
-        extension().set_instruction_set(before)
-    for a, e in zip(actual, expected):
-        check_close(a, e, terms=874)
+@pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_IDS)
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set(memory_format):
+    for shape, activation in [*CASES, ((2, 21, 19, 23), "silu")]:
+        test_matches_reference(shape, "auto", memory_format, activation)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_IDS)

@@ -2,10 +2,13 @@
 
 import ast
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -89,6 +92,38 @@ def test_instruction_set_from_environment():
     result = run("import inpaint_ops", INPAINT_OPS_INSTRUCTION_SET="mmx")
     assert result.returncode != 0
     assert "INPAINT_OPS_INSTRUCTION_SET: instruction set must be one of baseline" in result.stderr
+
+
+# By the namespace in a mangled name, strongest first: registers and forms of instructions that no
+# machine of that set need have. What bears none of these names is for all machines.
+_BEYOND_AVX2 = re.compile(r"%zmm|%k[0-7]|%[xy]mm(1[6-9]|2\d|3[01])")
+BEYOND = {
+    "6avx512": None,
+    "13avx512_shaped": _BEYOND_AVX2,
+    "4avx2": _BEYOND_AVX2,
+    "": re.compile(r"%[yz]mm|\tv\w+ .*%xmm"),
+}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86")
+@pytest.mark.skipif(not _extension.status().available, reason="needs the extension")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+def test_no_function_uses_instructions_beyond_its_set():
+    """Functions of the standard library that the sets share are those of the weakest."""
+    command = ["objdump", "-d", "--no-show-raw-insn", _extension.extension().__file__]
+    bad, functions = [], Counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        name, beyond = "", None
+        for line in process.stdout:
+            if line.endswith(">:\n"):
+                name = line
+                owner = next(part for part in BEYOND if part in name)
+                functions[owner] += 1
+                beyond = BEYOND[owner]
+            elif beyond is not None and beyond.search(line):
+                bad.append((name, line))
+    assert not bad
+    assert min(functions["6avx512"], functions["4avx2"], functions[""]) > 100
 
 
 def test_metadata():

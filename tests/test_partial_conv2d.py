@@ -154,6 +154,7 @@ def check_case(x, valid, weight, bias, **options):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("biased", [True, False], ids=["bias", "no_bias"])
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32], ids=str)
+@pytest.mark.usefixtures("instruction_set")
 def test_matches_reference(shape, biased, kind):
     size, filters, kernel, options = SHAPES[shape]
     x, weight, bias = tensors(size, filters, kernel, groups=options.get("groups", 1))
@@ -168,6 +169,7 @@ def test_matches_reference(shape, biased, kind):
 
 
 @pytest.mark.parametrize("biased", [True, False], ids=["bias", "no_bias"])
+@pytest.mark.usefixtures("instruction_set")
 def test_soft_masks(biased):
     x, weight, bias = tensors((2, 5, 14, 13), 6, (3, 3))
     valid = torch.rand(2, 1, 14, 13) * 0.4
