@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_cases import CASES
-from operator_calls import ARGUMENTS, CALLS, EVERY_TENSOR, draw, run
+from operator_calls import ARGUMENTS, CALLS, EVERY_TENSOR, bits, draw, run
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
@@ -285,3 +285,42 @@ def test_other_kinds_of_tensors_are_refused_by_name(op, name, kind):
     with pytest.raises(error, match=f"^{op}: .*{message}") as caught:
         run(op, tensors | {name: make(tensors[name])})
     assert name in str(caught.value).partition("got")[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda t: t.numpy(), "incompatible function arguments"),
+        (lambda t: t.double(), "incompatible function arguments"),
+        (lambda t: t.to("meta"), "it is elsewhere"),
+        (sparse, "doesn't have storage|strides"),
+        (freed, "its storage is empty"),
+        (torch._neg_view, "its values are negated"),
+        (lambda t: t.view(1, 1, 1, 2, 3), "more than four dimensions"),
+    ],
+    ids=["array", "dtype", "meta", "sparse", "freed", "negated", "five dimensions"],
+)
+def test_the_binding_refuses_what_it_cannot_address(make, reason):
+    from inpaint_ops import _C
+
+    known = torch.empty(2, 3, dtype=torch.uint8)
+    assert _C.known_bytes(torch.eye(2, 3), known)
+    assert torch.equal(known, torch.eye(2, 3).to(torch.uint8))
+    with pytest.raises(TypeError, match=reason):
+        _C.known_bytes(make(torch.eye(2, 3)), known)
+    # A dense tensor that autograd watches is only memory.
+    assert _C.known_bytes(torch.eye(2, 3, requires_grad=True), known)
+
+
+def test_negated_views_are_read_as_what_they_are():
+    for op, (_, make, _) in ARGUMENTS.items():
+        tensors = {n: t for n, t in make().items() if n not in ("hole", "valid", "where")}
+        if op == "partial_conv2d":
+            tensors["valid"] = torch.ones(1, 1, 6, 6)
+        negated = {
+            name: torch._neg_view(-t) if t.is_floating_point() else t for name, t in tensors.items()
+        }
+        if op == "shift_connection":
+            tensors["hole"] = negated["hole"] = bits(1, 1, 6, 6)
+        for a, b in zip(run(op, negated), run(op, tensors)):
+            assert torch.equal(a, b)

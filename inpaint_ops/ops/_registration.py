@@ -124,7 +124,7 @@ class Registered:
 
         self._record(backward, lambda ctx, inputs, output: None)
 
-    def _record(self, gradients: Backward, setup: SetupContext) -> None:
+    def _record(self, gradients: Callable[..., Sequence[Any]], setup: SetupContext) -> None:
         """Makes the autograd functions: one for ordinary calls, one for torch.func's transforms.
 
         The second is the form that transforms ask for, whose call costs more.
@@ -165,8 +165,8 @@ class Registered:
                 return torch.stack(results), 0
             return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
 
-        ordinary = {"forward": run, "backward": run_backward}
-        other = {
+        ordinary: dict[str, Any] = {"forward": run, "backward": run_backward}
+        other: dict[str, Any] = {
             "forward": transformed,
             "setup_context": setup_transformed,
             "backward": run_backward,
@@ -234,7 +234,7 @@ def refuse_tangents(name: str, tensors: Iterable[Tensor]) -> None:
     if level < 0:
         return
     for tensor in tensors:
-        if torch._VF._unpack_dual(tensor, level=level)[1] is not None:  # type: ignore[attr-defined]
+        if torch._VF._unpack_dual(tensor, level=level)[1] is not None:
             raise NotImplementedError(_NO_FORWARD_MODE.format(_public(name)))
 
 
