@@ -27,8 +27,9 @@ _PROBES, _KEYS = 256, 16384
 # the values right and only their bend comes slowly.
 _BOUNDS = (0.05, 65.0)
 _STEPS = 80
-# Solved in tiles, which stay in the caches; what is known farther away than the halo has no say.
-_TILE, _HALO = 192, 32
+# Solved in tiles: bounds the memory, and a few specks cost little. What is known farther away than
+# the halo has no say.
+_TILE, _HALO = 512, 32
 # Weight of the slope beside the curvature: keeps the surface from swinging over edges.
 _TENSION = 0.1
 
