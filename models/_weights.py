@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from inpaint_ops.checkpoints import Checkpoint, State, Weights, WeightsNote, read_checkpoints
 from inpaint_ops.models._parts import Part, parts_of
@@ -155,7 +157,7 @@ def _skeleton(
     parts: list[Part],
 ) -> InpaintingModel:
     """The model without memory for its weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutValues():
         try:
             return cls(**options)
         except Exception as exc:
@@ -167,6 +169,27 @@ def _skeleton(
                 f"create_model: {parts[0].origin} implies options that {cls.name} does not take: "
                 f"{exc}"
             ) from exc
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Gives initial values of meta tensors their shapes only, which needs none of torch's compiler.
+
+    What is not named here runs as always: that imports much the first time, and changes nothing.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        options = kwargs or {}
+        name = getattr(func, "__name__", "")
+        dims = [x.dim() if isinstance(x, Tensor) else None for x in args[:2]]
+        if name.endswith("normal_") or name == "normalize":
+            return args[0] if args else options["tensor"]
+        if name == "randn_like" or (name in ("__truediv__", "div") and dims[1:] == [0]):
+            return torch.empty(args[0].shape, dtype=args[0].dtype, device="meta")
+        if name in ("__matmul__", "matmul", "dot") and dims[1:] == [1]:
+            return torch.empty(args[0].shape[:-1], dtype=args[0].dtype, device="meta")
+        return func(*args, **options)
 
 
 def _check_rest(skeleton: InpaintingModel, parts: list[Part], given: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from inpaint_ops.models import (
     save_weights,
 )
 from inpaint_ops.models._saving import model_options, public_state
+from inpaint_ops.models._weights import _skeleton
 
 NAMES = list_models()
 LAYOUTS = [(name, layout.label) for name in NAMES for layout in model_class(name).layouts]
@@ -73,6 +74,15 @@ def untold(name, label, state):
 def equal(first, second):
     first, second = first.state_dict(), second.state_dict()
     return list(first) == list(second) and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_skeletons_have_the_shapes_of_models(name):
+    options = CASES[name].small
+    skeleton = _skeleton(model_class(name), options, {}, []).state_dict()
+    state = small(name).state_dict()
+    assert {k: v.shape for k, v in skeleton.items()} == {k: v.shape for k, v in state.items()}
+    assert {v.device.type for v in skeleton.values()} == {"meta"}
 
 
 @pytest.mark.parametrize("name", NAMES)
