@@ -71,7 +71,6 @@ def _choose(
 
 def describe() -> dict[str, str]:
     """Kinds of layers and what sums them, for the diagnosis of an installation."""
-
     worth = _common.native().unpacked_worth
 
     def plain(kernel: int, stride: int, channels: int, filters: int, size: int, up: int = 1) -> str:

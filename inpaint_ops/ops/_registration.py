@@ -165,8 +165,8 @@ class Registered:
                 return torch.stack(results), 0
             return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
 
-        ordinary: dict[str, Any] = {"forward": run, "backward": run_backward}
-        other: dict[str, Any] = {
+        ordinary: dict[str, Callable[..., Any]] = {"forward": run, "backward": run_backward}
+        other: dict[str, Callable[..., Any]] = {
             "forward": transformed,
             "setup_context": setup_transformed,
             "backward": run_backward,
