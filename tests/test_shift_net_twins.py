@@ -9,7 +9,7 @@ from twins import shift_net as twins
 
 from inpaint_ops.models import create_model
 from inpaint_ops.models._mirrored_shift import MirroredShift
-from inpaint_ops.models._weights import public_state
+from inpaint_ops.models._saving import public_state
 
 
 def ragged(*size):
