@@ -117,7 +117,9 @@ def test_no_function_uses_instructions_beyond_its_set():
         for line in process.stdout:
             if line.endswith(">:\n"):
                 name = line
-                owner = next(part for part in BEYOND if part in name)
+                # A clone is known to its own object alone: only one set calls it.
+                clone = re.search(r"\.(isra|constprop|part)\.", name)
+                owner = "6avx512" if clone else next(part for part in BEYOND if part in name)
                 functions[owner] += 1
                 beyond = BEYOND[owner]
             elif beyond is not None and beyond.search(line):
