@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from fuzz.case import ROUNDOFF, Entry, Failure, Results, close
-from fuzz.draws import DTYPES, Case, Draw
-from fuzz.tensors import generator
 from torch import Tensor
 
 import inpaint_ops
+from fuzz.case import ROUNDOFF, Entry, Failure, Results, close
+from fuzz.draws import DTYPES, Case, Draw
+from fuzz.tensors import generator
 from inpaint_ops import reference
 
 KINDS = ("normal",) * 6 + ("integers", "sparse", "constant", "zeros", "spike")

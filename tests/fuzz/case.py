@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from fuzz.draws import LAYOUTS, Case, Draw
-from fuzz.tensors import Made, laid_out, make, same_bits
 from torch import Tensor
 
 import inpaint_ops
+from fuzz.draws import LAYOUTS, Case, Draw
+from fuzz.tensors import Made, laid_out, make, same_bits
 from inpaint_ops import _extension
 
 # Unit roundoffs.

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fuzz.case import ROUNDOFF, Entry, Results, close
-from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from torch import Tensor
 from torch.func import functional_call
 
 import inpaint_ops
+from fuzz.case import ROUNDOFF, Entry, Results, close
+from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from inpaint_ops import reference
 
 # Largest first and second derivatives.

@@ -10,12 +10,12 @@ import math
 from typing import Any
 
 import torch
-from fuzz.case import Entry, Failure, entries
-from fuzz.draws import Case, Draw
-from fuzz.tensors import make
 from torch import Tensor
 
 import inpaint_ops
+from fuzz.case import Entry, Failure, entries
+from fuzz.draws import Case, Draw
+from fuzz.tensors import make
 
 _INTS: tuple[Any, ...] = (-1, 0, 2**31, 2**40, 2**63, 10**30, "1", 1.5, None, True, [1, 2])
 _PAIRS: tuple[Any, ...] = (
@@ -116,5 +116,7 @@ def check_error(case: Case) -> None:
             continue
         if kind not in ("ValueError", "TypeError"):
             raise Failure(f"spoiled: raises {kind}: {text}")
-        if not any(text.startswith(f"{one}:") for one in (*entries(), "partial_conv2d", "reduce_hole")):
+        if not any(
+            text.startswith(f"{one}:") for one in (*entries(), "partial_conv2d", "reduce_hole")
+        ):
             raise Failure(f"spoiled: names no operator: {kind}: {text}")

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fuzz.case import ROUNDOFF, Entry, Failure, Results, close
-from fuzz.draws import DTYPES, Case, Draw
-from fuzz.tensors import Made, generator, poisoned_where, same_bits
 from torch import Tensor
 
 import inpaint_ops
+from fuzz.case import ROUNDOFF, Entry, Failure, Results, close
+from fuzz.draws import DTYPES, Case, Draw
+from fuzz.tensors import Made, generator, poisoned_where, same_bits
 from inpaint_ops import _exemplar_vote, reference
 
 KINDS = ("normal",) * 4 + ("integers", "integers", "sparse", "constant", "spike", "huge", "zeros")
