@@ -71,9 +71,7 @@ class IDMRFLoss(nn.Module):
         """
         for label, images in (("generated", generated), ("target", target)):
             if not isinstance(images, Tensor):
-                raise TypeError(
-                    f"IDMRFLoss: {label} must be a Tensor, got {type(images).__name__}"
-                )
+                raise TypeError(f"IDMRFLoss: {label} must be a Tensor, got {type(images).__name__}")
         with torch.no_grad():
             wanted = self.features(target)
         made = self.features(generated)

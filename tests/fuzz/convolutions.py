@@ -1,8 +1,8 @@
 """fused_conv2d, gated_conv2d and fused_conv_transpose2d, and their layers.
 
-Bounds: the result of a sum of n products may be wrong by c(n) u sum |w| |x|, u the unit roundoff of
-float32. Winograd sums mix the inputs of a tile, so that there |x| is the largest |x| of the tile; the
-bound takes that of the whole channel, which no tile exceeds.
+Bounds: the result of a sum of n products may be wrong by c(n) u sum |w| |x|, u the unit roundoff
+of float32. Winograd sums mix the inputs of a tile, so that there |x| is the largest |x| of the
+tile; the bound takes that of the whole channel, which no tile exceeds.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Convolution(Entry):
 
     def make_legal(self, case: Case) -> None:
         """Channels that the groups divide, images that the kernel fits and reflection does."""
-        s, o = case["sizes"], case["options"]
+        s = case["sizes"]
         groups = case["groups"]
         if groups > 1:
             s["c"], s["f"] = (-(-s[name] // groups) * groups for name in ("c", "f"))

@@ -1,7 +1,7 @@
-"""Calls with something wrong: what comes must be a ValueError or a TypeError that names the operator.
+"""Calls with something wrong: they must raise a ValueError or a TypeError that names the operator.
 
-A case is drawn as ever, then one option or one tensor is replaced. Not all that comes of it is wrong
-(a tuple may stand for a list): then the call must succeed, as it does on the reference backend.
+A case is drawn as ever, then one option or one tensor is replaced. Not all that comes of it is
+wrong (a tuple may stand for a list): then the call must succeed, as on the reference backend.
 """
 
 from __future__ import annotations

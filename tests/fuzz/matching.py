@@ -159,7 +159,6 @@ class NearestPatch(_Matching):
         if o["metric"] == "cosine":
             norms = [x.square().sum(2).sqrt().clamp_min(1e-8) for x in (q, k)]
             scores = products / norms[0][:, :, None] / norms[1][:, None]
-            # Where a norm is near its floor, or its square below the smallest number, anything goes.
             bound = torch.full_like(scores, 4 * u)
         else:
             square = k.square().sum(2)[:, None] / 2
