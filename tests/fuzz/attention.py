@@ -300,7 +300,7 @@ class IDMRFLoss(Entry):
             close(name, results[name], want, limit, case["dtype"])
 
     def _lost(self, case: Case, wide: dict[str, Tensor], u: float) -> float:
-        """How far exponents of the softmax may be wrong: distances near 0, over the least of all."""
+        """How far exponents of the softmax may be wrong: distances are divided by the least."""
         o, g = case["options"], generator(case["seed"], "patches")
         module = reference.id_mrf_loss.__globals__
         pair = module["drawn"](wide["generated"], wide["target"], o["max_patches"], g)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pprint
@@ -71,14 +72,15 @@ class Checker:
         if line:
             error: str | None = json.loads(line)["error"]
             return error
-        self._child.wait()
-        self._child = None
+        self.close()
         return "crash"
 
     def close(self) -> None:
         if self._child is not None:
             self._child.kill()
-            self._child.wait()
+            with contextlib.suppress(BrokenPipeError):
+                self._child.communicate()
+            self._child = None
 
 
 def kind(error: str | None) -> str:
