@@ -306,5 +306,11 @@ class IDMRFLoss(Entry):
         pair = module["drawn"](wide["generated"], wide["target"], o["max_patches"], g)
         made, target = (x.flatten(2) for x in module["unit_vectors"](*pair, o["center"]))
         least = ((1 - target.transpose(1, 2) @ made) / 2).amin().clamp_min(0.0).item()
-        of_cosine = u * (4 + math.sqrt(case["sizes"]["c"]))
+        over = (1,) if o["center"] == "channel" else (0, 2, 3)
+        mean = wide["target"].mean(over, keepdim=True)
+        digits = 1.0  # that centring takes from a vector
+        for name in ("generated", "target"):
+            length = (wide[name] - mean).square().sum(1).sqrt().amin().item()
+            digits = max(digits, wide[name].abs().amax().item() / max(length, 1e-300))
+        of_cosine = u * (4 + math.sqrt(case["sizes"]["c"])) * digits
         return 8 * of_cosine / (o["bandwidth"] * (least + o["eps"]))
