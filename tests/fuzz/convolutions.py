@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 import inpaint_ops
-from fuzz.case import ROUNDOFF, Entry, Results, close
+from fuzz.case import ROUNDOFF, SMALLEST, Entry, Results, close
 from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from inpaint_ops import reference
 
@@ -223,7 +223,8 @@ class Convolution(Entry):
         z, error = self.sums(case, wide), self.error_of_sums(case, wide)
         if self.gated:
             z, error = z.chunk(2, 1)[0], error.chunk(2, 1)[0]
-        return torch.where(z.abs() > 2 * error, grad, 0.0)
+        # Half precision keeps the sign of no number below its smallest.
+        return torch.where(z.abs() > 2 * error + 2 * SMALLEST[case["dtype"]], grad, 0.0)
 
     def check(self, case: Case, wide: dict[str, Tensor], results: Results) -> None:
         leaves = {
