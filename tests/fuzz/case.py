@@ -269,7 +269,7 @@ def close(name: str, got: Tensor, want: Tensor, bound: Tensor | float, dtype: st
     wrong = ~((got - want).abs() <= allowed) & want.isfinite() & torch.as_tensor(allowed).isfinite()
     if bool(wrong.any()):
         place = tuple(wrong.nonzero()[0].tolist())
-        limit = allowed[place].item()
+        limit = allowed.expand_as(want)[place].item()
         raise Failure(
             f"{name}: {int(wrong.sum())} of {wrong.numel()} wrong, first at {list(place)}: "
             f"{got[place].item()} instead of {want[place].item()}, bound {limit:.3g}"
