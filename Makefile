@@ -9,7 +9,8 @@ SOURCES = $(wildcard csrc/*.h csrc/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-isa arm64 lint format bench gpu-compile gpu-roofline gpu-check sanitize clean
+.PHONY: help install demo test test-isa arm64 lint format bench gpu-compile gpu-roofline gpu-check sanitize fuzz mutants \
+    sanitized-build clean
 
 help:
 	@echo "make demo      install, fill real photos, write pictures and a short benchmark report"
@@ -23,6 +24,8 @@ help:
 	@echo "make gpu-check  every operator right and fast on the GPU of this machine, 8 minutes"
 	@echo "make gpu-roofline  what the GPU kernels should gain, predicted from data sheets"
 	@echo "make sanitize  the tests of the extension under ASan and UBSan"
+	@echo "make fuzz      random calls against the reference (CASES=20000 SEED=0; SANITIZE=1: under ASan and UBSan)"
+	@echo "make mutants   whether the fuzzer and the tests find faults put into the kernels"
 
 install: $(INSTALLED)
 
@@ -90,14 +93,30 @@ SANITIZED_TESTS = $(wildcard tests/test_*_patch.py tests/test_*_connection.py te
     tests/test_conv_gradients.py tests/test_*attention*.py tests/test_id_mrf*.py tests/test_channelwise*.py \
     tests/test_instance*.py tests/test_layer_chain.py tests/test_exemplar.py)
 NOT_SANITIZED = compiles or opcheck or bad_input or bad_layer or pickle
-sanitize: $(INSTALLED)
+SANITIZED = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+sanitize: sanitized-build
+	$(SANITIZED) PYTHONPATH=build/sanitized \
+	    $(BIN)/python -P -m pytest -q -p no:cacheprovider --durations=15 -k "not ($(NOT_SANITIZED))" \
+	    $(SANITIZED_TESTS) $(PYTEST_ARGS)
+
+sanitized-build: $(INSTALLED)
 	$(call package_tree,build/sanitized)
 	INPAINT_OPS_SANITIZE=1 INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python setup.py -q build_ext --build-temp build/sanitized-objects \
 	    --build-lib build/sanitized
-	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitized \
-	    $(BIN)/python -P -m pytest -q -p no:cacheprovider --durations=15 -k "not ($(NOT_SANITIZED))" \
-	    $(SANITIZED_TESTS) $(PYTEST_ARGS)
+
+# Failures are written to build/fuzz as scripts of a few lines.
+CASES ?= 20000
+SEED ?= 0
+fuzz: $(if $(SANITIZE),sanitized-build,$(INSTALLED))
+	$(if $(SANITIZE),$(SANITIZED)) PYTHONPATH=$(if $(SANITIZE),build/sanitized:)tests \
+	    $(BIN)/python -P -m fuzz --cases $(CASES) --seed $(SEED) $(FUZZ_ARGS)
+
+# The objects of the ordinary build are linked with one mutated file at a time; what was found stays
+# in build/mutants/found.json, so that a run goes on where it was stopped.
+mutants: $(INSTALLED)
+	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_TEST_BUILD=1 $(BIN)/python setup.py -q build_ext --inplace
+	PYTHONPATH=tests $(BIN)/python -P -m mutants $(MUTANTS_ARGS)
 
 clean:
 	rm -rf build demo reports *.egg-info inpaint_ops/_C*.so .pytest_cache .mypy_cache .ruff_cache

@@ -60,7 +60,7 @@ def golden(name: str) -> dict[str, Any]:
 
 
 def poisoned(allocate: Any) -> Any:
-    """The allocation with what our package asks for uninitialised full of NaN, or a huge integer."""
+    """The allocation, full of NaN or of a huge integer for whoever asks from our package."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         result = allocate(*args, **kwargs)

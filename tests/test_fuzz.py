@@ -1,4 +1,4 @@
-"""The bounded part of the fuzzer: some cases of every operator and layer in every instruction set."""
+"""The bounded part of the fuzzer: every operator and layer, in every instruction set."""
 
 import pytest
 from fuzz import engine, shrink

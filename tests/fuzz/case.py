@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from fuzz.draws import LAYOUTS, Case, Draw
-from fuzz.tensors import Made, laid_out, make, same_bits
 from torch import Tensor
 
 import inpaint_ops
+from fuzz.draws import LAYOUTS, Case, Draw
+from fuzz.tensors import Made, laid_out, make, same_bits
 from inpaint_ops import _extension
 
 # Unit roundoffs.
@@ -269,7 +269,7 @@ def close(name: str, got: Tensor, want: Tensor, bound: Tensor | float, dtype: st
     wrong = ~((got - want).abs() <= allowed) & want.isfinite() & torch.as_tensor(allowed).isfinite()
     if bool(wrong.any()):
         place = tuple(wrong.nonzero()[0].tolist())
-        limit = allowed[place].item()
+        limit = allowed.expand_as(want)[place].item()
         raise Failure(
             f"{name}: {int(wrong.sum())} of {wrong.numel()} wrong, first at {list(place)}: "
             f"{got[place].item()} instead of {want[place].item()}, bound {limit:.3g}"

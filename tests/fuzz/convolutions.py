@@ -1,8 +1,8 @@
 """fused_conv2d, gated_conv2d and fused_conv_transpose2d, and their layers.
 
-Bounds: the result of a sum of n products may be wrong by c(n) u sum |w| |x|, u the unit roundoff of
-float32. Winograd sums mix the inputs of a tile, so that there |x| is the largest |x| of the tile; the
-bound takes that of the whole channel, which no tile exceeds.
+Bounds: the result of a sum of n products may be wrong by c(n) u sum |w| |x|, u the unit roundoff
+of float32. Winograd sums mix the inputs of a tile, so that there |x| is the largest |x| of the
+tile; the bound takes that of the whole channel, which no tile exceeds.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fuzz.case import ROUNDOFF, Entry, Results, close
-from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from torch import Tensor
 from torch.func import functional_call
 
 import inpaint_ops
+from fuzz.case import ROUNDOFF, SMALLEST, Entry, Results, close
+from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from inpaint_ops import reference
 
 # Largest first and second derivatives.
@@ -132,7 +132,7 @@ class Convolution(Entry):
 
     def make_legal(self, case: Case) -> None:
         """Channels that the groups divide, images that the kernel fits and reflection does."""
-        s, o = case["sizes"], case["options"]
+        s = case["sizes"]
         groups = case["groups"]
         if groups > 1:
             s["c"], s["f"] = (-(-s[name] // groups) * groups for name in ("c", "f"))
@@ -223,7 +223,8 @@ class Convolution(Entry):
         z, error = self.sums(case, wide), self.error_of_sums(case, wide)
         if self.gated:
             z, error = z.chunk(2, 1)[0], error.chunk(2, 1)[0]
-        return torch.where(z.abs() > 2 * error, grad, 0.0)
+        # Half precision keeps the sign of no number below its smallest.
+        return torch.where(z.abs() > 2 * error + 2 * SMALLEST[case["dtype"]], grad, 0.0)
 
     def check(self, case: Case, wide: dict[str, Tensor], results: Results) -> None:
         leaves = {

@@ -45,17 +45,20 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "fuzz.worker", *arguments]
 
 
-def environment() -> dict[str, str]:
-    """The caller's, in which this package can be imported."""
+def environment(path: str = "") -> dict[str, str]:
+    """The caller's, in which this package can be imported; `path`: where inpaint_ops comes from."""
     here = str(Path(__file__).resolve().parents[1])
-    paths = [os.environ.get("PYTHONPATH", ""), here]
+    paths = [path or os.environ.get("PYTHONPATH", ""), here]
     return {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 class _Lane:
     """Every `step`-th case, in one process after another: a new one after each crash."""
 
-    def __init__(self, first: int, end: int, step: int, arguments: Sequence[str], most: int):
+    def __init__(
+        self, first: int, end: int, step: int, arguments: Sequence[str], most: int, path: str
+    ):
+        self.path = path
         self.first, self.end, self.step, self.most = first, end, step, most
         self.arguments = arguments
         self.found: list[Found] = []
@@ -74,7 +77,7 @@ class _Lane:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
-                    env=environment(),
+                    env=environment(self.path),
                 )
                 with self._watched(child, progress):
                     finished = self._read(child)
@@ -126,16 +129,31 @@ def run(
     *,
     ops: Sequence[str] = (),
     skip: Sequence[str] = (),
+    isas: Sequence[str] = (),
     jobs: int = 2,
     first: int = 0,
     most: int = 10,
+    path: str = "",
 ) -> Outcome:
-    """Runs cases `first` to `first + count` and stops at `most` failures."""
+    """Runs cases `first` to `first + count` and stops at `most` failures.
+
+    Args:
+        count: cases.
+        seed: of all of them.
+        ops: operators and layers that take turns; all.
+        skip: checks to leave out.
+        isas: instruction sets; all.
+        jobs: processes.
+        first: number of the first case.
+        most: failures to stop at.
+        path: where inpaint_ops is imported from; as in this process.
+    """
     arguments = ["--seed", str(seed)]
     arguments += ["--ops", *ops] if ops else []
     arguments += ["--skip", *skip] if skip else []
+    arguments += ["--isas", *isas] if isas else []
     start = time.monotonic()
-    lanes = [_Lane(first + i, first + count, jobs, arguments, most) for i in range(jobs)]
+    lanes = [_Lane(first + i, first + count, jobs, arguments, most, path) for i in range(jobs)]
     with tempfile.TemporaryDirectory() as folder:
         threads = [threading.Thread(target=lane.run, args=(Path(folder),)) for lane in lanes]
         for thread in threads:
@@ -153,12 +171,12 @@ def run(
             outcome.done[isa] = outcome.done.get(isa, 0) + number
     outcome.found = sorted(outcome.found, key=lambda found: found.number)[:most]
     for found in outcome.found:
-        found.case = found.case or _drawn(found.number, seed, ops)
+        found.case = found.case or _drawn(found.number, seed, ops, isas)
     return outcome
 
 
-def _drawn(number: int, seed: int, ops: Sequence[str]) -> dict[str, Any]:
+def _drawn(number: int, seed: int, ops: Sequence[str], isas: Sequence[str]) -> dict[str, Any]:
     from fuzz.case import entries, instruction_sets
     from fuzz.worker import numbered
 
-    return numbered(number, list(ops) or list(entries()), seed, instruction_sets())
+    return numbered(number, list(ops) or list(entries()), seed, list(isas) or instruction_sets())

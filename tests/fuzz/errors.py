@@ -1,7 +1,7 @@
-"""Calls with something wrong: what comes must be a ValueError or a TypeError that names the operator.
+"""Calls with something wrong: they must raise a ValueError or a TypeError that names the operator.
 
-A case is drawn as ever, then one option or one tensor is replaced. Not all that comes of it is wrong
-(a tuple may stand for a list): then the call must succeed, as it does on the reference backend.
+A case is drawn as ever, then one option or one tensor is replaced. Not all that comes of it is
+wrong (a tuple may stand for a list): then the call must succeed, as on the reference backend.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import math
 from typing import Any
 
 import torch
-from fuzz.case import Entry, Failure, entries
-from fuzz.draws import Case, Draw
-from fuzz.tensors import make
 from torch import Tensor
 
 import inpaint_ops
+from fuzz.case import Entry, Failure, entries
+from fuzz.draws import Case, Draw
+from fuzz.tensors import make
 
 _INTS: tuple[Any, ...] = (-1, 0, 2**31, 2**40, 2**63, 10**30, "1", 1.5, None, True, [1, 2])
 _PAIRS: tuple[Any, ...] = (
@@ -116,5 +116,7 @@ def check_error(case: Case) -> None:
             continue
         if kind not in ("ValueError", "TypeError"):
             raise Failure(f"spoiled: raises {kind}: {text}")
-        if not any(text.startswith(f"{one}:") for one in (*entries(), "partial_conv2d", "reduce_hole")):
+        if not any(
+            text.startswith(f"{one}:") for one in (*entries(), "partial_conv2d", "reduce_hole")
+        ):
             raise Failure(f"spoiled: names no operator: {kind}: {text}")

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fuzz.case import ROUNDOFF, Entry, Failure, Results, close
-from fuzz.draws import DTYPES, Case, Draw
-from fuzz.tensors import Made, generator, poisoned_where, same_bits
 from torch import Tensor
 
 import inpaint_ops
+from fuzz.case import ROUNDOFF, Entry, Failure, Results, close
+from fuzz.draws import DTYPES, Case, Draw
+from fuzz.tensors import Made, generator, poisoned_where, same_bits
 from inpaint_ops import _exemplar_vote, reference
 
 KINDS = ("normal",) * 4 + ("integers", "integers", "sparse", "constant", "spike", "huge", "zeros")
@@ -159,7 +159,6 @@ class NearestPatch(_Matching):
         if o["metric"] == "cosine":
             norms = [x.square().sum(2).sqrt().clamp_min(1e-8) for x in (q, k)]
             scores = products / norms[0][:, :, None] / norms[1][:, None]
-            # Where a norm is near its floor, or its square below the smallest number, anything goes.
             bound = torch.full_like(scores, 4 * u)
         else:
             square = k.square().sum(2)[:, None] / 2

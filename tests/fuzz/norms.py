@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fuzz.case import ROUNDOFF, Entry, Results, close
-from fuzz.convolutions import CURVATURE, KINKED, _finished, _parameters, roundings
-from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from torch import Tensor
 from torch.func import functional_call
 
 import inpaint_ops
+from fuzz.case import ROUNDOFF, Entry, Results, close
+from fuzz.convolutions import CURVATURE, KINKED, _finished, _parameters, roundings
+from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from inpaint_ops import reference
 from inpaint_ops.layers import InstanceNorm2d
 

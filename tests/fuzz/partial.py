@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.func import functional_call
+
+import inpaint_ops
 from fuzz.case import ROUNDOFF, SMALLEST, Entry, Failure, Results, close
 from fuzz.convolutions import (
     _largest,
@@ -19,10 +23,6 @@ from fuzz.convolutions import (
 )
 from fuzz.draws import DTYPES, Case, Draw
 from fuzz.tensors import Made, generator, poisoned_where
-from torch import Tensor
-from torch.func import functional_call
-
-import inpaint_ops
 from inpaint_ops import reference
 
 

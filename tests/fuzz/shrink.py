@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pprint
@@ -71,14 +72,15 @@ class Checker:
         if line:
             error: str | None = json.loads(line)["error"]
             return error
-        self._child.wait()
-        self._child = None
+        self.close()
         return "crash"
 
     def close(self) -> None:
         if self._child is not None:
             self._child.kill()
-            self._child.wait()
+            with contextlib.suppress(BrokenPipeError):
+                self._child.communicate()
+            self._child = None
 
 
 def kind(error: str | None) -> str:
@@ -91,48 +93,58 @@ def kind(error: str | None) -> str:
     return " ".join(words[:4])
 
 
+def _changed(case: Case, *path: Any, to: Any) -> Case:
+    result = copy.deepcopy(case)
+    inner = result
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = to
+    return result
+
+
 def moves(case: Case) -> Iterator[Case]:
     """Simpler cases, one change each; some are not legal, which shows when they run."""
-
-    def changed(*path: Any, to: Any) -> Case:
-        result = copy.deepcopy(case)
-        inner = result
-        for key in path[:-1]:
-            inner = inner[key]
-        inner[path[-1]] = to
-        return result
-
     for name, choices in _RUN.items():
         now = case["run"].get(name)
         for value in choices[: choices.index(now) if now in choices else None]:
-            yield changed("run", name, to=value)
-    for name, size in case.get("sizes", {}).items():
-        for smaller in sorted({1, 2, size // 4, size // 2, size - 8, size - 2, size - 1}):
-            if 0 < smaller < size:
-                yield changed("sizes", name, to=smaller)
-    for axis, size in enumerate(case.get("kernel", ())):
-        for smaller in range(1, size):
-            yield changed("kernel", axis, to=smaller)
+            yield _changed(case, "run", name, to=value)
+    yield from _smaller(case)
     for name, now in case.get("options", {}).items():
         for value in _SIMPLE.get(name, ()):
             if value == now:
                 break
             if isinstance(value, list) == isinstance(now, list) or isinstance(now, str):
-                yield changed("options", name, to=value)
+                yield _changed(case, "options", name, to=value)
+    yield from _plainer(case)
+
+
+def _smaller(case: Case) -> Iterator[Case]:
+    for name, size in case.get("sizes", {}).items():
+        for smaller in sorted({1, 2, size // 4, size // 2, size - 8, size - 2, size - 1}):
+            if 0 < smaller < size:
+                yield _changed(case, "sizes", name, to=smaller)
+    for axis, size in enumerate(case.get("kernel", ())):
+        for smaller in range(1, size):
+            yield _changed(case, "kernel", axis, to=smaller)
+
+
+def _plainer(case: Case) -> Iterator[Case]:
+    """Tensors in the usual type and layout, or none."""
     for name, value in case.items():
         if name in ("run", "sizes", "options", "spoil") or not isinstance(value, dict):
             continue
         if name in ("bias", "hole", "valid", "where", "residual"):
-            yield changed(name, to=None)
-        for key, simple in (("layout", "contiguous"), ("values", "normal"), ("dtype", "bool")):
-            if value.get(key) not in (None, simple, "positions") and not (
-                key == "values" and "dtype" in value
-            ):
-                yield changed(name, key, to=simple)
+            yield _changed(case, name, to=None)
+        if value.get("layout", "contiguous") != "contiguous":
+            yield _changed(case, name, "layout", to="contiguous")
+        if "dtype" in value and value["dtype"] != "bool":
+            yield _changed(case, name, "dtype", to="bool")
+        elif "dtype" not in value and value.get("values", "normal") != "normal":
+            yield _changed(case, name, "values", to="normal")
     if case.get("dtype") not in (None, "float32"):
-        yield changed("dtype", to="float32")
+        yield _changed(case, "dtype", to="float32")
     if case.get("poisoned"):
-        yield changed("poisoned", to=False)
+        yield _changed(case, "poisoned", to=False)
 
 
 def shrink(case: Case, error: str, skip: Sequence[str] = ()) -> tuple[Case, str]:

@@ -13,8 +13,9 @@ import warnings
 from typing import Any
 
 import torch
-from fuzz import case as cases
 from support import poisoned
+
+from fuzz import case as cases
 
 
 def numbered(number: int, names: list[str], seed: int, isas: list[str]) -> cases.Case:
@@ -52,7 +53,7 @@ def _serve(skip: list[str]) -> None:
 
 def _run(options: Any, names: list[str], isas: list[str]) -> None:
     progress = os.open(options.progress, os.O_WRONLY | os.O_CREAT)
-    done = {isa: 0 for isa in isas}
+    done = dict.fromkeys(isas, 0)
     for number in range(options.first, options.end, options.step):
         os.pwrite(progress, b"%20d" % number, 0)
         try:
@@ -74,11 +75,12 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--ops", nargs="*", default=[])
     parser.add_argument("--skip", nargs="*", default=[])
+    parser.add_argument("--isas", nargs="*", default=[])
     parser.add_argument("--progress", default=os.devnull)
     parser.add_argument("--serve", action="store_true")
     options = parser.parse_args()
     poison()
-    isas = cases.instruction_sets()
+    isas = options.isas or cases.instruction_sets()
     if options.serve:
         return _serve(options.skip)
     return _run(options, options.ops or list(cases.entries()), isas)
