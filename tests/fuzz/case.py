@@ -249,7 +249,8 @@ def _check_edit(
     elif how == "numpy":
         weight.detach().numpy()[place] -= 1.0
     elif how == "channel":
-        weight.data[:, place[1]] = 0.0
+        axis = min(1, weight.dim() - 1)
+        weight.data.select(axis, place[axis]).zero_()
     else:
         weight.data.copy_(weight.data * 0.5)
     wide = _wide({name: t.detach() for name, t in tensors.items()})
