@@ -54,12 +54,14 @@ def tiled() -> bool:
 def unpacked(x: Tensor, weight: Tensor, size: tuple[int, int] | None) -> bool:
     """Return whether a weight is read where it lies.
 
+    Not where direct sums are asked for: those do not depend on the batch, this choice does.
+
     Args:
         x: (N, C, H, W).
         weight: as the layer has it; groups must be 1.
         size: height and width of the result; None: x is scattered, see `scattered`.
     """
-    if weight.dtype != torch.float32 or not weight.is_contiguous():
+    if weight.dtype != torch.float32 or not weight.is_contiguous() or not tiled():
         return False
     height, width = (x.shape[2], x.shape[3]) if size is None else size
     pixels = x.shape[0] * height * width
