@@ -157,7 +157,7 @@ void panel_block(const ConvArgs& a,
                  int64_t channels,
                  float* sums,
                  bool put) {
-  const int64_t rows = plan.runs == 1 && a.kernel.x > 1 ? a.kernel.x * a.channels : channels;
+  const int64_t rows = plan.runs == 1 ? a.kernel.x * a.channels : channels;
   each_run(a,
            plan,
            block,
