@@ -421,11 +421,11 @@ MUTATIONS = (
         "last pixel of a block not summed",
     ),
     Mutation(
-        "norm-derivative",
+        "norm-share-index",
         "instance_norm.cpp",
-        "if (a.weight) value *= load_some(a.weight + c, count);",
-        "if (a.weight && A != Activation::kTanh) value *= load_some(a.weight + c, count);",
-        "derivative taken without the weight",
+        "const float* share = shares.data() + 2 * n * channels;",
+        "const float* share = shares.data() + 0 * n * channels;",
+        "all samples take the first one's shares of the gradient",
     ),
     Mutation(
         "match-list-index",
