@@ -276,9 +276,9 @@ MUTATIONS = (
     Mutation(
         "store-share",
         "conv_store.h",
-        "v[j] = share == 0 ? Vector<float>{} : v[j] * scale + bias[j] * share;",
-        "v[j] = share == 0 ? Vector<float>{} : v[j] * scale + bias[j];",
-        "bias not scaled by a soft share",
+        "const float scale = args.scale[pixel[i] - scale_shift];",
+        "const float scale = args.scale[pixel[0] < 0 ? 0 : pixel[0] - scale_shift];",
+        "all pixels of a run take the first one's factor",
     ),
     Mutation(
         "weight-side-by-side",
@@ -393,11 +393,11 @@ MUTATIONS = (
         "rows of doubled masks at the wrong place",
     ),
     Mutation(
-        "activation-silu-derivative",
+        "activation-elu-derivative",
         "activation.h",
-        "return s + v * s * (one - s);",
-        "return s + v * s * s;",
-        "wrong derivative of SiLU",
+        "if constexpr (A == Activation::kElu) return y > zero ? one : y + one;",
+        "if constexpr (A == Activation::kElu) return y > zero ? one : y;",
+        "wrong derivative of ELU",
     ),
     Mutation(
         "norm-block-count",
@@ -421,11 +421,11 @@ MUTATIONS = (
         "last pixel of a block not summed",
     ),
     Mutation(
-        "norm-residual",
+        "norm-share-index",
         "instance_norm.cpp",
-        "Vector<float> y = activate<A>(d * load_some(scale + c, count) + shift);\n      if (a.residual) y += load_some(a.residual + at + c, count);",
-        "Vector<float> y = activate<A>(d * load_some(scale + c, count) + shift);\n      if (a.residual) y += load_some(a.residual + p * a.channels + c, count);",
-        "all samples add the first one's residual",
+        "const float* share = shares.data() + 2 * n * channels;",
+        "const float* share = shares.data() + 0 * n * channels;",
+        "all samples take the first one's shares of the gradient",
     ),
     Mutation(
         "match-list-index",
