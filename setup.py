@@ -22,7 +22,7 @@ if X86:
     if TEST_BUILD:
         INSTRUCTION_SETS["avx512_shaped"] = [
             # Twice as many instructions: at -O3 some files take a minute.
-            *("-O1", "-mavx2", "-mfma", "-DINPAINT_AVX512_SHAPED", *TEST_FLAGS),
+            *("-O2", "-mavx2", "-mfma", "-DINPAINT_AVX512_SHAPED", *TEST_FLAGS),
         ]
     INSTRUCTION_SETS["avx512"] = [
         *("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma"),

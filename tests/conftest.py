@@ -14,6 +14,11 @@ from inpaint_ops import _extension
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("project")
 
+# PyTorch lists the functions that heed a default device at the first use of one: before
+# `_poison_empty` has others in their place.
+with torch.device("meta"):
+    torch.empty(0)
+
 # Triton decides at import whether it compiles or interprets: its tests need their own process.
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreter"]
 

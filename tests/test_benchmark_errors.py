@@ -11,8 +11,7 @@ from inpaint_ops.benchmarks import conv_problems, runner
 from inpaint_ops.benchmarks.accuracy import Error
 from inpaint_ops.benchmarks.case import Case, Problem
 from inpaint_ops.benchmarks.machine import Peaks
-from inpaint_ops.ops import _conv_cores
-from inpaint_ops.ops._conv_cores import choose
+from inpaint_ops.ops import _conv_cores, _conv_cpu
 
 PEAKS = {1: Peaks(1, 100.0, "registers", 10.0)}
 
@@ -65,7 +64,8 @@ def test_ours_may_err_eight_times_as_much_as_eager():
 SAMPLE = {
     "gated-24-24-512x512-k3-s2-elu": "winograd_pairs",
     "fused-512-1-31x31-k4": "direct",
-    "fused-512-512-4x4-k4-s2": "direct",
+    "fused-512-512-4x4-k4-s2": "unpacked",
+    "fused-512-512-8x8-k5-s2": "direct",
     "fused-16-3-256x256-k3-reflect": "winograd",
     "fused-128-128-64x64-k3-d8-reflect-elu": "winograd",
     "fused-3-64-128x128-k4-s2-leaky_relu": "winograd_pairs",
@@ -89,7 +89,14 @@ def test_listed_layers_err_at_most_eight_times_as_much_as_eager(name, monkeypatc
         cores.append(choose(*arguments))
         return cores[-1]
 
+    def recorded_unpacked(*arguments):
+        taken = unpacked(*arguments)
+        cores.extend(["unpacked"] * taken)
+        return taken
+
+    choose, unpacked = _conv_cores.choose, _conv_cpu.unpacked
     monkeypatch.setattr(_conv_cores, "choose", recorded)
+    monkeypatch.setattr(_conv_cpu, "unpacked", recorded_unpacked)
     layer = conv_problems.LAYERS[name]
     for case in conv_problems.cases("any", layer.op):
         if case.sizes["layer"] == name:
