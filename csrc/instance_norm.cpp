@@ -21,6 +21,10 @@ namespace {
 
 constexpr int64_t kWidth = Simd<float>::kWidth;
 
+// Pixels whose gradients are summed before they are added to a block's: roundings of equal numbers
+// add up.
+constexpr int64_t kChain = 32;
+
 // Pixels of a block: 128 KB, and few enough that float sums keep their digits.
 int64_t block_pixels(int64_t channels) {
   return std::max<int64_t>(16, std::min<int64_t>(512, 32768 / channels));
@@ -215,13 +219,15 @@ struct Backward {
   Buffer<float> scratch;  // of a thread: x and the gradient
   Buffer<float> sums;    // (N, blocks, 2, C): of the gradient of n, and of that times (x - mean)/sd
   Buffer<float> shares;  // (N, 2, C): their totals, divided by the pixels
+  Buffer<float> chains;  // of a thread: sums of kChain pixels
 
   explicit Backward(const InstanceNormBackwardArgs& args)
       : a(args),
         blocks(args),
         scratch(2 * blocks.scratch() * args.threads),
         sums(args.batch * blocks.count * 2 * args.channels),
-        shares(args.batch * 2 * args.channels) {}
+        shares(args.batch * 2 * args.channels),
+        chains(2 * args.channels * args.threads) {}
 
   // A block's rows of x and of the gradient.
   struct Rows {
@@ -254,15 +260,21 @@ struct Backward {
     const int64_t n = task / blocks.count, channels = a.channels;
     const Rows in = rows(task);
     float* sum = sums.data() + task * 2 * channels;
+    float* chain = chains.data() + thread_index() * 2 * channels;
     std::fill_n(sum, 2 * channels, 0.0f);
-    for (int64_t at = 0; at < blocks.size(task) * channels; at += channels) {
-      each_vector(channels, [&](int64_t c, int64_t count) {
-        Vector<float> hat;
-        const Vector<float> g = gradient<A>(in, n, at, c, count, hat);
-        store_some(sum + c, load_some(sum + c, count) + g, count);
-        float* product = sum + channels + c;
-        store_some(product, multiply_add(g, hat, load_some(product, count)), count);
-      });
+    for (int64_t p = 0; p < blocks.size(task); p += kChain) {
+      std::fill_n(chain, 2 * channels, 0.0f);
+      const int64_t end = std::min(blocks.size(task), p + kChain);
+      for (int64_t at = p * channels; at < end * channels; at += channels) {
+        each_vector(channels, [&](int64_t c, int64_t count) {
+          Vector<float> hat;
+          const Vector<float> g = gradient<A>(in, n, at, c, count, hat);
+          store_some(chain + c, load_some(chain + c, count) + g, count);
+          float* product = chain + channels + c;
+          store_some(product, multiply_add(g, hat, load_some(product, count)), count);
+        });
+      }
+      for (int64_t i = 0; i < 2 * channels; ++i) sum[i] += chain[i];
     }
   }
 

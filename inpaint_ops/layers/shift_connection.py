@@ -33,7 +33,9 @@ def reduce_hole(hole: Tensor, size: tuple[int, int], rule: str = "nearest") -> T
         raise TypeError(f"reduce_hole: hole must be a Tensor, got {type(hole).__name__}")
     if hole.dim() != 4 or hole.shape[1] != 1:
         raise ValueError(f"reduce_hole: hole must have shape (N, 1, H, W), got {tuple(hole.shape)}")
-    if 0 in hole.shape[2:] and 0 not in size:
+    if 0 in size:
+        return hole.new_zeros((hole.shape[0], 1, *size), dtype=torch.bool)
+    if 0 in hole.shape[2:]:
         raise ValueError(f"reduce_hole: hole must hold a pixel, got {tuple(hole.shape)}")
     values = hole.float()
     if rule == "nearest":

@@ -19,6 +19,7 @@ import inpaint_ops
 from fuzz.case import ROUNDOFF, SMALLEST, Entry, Results, close
 from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from inpaint_ops import reference
+from inpaint_ops.ops import _common
 
 # Largest first and second derivatives.
 SLOPE = {"silu": 1.1}
@@ -129,6 +130,12 @@ class Convolution(Entry):
             where = (case["kernel"][axis], o["stride"][axis], pad, o["dilation"][axis])
             sizes.append(max(0, out_size(size, *where)))
         return sizes[0], sizes[1]
+
+    def fixed(self, case: Case) -> Sequence[str]:
+        s, (kh, kw) = case["sizes"], case["kernel"]
+        height, width = self.result_size(case)
+        filters = s["f"] * (2 if self.gated else 1)
+        return weight_in_place(case, s["n"] * height * width, filters * s["c"] * kh * kw)
 
     def make_legal(self, case: Case) -> None:
         """Channels that the groups divide, images that the kernel fits and reflection does."""
@@ -319,6 +326,10 @@ class TransposedConvolution(Convolution):
         )
         return [functional_call(layer, _parameters(t), (t["x"],))]
 
+    def fixed(self, case: Case) -> Sequence[str]:
+        s, (kh, kw) = case["sizes"], case["kernel"]
+        return weight_in_place(case, s["n"] * s["h"] * s["w"], s["f"] * s["c"] * kh * kw)
+
     def exact(self, case: Case, again: str, name: str) -> bool:
         """One pixel is a matrix product, and strides beyond the kernel are the library's."""
         s, o = case["sizes"], case["options"]
@@ -329,6 +340,14 @@ class TransposedConvolution(Convolution):
     def sums(self, case: Case, t: dict[str, Tensor]) -> Tensor:
         o = {**case["options"], "activation": "identity"}
         return reference.fused_conv_transpose2d(t["x"], t["weight"], t.get("bias"), **o)
+
+
+def weight_in_place(case: Case, pixels: int, weights: int) -> Sequence[str]:
+    """The weight, where few pixels read a contiguous one as it lies, in one of the passes."""
+    few = case["run"]["backend"] == "auto" and _common.native().unpacked_worth(
+        pixels, weights, True
+    )
+    return ("weight",) if few else ()
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from fuzz.convolutions import (
     input_gradient_is_ours,
     out_size,
     roundings,
+    weight_in_place,
 )
 from fuzz.draws import DTYPES, Case, Draw
 from fuzz.tensors import Made, generator, poisoned_where
@@ -152,6 +153,18 @@ class PartialConvolution(Entry):
             return op(x[0], valid[0], t["weight"], t.get("bias"), upsample=factor, **o)
         factors = tuple(case["factors"])
         return op(x, valid, t["weight"], t.get("bias"), upsample=factors, **o)
+
+    def fixed(self, case: Case) -> Sequence[str]:
+        s, o, pixels = case["sizes"], case["options"], case["sizes"]["n"]
+        for axis, size in enumerate(self._full(case)):
+            if o["padding"] == "same":
+                pixels *= -(-size // o["stride"][axis])
+                continue
+            where = (case["kernel"][axis], o["stride"][axis], o["padding"][axis])
+            pixels *= max(0, out_size(size, *where, o["dilation"][axis]))
+        channels = sum(s[f"c{i}"] for i in range(len(case["factors"])))
+        weights = s["f"] * channels * case["kernel"][0] * case["kernel"][1]
+        return weight_in_place(case, pixels, weights)
 
     def exact(self, case: Case, again: str, name: str) -> bool:
         o = case["options"]
