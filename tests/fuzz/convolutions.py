@@ -266,7 +266,7 @@ class Convolution(Entry):
         if tiled and through.numel():
             weight = wide["weight"].abs().sum((2, 3))
             weight = weight.T if self.transposed else weight
-            g = _largest(through)
+            g = _largest(through.abs() + wrong)
             limits[0] = limits[0] + c * (g @ weight)[:, :, None, None] / 2
             both = g.T @ _largest(wide["x"]) * pixels / len(g) / 8
             limits[1] = limits[1] + c * (both.T if self.transposed else both)[:, :, None, None]
