@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,17 @@
 
 namespace inpaint {
 namespace {
+
+// Of this process.
+uint64_t key(int number) {
+  static const std::array<uint64_t, 2> keys = [] {
+    std::random_device random;
+    std::array<uint64_t, 2> drawn;
+    for (uint64_t& one : drawn) one = (uint64_t(random()) << 32 | random()) | 1;
+    return drawn;
+  }();
+  return keys[size_t(number)];
+}
 
 // How a weight lies in memory, whatever the order of its axes: made once, asked at every call.
 class WeightMemory {
@@ -46,6 +58,7 @@ class WeightMemory {
     FingerprintArgs args = args_;
     args.data = reinterpret_cast<const unsigned char*>(address);
     args.threads = threads;
+    for (int i = 0; i < 2; ++i) args.keys[i] = key(i);
     auto* function = INPAINT_PICK(fingerprint);
     // Giving the lock back costs as much as a small weight.
     if (bytes_ < 65536) return function(args);

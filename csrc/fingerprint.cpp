@@ -1,11 +1,13 @@
 // Fingerprint of a weight's bytes, at the speed of reading them.
 //
 // Lanes of 64 bits take every eighth byte group of a stripe in turn:
-//   h = (rotate(h, 27) ^ word) * odd,  h ^= h >> 32.
+//   h = (rotate(h, 27) ^ word) * keys[0],  h = (h ^ h >> 32) * keys[1].
 // Each step can be undone, so another value of one word always gives another h, and the order of
-// the words counts. Several changed words cancel each other with probability 2^-64. Blocks of
-// kBlock bytes are hashed apart, so the result does not depend on the number of threads; it does
-// depend on the instruction set. Traffic: the weight, once.
+// the words counts. The keys are odd numbers that each process draws, so no edit can be made for
+// them: a change of several words goes unseen with probability 2^-64, of the top bit of a word and
+// just what it becomes in the next word of its lane with 2^-31 at worst. Blocks of kBlock bytes are
+// hashed apart, so the result does not depend on the number of threads; it does depend on the
+// instruction set. Traffic: the weight, once.
 #include "fingerprint.h"
 
 #include <algorithm>
@@ -25,8 +27,9 @@ constexpr uint64_t kOdd = 0x9e3779b97f4a7c15u;
 
 struct Lanes {
   Words h[kVectors];
+  const uint64_t* keys;
 
-  Lanes() {
+  explicit Lanes(const uint64_t* odd) : keys(odd) {
     for (int v = 0; v < kVectors; ++v)
       for (int l = 0; l < Simd<uint64_t>::kWidth; ++l)
         h[v][l] = uint64_t(v * Simd<uint64_t>::kWidth + l + 1) * kOdd;
@@ -59,12 +62,12 @@ struct Lanes {
   }
 
  private:
-  static inline void step(Words* h, const unsigned char* from) {
+  inline void step(Words* h, const unsigned char* from) const {
     for (int v = 0; v < kVectors; ++v) {
       Words word;
       std::memcpy(&word, from + v * kVectorBytes, sizeof word);
-      h[v] = ((h[v] << 27 | h[v] >> 37) ^ word) * kOdd;
-      h[v] ^= h[v] >> 32;
+      h[v] = ((h[v] << 27 | h[v] >> 37) ^ word) * keys[0];
+      h[v] = (h[v] ^ h[v] >> 32) * keys[1];
     }
   }
 };
@@ -87,7 +90,7 @@ uint64_t fingerprint(const FingerprintArgs& args) {
   const int64_t together = std::max<int64_t>(1, kBlock / args.run);
   const int64_t blocks = ceil_div(runs, together) * parts;
   const auto block = [&](int64_t number) {
-    Lanes lanes;
+    Lanes lanes(args.keys);
     const int64_t first = number / parts * together, begin = number % parts * kBlock;
     const int64_t bytes = std::min(kBlock, args.run - begin);
     for (int64_t run = first; run < std::min(runs, first + together); ++run)

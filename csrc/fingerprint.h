@@ -16,6 +16,7 @@ struct FingerprintArgs {
   int64_t run;                   // bytes
   std::vector<int64_t> sizes;    // of the axes outside a run
   std::vector<int64_t> strides;  // bytes
+  uint64_t keys[2];              // odd
   int threads;
 };
 

@@ -4,8 +4,9 @@ Everything made of weights and kept beside them asks here: packed forms (`ops/_p
 spectrally normalised and folded weights (`models/_blocks.py`). Version counters and addresses are
 not enough: edits through ``weight.data``, through a NumPy array over the same memory, and of
 tensors made in inference mode change neither. Reading a weight costs less than using it, so every
-byte is read at every call, on all threads. Two different contents have equal 64-bit fingerprints
-with a probability of 2^-64; a change of a single value never does.
+byte is read at every call, on all threads. A change of a single value always changes the 64-bit
+fingerprint; other changes go unseen with a probability of 2^-64, of at most 2^-31 where they were
+made to cancel each other (csrc/fingerprint.cpp), over keys that each process draws.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from inpaint_ops import _extension
 
 # Storages that a `frozen` block speaks for, and the number of the block.
 _promises: dict[int, int] = {}
-# What was made of frozen weights inside a block, alive as long as its storage's number counts.
-_adopted: dict[int, list[Tensor]] = {}
+# Storages of what was made of frozen weights inside a block, alive as long as their numbers count.
+_adopted: dict[int, list[torch.UntypedStorage]] = {}
 _numbers = itertools.count(1)
 _lock = threading.Lock()
 
@@ -45,7 +46,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
     Each weight is then compared with what was kept of it once in the block, at its first use, not
     at every call. A change that breaks the promise may go unnoticed until the block ends. It
-    matters where the same layers run many times on small pictures; results are the same bits.
+    matters where the same layers run many times on small pictures; results are the same bits. The
+    promise holds for all threads of the process.
 
     Args:
         model: any module; its parameters and buffers at the moment of entry.
@@ -56,16 +58,18 @@ def frozen(model: nn.Module) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"frozen: model must be an nn.Module, got {type(model).__name__}")
     tensors = [*model.parameters(), *model.buffers()]
+    # Held, so that a storage that is replaced does not leave its number to another one.
+    storages = {storage_key(tensor): tensor.untyped_storage() for tensor in tensors}
     number = next(_numbers)
     with _lock:
-        own = {storage_key(tensor) for tensor in tensors} - set(_promises)
+        own = set(storages) - set(_promises)
         _promises.update(dict.fromkeys(own, number))
         _adopted[number] = []
     try:
         yield
     finally:
         with _lock:
-            own.update(storage_key(tensor) for tensor in _adopted.pop(number))
+            own.update(storage._cdata for storage in _adopted.pop(number))
             for key in own:
                 if _promises.get(key) == number:
                     del _promises[key]
@@ -122,18 +126,24 @@ class Kept:
     def __init__(self, *, exposed: bool = False) -> None:
         self._exposed = exposed
         self._kept: tuple[list[Snapshot | None], list[Snapshot], tuple[Tensor, ...]] | None = None
+        self._settings: tuple[float, ...] = ()
 
     def of(
-        self, sources: Sequence[Tensor | None], make: Callable[[], tuple[Tensor, ...]]
+        self,
+        sources: Sequence[Tensor | None],
+        make: Callable[[], tuple[Tensor, ...]],
+        settings: tuple[float, ...] = (),
     ) -> tuple[Tensor, ...]:
         """Return what `make` gives, from memory if all of `sources` hold what they held.
+
+        `settings` are the numbers that it depends on besides.
 
         Tensors without memory of their own (on other devices, while something traces or transforms
         the call) are never kept.
         """
         if torch.compiler.is_compiling() or not all(s is None or _readable(s) for s in sources):
             return make()
-        kept = self._kept
+        kept = self._kept if self._settings == settings else None
         if kept is not None and _same(kept[0], sources) and _same(kept[1], kept[2]):
             _adopt(sources, kept[2])
             return kept[2]
@@ -142,7 +152,7 @@ class Kept:
         made = make()
         if all(_readable(tensor) for tensor in made):
             results = [Snapshot(tensor) for tensor in made] if self._exposed else []
-            self._kept = (before, results, made)
+            self._kept, self._settings = (before, results, made), settings
             _adopt(sources, made)
         return made
 
@@ -150,8 +160,7 @@ class Kept:
         return {"_exposed": self._exposed}
 
     def __setstate__(self, state: dict[str, bool]) -> None:
-        self._exposed = state["_exposed"]
-        self._kept = None
+        self.__init__(exposed=state["_exposed"])  # type: ignore[misc]
 
 
 def _same(snapshots: Sequence[Snapshot | None], tensors: Sequence[Tensor | None]) -> bool:
@@ -191,4 +200,4 @@ def _adopt(sources: Sequence[Tensor | None], made: Sequence[Tensor]) -> None:
         for tensor in made:
             if storage_key(tensor) not in _promises:
                 _promises[storage_key(tensor)] = number
-                block.append(tensor)
+                block.append(tensor.untyped_storage())

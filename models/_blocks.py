@@ -187,8 +187,7 @@ class ConvBlock(nn.Module):
         if not self.norm_first:
             y: Tensor = self.norm(self._late(self.conv(x)))
             return y
-        folds = self.may_fold and not self.training and not torch.is_grad_enabled()
-        if not folds or self.conv.weight.numel() > x.numel():
+        if not self._folds(self.norm) or self.conv.weight.numel() > x.numel():
             return activate(self.norm(self.conv(x)), self.activation, self.alpha)
         weight, bias = self._fold(self.norm)
         conv = self.conv
@@ -225,6 +224,13 @@ class ConvBlock(nn.Module):
             return y
         return activate(y, self.activation, self.alpha)
 
+    def _folds(self, norm: nn.BatchNorm2d) -> bool:
+        if not self.may_fold or torch.is_grad_enabled() or self.training or norm.training:
+            return False
+        # Hooks watch calls of the two modules, which folding does without.
+        hooks = (m._forward_hooks or m._forward_pre_hooks for m in (self.conv, norm))
+        return norm.affine and norm.running_mean is not None and not any(hooks)
+
     def _fold(self, norm: nn.BatchNorm2d) -> tuple[Tensor, ...]:
         conv, mean, variance = self.conv, norm.running_mean, norm.running_var
         assert mean is not None
@@ -238,7 +244,7 @@ class ConvBlock(nn.Module):
             return conv.weight * scale.view(by_filter), bias
 
         sources = (conv.weight, conv.bias, norm.weight, norm.bias, mean, variance)
-        return self._folded.of(sources, fold)
+        return self._folded.of(sources, fold, (norm.eps,))
 
 
 def activate(x: Tensor, activation: str, alpha: float = 1.0) -> Tensor:

@@ -8,7 +8,7 @@ from fuzz.shrink import shrink
 from fuzz.tensors import laid_out, same_bits
 
 import inpaint_ops
-from inpaint_ops import FusedConv2d, ops
+from inpaint_ops import FusedConv2d, ops, reference
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
@@ -19,6 +19,20 @@ def test_refine_patch_without_queries_returns_nothing(backend):
     with inpaint_ops.backend(backend):
         index, distance = ops.refine_patch(query, key, guess, where=where, patch_size=2)
     assert index.shape == distance.shape == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("radius", "reach"), [(3, 2), (4, 3), (9, 1), (2**31 - 1, 2), (5, 2**30)])
+def test_windows_of_refine_patch_larger_than_the_image(radius, reach):
+    """Its windows lie `reach` beside a neighbour's guess, so an image's size is not enough."""
+    generator = torch.Generator().manual_seed(1)
+    query, key = (torch.randn(1, 2, 3, size, generator=generator) for size in (6, 2))
+    guess = torch.randint(-2, 9, (1, 3, 6), generator=generator)
+    index, distance = ops.refine_patch(query, key, guess, patch_size=1, radius=radius, reach=reach)
+    want, far = reference.refine_patch(
+        query.double(), key.double(), guess, patch_size=1, radius=min(radius, 20), reach=reach
+    )
+    assert torch.equal(index, want)
+    torch.testing.assert_close(distance.double(), far)
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])

@@ -111,7 +111,8 @@ class _TransposedConvolution(Convolution):
             )
         else:
             wide = _common.compute_dtype(x), _common.compute_dtype(weight)
-            sums = _conv.convolve_transposed(*wide, None, stride, padding)
+            with torch.autocast("cpu", enabled=False):  # called past the dispatcher as well
+                sums = _conv.convolve_transposed(*wide, None, stride, padding)
             into.copy_(_conv_cpu.finish(sums, bias, applied))
         if z is None:
             return y

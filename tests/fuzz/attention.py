@@ -304,7 +304,12 @@ class IDMRFLoss(Entry):
             terms = math.sqrt(s["h"] * s["w"])
             limit = (16 + 2 * math.sqrt(s["c"])) * apart + (64 * u * terms + lost) * largest
             limit += 64 * u + lost if name == "y" else 8 * u * cancelled
-            close(name, results[name], want, limit, case["dtype"])
+            got = results[name]
+            if name.startswith("grad ") and want.numel():
+                leaf = wide[name.removeprefix("grad ")]
+                got, want = (_of_equal_vectors(g, leaf) for g in (got.double(), want.double()))
+                limit *= s["h"] * s["w"] / len(got) * s["n"]
+            close(name, got, want, limit, case["dtype"])
 
     def _lost(self, case: Case, wide: dict[str, Tensor], u: float) -> float:
         """How far exponents of the softmax may be wrong: distances are divided by the least."""
@@ -321,3 +326,12 @@ class IDMRFLoss(Entry):
             digits = max(digits, wide[name].abs().amax().item() / max(length, 1e-300))
         of_cosine = u * (4 + math.sqrt(case["sizes"]["c"])) * digits
         return 8 * of_cosine / (o["bandwidth"] * (least + o["eps"]))
+
+
+def _of_equal_vectors(gradient: Tensor, leaf: Tensor) -> Tensor:
+    """(vectors, C): sums over positions with equal vectors, any of which may be the nearest."""
+    sums = []
+    for g, x in zip(gradient.flatten(2), leaf.flatten(2)):
+        vectors, group = x.T.unique(dim=0, return_inverse=True)
+        sums.append(g.new_zeros(vectors.shape).index_add_(0, group, g.T))
+    return torch.cat(sums)

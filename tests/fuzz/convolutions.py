@@ -235,7 +235,10 @@ class Convolution(Entry):
 
     def check(self, case: Case, wide: dict[str, Tensor], results: Results) -> None:
         leaves = {
-            n: wide[n].detach().requires_grad_() for n in ("x", "weight", "bias") if n in wide
+            # Contiguous: torch's own float64 convolution fails with some layouts of a weight.
+            n: wide[n].detach().contiguous().requires_grad_()
+            for n in ("x", "weight", "bias")
+            if n in wide
         }
         z = self.sums(case, leaves)
         error = self.error_of_sums(case, wide).detach()
