@@ -44,8 +44,8 @@ test: $(INSTALLED)
 	TRITON_INTERPRET=1 $(BIN)/python -P -m pytest -q tests/interpreter
 
 # In processes of their own, as a user with the variable set runs them.
-OPERATOR_TESTS = $(SANITIZED_TESTS) $(addprefix tests/test_,conv_cores.py deep_layers.py \
-    packed_weights.py partial_conv2d_tensors.py)
+OPERATOR_TESTS = $(SANITIZED_TESTS) $(addprefix tests/test_,deep_layers.py equal_bits.py packed_weights.py \
+    partial_conv2d_tensors.py weight_state.py)
 test-isa: $(INSTALLED)
 	failed=; \
 	for isa in $$($(BIN)/python -c "import inpaint_ops._extension as e; print(*e.status().instruction_sets)"); do \
@@ -91,7 +91,8 @@ gpu-roofline: $(INSTALLED)
 # ordinary run or build. Left out: what tests PyTorch's tracing or Python, not the extension.
 SANITIZED_TESTS = $(wildcard tests/test_*_patch.py tests/test_*_connection.py tests/test_*conv*2d.py \
     tests/test_conv_gradients.py tests/test_*attention*.py tests/test_id_mrf*.py tests/test_channelwise*.py \
-    tests/test_instance*.py tests/test_layer_chain.py tests/test_exemplar.py)
+    tests/test_instance*.py tests/test_layer_chain.py tests/test_exemplar.py) $(addprefix tests/test_,algorithm.py \
+    conv_cores.py unpacked_weights.py weight_gradient.py)
 NOT_SANITIZED = compiles or opcheck or bad_input or bad_layer or pickle
 SANITIZED = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1

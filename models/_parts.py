@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from inpaint_ops.checkpoints import Checkpoint, State, unwrapped
 from inpaint_ops.models._layouts import Implied, Layout
 from inpaint_ops.models._saving import NATIVE
@@ -248,8 +246,3 @@ def _closest(key: str, keys: list[str]) -> str:
     # Quadratic in the number of keys and their lengths: a file may have any number.
     short = [one for one in keys[:2000] if len(one) < 200]
     return ", ".join(difflib.get_close_matches(key, short, 1, 0.0)) or "none"
-
-
-def first_tensor(state: Mapping[str, Tensor], *keys: str) -> Tensor | None:
-    """The first of these tensors that a state dict has."""
-    return next((state[key] for key in keys if key in state), None)

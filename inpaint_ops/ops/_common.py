@@ -182,7 +182,9 @@ def memory_format(x: Tensor) -> torch.memory_format:
 
 def autocast_is_on(device: torch.device) -> bool:
     """Whether autocast is in force for a device type, of which not all know it."""
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    kind = device.type
+    available = kind == "cpu" or torch.amp.is_autocast_available(kind)
+    return available and torch.is_autocast_enabled(kind)
 
 
 def autocast_to_float32(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -38,12 +38,11 @@ class Geometry:
     def out_size(self, x: Tensor, weight: Tensor) -> Pair:
         """Height and width of the result."""
         top, bottom, left, right = self.padding
-        sizes = []
-        for axis, (before, after) in enumerate(((top, bottom), (left, right))):
-            size = x.shape[2 + axis] * self.upsample + before + after
-            reach = self.dilation[axis] * (weight.shape[2 + axis] - 1) + 1
-            sizes.append((size - reach) // self.stride[axis] + 1)
-        return sizes[0], sizes[1]
+        _, _, high, wide = x.shape
+        _, _, kh, kw = weight.shape
+        free_y = high * self.upsample + top + bottom - self.dilation[0] * (kh - 1) - 1
+        free_x = wide * self.upsample + left + right - self.dilation[1] * (kw - 1) - 1
+        return free_y // self.stride[0] + 1, free_x // self.stride[1] + 1
 
     @property
     def plain(self) -> bool:

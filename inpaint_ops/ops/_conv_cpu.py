@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -125,8 +124,7 @@ def _channels_last(x: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(NamedTuple):
     """One convolution by one of our cores; `step`: the stride of a transposed one, else 0."""
 
     core: str
@@ -208,7 +206,7 @@ def forward(
     planes: Planes | None = None,
     region: tuple[int, int, int, int] | None = None,
 ) -> Tensor:
-    """Convolution of float32 (or narrower, widened) values with everything fused behind it.
+    """Convolution of float32 (or narrower, widened) values and everything fused after it.
 
     Args:
         x: (N, C, H, W), or its parts, in float32.
@@ -240,8 +238,9 @@ def forward(
             y[:, :, top:bottom, left:right] = whole[:, :, top:bottom, left:right]
             return y
         return whole.to(y.dtype) if whole.stride() == y.stride() else y.copy_(whole)
-    packed = weight.detach()
-    if core != "unpacked":
+    if core == "unpacked":
+        packed = weight.detach()
+    else:
         packed = packed_weights.of(weight, Form(core, g.stride, gated))
     into = _float32_like(y)
     if into is not y and region is not None:
@@ -307,10 +306,8 @@ def finish(z: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     """Bias and activation of sums that are ours to overwrite."""
     z = z.contiguous(memory_format=torch.channels_last)
     code = _conv.ACTIVATIONS.index(activation)
-    bias_array = _packed(None if bias is None else _common.compute_dtype(bias))
-    _common.native().conv_epilogue(
-        z, bias_array, None, None, z, None, False, code, _common.threads()
-    )
+    packed = _packed(None if bias is None else _common.compute_dtype(bias))
+    _common.native().conv_epilogue(z, packed, None, None, z, None, False, code, _common.threads())
     return z
 
 

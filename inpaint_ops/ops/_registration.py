@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -257,16 +258,12 @@ def _plain(tensors: Sequence[Tensor]) -> bool:
         or forward_ad._current_level >= 0
     ):
         return False
-    keys = torch._C._dispatch_tls_local_include_set()
+    keys = torch._C._dispatch_tls_local_include_set().raw_repr()
     for tensor in tensors:
         if type(tensor) not in _PLAIN_TYPES or not tensor.is_cpu:
             return False
-        keys = keys | torch._C._dispatch_keys(tensor)
-    keys = keys - torch._C._dispatch_tls_local_exclude_set()
-    below = keys & torch._C._after_ADInplaceOrView_keyset
-    if keys.highestPriorityTypeId() not in _PLAIN_KEYS:
-        return False
-    if below.highestPriorityTypeId() not in _BELOW:
+        keys |= torch._C._dispatch_keys(tensor).raw_repr()
+    if not _plain_keys(keys, torch._C._dispatch_tls_local_exclude_set().raw_repr()):
         return False
     try:
         for tensor in tensors:
@@ -275,6 +272,16 @@ def _plain(tensors: Sequence[Tensor]) -> bool:
     except RuntimeError:  # sparse tensors and the like have no such thing
         return False
     return True
+
+
+@lru_cache(maxsize=4096)
+def _plain_keys(included: int, excluded: int) -> bool:
+    """Whether a call with those dispatch keys, as bits, is one that `_plain` means."""
+    bits = torch._C.DispatchKeySet.from_raw_repr
+    keys = bits(included) - bits(excluded)
+    below = keys & torch._C._after_ADInplaceOrView_keyset
+    above = keys.highestPriorityTypeId() in _PLAIN_KEYS
+    return above and below.highestPriorityTypeId() in _BELOW
 
 
 def _is_telling() -> bool:
@@ -295,7 +302,7 @@ def _tensors(args: Sequence[Any]) -> list[Tensor]:
     for arg in args:
         if isinstance(arg, Tensor):
             tensors.append(arg)
-        elif _length(arg):
+        elif type(arg) is list and _length(arg):
             tensors += arg
     return tensors
 
@@ -329,7 +336,7 @@ def _owned(results: Any, args: Sequence[Any]) -> Any:
     """The results, none of them a view, which autograd would not let be changed in place."""
     if isinstance(results, Tensor):
         return _no_view(results, args) if results._is_view() else results
-    return type(results)(_owned(result, args) for result in results)
+    return type(results)([_owned(result, args) for result in results])
 
 
 def _no_view(result: Tensor, args: Sequence[Any]) -> Tensor:
