@@ -8,7 +8,7 @@ tile; the bound takes that of the whole channel, which no tile exceeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,26 @@ def draw_geometry(d: Draw, case: Case) -> dict[str, Any]:
         padding = [d.between(0, 20), d.between(0, 20)]
     case["kernel"] = kernel
     return {"stride": stride, "padding": padding, "dilation": dilation}
+
+
+def shrink_image(
+    case: Case,
+    most: int,
+    make_legal: Callable[[], None],
+    result_size: Callable[[Case], tuple[int, int]],
+) -> None:
+    """Makes the image so small that the result has about so many pixels."""
+    sizes, options = case["sizes"], case["options"]
+    if options["padding"] != "same":
+        reach = [a * (k - 1) for a, k in zip(options["dilation"], case["kernel"])]
+        options["padding"] = [min(p, r // 2) for p, r in zip(options["padding"], reach)]
+    sizes["h"] = sizes["w"] = 1
+    make_legal()
+    for turn in range(40):
+        grown = {**sizes, "hw"[turn % 2]: sizes["hw"[turn % 2]] + 1}
+        height, width = result_size({**case, "sizes": grown})
+        if grown["n"] * height * width <= most:
+            sizes.update(grown)
 
 
 def input_gradient_is_ours(case: Case, size: tuple[int, int]) -> bool:
@@ -109,6 +129,10 @@ class Convolution(Entry):
         case["upstream"] = d.tensor(
             ("normal", "normal", "normal", "sparse", "integers", "constant")
         )
+        few = d.few_pixels(case, 2 if self.gated else 1) if groups == 1 else None
+        if few:
+            sizes["c"], sizes["f"] = few[:2]
+            shrink_image(case, few[2], lambda: self.make_legal(case), self.result_size)
 
     def cost(self, case: Case) -> float:
         s, o = case["sizes"], case["options"]
@@ -305,6 +329,12 @@ class TransposedConvolution(Convolution):
         case["x"], case["weight"] = d.tensor(), d.tensor(("normal", "normal", "sparse"))
         case["bias"] = d.tensor(("normal", "integers")) if d.chance(0.7) else None
         case["upstream"] = d.tensor(("normal", "normal", "sparse", "integers", "constant"))
+        few = d.few_pixels(case)
+        if few:
+            sizes["c"], sizes["f"] = few[:2]
+            sizes["h"] = min(sizes["h"], max(1, few[2] // max(1, 2 * sizes["n"])))
+            sizes["w"] = max(1, few[2] // max(1, sizes["n"] * sizes["h"]))
+            options["padding"] = min(padding, (min(case["kernel"]) - 1) // 2)
 
     def cost(self, case: Case) -> float:
         s = case["sizes"]

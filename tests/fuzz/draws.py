@@ -12,6 +12,9 @@ EDGES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 23, 24, 25, 27, 
 WIDE = (31, 32, 33, 47, 48, 49, 63, 64, 65, 95, 96, 97, 127, 128, 129)
 SIZES = (0, *EDGES, *WIDE)
 
+# From so many on, few pixels do not pay for packing them.
+MANY_WEIGHTS = 1 << 16
+
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
 DTYPES = ("float32", "float32", "float32", "float32", "float16", "bfloat16", "float64")
 LAYOUTS = (
@@ -83,6 +86,34 @@ class Draw:
             return True
         self.fit_some(sizes, case, 8e6)
         return True
+
+    def few_pixels(self, case: Case, filters: int = 1) -> tuple[int, int, int] | None:
+        """Makes some layers such that their weights are read where they lie, see unpacked_worth.
+
+        Args:
+            case: gets a type and a kernel; drawn before, all else stays as it is.
+            filters: rows of the weight for each of the layer's filters.
+
+        Returns:
+            Channels, filters and the most pixels, or None: the layer stays as it is. From numbers
+            of their own, so that they change no other case.
+        """
+        own = Draw(f"{case['seed']} few pixels")
+        if case["run"]["backend"] != "auto" or not own.chance(0.075):
+            return None
+        case["dtype"] = "float32"
+        kernels = ([1, 1], [2, 2], [2, 3], [3, 3], [3, 3], [4, 4], [4, 4], [5, 3], [5, 5])
+        case["kernel"] = list(own.of(kernels))
+        number = own.of((33, 48, 64, 65, 66, 67, 96, 97, 127, 128, 129, 130, 131, 160, 257))
+        area = case["kernel"][0] * case["kernel"][1]
+        channels = -(-MANY_WEIGHTS // (number * area * filters)) + own.between(0, 5)
+        case["weight"] = {
+            "layout": "contiguous",
+            "values": own.of(("normal", "normal", "integers")),
+        }
+        exchanged = own.chance(0.5)
+        pair = (number, channels) if exchanged else (channels, number)
+        return *pair, own.of((1, 2, 3, 4, 5, 6, 7, 8, 8, 12, 16))
 
     def fit_some(self, sizes: dict[str, int], case: Case, budget: float) -> None:
         """Smaller images first, then fewer channels."""

@@ -20,6 +20,7 @@ from fuzz.convolutions import (
     input_gradient_is_ours,
     out_size,
     roundings,
+    shrink_image,
     weight_in_place,
 )
 from fuzz.draws import DTYPES, Case, Draw
@@ -72,6 +73,22 @@ class PartialConvolution(Entry):
         case["weight"] = d.tensor(("normal", "normal", "normal", "sparse", "integers"))
         case["bias"] = d.tensor(("normal", "integers")) if d.chance(0.7) else None
         case["upstream"] = d.tensor(("normal", "normal", "sparse", "integers", "constant"))
+        few = d.few_pixels(case) if options.get("groups", 1) == 1 else None
+        if few:
+            channels, sizes["f"] = few[:2]
+            sizes |= {f"c{i}": 1 + i for i in range(1, count)}
+            sizes["c0"] = channels - sum(sizes[f"c{i}"] for i in range(1, count))
+            shrink_image(case, few[2], lambda: self.make_legal(case), self.result_size)
+
+    def result_size(self, case: Case) -> tuple[int, int]:
+        o, sizes = case["options"], []
+        for axis, size in enumerate(self._full(case)):
+            if o["padding"] == "same":
+                sizes.append(-(-size // o["stride"][axis]))
+                continue
+            where = (case["kernel"][axis], o["stride"][axis], o["padding"][axis])
+            sizes.append(max(0, out_size(size, *where, o["dilation"][axis])))
+        return sizes[0], sizes[1]
 
     def _full(self, case: Case) -> tuple[int, int]:
         """Height and width of the image that is convolved."""
@@ -155,16 +172,10 @@ class PartialConvolution(Entry):
         return op(x, valid, t["weight"], t.get("bias"), upsample=factors, **o)
 
     def fixed(self, case: Case) -> Sequence[str]:
-        s, o, pixels = case["sizes"], case["options"], case["sizes"]["n"]
-        for axis, size in enumerate(self._full(case)):
-            if o["padding"] == "same":
-                pixels *= -(-size // o["stride"][axis])
-                continue
-            where = (case["kernel"][axis], o["stride"][axis], o["padding"][axis])
-            pixels *= max(0, out_size(size, *where, o["dilation"][axis]))
+        s = case["sizes"]
         channels = sum(s[f"c{i}"] for i in range(len(case["factors"])))
         weights = s["f"] * channels * case["kernel"][0] * case["kernel"][1]
-        return weight_in_place(case, pixels, weights)
+        return weight_in_place(case, s["n"] * math.prod(self.result_size(case)), weights)
 
     def exact(self, case: Case, again: str, name: str) -> bool:
         o = case["options"]
