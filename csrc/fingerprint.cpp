@@ -30,9 +30,9 @@ struct Lanes {
   const uint64_t* keys;
 
   explicit Lanes(const uint64_t* odd) : keys(odd) {
-    for (int v = 0; v < kVectors; ++v)
-      for (int l = 0; l < Simd<uint64_t>::kWidth; ++l)
-        h[v][l] = uint64_t(v * Simd<uint64_t>::kWidth + l + 1) * kOdd;
+    uint64_t lanes[kStripe / 8];
+    for (uint64_t i = 0; i < kStripe / 8; ++i) lanes[i] = (i + 1) * kOdd;
+    std::memcpy(h, lanes, sizeof lanes);
   }
 
   // The bytes of a run, its last stripe filled up with zeros.

@@ -21,6 +21,7 @@ from inpaint_ops import (
     weight_state,
 )
 from inpaint_ops.models import create_model
+from inpaint_ops.models._blocks import ConvBlock
 from inpaint_ops.ops._packed_weights import packed_weights
 from inpaint_ops.weight_state import Kept, Snapshot, frozen
 
@@ -95,6 +96,24 @@ def test_changes_of_many_values_are_seen():
         weight.data.copy_(turned)
         assert not snapshot.holds(weight)
         weight.data.copy_(weight.roll(-1, axis))
+    assert snapshot.holds(weight)
+
+
+def test_top_bits_do_not_cancel(instruction_set):
+    """A top bit passes a multiplication by an odd number: what follows must not undo it."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 64, 3, 3, generator=generator)
+    bits = weight.view(-1).view(torch.int32)
+    snapshot = Snapshot(weight)
+    for first in (1, 101, 1001):
+        for apart in (16, 32, 64, 128):
+            for bit in range(32):
+                pair = slice(first - 1 + apart, first + 1 + apart)
+                bits[first] ^= -(2**31)
+                bits[pair] ^= -(2**31) if bit == 31 else 1 << bit
+                assert not snapshot.holds(weight), (first, apart, bit)
+                bits[first] ^= -(2**31)
+                bits[pair] ^= -(2**31) if bit == 31 else 1 << bit
     assert snapshot.holds(weight)
 
 
@@ -333,6 +352,50 @@ def test_what_is_made_of_frozen_weights_is_frozen(monkeypatch):
     assert torch.equal(model.complete(image, hole), expected)
     assert reads
     assert not weight_state._promises
+
+
+def test_frozen_speaks_for_its_own_storages_only():
+    """A storage freed inside the block must not leave its promise to one that takes its place."""
+    layer = FusedConv2d(4, 8, 3)
+    x = torch.randn(1, 4, 9, 9)
+    with torch.no_grad(), frozen(layer):
+        layer(x)
+        layer.weight.data = torch.randn(8, 4, 3, 3)
+        for _ in range(200):
+            weight = torch.randn(8, 4, 3, 3)
+            assert weight_state._promise(weight) is None
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_folding_knows_what_it_depends_on(transposed):
+    torch.manual_seed(0)
+    block = ConvBlock(4, 4, 4, transposed=transposed, stride=2, padding=1).eval()
+    x = torch.rand(1, 4, 32, 32)
+
+    def check():
+        with torch.no_grad():
+            got = block(x)
+            expected = block.norm(block.conv(x)).relu()
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+    check()
+    block.norm.eps = 1.0
+    check()
+    block.norm.train()  # statistics of the batch
+    block.norm.momentum = 0.0
+    check()
+    block.norm.eval()
+    calls = []
+    for module in (block.conv, block.norm):
+        handle = module.register_forward_hook(lambda *_: calls.append(1))
+        with torch.no_grad():
+            block(x)
+        handle.remove()
+    assert len(calls) == 2
+    block.norm = nn.BatchNorm2d(4, affine=False).eval()
+    check()
+    block.norm = nn.BatchNorm2d(4, track_running_stats=False).eval()
+    check()
 
 
 def test_frozen_refuses_other_things():

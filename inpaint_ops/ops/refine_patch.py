@@ -76,8 +76,8 @@ def refine_patch(
         _common.check_mask(_OP, "valid", valid, batch, size, query.device)
     if where is not None:
         _common.check_mask(_OP, "where", where, batch, grid, query.device)
-    # Beyond these nothing is added: neighbours `reach` apart must be on the grid, and their windows,
-    # shifted back by as much, hold the whole image.
+    # Beyond these nothing is added: neighbours `reach` apart must be on the grid, and their
+    # windows, shifted back by as much, hold the whole image.
     reach = min(reach, max(1, *grid))
     radius = min(radius, max(key.shape[2], key.shape[3]) + reach)
     index, distance = _operator(query, key, guess, valid, where, patch_size, radius, reach)

@@ -720,8 +720,8 @@ MUTATIONS = (
     Mutation(
         "fingerprint-order",
         "fingerprint.cpp",
-        "h[v] = ((h[v] << 27 | h[v] >> 37) ^ word) * kOdd;\n      h[v] ^= h[v] >> 32;",
-        "h[v] += word * kOdd;",
+        "h[v] = ((h[v] << 27 | h[v] >> 37) ^ word) * keys[0];\n      h[v] = (h[v] ^ h[v] >> 32) * keys[1];",
+        "h[v] += word * keys[0];",
         "the order of the words does not count",
     ),
     Mutation(
