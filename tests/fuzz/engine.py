@@ -71,14 +71,16 @@ class _Lane:
         while first < self.end and not self.stopped:
             progress.write_text(f"{first:20d}")
             where = ["--first", str(first), "--end", str(self.end), "--step", str(self.step)]
-            with errors.open("w") as log:
-                child = subprocess.Popen(
+            with (
+                errors.open("w") as log,
+                subprocess.Popen(
                     command(*where, "--progress", str(progress), *self.arguments),
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
                     env=environment(self.path),
-                )
+                ) as child,
+            ):
                 with self._watched(child, progress):
                     finished = self._read(child)
                 code = child.wait()
