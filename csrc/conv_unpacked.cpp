@@ -94,6 +94,8 @@ struct Dots {
   template <int PIXELS>
   void run() {
     Vec sum[PIXELS * FILTERS];
+    // Unrolled, or the sums would lie in memory.
+#pragma GCC unroll 20
     for (int i = 0; i < PIXELS * FILTERS; ++i) sum[i] = put ? Vec{} : load(lanes + i * W);
     int64_t k = 0;
     for (; k + W <= depth; k += W) {
@@ -108,6 +110,7 @@ struct Dots {
         taps[f] = load_first(weight + f * weight_step + k, depth - k);
       add<PIXELS>(sum, taps, k);
     }
+#pragma GCC unroll 20
     for (int i = 0; i < PIXELS * FILTERS; ++i) store(lanes + i * W, sum[i]);
   }
 
