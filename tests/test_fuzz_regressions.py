@@ -152,3 +152,23 @@ def test_bits_tell_zeros_and_nans_apart():
     assert same_bits(zero, zero.clone())
     assert not same_bits(zero, -zero)
     assert same_bits(zero / 0, zero / 0)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize(("channels", "filters"), [(3, 1), (8, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_pixel_kernels_with_a_stride(channels, filters, backend, dtype):
+    """oneDNN's own gradient of these writes beyond its buffer in channels_last."""
+    x = torch.randn(1, channels, 150, 46, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    weight = torch.randn(filters, channels, 1, 1, dtype=dtype, requires_grad=True)
+    want = torch.einsum("nchw,fc->nfhw", x[:, :, ::2, ::3], weight[:, :, 0, 0])
+    upstream = torch.randn_like(want)
+    wanted = torch.autograd.grad(want, (x, weight), upstream)
+    for _ in range(10):
+        with inpaint_ops.backend(backend):
+            y = ops.fused_conv2d(x, weight, stride=(2, 3))
+        got = torch.autograd.grad(y, (x, weight), upstream)
+        torch.testing.assert_close(y, want, atol=1e-4, rtol=1e-4)
+        for one, other in zip(got, wanted, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)

@@ -390,10 +390,24 @@ def unprepared(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
     """The sums, by aten."""
     image, padding = prepared(x, g)
+    image, stride = pixels_read(image, weight, g, padding)
     result: Tensor = torch.ops.aten.convolution(
-        image, weight, bias, g.stride, padding, g.dilation, False, [0, 0], g.groups
+        image, weight, bias, stride, padding, g.dilation, False, [0, 0], g.groups
     )
     return result
+
+
+def pixels_read(
+    image: Tensor, weight: Tensor, g: Geometry, padding: Sequence[int]
+) -> tuple[Tensor, Pair]:
+    """The pixels that a 1x1 kernel with a stride reads, and the stride that is left.
+
+    oneDNN (3.12) copies them to a buffer that is too small when it sums the
+    weight's gradient from few channels in channels_last: the heap is destroyed.
+    """
+    if tuple(weight.shape[2:]) != (1, 1) or g.stride == (1, 1) or any(padding):
+        return image, g.stride
+    return image[:, :, :: g.stride[0], :: g.stride[1]], (1, 1)
 
 
 def convolve_transposed(
@@ -417,12 +431,13 @@ def convolve_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and weight, by aten."""
     image, padding = prepared(x, g)
+    read, stride = pixels_read(image, weight, g, padding)
     grad_image, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,
-        image,
+        read,
         weight,
         None,
-        g.stride,
+        stride,
         padding,
         g.dilation,
         False,
@@ -430,6 +445,10 @@ def convolve_backward(
         g.groups,
         [wanted[0], wanted[1], False],
     )
+    if wanted[0] and stride != g.stride:
+        every = torch.zeros_like(image, memory_format=_common.memory_format(image))
+        every[:, :, :: g.stride[0], :: g.stride[1]] = grad_image
+        grad_image = every
     return (unprepared(grad_image, x, g) if wanted[0] else None), grad_weight
 
 

@@ -299,6 +299,8 @@ class IDMRFLoss(Entry):
         lost = self._lost(case, wide, u) if s["n"] else 0.0
         if lost > 0.3:
             return  # distances that are all rounding, measured against eps
+        if with_grad and s["n"] and self._tied(case, wide, u):
+            names = names[:1]
         for name, want, apart in zip(names, wanted, moved):
             largest = want.abs().amax().item() if want.numel() else 0.0
             terms = math.sqrt(s["h"] * s["w"])
@@ -310,6 +312,23 @@ class IDMRFLoss(Entry):
                 got, want = (_of_equal_vectors(g, leaf) for g in (got.double(), want.double()))
                 limit *= s["h"] * s["w"] / len(got) * s["n"]
             close(name, got, want, limit, case["dtype"])
+
+    def _tied(self, case: Case, wide: dict[str, Tensor], u: float) -> bool:
+        """Whether different vectors are equally near: which of them has the gradient is open."""
+        o, g = case["options"], generator(case["seed"], "patches")
+        module = reference.id_mrf_loss.__globals__
+        pair = module["drawn"](wide["generated"], wide["target"], o["max_patches"], g)
+        made, target = (x.flatten(2) for x in module["unit_vectors"](*pair, o["center"]))
+        wanted = (o["bandwidth"], o["eps"], o["exclude_self"])
+        similar = module["similarity"](made, target, *wanted)
+        near = target.transpose(1, 2) @ made
+        over = (1,) if o["center"] == "channel" else (0, 2, 3)
+        # Gradients are divided by the lengths of these.
+        centred = [x - pair[1].mean(over, keepdim=True) for x in pair]
+        limit = 16 * u
+        return _has_tie(similar, centred[0], 2, 1, limit) or (
+            _has_tie(near, centred[1], 1, 2 if o["exclude_self"] else 1, limit)
+        )
 
     def _lost(self, case: Case, wide: dict[str, Tensor], u: float) -> float:
         """How far exponents of the softmax may be wrong: distances are divided by the least."""
@@ -326,6 +345,20 @@ class IDMRFLoss(Entry):
             digits = max(digits, wide[name].abs().amax().item() / max(length, 1e-300))
         of_cosine = u * (4 + math.sqrt(case["sizes"]["c"])) * digits
         return 8 * of_cosine / (o["bandwidth"] * (least + o["eps"]))
+
+
+def _has_tie(score: Tensor, leaf: Tensor, axis: int, ranks: int, limit: float) -> bool:
+    """Whether one of the best along an axis is followed by a different vector just as good."""
+    best, which = score.topk(min(ranks + 1, score.shape[axis]), axis)
+    close_by = best.diff(dim=axis).abs() <= limit
+    vectors = leaf.flatten(2).transpose(1, 2)
+    for sample in range(len(vectors)):
+        of = vectors[sample][which[sample]]  # the axis is one less without samples
+        first = of.narrow(axis - 1, 0, of.shape[axis - 1] - 1)
+        other = of.narrow(axis - 1, 1, of.shape[axis - 1] - 1)
+        if (close_by[sample] & (first != other).any(-1)).any():
+            return True
+    return False
 
 
 def _of_equal_vectors(gradient: Tensor, leaf: Tensor) -> Tensor:

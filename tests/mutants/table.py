@@ -413,7 +413,7 @@ MUTATIONS = (
         "norm-share",
         "instance_norm.cpp",
         "shares[(2 * n + 1) * a.channels + c] = float(product / double(a.pixels));",
-        "shares[(2 * n + 1) * a.channels + c] = float(product / double(block));",
+        "shares[(2 * n + 1) * a.channels + c] = float(product / double(blocks.block));",
         "gradient's share divided by the wrong count",
     ),
     Mutation(
