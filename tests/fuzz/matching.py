@@ -125,6 +125,9 @@ class NearestPatch(_Matching):
         case["sizes"]["c"] = d.of((1, 2, 3, 3, 4, 5, 8, 17))
         for name in ("hq", "wq", "hk", "wk"):
             case["sizes"][name] = d.between(12, 36)
+        if d.chance(0.05):  # more key columns than a block of csrc/match_products.h
+            case["options"]["patch_size"] = 7
+            case["sizes"] |= {"c": 8, "hq": 12, "wq": 70, "hk": 12, "wk": d.between(140, 160)}
         for name in ("valid", "where"):
             if case[name] and d.chance(0.6):
                 case[name] = None

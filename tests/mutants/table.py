@@ -465,6 +465,7 @@ MUTATIONS = (
         "slot = slot + 1 == patch ? 1 : slot + 1;",
         "wrong row in the ring of a patch's sums",
     ),
+    # Found by nothing, and cannot be: the bias of such a pixel's patches is -inf already.
     Mutation(
         "match-product-valid",
         "match_products.h",
