@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
-SOURCES = $(wildcard csrc/*.h csrc/*.cpp)
+SOURCES = $(wildcard csrc/*/*.h csrc/*/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
 .DEFAULT_GOAL := help
@@ -30,7 +30,7 @@ help:
 install: $(INSTALLED)
 
 # Editable, so that a rebuild is one command and tests see the tree; built in isolation. A test
-# build holds the kernels shaped for AVX-512 in AVX2 too, see csrc/simd.h.
+# build holds the kernels shaped for AVX-512 in AVX2 too, see csrc/base/simd.h.
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_TEST_BUILD=1 $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
@@ -44,11 +44,11 @@ test: $(INSTALLED)
 	TRITON_INTERPRET=1 $(BIN)/python -P -m pytest -q tests/interpreter
 
 # In processes of their own, as a user with the variable set runs them.
-OPERATOR_TESTS = $(SANITIZED_TESTS) $(addprefix tests/test_,deep_layers.py equal_bits.py packed_weights.py \
-    partial_conv2d_tensors.py weight_state.py)
+OPERATOR_TESTS = $(filter-out $(addprefix tests/ops/test_,dispatch.py inference_mode.py storages.py transforms.py), \
+    $(wildcard tests/ops/test_*.py)) tests/exemplar/test_exemplar.py
 test-isa: $(INSTALLED)
 	failed=; \
-	for isa in $$($(BIN)/python -c "import inpaint_ops._extension as e; print(*e.status().instruction_sets)"); do \
+	for isa in $$($(BIN)/python -c "import inpaint_ops.ops.native as e; print(*e.status().instruction_sets)"); do \
 	    echo "instruction set $$isa"; \
 	    INPAINT_OPS_INSTRUCTION_SET=$$isa $(BIN)/python -P -m pytest -q $(OPERATOR_TESTS) $(PYTEST_ARGS) || failed="$$failed $$isa"; \
 	done; \
@@ -57,7 +57,7 @@ test-isa: $(INSTALLED)
 # Emulated, so without what tests PyTorch's compiler or Python rather than the kernels.
 arm64: $(INSTALLED)
 	$(call package_tree,build/arm64/package)
-	PYTHON_FOR_PIP=$(BIN)/python tests/arm64.sh build/arm64/package -k "not ($(NOT_SANITIZED))" $(OPERATOR_TESTS) $(PYTEST_ARGS)
+	PYTHON_FOR_PIP=$(BIN)/python tests/helpers/arm64.sh build/arm64/package -k "not ($(NOT_SANITIZED))" $(OPERATOR_TESTS) $(PYTEST_ARGS)
 
 # mypy does not follow the import hook of an editable install: it gets the package as installed.
 lint: $(INSTALLED)
@@ -77,22 +77,20 @@ bench: $(INSTALLED)
 
 # Triton's cache of its own, so that what is measured is what these sources give.
 gpu-compile: $(INSTALLED)
-	$(BIN)/python -m inpaint_ops.benchmarks.gpu_compile $(if $(ALL),--all) $(GPU_COMPILE_ARGS)
+	$(BIN)/python -m inpaint_ops.benchmarks.gpu.compile $(if $(ALL),--all) $(GPU_COMPILE_ARGS)
 
 # For somebody with a GPU; "GPU_CHECK_ARGS=--device cpu" rehearses it without one.
 gpu-check: $(INSTALLED)
-	$(BIN)/python -m inpaint_ops.benchmarks.gpu_check --out reports $(GPU_CHECK_ARGS)
+	$(BIN)/python -m inpaint_ops.benchmarks.gpu.check --out reports $(GPU_CHECK_ARGS)
 
 # A prediction from data sheets.
 gpu-roofline: $(INSTALLED)
-	$(BIN)/python -m inpaint_ops.benchmarks.gpu_roofline --out reports
+	$(BIN)/python -m inpaint_ops.benchmarks.gpu.roofline --out reports
 
 # Its own copy of the package and its own objects, so that the instrumented extension never meets an
 # ordinary run or build. Left out: what tests PyTorch's tracing or Python, not the extension.
-SANITIZED_TESTS = $(wildcard tests/test_*_patch.py tests/test_*_connection.py tests/test_*conv*2d.py \
-    tests/test_conv_gradients.py tests/test_*attention*.py tests/test_id_mrf*.py tests/test_channelwise*.py \
-    tests/test_instance*.py tests/test_layer_chain.py tests/test_exemplar.py) $(addprefix tests/test_,algorithm.py \
-    conv_cores.py unpacked_weights.py weight_gradient.py)
+SANITIZED_TESTS = $(filter-out $(addprefix tests/ops/test_,deep_layers.py equal_bits.py fuzz_regressions.py \
+    packed_weights.py partial_conv2d_tensors.py weight_state.py),$(OPERATOR_TESTS))
 NOT_SANITIZED = compiles or opcheck or bad_input or bad_layer or pickle
 SANITIZED = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
@@ -110,14 +108,14 @@ sanitized-build: $(INSTALLED)
 CASES ?= 20000
 SEED ?= 0
 fuzz: $(if $(SANITIZE),sanitized-build,$(INSTALLED))
-	$(if $(SANITIZE),$(SANITIZED)) PYTHONPATH=$(if $(SANITIZE),build/sanitized:)tests \
+	$(if $(SANITIZE),$(SANITIZED)) PYTHONPATH=$(if $(SANITIZE),build/sanitized:)tests:tests/helpers \
 	    $(BIN)/python -P -m fuzz --cases $(CASES) --seed $(SEED) $(FUZZ_ARGS)
 
 # The objects of the ordinary build are linked with one mutated file at a time; what was found stays
 # in build/mutants/found.json, so that a run goes on where it was stopped.
 mutants: $(INSTALLED)
 	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_TEST_BUILD=1 $(BIN)/python setup.py -q build_ext --inplace
-	PYTHONPATH=tests $(BIN)/python -P -m mutants $(MUTANTS_ARGS)
+	PYTHONPATH=tests:tests/helpers $(BIN)/python -P -m mutants $(MUTANTS_ARGS)
 
 clean:
 	rm -rf build demo reports *.egg-info inpaint_ops/_C*.so .pytest_cache .mypy_cache .ruff_cache

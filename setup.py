@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -14,7 +14,7 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 # Each kernel file is compiled once for each instruction set; the choice is made at run time.
 INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
-# avx512_shaped, vectors of AVX-512 in instructions of AVX2: see csrc/simd.h.
+# avx512_shaped, vectors of AVX-512 in instructions of AVX2: see csrc/base/simd.h.
 TEST_BUILD = X86 and bool(os.environ.get("INPAINT_OPS_TEST_BUILD"))
 TEST_FLAGS = ["-DINPAINT_TEST_BUILD"] if TEST_BUILD else []
 if X86:
@@ -29,14 +29,15 @@ if X86:
         "-mprefer-vector-width=512",
     ]
 
-SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.cpp"))
-SHARED_SOURCES = [s for s in SOURCES if Path(s).stem.startswith(("module", "cpu", "bind"))]
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
+# What is the same for every instruction set: the bindings, and what the machine has.
+SHARED_SOURCES = [s for s in SOURCES if Path(s).parent.name == "python" or Path(s).stem == "cpu"]
 KERNEL_SOURCES = [s for s in SOURCES if s not in SHARED_SOURCES]
-HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.h"))
+HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h"))
 
 # No -march=native and no -ffast-math: a wheel runs anywhere and NaN keeps its meaning.
 # The two -fno flags only give up errno and floating-point traps, which nothing here reads. No
-# contraction: the code says which products are fused with sums, see multiply_add in csrc/simd.h.
+# contraction: the code says which products are fused with sums, see multiply_add in simd.h.
 COMPILE_FLAGS = [
     *("-std=c++17", "-O3", "-g0", "-Wall", "-Wextra", "-Wno-psabi", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", f"-ffile-prefix-map={ROOT}=."),
@@ -71,7 +72,7 @@ class BuildKernels(build_ext):
         # the others do.
         jobs = [(s, "module", flags + TEST_FLAGS, ext.include_dirs) for s in ext.sources]
         for name, isa_flags in INSTRUCTION_SETS.items():
-            jobs += [(source, name, flags + isa_flags, []) for source in KERNEL_SOURCES]
+            jobs += [(source, name, flags + isa_flags, ["csrc"]) for source in KERNEL_SOURCES]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             ext.extra_objects = list(pool.map(lambda job: self.compile_once(*job), jobs))
         ext.sources = []
@@ -95,31 +96,27 @@ class BuildKernels(build_ext):
         return str(built)
 
 
+# Folders of the top level that are installed inside the package.
+INNER = ("kernels", "models", "benchmarks")
+PACKAGES = find_packages(include=["inpaint_ops", "inpaint_ops.*"])
+for inner in INNER:
+    nested = [inner, *(f"{inner}.{name}" for name in find_packages(inner))]
+    PACKAGES += [f"inpaint_ops.{name}" for name in nested]
+
+
 setup(
-    packages=[
-        "inpaint_ops",
-        "inpaint_ops.ops",
-        "inpaint_ops.reference",
-        "inpaint_ops.layers",
-        "inpaint_ops.losses",
-        "inpaint_ops.kernels",
-        "inpaint_ops.models",
-        "inpaint_ops.benchmarks",
-    ],
-    package_dir={
-        "inpaint_ops.kernels": "kernels",
-        "inpaint_ops.models": "models",
-        "inpaint_ops.benchmarks": "benchmarks",
-    },
+    packages=PACKAGES,
+    package_dir={f"inpaint_ops.{inner}": inner for inner in INNER},
     package_data={
         "inpaint_ops": ["py.typed", "_C.pyi"],
-        "inpaint_ops.benchmarks": ["gpu_budget.json"],
+        "inpaint_ops.benchmarks.gpu": ["budget.json"],
     },
     ext_modules=[
         Pybind11Extension(
             "inpaint_ops._C",
             SHARED_SOURCES,
             cxx_std=17,
+            include_dirs=["csrc"],
             depends=[*HEADERS, *SHARED_SOURCES, *KERNEL_SOURCES],
             # Without a compiler the package still installs and runs on its reference path.
             optional=not os.environ.get("INPAINT_OPS_REQUIRE_EXTENSION"),

@@ -13,14 +13,15 @@ from typing import Any
 
 from rich.console import Console
 
-from inpaint_ops._atomic import write_atomically
-from inpaint_ops.benchmarks import machine, page, terminal
-from inpaint_ops.benchmarks.case import OPS, Case, Unavailable, load
-from inpaint_ops.benchmarks.memory import Memory, measure
-from inpaint_ops.benchmarks.once import run_once
-from inpaint_ops.benchmarks.report import Report, bytes_text, ratio_text, seconds_text
-from inpaint_ops.benchmarks.runner import COMPILED, OURS, Result, run_case
-from inpaint_ops.benchmarks.stored import restore
+from inpaint_ops.atomic import write_atomically
+from inpaint_ops.benchmarks.harness import machine
+from inpaint_ops.benchmarks.harness.case import OPS, Case, Unavailable, load
+from inpaint_ops.benchmarks.harness.memory import Memory, measure
+from inpaint_ops.benchmarks.harness.once import run_once
+from inpaint_ops.benchmarks.harness.runner import COMPILED, OURS, Result, run_case
+from inpaint_ops.benchmarks.report import page, terminal
+from inpaint_ops.benchmarks.report.report import Report, bytes_text, ratio_text, seconds_text
+from inpaint_ops.benchmarks.report.stored import restore
 
 # Without a terminal rich would fold the tables to 80 columns.
 _PIPE_WIDTH = 170

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from inpaint_ops.benchmarks.case import OPS, Case, Missing, Unavailable, load
-from inpaint_ops.benchmarks.timing import thread_count
+from inpaint_ops.benchmarks.harness.case import OPS, Case, Missing, Unavailable, load
+from inpaint_ops.benchmarks.harness.timing import thread_count
 
 _CASES = [case for op in OPS for case in load(op).CASES if case.quick]
 

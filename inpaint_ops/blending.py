@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import _common
+from inpaint_ops import checks
 
 Array = npt.NDArray[Any]
 # Unknowns up to which the matrix is factorised; above, conjugate gradients in two levels: with
@@ -49,17 +49,17 @@ def poisson_blend(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     whole bounding rectangle, whose known pixels it may change.
     """
     op = "poisson_blend"
-    _common.check_image(op, "prediction", prediction)
-    _common.check_image(op, "image", image)
-    _common.check_same(op, "prediction and image", prediction, image)
+    checks.check_image(op, "prediction", prediction)
+    checks.check_image(op, "image", image)
+    checks.check_same(op, "prediction and image", prediction, image)
     if prediction.shape != image.shape:
         raise ValueError(
             f"{op}: image must have shape {tuple(prediction.shape)}, got {tuple(image.shape)}"
         )
     size = (image.shape[2], image.shape[3])
-    _common.check_mask(op, "hole", hole, image.shape[0], size, image.device)
+    checks.check_mask(op, "hole", hole, image.shape[0], size, image.device)
     sparse = _sparse()
-    missing = _common.binary(op, "hole", hole).expand(image.shape[0], 1, *size)
+    missing = checks.binary(op, "hole", hole).expand(image.shape[0], 1, *size)
     # Copied: an array over a tensor's own memory makes its storage unresizable for good.
     inside = missing[:, 0].to("cpu", copy=True).numpy()
     guess = prediction.detach().double()

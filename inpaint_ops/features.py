@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.checkpoints import read_checkpoint
 from inpaint_ops.layers import FusedConv2d
-from inpaint_ops.ops import _common
 
 # Convolutions in each of the five blocks, each block ending in a pooling layer.
 _BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -126,10 +126,10 @@ class FeatureNetwork(nn.Module):
         self, name: str, layers: Sequence[str], rule: str | InputRule, pooling: str, ceil: bool
     ) -> None:
         op = type(self).__name__
-        _common.check_choice(op, "name", name, tuple(_BLOCKS))
-        _common.check_choice(op, "pooling", pooling, _POOLINGS)
+        checks.check_choice(op, "name", name, tuple(_BLOCKS))
+        checks.check_choice(op, "pooling", pooling, _POOLINGS)
         if not isinstance(rule, InputRule):
-            _common.check_choice(op, "rule", rule, tuple(INPUT_RULES))
+            checks.check_choice(op, "rule", rule, tuple(INPUT_RULES))
             rule = INPUT_RULES[rule]
         plan = _plan(name)
         known = {label for step in plan for label in step.labels}
@@ -205,7 +205,7 @@ class FeatureNetwork(nn.Module):
             TypeError, ValueError: wrong type or shape.
         """
         op = type(self).__name__
-        _common.check_image(op, "image", image)
+        checks.check_image(op, "image", image)
         if image.shape[1] != 3:
             raise ValueError(f"{op}: image must have 3 channels, got {tuple(image.shape)}")
         x = image.to(next(self.parameters()).dtype)

@@ -1,12 +1,13 @@
 """The one rule for "has this weight changed?": its bytes have another fingerprint.
 
-Everything made of weights and kept beside them asks here: packed forms (`ops/_packed_weights.py`),
-spectrally normalised and folded weights (`models/_blocks.py`). Version counters and addresses are
-not enough: edits through ``weight.data``, through a NumPy array over the same memory, and of
-tensors made in inference mode change neither. Reading a weight costs less than using it, so every
-byte is read at every call, on all threads. A change of a single value always changes the 64-bit
-fingerprint; other changes go unseen with a probability of 2^-64, of at most 2^-31 where they were
-made to cancel each other (csrc/fingerprint.cpp), over keys that each process draws.
+Everything made of weights and kept beside them asks here: packed forms
+(`ops/convolution/packed_weights.py`), spectrally normalised and folded weights (`models/blocks`).
+Version counters and addresses are not enough: edits through ``weight.data``, through a NumPy array
+over the same memory, and of tensors made in inference mode change neither. Reading a weight costs
+less than using it, so every byte is read at every call, on all threads. A change of a single value
+always changes the 64-bit fingerprint; other changes go unseen with a probability of 2^-64, of at
+most 2^-31 where they were made to cancel each other (csrc/base/fingerprint.cpp), over keys that
+each process draws.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops import _extension
+from inpaint_ops.ops import native
 
 # Storages that a `frozen` block speaks for, and the number of the block.
 _promises: dict[int, int] = {}
@@ -84,7 +85,7 @@ class Snapshot:
     __slots__ = ("_address", "_fingerprint", "_layout", "_memory", "_promise")
 
     def __init__(self, tensor: Tensor) -> None:
-        module = _extension.extension()
+        module = native.extension()
         assert module is not None
         self._address = tensor.data_ptr()
         self._layout = (tensor.dtype, tensor.shape, tensor.stride())
@@ -177,7 +178,7 @@ def _readable(tensor: Tensor) -> bool:
     """Return whether a tensor is ordinary CPU memory that the extension can read."""
     if type(tensor) not in (Tensor, nn.Parameter) or not tensor.is_cpu:
         return False
-    if tensor.layout != torch.strided or not _extension.status().available:
+    if tensor.layout != torch.strided or not native.status().available:
         return False
     try:
         return tensor.data_ptr() != 0

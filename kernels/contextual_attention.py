@@ -18,10 +18,11 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from inpaint_ops.kernels import _attention, _products, _stencils
-from inpaint_ops.kernels._products import product, without_autocast
+from inpaint_ops.kernels import products
+from inpaint_ops.kernels.attention import softmax, stencils
 from inpaint_ops.kernels.launch import aligned, dtype_class
-from inpaint_ops.ops._common import memory_format
+from inpaint_ops.kernels.products import product, without_autocast
+from inpaint_ops.ops.tensors import memory_format
 from inpaint_ops.reference.contextual_attention import _pad_to_blocks, _patches_over
 
 _MIN_ROWS = 4
@@ -50,7 +51,7 @@ class _Strip(NamedTuple):
 
 
 def _strips(h: int, row_bytes: int, samples: int, fuse: bool) -> Iterator[_Strip]:
-    step = max(_MIN_ROWS, _products.STRIP_BYTES // (4 * row_bytes * samples))
+    step = max(_MIN_ROWS, products.STRIP_BYTES // (4 * row_bytes * samples))
     halo = 2 if fuse else 0
 
     def window(start: int, rows: int) -> tuple[int, int]:
@@ -128,8 +129,8 @@ class _Samples:
         """A kernel over tiles of that many rows by all keys."""
         columns = 16 * arguments.get("corner_groups", self.groups)
         blocks = (
-            triton.cdiv(total, _stencils.ROWS),
-            triton.cdiv(columns, _stencils.COLUMNS),
+            triton.cdiv(total, stencils.ROWS),
+            triton.cdiv(columns, stencils.COLUMNS),
             self.n,
         )
         kernel(name, blocks, **arguments)
@@ -138,7 +139,7 @@ class _Samples:
         """3 x 3 diagonal sums of a strip on one window of rows, on another."""
         out = self.empty(made[1])
         self.launch(
-            _stencils.BOX,
+            stencils.BOX,
             made[1] * self.w,
             in_ptr=x,
             out_ptr=out,
@@ -161,7 +162,7 @@ class _Samples:
         rows = (strip.rows + 1) * (self.w + 1)
         corners = self.b.new_empty((self.n, rows, self.corner_ld))
         self.launch(
-            _stencils.CORNER,
+            stencils.CORNER,
             rows,
             dtype_class(corners.dtype),
             attention_ptr=attention,
@@ -177,9 +178,9 @@ class _Samples:
 
     def attend(self, strip: _Strip, index: Tensor, row_max: Tensor, row_sum: Tensor) -> Tensor:
         attention = self.empty(strip.rows)
-        _attention.ATTEND(
+        softmax.ATTEND(
             "fp32",
-            (triton.cdiv(strip.rows * self.w, _stencils.ROWS), self.n),
+            (triton.cdiv(strip.rows * self.w, stencils.ROWS), self.n),
             strip_ptr=self.scores(strip),
             usable_ptr=self.usable,
             attention_ptr=attention,
@@ -226,9 +227,9 @@ class _Samples:
             grad_y = grad[:, strip.first : strip.first + strip.rows + 1].flatten(1, 2)
             scores = self.scores(strip)
             attention, grads = self.empty(strip.rows), self.empty(strip.rows)
-            _attention.ATTEND_BACKWARD(
+            softmax.ATTEND_BACKWARD(
                 "fp32",
-                (triton.cdiv(strip.rows * self.w, _stencils.ROWS), self.n),
+                (triton.cdiv(strip.rows * self.w, stencils.ROWS), self.n),
                 strip_ptr=scores,
                 usable_ptr=self.usable,
                 row_max_ptr=row_max,
@@ -244,9 +245,9 @@ class _Samples:
             del attention
             if self.options.fuse:
                 grads = self.fuse_adjoint(grads, strip)
-            _stencils.COLUMN_DOT(
+            stencils.COLUMN_DOT(
                 "fp32",
-                (triton.cdiv(self.ld, _stencils.COLUMN), self.n),
+                (triton.cdiv(self.ld, stencils.COLUMN), self.n),
                 a_ptr=grads,
                 b_ptr=scores,
                 out_ptr=along,
@@ -270,7 +271,7 @@ class _Samples:
     def fuse_adjoint(self, grads: Tensor, strip: _Strip) -> Tensor:
         out = self.empty(strip.scores[1])
         self.launch(
-            _stencils.FUSE_ADJOINT,
+            stencils.FUSE_ADJOINT,
             strip.scores[1] * self.w,
             in_ptr=grads,
             out_ptr=out,
@@ -343,7 +344,7 @@ def _chunks(fg: Tensor, bg: Tensor, rate: int) -> Iterator[slice]:
     pairs = 1
     for size in (*fg.shape[2:], *bg.shape[2:]):
         pairs *= -(-size // rate)
-    step = max(1, _products.STRIP_BYTES // (16 * pairs))
+    step = max(1, products.STRIP_BYTES // (16 * pairs))
     return (slice(start, start + step) for start in range(0, fg.shape[0], step))
 
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
-from inpaint_ops.kernels import conv_epilogue, conv_launch, conv_library
-from inpaint_ops.kernels.conv_dispatch import fuses
-from inpaint_ops.kernels.conv_launch import Reading
-from inpaint_ops.kernels.conv_layer import empty_nhwc, finish_backward, phase_weight
+from inpaint_ops.kernels.convolution import epilogue, launch, library
+from inpaint_ops.kernels.convolution.dispatch import fuses
+from inpaint_ops.kernels.convolution.launch import Reading
+from inpaint_ops.kernels.convolution.layer import empty_nhwc, finish_backward, phase_weight
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
-from inpaint_ops.ops import _conv
+from inpaint_ops.ops.convolution import spec
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -27,7 +27,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple
     # The library's transposed convolutions are weaker than its plain ones.
     elif fuses(x, depth=depth, outputs=filters, pixels=pixels, saves=True):
         z = empty_nhwc(x, filters, (high, wide)) if keep else None
-        image = channels_last(x, conv_launch.vector(x))
+        image = channels_last(x, launch.vector(x))
         reading = Reading(
             (taps[0], taps[1]),
             padding=(taps[0] - 1, taps[1] - 1),
@@ -35,19 +35,19 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple
             phase_pad=padding,
         )
         packed = phase_weight(weight, stride, padding, image.shape[1])
-        conv_launch.convolve(image, packed, bias, y, reading, activation=activation, z=z)
+        launch.convolve(image, packed, bias, y, reading, activation=activation, z=z)
     else:
-        z = aligned(conv_library.convolve_transposed(x, weight, stride, padding))
-        conv_epilogue.finish(
+        z = aligned(library.convolve_transposed(x, weight, stride, padding))
+        epilogue.finish(
             z,
             None if bias is None else dense(bias),
             y,
-            kind=conv_epilogue.PLAIN,
+            kind=epilogue.PLAIN,
             activation=activation,
             keep=keep,
         )
-    kept = _conv.empty_gradient(x) if not keep or z is None else z
-    return _conv.settled(y, x, _conv.memory_format(x, weight)), kept
+    kept = spec.empty_gradient(x) if not keep or z is None else z
+    return spec.settled(y, x, spec.memory_format(x, weight)), kept
 
 
 def backward(
@@ -60,8 +60,6 @@ def backward(
     if grad_z.numel() == 0:
         grads = (x.new_zeros(x.shape), weight.new_zeros(weight.shape))
     else:
-        grads = conv_library.convolve_transposed_backward(
-            grad_z, x, weight, stride, padding, wanted
-        )
+        grads = library.convolve_transposed_backward(grad_z, x, weight, stride, padding, wanted)
     chosen = [t if need else None for t, need in zip((*grads, grad_bias), wanted)]
-    return _conv.settled_gradients(x, weight, chosen)
+    return spec.settled_gradients(x, weight, chosen)

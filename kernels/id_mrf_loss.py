@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_ops.kernels import _products
-from inpaint_ops.kernels._products import product, without_autocast
+from inpaint_ops.kernels import products
 from inpaint_ops.kernels.launch import Kernel, Row, interpreted, jit
+from inpaint_ops.kernels.products import product, without_autocast
 
 _MIN_ROWS = 64
 
@@ -314,7 +314,7 @@ class _Vectors:
     def strips(self) -> Iterator[tuple[int, Tensor]]:
         """First position and cosines (N, rows, 16 groups) of some generated positions each."""
         row_bytes = 4 * self.n * 16 * self.groups
-        step = max(_MIN_ROWS, _products.STRIP_BYTES // max(row_bytes, 1))
+        step = max(_MIN_ROWS, products.STRIP_BYTES // max(row_bytes, 1))
         for first in range(0, self.positions, step):
             yield first, product(self.generated[:, first : first + step], self.target.mT)
 

@@ -48,7 +48,7 @@ import torch
 import triton
 from torch import Tensor
 
-from inpaint_ops import _triton
+from inpaint_ops.ops import triton as ops_triton
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
 HALF = (torch.float16, torch.bfloat16)
@@ -293,4 +293,4 @@ def tf32_allowed() -> bool:
 
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter."""
-    return _triton.interpreted()
+    return ops_triton.interpreted()

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops.kernels._search import search
+from inpaint_ops.kernels.matching.search import search
 
 
 def nearest_patch(

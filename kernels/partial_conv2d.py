@@ -16,14 +16,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_ops.kernels import conv_epilogue, conv_launch, conv_library
-from inpaint_ops.kernels.conv_dispatch import fuses
-from inpaint_ops.kernels.conv_forward import TAPS_OF_ONE, TAPS_OF_TWO
-from inpaint_ops.kernels.conv_launch import Reading, Window
-from inpaint_ops.kernels.conv_layer import empty_nhwc
+from inpaint_ops import checks
+from inpaint_ops.kernels.convolution import epilogue, launch, library
+from inpaint_ops.kernels.convolution.dispatch import fuses
+from inpaint_ops.kernels.convolution.forward import TAPS_OF_ONE, TAPS_OF_TWO
+from inpaint_ops.kernels.convolution.launch import Reading, Window
+from inpaint_ops.kernels.convolution.layer import empty_nhwc
 from inpaint_ops.kernels.launch import Kernel, Row, aligned, channels_last, dense, jit
-from inpaint_ops.ops import _common, _conv
-from inpaint_ops.ops._conv import Geometry
+from inpaint_ops.ops.convolution import spec
+from inpaint_ops.ops.convolution.spec import Geometry
 
 _OP = "partial_conv2d"
 _TYPES = {
@@ -115,9 +116,9 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Arguments and results of the registered operator."""
     stride, padding, dilation, groups, rule, widths = rest
-    g = _conv.geometry(stride, padding, dilation, groups, "zeros", 1)
+    g = spec.geometry(stride, padding, dilation, groups, "zeros", 1)
     if valid.dtype == torch.uint8:
-        valid = _common.binary(_OP, "valid", valid)
+        valid = checks.binary(_OP, "valid", valid)
     size = g.out_size(x, weight)
     filters = weight.shape[0]
     y = empty_nhwc(x, filters, size)
@@ -134,16 +135,16 @@ def forward(
         _fused(x, valid, weight, bias, g, rule, widths, counted, y, share, scale)
     else:
         _windows(valid, counted, weight, g, rule, bias is not None, share, scale)
-        z = aligned(conv_library.convolve(_select(x, valid, widths), weight, g))
-        conv_epilogue.finish(
+        z = aligned(library.convolve(_select(x, valid, widths), weight, g))
+        epilogue.finish(
             z,
             None if bias is None else dense(bias),
             y,
-            kind=conv_epilogue.PARTIAL,
+            kind=epilogue.PARTIAL,
             scale=scale,
             share=share,
         )
-    return _conv.settled(y, x, _conv.memory_format(x, weight)), share, scale
+    return spec.settled(y, x, spec.memory_format(x, weight)), share, scale
 
 
 def _fits(x: Tensor, valid: Tensor, weight: Tensor, g: Geometry, widths: Sequence[int]) -> bool:
@@ -154,7 +155,7 @@ def _fits(x: Tensor, valid: Tensor, weight: Tensor, g: Geometry, widths: Sequenc
         return False
     if parts == 1:
         return taps <= TAPS_OF_ONE
-    return taps <= TAPS_OF_TWO and widths[0] % conv_launch.vector(x) == 0
+    return taps <= TAPS_OF_TWO and widths[0] % launch.vector(x) == 0
 
 
 def _fused(
@@ -170,8 +171,8 @@ def _fused(
     share: Tensor,
     scale: Tensor,
 ) -> None:
-    image = channels_last(x, conv_launch.vector(x))
-    taps = channels_last(weight, conv_launch.vector(x)).permute(0, 2, 3, 1)[None]
+    image = channels_last(x, launch.vector(x))
+    taps = channels_last(weight, launch.vector(x)).permute(0, 2, 3, 1)[None]
     two = valid.shape[1] == 2
     window = Window(
         valid.contiguous().view(torch.uint8),
@@ -185,7 +186,7 @@ def _fused(
     reading = Reading(
         (weight.shape[2], weight.shape[3]), g.stride, (g.padding[0], g.padding[2]), g.dilation
     )
-    conv_launch.convolve(image, taps, bias, y, reading, window=window)
+    launch.convolve(image, taps, bias, y, reading, window=window)
 
 
 def _windows(
@@ -252,19 +253,19 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Arguments and results of the registered operator."""
     share, scale, stride, padding, dilation, groups, widths, wanted = rest
-    g = _conv.geometry(stride, padding, dilation, groups, "zeros", 1)
+    g = spec.geometry(stride, padding, dilation, groups, "zeros", 1)
     grads: tuple[Tensor | None, Tensor | None, Tensor | None]
     if grad.numel() == 0:
         zeros = (x.new_zeros(x.shape), weight.new_zeros(weight.shape))
         grads = (*zeros, weight.new_zeros((weight.shape[0],)))
     else:
         grad = channels_last(grad)
-        grad_z, grad_bias = conv_epilogue.finish_backward(
-            grad, grad, kind=conv_epilogue.PARTIAL, scale=aligned(scale), share=aligned(share)
+        grad_z, grad_bias = epilogue.finish_backward(
+            grad, grad, kind=epilogue.PARTIAL, scale=aligned(scale), share=aligned(share)
         )
         masked = _select(x, valid, widths)
-        products = conv_library.convolve_backward(grad_z, masked, weight, g, wanted)
+        products = library.convolve_backward(grad_z, masked, weight, g, wanted)
         grad_x = None if products[0] is None else _select(products[0], valid, widths)
         grads = (grad_x, products[1], grad_bias)
     chosen = [t if need else None for t, need in zip(grads, wanted)]
-    return _conv.settled_gradients(x, weight, chosen)
+    return spec.settled_gradients(x, weight, chosen)

@@ -5,9 +5,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_ops.kernels._search import search
 from inpaint_ops.kernels.launch import Kernel, Row, aligned, channels_last, dtype_class, jit
-from inpaint_ops.ops._common import memory_format
+from inpaint_ops.kernels.matching.search import search
+from inpaint_ops.ops.tensors import memory_format
 
 _FORWARD_TYPES = {
     "decoder_ptr": "*T",

@@ -9,7 +9,7 @@ from hypothesis import settings
 from support import poisoned
 from torch import Tensor
 
-from inpaint_ops import _extension
+from inpaint_ops.ops import native
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("project")
@@ -40,7 +40,7 @@ _SETS = [_WANTED] if _WANTED else ["baseline", "avx2", "avx512_shaped", "avx512"
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """The test runs once in each instruction set that the machine has; this is its name."""
     name = request.param
-    module = _extension.extension() if _extension.status().available else None
+    module = native.extension() if native.status().available else None
     built = () if module is None else module.instruction_sets()
     if name not in built:
         # A test build has it wherever there is AVX2: skipping would hide what is not tested.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.ops import _common
+from inpaint_ops import checks
 from inpaint_ops.ops.channelwise_linear import channelwise_linear
 
 
@@ -32,13 +32,13 @@ class ChannelwiseLinear(nn.Module):
     ) -> None:
         super().__init__()
         out_size = size if out_size is None else out_size
-        _common.check_int("ChannelwiseLinear", "channels", channels)
+        checks.check_int("ChannelwiseLinear", "channels", channels)
         for name, pair in (("size", size), ("out_size", out_size)):
             if len(pair) != 2:
                 raise ValueError(f"ChannelwiseLinear: {name} must hold two numbers, got {pair}")
             for value in pair:
-                _common.check_int("ChannelwiseLinear", name, value)
-        _common.check_finite("ChannelwiseLinear", "std", std)
+                checks.check_int("ChannelwiseLinear", name, value)
+        checks.check_finite("ChannelwiseLinear", "std", std)
         self.size = (size[0], size[1])
         self.out_size = (out_size[0], out_size[1])
         self.std = std

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inpaint_ops.ops import _common
+from inpaint_ops import checks
 from inpaint_ops.ops.contextual_attention import contextual_attention
 
 # Hues of the Middlebury colour wheel between red, yellow, green, cyan, blue, magenta and red.
@@ -53,13 +53,13 @@ class ContextualAttention(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("ksize", ksize), ("fuse_k", fuse_k)):
-            _common.check_int("ContextualAttention", name, value)
+            checks.check_int("ContextualAttention", name, value)
             if value != 3:
                 raise NotImplementedError(f"ContextualAttention: {name} must be 3, got {value}")
         if stride != 1:
             raise ValueError(f"ContextualAttention: stride must be 1, got {stride}")
-        _common.check_int("ContextualAttention", "rate", rate)
-        _common.check_int("ContextualAttention", "n_down", n_down, minimum=0)
+        checks.check_int("ContextualAttention", "rate", rate)
+        checks.check_int("ContextualAttention", "n_down", n_down, minimum=0)
         self.rate = rate
         self.softmax_scale = softmax_scale
         self.fuse = fuse
@@ -116,7 +116,7 @@ class ContextualAttention(nn.Module):
 
     def _hole(self, b: Tensor, mask: Tensor) -> Tensor:
         """The mask at the cells: the pixel of the image that stands for each."""
-        _common.check_image("ContextualAttention", "b", b)
+        checks.check_image("ContextualAttention", "b", b)
         if not isinstance(mask, Tensor):
             raise TypeError(
                 f"ContextualAttention: mask must be a Tensor, got {type(mask).__name__}"

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.ops import _algorithm, _common, _conv
+from inpaint_ops import checks
+from inpaint_ops.ops.convolution import algorithm as algorithms
+from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.fused_conv2d import fused_conv2d
 
 Pair = tuple[int, int]
@@ -13,7 +15,7 @@ Pair = tuple[int, int]
 
 def kernel_pair(layer: str, value: int | Pair) -> Pair:
     """The size of a kernel as (height, width)."""
-    return _conv.check_pair(layer, "kernel_size", value, 1)
+    return spec.check_pair(layer, "kernel_size", value, 1)
 
 
 class FusedConv2d(nn.Module):
@@ -55,19 +57,19 @@ class FusedConv2d(nn.Module):
         super().__init__()
         name = type(self).__name__
         for label, count in (("in_channels", in_channels), ("out_channels", out_channels)):
-            _common.check_int(name, label, count)
-        _common.check_int(name, "groups", groups)
+            checks.check_int(name, label, count)
+        checks.check_int(name, "groups", groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"{name}: groups must divide the channels, got {groups}")
-        _common.check_choice(name, "activation", activation, _conv.ACTIVATIONS)
-        _common.check_choice(name, "padding_mode", padding_mode, _conv.PADDING_MODES)
-        _algorithm.check(name, algorithm)
+        checks.check_choice(name, "activation", activation, spec.ACTIVATIONS)
+        checks.check_choice(name, "padding_mode", padding_mode, spec.PADDING_MODES)
+        algorithms.check(name, algorithm)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_pair(name, kernel_size)
-        self.stride = _conv.check_pair(name, "stride", stride, 1)
+        self.stride = spec.check_pair(name, "stride", stride, 1)
         self.padding = padding
-        self.dilation = _conv.check_pair(name, "dilation", dilation, 1)
+        self.dilation = spec.check_pair(name, "dilation", dilation, 1)
         self.groups = groups
         self.padding_mode = padding_mode
         self.activation = activation

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.ops import _algorithm, _common, _conv
+from inpaint_ops import checks
+from inpaint_ops.ops.convolution import algorithm as algorithms
+from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.fused_conv_transpose2d import fused_conv_transpose2d
 
 Pair = tuple[int, int]
@@ -47,21 +49,21 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
     ) -> None:
         name = type(self).__name__
         for label, count in (("in_channels", in_channels), ("out_channels", out_channels)):
-            _common.check_int(name, label, count)
-        kernel = _conv.check_pair(name, "kernel_size", kernel_size, 1)
+            checks.check_int(name, label, count)
+        kernel = spec.check_pair(name, "kernel_size", kernel_size, 1)
         steps = _both(name, "stride", stride, 1)
         cut = _both(name, "padding", padding, 0)
         fixed = {
-            "output_padding": (_conv.check_pair(name, "output_padding", output_padding, 0), (0, 0)),
+            "output_padding": (spec.check_pair(name, "output_padding", output_padding, 0), (0, 0)),
             "groups": (groups, 1),
-            "dilation": (_conv.check_pair(name, "dilation", dilation, 1), (1, 1)),
+            "dilation": (spec.check_pair(name, "dilation", dilation, 1), (1, 1)),
             "padding_mode": (padding_mode, "zeros"),
         }
         for label, (value, only) in fixed.items():
             if value != only:
                 raise ValueError(f"{name}: {label} must be {only!r}, got {value!r}")
-        _common.check_choice(name, "activation", activation, _conv.ACTIVATIONS)
-        _algorithm.check(name, algorithm)
+        checks.check_choice(name, "activation", activation, spec.ACTIVATIONS)
+        algorithms.check(name, algorithm)
         super().__init__(
             in_channels,
             out_channels,
@@ -96,7 +98,7 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
 
 def _both(layer: str, name: str, value: int | Pair, minimum: int) -> int:
     """The number that serves both directions."""
-    vertical, horizontal = _conv.check_pair(layer, name, value, minimum)
+    vertical, horizontal = spec.check_pair(layer, name, value, minimum)
     if vertical != horizontal:
         raise ValueError(f"{layer}: {name} must be one number for both directions, got {value}")
     return vertical

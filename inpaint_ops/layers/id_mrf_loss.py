@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.ops import _common
+from inpaint_ops import checks
 from inpaint_ops.ops.id_mrf_loss import id_mrf_loss
 
 
@@ -39,12 +39,12 @@ class IDMRFLoss(nn.Module):
     ) -> None:
         super().__init__()
         if max_patches is not None:
-            _common.check_int("IDMRFLoss", "max_patches", max_patches)
-        _common.check_choice("IDMRFLoss", "reduction", reduction, ("sum", "mean"))
+            checks.check_int("IDMRFLoss", "max_patches", max_patches)
+        checks.check_choice("IDMRFLoss", "reduction", reduction, ("sum", "mean"))
         self.features = features
         self.weights = {"relu3_2": 1.0, "relu4_2": 2.0} if weights is None else dict(weights)
         for name, weight in self.weights.items():
-            _common.check_finite("IDMRFLoss", f"weights[{name!r}]", weight)
+            checks.check_finite("IDMRFLoss", f"weights[{name!r}]", weight)
         self.bandwidth = bandwidth
         self.eps = eps
         self.center = center

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.ops import _common, _conv
+from inpaint_ops import checks
+from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.instance_norm import instance_norm
 
 
@@ -39,9 +40,9 @@ class InstanceNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _common.check_int("InstanceNorm2d", "num_features", num_features)
-        _common.check_finite("InstanceNorm2d", "eps", eps)
-        _common.check_choice("InstanceNorm2d", "activation", activation, _conv.ACTIVATIONS)
+        checks.check_int("InstanceNorm2d", "num_features", num_features)
+        checks.check_finite("InstanceNorm2d", "eps", eps)
+        checks.check_choice("InstanceNorm2d", "activation", activation, spec.ACTIVATIONS)
         self.num_features = num_features
         self.eps = eps
         self.affine = affine

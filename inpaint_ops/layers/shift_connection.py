@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inpaint_ops.ops import _common
+from inpaint_ops import checks
 from inpaint_ops.ops.shift_connection import concatenated_shift
 
 _RULES = ("nearest", "convolution")
@@ -28,7 +28,7 @@ def reduce_hole(hole: Tensor, size: tuple[int, int], rule: str = "nearest") -> T
 
     Source: Zhaoyi-Yan/Shift-Net_pytorch: util/util.py; Zhaoyi-Yan/Shift-Net: lib/myUtils.lua.
     """
-    _common.check_choice("reduce_hole", "rule", rule, _RULES)
+    checks.check_choice("reduce_hole", "rule", rule, _RULES)
     if not isinstance(hole, Tensor):
         raise TypeError(f"reduce_hole: hole must be a Tensor, got {type(hole).__name__}")
     if hole.dim() != 4 or hole.shape[1] != 1:
@@ -63,8 +63,8 @@ class ShiftConnection(nn.Module):
 
     def __init__(self, gradient_scale: float = 1.0, hole_rule: str = "nearest") -> None:
         super().__init__()
-        _common.check_finite("ShiftConnection", "gradient_scale", gradient_scale)
-        _common.check_choice("ShiftConnection", "hole_rule", hole_rule, _RULES)
+        checks.check_finite("ShiftConnection", "gradient_scale", gradient_scale)
+        checks.check_choice("ShiftConnection", "hole_rule", hole_rule, _RULES)
         self.gradient_scale = gradient_scale
         self.hole_rule = hole_rule
 
@@ -113,8 +113,8 @@ class GuidanceLoss(nn.Module):
         self, strength: float = 1.0, hole_rule: str = "nearest", mask_target: bool = True
     ) -> None:
         super().__init__()
-        _common.check_finite("GuidanceLoss", "strength", strength)
-        _common.check_choice("GuidanceLoss", "hole_rule", hole_rule, _RULES)
+        checks.check_finite("GuidanceLoss", "strength", strength)
+        checks.check_choice("GuidanceLoss", "hole_rule", hole_rule, _RULES)
         self.strength = strength
         self.hole_rule = hole_rule
         self.mask_target = mask_target
@@ -167,7 +167,7 @@ class GuidanceLoss(nn.Module):
 
 
 def _halves(layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    _common.check_image(layer, "x", x)
+    checks.check_image(layer, "x", x)
     if x.shape[1] % 2:
         raise ValueError(f"{layer}: x must have an even number of channels, got {tuple(x.shape)}")
     decoder, encoder = x.chunk(2, 1)

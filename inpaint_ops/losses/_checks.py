@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import _common
+from inpaint_ops import checks
+from inpaint_ops.ops import tensors
 
 
 def pair(loss: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,28 +18,28 @@ def pair(loss: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
         )
     if prediction.device != target.device:
         raise ValueError(f"{loss}: target must be on {prediction.device}, got {target.device}")
-    return _common.compute_dtype(prediction), _common.compute_dtype(target)
+    return tensors.compute_dtype(prediction), tensors.compute_dtype(target)
 
 
 def floating(loss: str, name: str, x: Tensor) -> None:
     """A floating tensor."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{loss}: {name} must be a Tensor, got {type(x).__name__}")
-    if x.dtype not in _common.FLOAT_DTYPES:
+    if x.dtype not in checks.FLOAT_DTYPES:
         raise TypeError(f"{loss}: {name} must be floating, got {x.dtype}")
 
 
 def image(loss: str, name: str, x: Tensor) -> Tensor:
     """An (N, C, H, W) floating tensor, widened to float32 at least."""
-    _common.check_image(loss, name, x)
-    return _common.compute_dtype(x)
+    checks.check_image(loss, name, x)
+    return tensors.compute_dtype(x)
 
 
 def spread(loss: str, name: str, mask: Tensor, like: Tensor) -> Tensor:
     """A mask or weight in the dtype and shape of `like`, as a view where that is one."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"{loss}: {name} must be a Tensor, got {type(mask).__name__}")
-    if mask.dtype not in _common.MASK_DTYPES:
+    if mask.dtype not in checks.MASK_DTYPES:
         raise TypeError(f"{loss}: {name} must be bool, uint8 or floating, got {mask.dtype}")
     try:
         return mask.to(like.dtype).expand_as(like)

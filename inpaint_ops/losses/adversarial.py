@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops import checks
 from inpaint_ops.losses import _checks
-from inpaint_ops.ops import _common
+from inpaint_ops.ops import tensors
 
 _KINDS = ("log", "saturating", "lsgan", "hinge", "wgan")
 _RELATIVISTIC = ("relativistic", "relativistic_average")
@@ -48,9 +49,9 @@ def adversarial_term(
     knazeri/edge-connect: src/loss.py.
     """
     name = "adversarial_term"
-    _common.check_choice(name, "kind", kind, _KINDS)
+    checks.check_choice(name, "kind", kind, _KINDS)
     _checks.floating(name, "logits", logits)
-    d = _common.compute_dtype(logits)
+    d = tensors.compute_dtype(logits)
     if kind in ("log", "saturating"):
         result = F.softplus(-d if real else d)
     elif kind == "lsgan":
@@ -86,7 +87,7 @@ def discriminator_loss(
 
     Source: as `adversarial_term`; Jolicoeur-Martineau, 2018 (arXiv 1807.00734).
     """
-    _common.check_choice("discriminator_loss", "kind", kind, _KINDS + _RELATIVISTIC)
+    checks.check_choice("discriminator_loss", "kind", kind, _KINDS + _RELATIVISTIC)
     if kind in _RELATIVISTIC:
         return _relativistic("discriminator_loss", real, fake, kind)
     term = adversarial_term(real, True, kind, sigmoid=sigmoid)
@@ -117,7 +118,7 @@ def generator_loss(
     Source: as `discriminator_loss`.
     """
     name = "generator_loss"
-    _common.check_choice(name, "kind", kind, _KINDS + _RELATIVISTIC)
+    checks.check_choice(name, "kind", kind, _KINDS + _RELATIVISTIC)
     if kind in _RELATIVISTIC:
         if real is None:
             raise ValueError(f"{name}: real must be given for kind {kind!r}, got None")

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops import checks
 from inpaint_ops.losses import _checks
-from inpaint_ops.ops import _common
 
 Maps: TypeAlias = "Mapping[str, Tensor] | Sequence[Tensor]"
 _DISTANCES = ("l1", "l2")
@@ -104,7 +104,7 @@ def feature_matching_loss(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Ten
 def _over_layers(
     loss: str, made: Maps, wanted: Maps, weights: object, distance: str, *, gram: bool
 ) -> Tensor:
-    _common.check_choice(loss, "distance", distance, _DISTANCES)
+    checks.check_choice(loss, "distance", distance, _DISTANCES)
     terms = []
     for ours, theirs, weight in _layers(loss, made, wanted, weights):
         a, b = _checks.pair(loss, ours, theirs.detach())

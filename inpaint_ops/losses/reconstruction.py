@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops import checks
 from inpaint_ops.losses import _checks
-from inpaint_ops.ops import _common
 
 _PADDINGS = ("reflect", "zeros")
 
@@ -87,8 +87,8 @@ def frame_weight(
     Source: pathak22/context-encoder: train.lua (overlapPred).
     """
     for name, size, least in (("height", height, 1), ("width", width, 1), ("border", border, 0)):
-        _common.check_int("frame_weight", name, size, least)
-    _common.check_finite("frame_weight", "value", value)
+        checks.check_int("frame_weight", name, size, least)
+    checks.check_finite("frame_weight", "value", value)
     result = torch.full((1, 1, height, width), float(value), device=device)
     result[..., border : height - border, border : width - border] = 1
     return result
@@ -117,8 +117,8 @@ def discount_mask(
     (v1.0.0): inpaint_ops.py spatial_discounting_mask; Shift-Net's public code has the same mask.
     """
     for name, size in (("height", height), ("width", width)):
-        _common.check_int("discount_mask", name, size)
-    _common.check_finite("discount_mask", "gamma", gamma)
+        checks.check_int("discount_mask", name, size)
+    checks.check_finite("discount_mask", "gamma", gamma)
     if not 0 < gamma <= 1:
         raise ValueError(f"discount_mask: gamma must be above 0 and at most 1, got {gamma}")
     rows = torch.arange(height, device=device)
@@ -200,8 +200,8 @@ def confidence_mask(
     """
     name = "confidence_mask"
     for label, value in (("iterations", iterations), ("size", size)):
-        _common.check_int(name, label, value)
-    _common.check_choice(name, "padding", padding, _PADDINGS)
+        checks.check_int(name, label, value)
+    checks.check_choice(name, "padding", padding, _PADDINGS)
     if not isinstance(hole, Tensor) or hole.dim() != 4 or hole.shape[1] != 1:
         raise ValueError(f"{name}: hole must be a Tensor of shape (N, 1, H, W)")
     before = (size - 1) // 2
@@ -223,7 +223,7 @@ def confidence_mask(
 def _filter(size: int, sigma: float, deviation: float | None) -> Tensor:
     """The root of the two-dimensional filter: both are products of a row and a column."""
     for name, value in (("sigma", sigma), ("deviation", 1.0 if deviation is None else deviation)):
-        _common.check_finite("confidence_mask", name, value)
+        checks.check_finite("confidence_mask", name, value)
         if value <= 0:
             raise ValueError(f"confidence_mask: {name} must be above 0, got {value}")
     if deviation is None:

@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops import checks
 from inpaint_ops.losses import _checks
-from inpaint_ops.ops import _common
 
 _RULES = ("dilated", "hole", "masked", "whole")
 _REDUCTIONS = ("mean", "sum")
@@ -45,8 +45,8 @@ def total_variation(
     """
     name = "total_variation"
     x = _checks.image(name, "image", image)
-    _common.check_choice(name, "rule", rule, _RULES)
-    _common.check_choice(name, "reduction", reduction, _REDUCTIONS)
+    checks.check_choice(name, "rule", rule, _RULES)
+    checks.check_choice(name, "reduction", reduction, _REDUCTIONS)
     if power not in (1, 2):
         raise ValueError(f"{name}: power must be 1 or 2, got {power}")
     region = None
@@ -54,7 +54,7 @@ def total_variation(
         rule = "whole"
     elif rule != "whole":
         size = (x.shape[2], x.shape[3])
-        _common.check_mask(name, "hole", hole, x.shape[0], size, x.device)
+        checks.check_mask(name, "hole", hole, x.shape[0], size, x.device)
         region = hole.to(x.dtype)
     if region is not None and rule != "hole":
         region = F.max_pool2d(region, 3, 1, 1)

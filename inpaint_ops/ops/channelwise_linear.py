@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import _common, _registration
+from inpaint_ops import checks
+from inpaint_ops.ops import dispatch, tensors
 
 _OP = "channelwise_linear"
-_registration.OPERATORS[_OP] = _registration.Operator(_OP, library="torch.baddbmm")
+dispatch.OPERATORS[_OP] = dispatch.Operator(_OP, library="torch.baddbmm")
 
 
 def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -31,9 +32,9 @@ def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 
     Source: Pathak et al., CVPR 2016 (arXiv 1604.07379), section 3.1.
     """
-    _common.check_image(_OP, "x", x)
-    _common.check_kinds(_OP, x=x, weight=weight, bias=bias)
-    if _common.autocast_is_on(x.device) and x.dtype != torch.float64:
+    checks.check_image(_OP, "x", x)
+    checks.check_kinds(_OP, x=x, weight=weight, bias=bias)
+    if tensors.autocast_is_on(x.device) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), _cast(weight, dtype)
         bias = None if bias is None else _cast(bias, dtype)
@@ -64,7 +65,7 @@ def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _check(name: str, value: Tensor, x: Tensor, dims: int) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{_OP}: {name} must be a Tensor, got {type(value).__name__}")
-    _common.check_same(_OP, f"x and {name}", x, value)
+    checks.check_same(_OP, f"x and {name}", x, value)
     if value.dim() != dims:
         shape = "(C, Ho * Wo, H * W)" if dims == 3 else "(C, Ho * Wo)"
         raise ValueError(f"{_OP}: {name} must have shape {shape}, got {tuple(value.shape)}")

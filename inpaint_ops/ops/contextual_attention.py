@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops import _triton
-from inpaint_ops.ops import _common, _registration
+from inpaint_ops import checks
+from inpaint_ops.ops import dispatch, tensors, triton
 from inpaint_ops.reference.contextual_attention import (
     contextual_attention as contextual_attention_reference,
 )
@@ -87,10 +87,10 @@ def contextual_attention(  # noqa: PLR0913
     Deviations: holes may differ between samples, odd sizes and any rate work, a zero key patch has
     a gradient, `index` counts along the background's own width.
     """
-    _common.check_image(_OP, "fg", fg)
-    _common.check_image(_OP, "bg", bg)
-    fg, bg = _common.autocast_to_float32(fg.device, fg, bg)
-    _common.check_same(_OP, "fg and bg", fg, bg)
+    checks.check_image(_OP, "fg", fg)
+    checks.check_image(_OP, "bg", bg)
+    fg, bg = tensors.autocast_to_float32(fg.device, fg, bg)
+    checks.check_same(_OP, "fg and bg", fg, bg)
     if fg.shape[:2] != bg.shape[:2]:
         raise ValueError(
             f"{_OP}: fg and bg must agree in N and C, got {tuple(fg.shape)} and {tuple(bg.shape)}"
@@ -98,15 +98,15 @@ def contextual_attention(  # noqa: PLR0913
     for name, x in (("fg", fg), ("bg", bg)):
         if x.shape[2] == 0 or x.shape[3] == 0:
             raise ValueError(f"{_OP}: {name} must have at least one pixel, got {tuple(x.shape)}")
-    _common.check_int(_OP, "rate", rate, maximum=_MOST_RATE)
-    _common.check_finite(_OP, "softmax_scale", softmax_scale)
+    checks.check_int(_OP, "rate", rate, maximum=_MOST_RATE)
+    checks.check_finite(_OP, "softmax_scale", softmax_scale)
     if not isinstance(fuse, bool):
         raise TypeError(f"{_OP}: fuse must be a bool, got {type(fuse).__name__}")
     words = {"pick": pick, "key_norm": key_norm, "hole_mode": hole_mode, "overlap": overlap}
     for name, word in words.items():
-        _common.check_choice(_OP, name, word, _CHOICES[name])
+        checks.check_choice(_OP, name, word, _CHOICES[name])
     if hole is not None:
-        _common.check_mask(_OP, "hole", hole, bg.shape[0], _grid(bg, rate), bg.device)
+        checks.check_mask(_OP, "hole", hole, bg.shape[0], _grid(bg, rate), bg.device)
     y, index, _, _ = _operator(
         fg, bg, hole, rate, float(softmax_scale), fuse, pick, key_norm, hole_mode, overlap
     )
@@ -132,7 +132,7 @@ def _fake(
     shape = (fg.shape[0], *_grid(fg, rate))
     dtype = torch.float64 if fg.dtype == torch.float64 else torch.float32
     return (
-        torch.empty_like(fg, memory_format=_common.memory_format(fg)),
+        torch.empty_like(fg, memory_format=tensors.memory_format(fg)),
         fg.new_empty(shape, dtype=torch.int64),
         fg.new_empty(shape, dtype=dtype),
         fg.new_empty(shape, dtype=dtype),
@@ -168,16 +168,16 @@ def _cpu(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     y, index, row_max, row_sum = _fake(fg, bg, hole, *options)
     wide = y if y.dtype == row_max.dtype else torch.empty_like(y, dtype=row_max.dtype)
-    _common.native().contextual_attention(
-        _common.compute_dtype(fg),
-        _common.compute_dtype(bg),
+    tensors.native().contextual_attention(
+        tensors.compute_dtype(fg),
+        tensors.compute_dtype(bg),
         _missing(hole),
         _kernel_options(*options),
         wide,
         index,
         row_max,
         row_sum,
-        _common.threads(),
+        tensors.threads(),
     )
     return wide.to(y.dtype), index, row_max, row_sum
 
@@ -196,12 +196,12 @@ def _reference(
         )
     # Its backward pass runs the formula again and needs no statistics.
     _, _, row_max, row_sum = _fake(fg, bg, hole, *options)
-    layout = _common.memory_format(fg)
+    layout = tensors.memory_format(fg)
     return y.contiguous(memory_format=layout), index, row_max.zero_(), row_sum.zero_()
 
 
 def _cuda(fg: Tensor, *arguments: Any) -> Any:
-    return _triton.kernels(_OP).contextual_attention(fg, *arguments)
+    return triton.kernels(_OP).contextual_attention(fg, *arguments)
 
 
 def _backward_fake(
@@ -214,8 +214,8 @@ def _backward_fake(
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
     return (
-        torch.empty_like(fg, memory_format=_common.memory_format(fg)),
-        torch.empty_like(bg, memory_format=_common.memory_format(bg)),
+        torch.empty_like(fg, memory_format=tensors.memory_format(fg)),
+        torch.empty_like(bg, memory_format=tensors.memory_format(bg)),
     )
 
 
@@ -228,11 +228,11 @@ def _backward_cpu(
     row_sum: Tensor,
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
-    wide = [_common.compute_dtype(x) for x in (grad, fg, bg)]
+    wide = [tensors.compute_dtype(x) for x in (grad, fg, bg)]
     grad_fg, grad_bg = (
-        torch.empty_like(x, memory_format=_common.memory_format(x)) for x in wide[1:]
+        torch.empty_like(x, memory_format=tensors.memory_format(x)) for x in wide[1:]
     )
-    _common.native().contextual_attention_backward(
+    tensors.native().contextual_attention_backward(
         *wide,
         _missing(hole),
         row_max.contiguous(),
@@ -240,13 +240,13 @@ def _backward_cpu(
         _kernel_options(*options),
         grad_fg,
         grad_bg,
-        _common.threads(),
+        tensors.threads(),
     )
     return grad_fg.to(fg.dtype), grad_bg.to(bg.dtype)
 
 
 def _backward_cuda(grad: Tensor, *arguments: Any) -> Any:
-    return _triton.kernels(_OP).contextual_attention_backward(grad, *arguments)
+    return triton.kernels(_OP).contextual_attention_backward(grad, *arguments)
 
 
 def _backward_reference(
@@ -258,11 +258,11 @@ def _backward_reference(
     row_sum: Tensor,
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
-    grad, f, b = (_common.compute_dtype(x) for x in (grad, fg, bg))
+    grad, f, b = (tensors.compute_dtype(x) for x in (grad, fg, bg))
     grad_f, grad_b = contextual_attention_backward_reference(grad, f, b, hole, **_named(options))
     return (
-        grad_f.to(fg.dtype).contiguous(memory_format=_common.memory_format(fg)),
-        grad_b.to(bg.dtype).contiguous(memory_format=_common.memory_format(bg)),
+        grad_f.to(fg.dtype).contiguous(memory_format=tensors.memory_format(fg)),
+        grad_b.to(bg.dtype).contiguous(memory_format=tensors.memory_format(bg)),
     )
 
 
@@ -281,7 +281,7 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
 _OPTIONS = (
     "int rate, float softmax_scale, bool fuse, str pick, str key_norm, str hole_mode, str overlap"
 )
-_operator = _registration.register(
+_operator = dispatch.register(
     _OP,
     f"(Tensor fg, Tensor bg, Tensor? hole, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     cpu=_cpu,
@@ -290,7 +290,7 @@ _operator = _registration.register(
     cuda=_cuda,
     cuda_means="triton and cuBLAS",
 )
-_backward_operator = _registration.register(
+_backward_operator = dispatch.register(
     f"{_OP}_backward",
     f"(Tensor grad, Tensor fg, Tensor bg, Tensor? hole, Tensor row_max, Tensor row_sum, {_OPTIONS})"
     " -> (Tensor, Tensor)",

@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
-from inpaint_ops.ops import _algorithm, _common, _conv, _conv_operator
+from inpaint_ops import checks
+from inpaint_ops.ops.convolution import algorithm as algorithms
+from inpaint_ops.ops.convolution import operator, spec
 
 _OP = "fused_conv2d"
 
@@ -57,8 +59,8 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
         ValueError: wrong shape, range or device.
     """
     dtype = x.dtype if isinstance(x, Tensor) else None
-    x, weight, bias = _conv.check_tensors(_OP, x, weight, bias)
-    g = _conv.check_geometry(
+    x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
+    g = spec.check_geometry(
         _OP,
         x,
         weight,
@@ -69,11 +71,11 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
         padding_mode=padding_mode,
         upsample=upsample,
     )
-    _common.check_choice(_OP, "activation", activation, _conv.ACTIVATIONS)
-    _algorithm.check(_OP, algorithm)
-    _conv.check_bias(_OP, bias, weight.shape[0])
+    checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
+    algorithms.check(_OP, algorithm)
+    spec.check_bias(_OP, bias, weight.shape[0])
     y = _call(x, weight, bias, g.flat(), activation, algorithm)
     return y if y.dtype == dtype else y.to(dtype)
 
 
-_call = _conv_operator.register(_OP, _conv_operator.Convolution())
+_call = operator.register(_OP, operator.Convolution())

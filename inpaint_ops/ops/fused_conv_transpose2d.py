@@ -6,9 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import _algorithm, _common, _conv, _conv_cpu, _conv_gradients, _conv_operator
-from inpaint_ops.ops._conv import Geometry, Pair
-from inpaint_ops.ops._conv_operator import Convolution, Gradients
+from inpaint_ops import checks
+from inpaint_ops.ops import tensors
+from inpaint_ops.ops.convolution import algorithm as algorithms
+from inpaint_ops.ops.convolution import cpu as conv_cpu
+from inpaint_ops.ops.convolution import cpu_backward, formulas, operator, spec
+from inpaint_ops.ops.convolution.operator import Convolution, Gradients
+from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
 _OP = "fused_conv_transpose2d"
 
@@ -50,23 +54,23 @@ def fused_conv_transpose2d(
         ValueError: wrong shape, range or device.
     """
     dtype = x.dtype if isinstance(x, Tensor) else None
-    x, weight, bias = _conv.check_tensors(_OP, x, weight, bias)
-    _common.check_int(_OP, "stride", stride)
-    _common.check_int(_OP, "padding", padding, 0)
-    _common.check_choice(_OP, "activation", activation, _conv.ACTIVATIONS)
-    _algorithm.check(_OP, algorithm)
+    x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
+    checks.check_int(_OP, "stride", stride)
+    checks.check_int(_OP, "padding", padding, 0)
+    checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
+    algorithms.check(_OP, algorithm)
     if weight.shape[0] != x.shape[1]:
         raise ValueError(
             f"{_OP}: weight must have {x.shape[1]} input channels, got {tuple(weight.shape)}"
         )
-    _conv.check_bias(_OP, bias, weight.shape[1])
+    spec.check_bias(_OP, bias, weight.shape[1])
     if x.shape[2] < 1 or x.shape[3] < 1 or min(_out_size(x, weight, stride, padding)) < 1:
         raise ValueError(
             f"{_OP}: padding must leave something of the result, got {padding} for x of "
             f"{tuple(x.shape)} and weight of {tuple(weight.shape)}"
         )
     shape = (x.shape[0], weight.shape[1], *_out_size(x, weight, stride, padding))
-    _common.check_result(_OP, "stride", shape, stride)
+    checks.check_result(_OP, "stride", shape, stride)
     y = _call(x, weight, bias, (stride, padding), activation, algorithm)
     return y if y.dtype == dtype else y.to(dtype)
 
@@ -105,24 +109,24 @@ class _TransposedConvolution(Convolution):
         # without taps.
         product = x.shape[2] == x.shape[3] == 1 and padding == 0
         packed = not product and stride <= min(weight.shape[2:])
-        if packed or _conv_cpu.unpacked(x, weight, None):
-            _conv_cpu.transposed_forward(
+        if packed or conv_cpu.unpacked(x, weight, None):
+            conv_cpu.transposed_forward(
                 x, weight, bias, stride=stride, padding=padding, activation=applied, y=into
             )
         else:
-            wide = _common.compute_dtype(x), _common.compute_dtype(weight)
+            wide = tensors.compute_dtype(x), tensors.compute_dtype(weight)
             with torch.autocast("cpu", enabled=False):  # called past the dispatcher as well
-                sums = _conv.convolve_transposed(*wide, None, stride, padding)
-            into.copy_(_conv_cpu.finish(sums, bias, applied))
+                sums = formulas.convolve_transposed(*wide, None, stride, padding)
+            into.copy_(conv_cpu.finish(sums, bias, applied))
         if z is None:
             return y
         # By our kernel: torch's activations depend on where its threads cut.
-        return y.copy_(_conv_cpu.finish(z.clone(), None, activation))
+        return y.copy_(conv_cpu.finish(z.clone(), None, activation))
 
     def reference(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, where: Sequence[Any]
     ) -> Tensor:
-        return _conv.convolve_transposed(x, weight, bias, *where)
+        return formulas.convolve_transposed(x, weight, bias, *where)
 
     def backward_cpu(
         self,
@@ -137,13 +141,13 @@ class _TransposedConvolution(Convolution):
         grad_x = grad_weight = None
         if wanted[0]:
             grad_x = torch.empty(x.shape, memory_format=torch.channels_last)
-            grad_x = _conv_cpu.forward(
+            grad_x = conv_cpu.forward(
                 grad, weight, None, g, gated=False, activation="identity", y=grad_x
             )
         if wanted[1]:
             # x and its gradient change places in the plain convolution's weight gradient.
-            image = _common.compute_dtype(x)
-            grad_weight = _conv_gradients.weight_gradient(image, grad, weight, g)
+            image = tensors.compute_dtype(x)
+            grad_weight = cpu_backward.weight_gradient(image, grad, weight, g)
         return grad_x, grad_weight
 
     def backward_reference(
@@ -155,7 +159,7 @@ class _TransposedConvolution(Convolution):
         wanted: Sequence[bool],
     ) -> Gradients:
         stride, padding = where
-        grad_x = _conv.convolve(grad, weight, None, _plain(*where)) if wanted[0] else None
+        grad_x = formulas.convolve(grad, weight, None, _plain(*where)) if wanted[0] else None
         grad_weight = None
         if wanted[1]:
             _, grad_weight, _ = torch.ops.aten.convolution_backward(
@@ -178,4 +182,4 @@ def _plain(stride: int, padding: int) -> Geometry:
     return Geometry((stride, stride), (padding,) * 4, (1, 1))
 
 
-_call = _conv_operator.register(_OP, _TransposedConvolution())
+_call = operator.register(_OP, _TransposedConvolution())

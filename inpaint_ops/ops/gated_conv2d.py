@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
-from inpaint_ops.ops import _algorithm, _common, _conv, _conv_operator
+from inpaint_ops import checks
+from inpaint_ops.ops.convolution import algorithm as algorithms
+from inpaint_ops.ops.convolution import operator, spec
 
 _OP = "gated_conv2d"
 
@@ -53,12 +55,12 @@ def gated_conv2d(
     inpaint_ops.py (gen_conv, gen_deconv).
     """
     dtype = x.dtype if isinstance(x, Tensor) else None
-    x, weight, bias = _conv.check_tensors(_OP, x, weight, bias)
+    x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     if weight.shape[0] % 2:
         raise ValueError(
             f"{_OP}: weight must have an even number of filters, got {tuple(weight.shape)}"
         )
-    g = _conv.check_geometry(
+    g = spec.check_geometry(
         _OP,
         x,
         weight,
@@ -68,11 +70,11 @@ def gated_conv2d(
         padding_mode=padding_mode,
         upsample=upsample,
     )
-    _common.check_choice(_OP, "activation", activation, _conv.ACTIVATIONS)
-    _algorithm.check(_OP, algorithm)
-    _conv.check_bias(_OP, bias, weight.shape[0])
+    checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
+    algorithms.check(_OP, algorithm)
+    spec.check_bias(_OP, bias, weight.shape[0])
     y = _call(x, weight, bias, g.flat(), activation, algorithm)
     return y if y.dtype == dtype else y.to(dtype)
 
 
-_call = _conv_operator.register(_OP, _conv_operator.Convolution(), gated=True)
+_call = operator.register(_OP, operator.Convolution(), gated=True)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops import _triton
-from inpaint_ops.ops import _common, _registration
+from inpaint_ops import checks
+from inpaint_ops.ops import dispatch, tensors, triton
 from inpaint_ops.reference.id_mrf_loss import drawn, similarity, unit_vectors
 from inpaint_ops.reference.id_mrf_loss import (
     id_mrf_loss_backward as id_mrf_loss_backward_reference,
@@ -66,11 +66,11 @@ def id_mrf_loss(
     Source: Wang et al., NeurIPS 2018 (arXiv 1810.08771), section 3.2, as computed by
     shepnerd/inpainting_gmcnn: pytorch/model/loss.py. Deviation: zero vectors, NaN there.
     """
-    _common.check_image(_OP, "generated", generated)
-    _common.check_image(_OP, "target", target)
-    _common.check_kinds(_OP, generated=generated, target=target)
-    generated, target = _common.autocast_to_float32(generated.device, generated, target)
-    _common.check_same(_OP, "generated and target", generated, target)
+    checks.check_image(_OP, "generated", generated)
+    checks.check_image(_OP, "target", target)
+    checks.check_kinds(_OP, generated=generated, target=target)
+    generated, target = tensors.autocast_to_float32(generated.device, generated, target)
+    checks.check_same(_OP, "generated and target", generated, target)
     if generated.shape != target.shape:
         raise ValueError(
             f"{_OP}: generated and target must have one shape, got {tuple(generated.shape)} and "
@@ -81,18 +81,18 @@ def id_mrf_loss(
             f"{_OP}: generated must have at least one pixel, got {tuple(generated.shape)}"
         )
     for name, value in (("bandwidth", bandwidth), ("eps", eps)):
-        _common.check_finite(_OP, name, value)
+        checks.check_finite(_OP, name, value)
         if value <= 0:
             raise ValueError(f"{_OP}: {name} must be more than 0, got {value}")
-    _common.check_choice(_OP, "center", center, ("channel", "spatial"))
-    _common.check_choice(_OP, "reduction", reduction, ("sum", "mean", "none"))
+    checks.check_choice(_OP, "center", center, ("channel", "spatial"))
+    checks.check_choice(_OP, "reduction", reduction, ("sum", "mean", "none"))
     if not isinstance(exclude_self, bool):
         raise TypeError(f"{_OP}: exclude_self must be a bool, got {type(exclude_self).__name__}")
     if max_patches is not None:
-        _common.check_int(_OP, "max_patches", max_patches)
+        checks.check_int(_OP, "max_patches", max_patches)
     generated, target = drawn(generated, target, max_patches, generator)
     # Means and norms in one layout: torch's sums over channels follow that of the tensor.
-    generated, target = (_common.compute_dtype(t).contiguous() for t in (generated, target))
+    generated, target = (tensors.compute_dtype(t).contiguous() for t in (generated, target))
     generated, target = unit_vectors(generated, target, center)
     loss: Tensor = _operator(generated, target, float(bandwidth), float(eps), exclude_self)[0]
     if reduction == "none":
@@ -111,7 +111,7 @@ def _cpu(
     generated: Tensor, target: Tensor, bandwidth: float, eps: float, exclude_self: bool
 ) -> tuple[Tensor, Tensor]:
     loss, choice = _fake(generated, target, bandwidth, eps, exclude_self)
-    _common.native().id_mrf_loss(
+    tensors.native().id_mrf_loss(
         generated,
         target,
         bandwidth,
@@ -119,7 +119,7 @@ def _cpu(
         exclude_self,
         loss,
         choice,
-        _common.threads(),
+        tensors.threads(),
     )
     return loss, choice
 
@@ -133,7 +133,7 @@ def _reference(
 
 
 def _cuda(generated: Tensor, *arguments: Any) -> Any:
-    return _triton.kernels(_OP).id_mrf_loss(generated, *arguments)
+    return triton.kernels(_OP).id_mrf_loss(generated, *arguments)
 
 
 def _backward_fake(
@@ -163,7 +163,7 @@ def _backward_cpu(
     exclude_self: bool,
 ) -> tuple[Tensor, Tensor]:
     grads = _backward_fake(grad, generated, target, loss, choice, bandwidth, eps, exclude_self)
-    _common.native().id_mrf_loss_backward(
+    tensors.native().id_mrf_loss_backward(
         grad.contiguous(),
         generated,
         target,
@@ -173,13 +173,13 @@ def _backward_cpu(
         eps,
         exclude_self,
         *grads,
-        _common.threads(),
+        tensors.threads(),
     )
     return grads
 
 
 def _backward_cuda(grad: Tensor, *arguments: Any) -> Any:
-    return _triton.kernels(_OP).id_mrf_loss_backward(grad, *arguments)
+    return triton.kernels(_OP).id_mrf_loss_backward(grad, *arguments)
 
 
 def _backward_reference(
@@ -213,7 +213,7 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     return *grads, None, None, None
 
 
-_operator = _registration.register(
+_operator = dispatch.register(
     _OP,
     "(Tensor generated, Tensor target, float bandwidth, float eps, bool exclude_self)"
     " -> (Tensor, Tensor)",
@@ -223,7 +223,7 @@ _operator = _registration.register(
     cuda=_cuda,
     cuda_means="triton and cuBLAS",
 )
-_backward_operator = _registration.register(
+_backward_operator = dispatch.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor generated, Tensor target, Tensor loss, Tensor choice, float bandwidth, "
     "float eps, bool exclude_self) -> (Tensor, Tensor)",

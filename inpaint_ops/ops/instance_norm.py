@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import _common, _conv, _registration
+from inpaint_ops import checks
+from inpaint_ops.ops import dispatch, tensors
+from inpaint_ops.ops.convolution import formulas, spec
 
 _OP = "instance_norm"
 
@@ -46,26 +48,26 @@ def instance_norm(
     Source: Ulyanov et al., arXiv 1607.08022; torch.nn.functional.instance_norm, which refuses
     images of one pixel.
     """
-    _common.check_image(_OP, "x", x)
+    checks.check_image(_OP, "x", x)
     if x.shape[2] * x.shape[3] == 0:
         raise ValueError(f"{_OP}: x must hold a pixel, got {tuple(x.shape)}")
-    _common.check_finite(_OP, "eps", eps)
+    checks.check_finite(_OP, "eps", eps)
     if eps <= 0:
         raise ValueError(f"{_OP}: eps must be positive, got {eps}")
-    _common.check_choice(_OP, "activation", activation, _conv.ACTIVATIONS)
+    checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
     dtype = x.dtype
     optional = []
     for name, value in (("weight", weight), ("bias", bias), ("residual", residual)):
         if value is not None and not isinstance(value, Tensor):
             raise TypeError(f"{_OP}: {name} must be a Tensor or None, got {type(value).__name__}")
         optional.append(value)
-    if _common.autocast_is_on(x.device):
-        (x,) = _common.autocast_to_float32(x.device, x)
+    if tensors.autocast_is_on(x.device):
+        (x,) = tensors.autocast_to_float32(x.device, x)
         optional = [v if v is None else v.to(x.dtype) for v in optional]
     for name, value in zip(("weight", "bias", "residual"), optional):
         if value is None:
             continue
-        _common.check_same(_OP, f"x and {name}", x, value)
+        checks.check_same(_OP, f"x and {name}", x, value)
         shape = tuple(x.shape) if name == "residual" else (x.shape[1],)
         if tuple(value.shape) != shape:
             raise ValueError(f"{_OP}: {name} must have shape {shape}, got {tuple(value.shape)}")
@@ -77,7 +79,7 @@ def _fake(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     moments = (x.shape[0], x.shape[1])
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return (
-        torch.empty_like(x, memory_format=_common.memory_format(x)),
+        torch.empty_like(x, memory_format=tensors.memory_format(x)),
         x.new_empty(moments, dtype=dtype),
         x.new_empty(moments, dtype=dtype),
     )
@@ -89,23 +91,23 @@ def _fused(x: Tensor) -> bool:
 
 def _planes_of(x: Tensor) -> bool:
     """Whether the kernel takes x as planes; gradients and residual follow it."""
-    return _common.memory_format(x) == torch.contiguous_format
+    return tensors.memory_format(x) == torch.contiguous_format
 
 
 def _packed(x: Tensor | None, planes: bool) -> Tensor | None:
     """Return (N, C, H, W) in float32, packed in one of the two layouts, a copy if it is not yet."""
     if x is None:
         return None
-    return _common.compute_dtype(x).contiguous() if planes else _common.packed_image(x)
+    return tensors.compute_dtype(x).contiguous() if planes else tensors.packed_image(x)
 
 
 def _vector(x: Tensor | None) -> Tensor | None:
-    return None if x is None else _common.compute_dtype(x).contiguous()
+    return None if x is None else tensors.compute_dtype(x).contiguous()
 
 
 def _memory(x: Tensor) -> Tensor:
     """float32 of the shape and the layout of x."""
-    return torch.empty_like(x, dtype=torch.float32, memory_format=_common.memory_format(x))
+    return torch.empty_like(x, dtype=torch.float32, memory_format=tensors.memory_format(x))
 
 
 def _cpu(
@@ -120,18 +122,18 @@ def _cpu(
         return _reference(x, weight, bias, residual, eps, activation)
     y, planes = _memory(x), _planes_of(x)
     mean, inverse = (x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
-    _common.native().instance_norm(
+    tensors.native().instance_norm(
         _packed(x, planes),
         _vector(weight),
         _vector(bias),
         _packed(residual, planes),
         eps,
         planes,
-        _conv.ACTIVATIONS.index(activation),
+        spec.ACTIVATIONS.index(activation),
         y,
         mean,
         inverse,
-        _common.threads(),
+        tensors.threads(),
     )
     return y.to(x.dtype), mean, inverse
 
@@ -151,25 +153,25 @@ def _reference(
     planes, mean, inverse = torch.ops.aten.native_batch_norm(
         _planes(x), _repeated(weight, n), _repeated(bias, n), None, None, True, 0.0, eps
     )
-    y = _conv.activate(planes.view(x.shape), activation)
+    y = formulas.activate(planes.view(x.shape), activation)
     if residual is not None:
-        y = y + _common.compute_dtype(residual)
-    y = _conv.settled(y, x, _common.memory_format(x))
+        y = y + tensors.compute_dtype(residual)
+    y = spec.settled(y, x, tensors.memory_format(x))
     return y, mean.view(n, c), inverse.view(n, c)
 
 
 def _planes(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
-    return _common.compute_dtype(x).contiguous().view(1, n * c, h, w)
+    return tensors.compute_dtype(x).contiguous().view(1, n * c, h, w)
 
 
 def _repeated(x: Tensor | None, times: int) -> Tensor | None:
-    return None if x is None else _common.compute_dtype(x).repeat(times)
+    return None if x is None else tensors.compute_dtype(x).repeat(times)
 
 
 def _backward_fake(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return (
-        torch.empty_like(x, memory_format=_common.memory_format(x)),
+        torch.empty_like(x, memory_format=tensors.memory_format(x)),
         x.new_empty((x.shape[1],)),
         x.new_empty((x.shape[1],)),
     )
@@ -188,7 +190,7 @@ def _backward_cpu(
         return _backward_reference(grad, x, weight, bias, mean, inverse, activation)
     grad_x, planes = _memory(x), _planes_of(x)
     grad_weight, grad_bias = (x.new_empty(x.shape[:2], dtype=torch.float64) for _ in range(2))
-    _common.native().instance_norm_backward(
+    tensors.native().instance_norm_backward(
         _packed(grad, planes),
         _packed(x, planes),
         _vector(weight),
@@ -196,11 +198,11 @@ def _backward_cpu(
         _vector(mean),
         _vector(inverse),
         planes,
-        _conv.ACTIVATIONS.index(activation),
+        spec.ACTIVATIONS.index(activation),
         grad_x,
         grad_weight,
         grad_bias,
-        _common.threads(),
+        tensors.threads(),
     )
     return grad_x.to(x.dtype), grad_weight.sum(0).to(x.dtype), grad_bias.sum(0).to(x.dtype)
 
@@ -217,15 +219,15 @@ def _backward_reference(
     n, c, _, _ = x.shape
     if n == 0:
         return torch.empty_like(x), x.new_zeros((c,)), x.new_zeros((c,))
-    g = _common.compute_dtype(grad)
+    g = tensors.compute_dtype(grad)
     if activation != "identity":
-        normal = _common.compute_dtype(x) - mean[:, :, None, None]
+        normal = tensors.compute_dtype(x) - mean[:, :, None, None]
         normal = normal * inverse[:, :, None, None]
         if weight is not None:
-            normal = normal * _common.compute_dtype(weight)[:, None, None]
+            normal = normal * tensors.compute_dtype(weight)[:, None, None]
         if bias is not None:
-            normal = normal + _common.compute_dtype(bias)[:, None, None]
-        g = g * _conv.derivative(normal, activation)
+            normal = normal + tensors.compute_dtype(bias)[:, None, None]
+        g = g * formulas.derivative(normal, activation)
     scale = _repeated(weight, n)
     planes, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
         _planes(g),
@@ -239,7 +241,7 @@ def _backward_reference(
         0.0,  # eps is part of `inverse`
         [True, True, True],
     )
-    grad_x = _conv.settled(planes.view(x.shape), x, _common.memory_format(x))
+    grad_x = spec.settled(planes.view(x.shape), x, tensors.memory_format(x))
     sums = (v.view(n, c).sum(0).to(x.dtype) for v in (grad_weight, grad_bias))
     return (grad_x, *sums)
 
@@ -259,7 +261,7 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     return (*wanted, grad if needs[3] else None, None, None)
 
 
-_operator = _registration.register(
+_operator = dispatch.register(
     _OP,
     "(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, float eps, str activation) "
     "-> (Tensor, Tensor, Tensor)",
@@ -267,7 +269,7 @@ _operator = _registration.register(
     reference=_reference,
     fake=_fake,
 )
-_backward_operator = _registration.register(
+_backward_operator = dispatch.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse, "
     "str activation) -> (Tensor, Tensor, Tensor)",

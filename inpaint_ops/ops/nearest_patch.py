@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops import _triton
-from inpaint_ops.ops import _common, _registration
+from inpaint_ops import checks
+from inpaint_ops.ops import dispatch, tensors, triton
 from inpaint_ops.reference.nearest_patch import nearest_patch as nearest_patch_reference
 
 _OP = "nearest_patch"
@@ -61,26 +61,26 @@ def nearest_patch(
     Source: neural patch matching of Yang et al., CVPR 2017 (arXiv 1611.09969), section 3.3; with
     "l2" the exhaustive form of the search of Wexler et al., TPAMI 2007.
     """
-    _common.check_image(_OP, "query", query)
-    _common.check_image(_OP, "key", key)
-    query, key = _common.autocast_to_float32(query.device, query, key)
-    _common.check_same(_OP, "query and key", query, key)
+    checks.check_image(_OP, "query", query)
+    checks.check_image(_OP, "key", key)
+    query, key = tensors.autocast_to_float32(query.device, query, key)
+    checks.check_same(_OP, "query and key", query, key)
     if query.shape[:2] != key.shape[:2]:
         raise ValueError(
             f"{_OP}: query and key must agree in N and C, got {tuple(query.shape)} and "
             f"{tuple(key.shape)}"
         )
-    _common.check_int(_OP, "patch_size", patch_size)
-    _common.check_int(_OP, "stride", stride)
-    _common.check_int(_OP, "key_stride", key_stride)
-    _common.check_choice(_OP, "metric", metric, _METRICS)
+    checks.check_int(_OP, "patch_size", patch_size)
+    checks.check_int(_OP, "stride", stride)
+    checks.check_int(_OP, "key_stride", key_stride)
+    checks.check_choice(_OP, "metric", metric, _METRICS)
     batch = query.shape[0]
     if valid is not None:
         size = (key.shape[2], key.shape[3])
-        _common.check_mask(_OP, "valid", valid, batch, size, query.device)
+        checks.check_mask(_OP, "valid", valid, batch, size, query.device)
     if where is not None:
         grid = _grid(query, patch_size, stride)
-        _common.check_mask(_OP, "where", where, batch, grid, query.device)
+        checks.check_mask(_OP, "where", where, batch, grid, query.device)
     index, score = _operator(query, key, valid, where, patch_size, stride, key_stride, metric)
     return index, score
 
@@ -110,18 +110,18 @@ def _cpu(
     metric: str,
 ) -> tuple[Tensor, Tensor]:
     index, score = _empty_results(query, patch_size, stride)
-    _common.native().nearest_patch(
-        _common.compute_dtype(query),
-        _common.compute_dtype(key),
-        _common.bytes_of(_OP, "valid", valid),
-        _common.bytes_of(_OP, "where", where),
+    tensors.native().nearest_patch(
+        tensors.compute_dtype(query),
+        tensors.compute_dtype(key),
+        tensors.bytes_of(_OP, "valid", valid),
+        tensors.bytes_of(_OP, "where", where),
         patch_size,
         stride,
         key_stride,
         metric == "cosine",
         index,
         score,
-        _common.threads(),
+        tensors.threads(),
     )
     return index, score
 
@@ -139,8 +139,8 @@ def _reference(
     return nearest_patch_reference(
         query,
         key,
-        valid=None if valid is None else _common.binary(_OP, "valid", valid),
-        where=None if where is None else _common.binary(_OP, "where", where),
+        valid=None if valid is None else checks.binary(_OP, "valid", valid),
+        where=None if where is None else checks.binary(_OP, "where", where),
         patch_size=patch_size,
         stride=stride,
         key_stride=key_stride,
@@ -149,7 +149,7 @@ def _reference(
 
 
 def _cuda(query: Tensor, key: Tensor, *arguments: Any) -> Any:
-    return _triton.kernels(_OP).nearest_patch(query.detach(), key.detach(), *arguments)
+    return triton.kernels(_OP).nearest_patch(query.detach(), key.detach(), *arguments)
 
 
 def _fake(
@@ -165,7 +165,7 @@ def _fake(
     return _empty_results(query, patch_size, stride)
 
 
-_operator = _registration.register(
+_operator = dispatch.register(
     _OP,
     "(Tensor query, Tensor key, Tensor? valid, Tensor? where, int patch_size, int stride, "
     "int key_stride, str metric) -> (Tensor, Tensor)",

@@ -5,16 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
-from inpaint_ops import _triton
-from inpaint_ops.ops import (
-    _algorithm,
-    _common,
-    _conv,
-    _partial_conv,
-    _partial_conv_cpu,
-    _registration,
-)
-from inpaint_ops.ops._algorithm import honoured, ignored
+from inpaint_ops import checks
+from inpaint_ops.ops import dispatch, triton
+from inpaint_ops.ops import tensors as tensor_rules
+from inpaint_ops.ops.convolution import algorithm as algorithms
+from inpaint_ops.ops.convolution import partial_cpu, partial_formulas, spec
+from inpaint_ops.ops.convolution.algorithm import honoured, ignored
 
 _OP = "partial_conv2d"
 _RULES = ("window", "sum")
@@ -86,12 +82,12 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     """
     images, masks = _listed(x, valid)
     dtype = images[0].dtype if isinstance(images[0], Tensor) else None
-    images[0], weight, bias = _conv.check_tensors(_OP, images[0], weight, bias)
+    images[0], weight, bias = spec.check_tensors(_OP, images[0], weight, bias)
     for i, image in enumerate(images[1:], 1):
-        images[i], _, _ = _conv.check_tensors(_OP, image, weight, None)
+        images[i], _, _ = spec.check_tensors(_OP, image, weight, None)
     factors = _check_upsample(upsample, len(images))
     _check_sizes(images, factors)
-    g = _conv.check_geometry(
+    g = spec.check_geometry(
         _OP,
         images[0],
         weight,
@@ -102,12 +98,12 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
         upsample=factors[0],
         channels=sum(image.shape[1] for image in images),
     )
-    _common.check_choice(_OP, "normalise", normalise, _RULES)
-    _algorithm.check(_OP, algorithm)
-    _conv.check_bias(_OP, bias, weight.shape[0])
+    checks.check_choice(_OP, "normalise", normalise, _RULES)
+    algorithms.check(_OP, algorithm)
+    spec.check_bias(_OP, bias, weight.shape[0])
     for image, mask in zip(images, masks):
         _check_valid(image, mask, masks[0])
-    _registration.refuse_tangents(_OP, masks)
+    dispatch.refuse_tangents(_OP, masks)
     masks = [mask.detach() if mask.requires_grad else mask for mask in masks]
     where = (list(g.stride), list(g.padding), list(g.dilation), groups)
     y, share, _ = _operator(images, masks, weight, bias, *where, normalise, factors, algorithm)
@@ -138,7 +134,7 @@ def _check_upsample(upsample: Any, count: int) -> list[int]:
             f"got {upsample}"
         )
     for factor in factors:
-        _common.check_int(_OP, "upsample", factor)
+        checks.check_int(_OP, "upsample", factor)
         if factor not in (1, 2):
             raise ValueError(f"{_OP}: upsample must be 1 or 2, got {factor}")
     return factors
@@ -159,7 +155,7 @@ def _check_sizes(images: Sequence[Tensor], factors: Sequence[int]) -> None:
 def _check_valid(x: Tensor, valid: Tensor, first: Tensor) -> None:
     if not isinstance(valid, Tensor):
         raise TypeError(f"{_OP}: valid must be a Tensor, got {type(valid).__name__}")
-    if valid.dtype not in _common.MASK_DTYPES:
+    if valid.dtype not in checks.MASK_DTYPES:
         raise TypeError(f"{_OP}: valid must be bool, uint8 or floating, got {valid.dtype}")
     if valid.dtype != first.dtype:
         raise TypeError(f"{_OP}: valid must have one dtype, got {first.dtype} and {valid.dtype}")
@@ -176,10 +172,10 @@ def _fake(
     x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     *where, _, factors = rest
-    size = _partial_conv.out_size(x, weight, where, factors)
-    y = _conv.result_like(_partial_conv.lead(x), weight, weight.shape[0], size)
-    planes = (_partial_conv.batch_of(valid), 1, *size)
-    wide = _common.compute_dtype(x[0])
+    size = partial_formulas.out_size(x, weight, where, factors)
+    y = spec.result_like(partial_formulas.lead(x), weight, weight.shape[0], size)
+    planes = (partial_formulas.batch_of(valid), 1, *size)
+    wide = tensor_rules.compute_dtype(x[0])
     return y, wide.new_empty(planes), wide.new_empty(planes)
 
 
@@ -189,10 +185,10 @@ def _backward_fake(
     *wanted, need_weight, need_bias = rest[-1]
     filters = weight.shape[0]
     grads = [
-        _conv.gradients_like(one, weight, (want, False, False), filters)[0]
+        spec.gradients_like(one, weight, (want, False, False), filters)[0]
         for one, want in zip(x, wanted)
     ]
-    others = _conv.gradients_like(x[0], weight, (False, need_weight, need_bias), filters)
+    others = spec.gradients_like(x[0], weight, (False, need_weight, need_bias), filters)
     return grads, others[1], others[2]
 
 
@@ -200,13 +196,13 @@ def _cuda(
     x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     *where, factors = rest
-    image, mask, widths = _partial_conv.joined(x, valid, factors)
-    kernels = _triton.kernels(_OP)
+    image, mask, widths = partial_formulas.joined(x, valid, factors)
+    kernels = triton.kernels(_OP)
     result: tuple[Tensor, Tensor, Tensor] = kernels.forward(
         image, mask, weight, bias, *where, widths
     )
-    return _conv.settled(
-        result[0], image, _conv.memory_format(_partial_conv.lead(x), weight)
+    return spec.settled(
+        result[0], image, spec.memory_format(partial_formulas.lead(x), weight)
     ), *result[1:]
 
 
@@ -215,14 +211,14 @@ def _backward_cuda(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     *planes_and_where, factors, needs = rest
     *wanted, need_weight, need_bias = needs
-    image, mask, widths = _partial_conv.joined(x, valid, factors)
+    image, mask, widths = partial_formulas.joined(x, valid, factors)
     needed = [any(wanted), need_weight, need_bias]
-    grad_image, *others = _triton.kernels(_OP).backward(
+    grad_image, *others = triton.kernels(_OP).backward(
         grad, image, mask, weight, *planes_and_where, widths, needed
     )
-    grads = _partial_conv.parted(grad_image if needed[0] else None, x, factors, wanted)
+    grads = partial_formulas.parted(grad_image if needed[0] else None, x, factors, wanted)
     chosen = [one if need else None for one, need in zip(others, needed[1:])]
-    return _partial_conv.settled(x, weight, grads, *chosen)
+    return partial_formulas.settled(x, weight, grads, *chosen)
 
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
@@ -246,22 +242,22 @@ def _backward(ctx: Any, wanted: Sequence[Any], grad: Tensor) -> tuple[Any, ...]:
 
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
-_operator = _registration.register(
+_operator = dispatch.register(
     _OP,
     f"(Tensor[] x, Tensor[] valid, Tensor weight, Tensor? bias, {_WHERE}, str normalise, "
-    f"int[] upsample, {_algorithm.SCHEMA}) -> (Tensor, Tensor, Tensor)",
-    cpu=honoured(_partial_conv_cpu.forward),
-    reference=ignored(_partial_conv.reference),
+    f"int[] upsample, {algorithms.SCHEMA}) -> (Tensor, Tensor, Tensor)",
+    cpu=honoured(partial_cpu.forward),
+    reference=ignored(partial_formulas.reference),
     fake=ignored(_fake),
     cuda=ignored(_cuda),
     cuda_means="triton and cuDNN",
 )
-_backward_operator = _registration.register(
+_backward_operator = dispatch.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor[] x, Tensor[] valid, Tensor weight, Tensor share, Tensor scale, "
-    f"{_WHERE}, int[] upsample, bool[] wanted, {_algorithm.SCHEMA}) -> (Tensor[], Tensor, Tensor)",
-    cpu=honoured(_partial_conv_cpu.backward),
-    reference=ignored(_partial_conv.backward_reference),
+    f"{_WHERE}, int[] upsample, bool[] wanted, {algorithms.SCHEMA}) -> (Tensor[], Tensor, Tensor)",
+    cpu=honoured(partial_cpu.backward),
+    reference=ignored(partial_formulas.backward_reference),
     fake=ignored(_backward_fake),
     cuda=ignored(_backward_cuda),
 )

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import _common, _registration
+from inpaint_ops import checks
+from inpaint_ops.ops import dispatch, tensors
 from inpaint_ops.reference.refine_patch import refine_patch as refine_patch_reference
 
 _OP = "refine_patch"
@@ -56,26 +57,26 @@ def refine_patch(
     Source: the propagation and local search of PatchMatch (Barnes et al., SIGGRAPH 2009, section
     3.2), with all four neighbours read at once and the random samples replaced by a full window.
     """
-    _common.check_image(_OP, "query", query)
-    _common.check_image(_OP, "key", key)
-    query, key = _common.autocast_to_float32(query.device, query, key)
-    _common.check_same(_OP, "query and key", query, key)
+    checks.check_image(_OP, "query", query)
+    checks.check_image(_OP, "key", key)
+    query, key = tensors.autocast_to_float32(query.device, query, key)
+    checks.check_same(_OP, "query and key", query, key)
     if query.shape[:2] != key.shape[:2]:
         raise ValueError(
             f"{_OP}: query and key must agree in N and C, got {tuple(query.shape)} and "
             f"{tuple(key.shape)}"
         )
-    _common.check_int(_OP, "patch_size", patch_size)
-    _common.check_int(_OP, "radius", radius, minimum=0)
-    _common.check_int(_OP, "reach", reach)
+    checks.check_int(_OP, "patch_size", patch_size)
+    checks.check_int(_OP, "radius", radius, minimum=0)
+    checks.check_int(_OP, "reach", reach)
     batch = query.shape[0]
     grid = _grid(query, patch_size)
     _check_guess(guess, (batch, *grid), query.device)
     if valid is not None:
         size = (key.shape[2], key.shape[3])
-        _common.check_mask(_OP, "valid", valid, batch, size, query.device)
+        checks.check_mask(_OP, "valid", valid, batch, size, query.device)
     if where is not None:
-        _common.check_mask(_OP, "where", where, batch, grid, query.device)
+        checks.check_mask(_OP, "where", where, batch, grid, query.device)
     # Beyond these nothing is added: neighbours `reach` apart must be on the grid, and their
     # windows, shifted back by as much, hold the whole image.
     reach = min(reach, max(1, *grid))
@@ -116,12 +117,12 @@ def _cpu(
     reach: int,
 ) -> tuple[Tensor, Tensor]:
     index, distance = _empty_results(query, guess)
-    masks = [_common.bytes_of(_OP, n, mask) for n, mask in (("valid", valid), ("where", where))]
+    masks = [tensors.bytes_of(_OP, n, mask) for n, mask in (("valid", valid), ("where", where))]
     if not index.numel():
         return index, distance
-    _common.native().refine_patch(
-        _common.compute_dtype(query),
-        _common.compute_dtype(key),
+    tensors.native().refine_patch(
+        tensors.compute_dtype(query),
+        tensors.compute_dtype(key),
         guess.contiguous(),
         *masks,
         patch_size,
@@ -129,7 +130,7 @@ def _cpu(
         reach,
         index,
         distance,
-        _common.threads(),
+        tensors.threads(),
     )
     return index, distance
 
@@ -148,8 +149,8 @@ def _reference(
         query,
         key,
         guess,
-        valid=None if valid is None else _common.binary(_OP, "valid", valid),
-        where=None if where is None else _common.binary(_OP, "where", where),
+        valid=None if valid is None else checks.binary(_OP, "valid", valid),
+        where=None if where is None else checks.binary(_OP, "where", where),
         patch_size=patch_size,
         radius=radius,
         reach=reach,
@@ -169,7 +170,7 @@ def _fake(
     return _empty_results(query, guess)
 
 
-_operator = _registration.register(
+_operator = dispatch.register(
     _OP,
     "(Tensor query, Tensor key, Tensor guess, Tensor? valid, Tensor? where, int patch_size, "
     "int radius, int reach) -> (Tensor, Tensor)",

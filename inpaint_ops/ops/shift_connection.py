@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops import _triton
-from inpaint_ops.ops import _common, _registration
+from inpaint_ops import checks
+from inpaint_ops.ops import dispatch, tensors, triton
 from inpaint_ops.reference.shift_connection import (
     shift_connection as shift_connection_reference,
 )
@@ -66,19 +66,19 @@ def concatenated_shift(
 def _shift(
     decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float, concatenate: bool
 ) -> tuple[Tensor, Tensor]:
-    _common.check_image(_OP, "decoder", decoder)
-    _common.check_image(_OP, "encoder", encoder)
-    if _common.autocast_is_on(encoder.device) and decoder.dtype != encoder.dtype:
+    checks.check_image(_OP, "decoder", decoder)
+    checks.check_image(_OP, "encoder", encoder)
+    if tensors.autocast_is_on(encoder.device) and decoder.dtype != encoder.dtype:
         decoder, encoder = decoder.float(), encoder.float()
-    _common.check_same(_OP, "decoder and encoder", decoder, encoder)
+    checks.check_same(_OP, "decoder and encoder", decoder, encoder)
     if decoder.shape != encoder.shape:
         raise ValueError(
             f"{_OP}: decoder and encoder must have one shape, got {tuple(decoder.shape)} and "
             f"{tuple(encoder.shape)}"
         )
     size = (encoder.shape[2], encoder.shape[3])
-    _common.check_mask(_OP, "hole", hole, encoder.shape[0], size, encoder.device)
-    _common.check_finite(_OP, "gradient_scale", gradient_scale)
+    checks.check_mask(_OP, "hole", hole, encoder.shape[0], size, encoder.device)
+    checks.check_finite(_OP, "gradient_scale", gradient_scale)
     shifted, index = _operator(decoder, encoder, hole, float(gradient_scale), concatenate)
     return shifted, index
 
@@ -87,7 +87,7 @@ def _storage(x: Tensor) -> Tensor:
     """An (N, C, H, W) tensor, packed in either layout, with three axes in the order of memory."""
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.view(torch.uint16)
-    if _common.memory_format(x) == torch.channels_last:
+    if tensors.memory_format(x) == torch.channels_last:
         return x.permute(0, 2, 3, 1).flatten(1, 2)
     return x.flatten(2)
 
@@ -96,7 +96,7 @@ def _fake(
     decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float, concatenate: bool
 ) -> tuple[Tensor, Tensor]:
     n, c, h, w = encoder.shape
-    layout = _common.memory_format(encoder)
+    layout = tensors.memory_format(encoder)
     if concatenate:
         shifted = torch.empty_like(encoder[:, :1].expand(n, 3 * c, h, w), memory_format=layout)
     else:
@@ -112,17 +112,17 @@ def _cpu(
     if concatenate:
         shifted[:, :channels] = decoder
         shifted[:, channels : 2 * channels] = encoder
-    layout = _common.memory_format(encoder)
-    _common.native().shift_connection(
-        _common.compute_dtype(decoder),
-        _common.compute_dtype(encoder),
-        _common.bytes_of(_OP, "hole", hole),
+    layout = tensors.memory_format(encoder)
+    tensors.native().shift_connection(
+        tensors.compute_dtype(decoder),
+        tensors.compute_dtype(encoder),
+        tensors.bytes_of(_OP, "hole", hole),
         _storage(encoder.contiguous(memory_format=layout)),
         index,
         _storage(shifted),
         2 * channels if concatenate else 0,
         layout == torch.channels_last,
-        _common.threads(),
+        tensors.threads(),
     )
     return shifted, index
 
@@ -130,48 +130,48 @@ def _cpu(
 def _reference(
     decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float, concatenate: bool
 ) -> tuple[Tensor, Tensor]:
-    missing = _common.binary(_OP, "hole", hole)
+    missing = checks.binary(_OP, "hole", hole)
     with torch.no_grad():
         shifted, index = shift_connection_reference(decoder, encoder, missing)
     if concatenate:
         shifted = torch.cat([decoder, encoder, shifted], 1)
-    return shifted.contiguous(memory_format=_common.memory_format(encoder)), index
+    return shifted.contiguous(memory_format=tensors.memory_format(encoder)), index
 
 
 def _cuda(*arguments: Any) -> Any:
-    return _triton.kernels(_OP).shift_connection(*arguments)
+    return triton.kernels(_OP).shift_connection(*arguments)
 
 
 def _backward_fake(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
-    return torch.empty_like(grad, memory_format=_common.memory_format(grad))
+    return torch.empty_like(grad, memory_format=tensors.memory_format(grad))
 
 
 def _backward_cpu(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
-    layout = _common.memory_format(grad)
-    wide = _common.compute_dtype(grad).contiguous(memory_format=layout)
+    layout = tensors.memory_format(grad)
+    wide = tensors.compute_dtype(grad).contiguous(memory_format=layout)
     out = torch.empty_like(wide, memory_format=layout)
-    _common.native().scatter_positions(
+    tensors.native().scatter_positions(
         _storage(wide),
         index.flatten(1).contiguous(),
         _storage(out),
         layout == torch.channels_last,
         gradient_scale,
-        _common.threads(),
+        tensors.threads(),
     )
     return out.to(grad.dtype)
 
 
 def _backward_cuda(*arguments: Any) -> Any:
-    return _triton.kernels(_OP).shift_connection_backward(*arguments)
+    return triton.kernels(_OP).shift_connection_backward(*arguments)
 
 
 def _backward_reference(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
     n, c, h, w = grad.shape
-    wide = _common.compute_dtype(grad).flatten(2) * gradient_scale
+    wide = tensors.compute_dtype(grad).flatten(2) * gradient_scale
     wide = torch.where((index.flatten(1) >= 0)[:, None], wide, wide.new_zeros(()))
     target = index.flatten(1).clamp_min(0)[:, None].expand(n, c, h * w)
     out = torch.zeros_like(wide).scatter_add_(2, target, wide).view(n, c, h, w)
-    return out.to(grad.dtype).contiguous(memory_format=_common.memory_format(grad))
+    return out.to(grad.dtype).contiguous(memory_format=tensors.memory_format(grad))
 
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
@@ -188,7 +188,7 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     return grad_decoder, grad_encoder + moved, None, None, None
 
 
-_operator = _registration.register(
+_operator = dispatch.register(
     _OP,
     "(Tensor decoder, Tensor encoder, Tensor hole, float gradient_scale, bool concatenate) "
     "-> (Tensor, Tensor)",
@@ -197,7 +197,7 @@ _operator = _registration.register(
     fake=_fake,
     cuda=_cuda,
 )
-_backward_operator = _registration.register(
+_backward_operator = dispatch.register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor index, float gradient_scale) -> Tensor",
     cpu=_backward_cpu,

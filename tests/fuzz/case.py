@@ -12,7 +12,7 @@ from torch import Tensor
 import inpaint_ops
 from fuzz.draws import LAYOUTS, Case, Draw
 from fuzz.tensors import Made, laid_out, make, same_bits
-from inpaint_ops import _extension
+from inpaint_ops.ops import native
 
 # Unit roundoffs.
 ROUNDOFF = {"float64": 2**-53, "float32": 2**-24, "float16": 2**-11, "bfloat16": 2**-8}
@@ -78,7 +78,7 @@ def entries() -> dict[str, Entry]:
 
 def instruction_sets() -> list[str]:
     """Those of this build that the machine runs; [""] without the extension."""
-    module = _extension.extension() if _extension.status().available else None
+    module = native.extension() if native.status().available else None
     return [""] if module is None else list(module.instruction_sets())
 
 
@@ -107,7 +107,7 @@ def draw(name: str, seed: int, number: int, isa: str) -> Case:
 def _setting(case: Case) -> Iterator[None]:
     run = case["run"]
     threads = torch.get_num_threads()
-    module = _extension.extension() if run["isa"] else None
+    module = native.extension() if run["isa"] else None
     before = module.instruction_set() if module else ""
     try:
         if module:

@@ -19,7 +19,7 @@ import inpaint_ops
 from fuzz.case import ROUNDOFF, SMALLEST, Entry, Results, close
 from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from inpaint_ops import reference
-from inpaint_ops.ops import _common
+from inpaint_ops.ops import tensors
 
 # Largest first and second derivatives.
 SLOPE = {"silu": 1.1}
@@ -377,7 +377,7 @@ class TransposedConvolution(Convolution):
 
 def weight_in_place(case: Case, pixels: int, weights: int) -> Sequence[str]:
     """The weight, where few pixels read a contiguous one as it lies, in one of the passes."""
-    few = case["run"]["backend"] == "auto" and _common.native().unpacked_worth(
+    few = case["run"]["backend"] == "auto" and tensors.native().unpacked_worth(
         pixels, weights, True
     )
     return ("weight",) if few else ()

@@ -47,8 +47,8 @@ def command(*arguments: str) -> list[str]:
 
 def environment(path: str = "") -> dict[str, str]:
     """The caller's, in which this package can be imported; `path`: where inpaint_ops comes from."""
-    here = str(Path(__file__).resolve().parents[1])
-    paths = [path or os.environ.get("PYTHONPATH", ""), here]
+    tests = Path(__file__).resolve().parents[1]
+    paths = [path or os.environ.get("PYTHONPATH", ""), str(tests), str(tests / "helpers")]
     return {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 

@@ -17,7 +17,8 @@ import inpaint_ops
 from fuzz.case import ROUNDOFF, Entry, Failure, Results, close
 from fuzz.draws import DTYPES, Case, Draw
 from fuzz.tensors import Made, generator, poisoned_where, same_bits
-from inpaint_ops import _exemplar_vote, reference
+from inpaint_ops import reference
+from inpaint_ops.exemplar import vote
 
 KINDS = ("normal",) * 4 + ("integers", "integers", "sparse", "constant", "spike", "huge", "zeros")
 
@@ -125,7 +126,7 @@ class NearestPatch(_Matching):
         case["sizes"]["c"] = d.of((1, 2, 3, 3, 4, 5, 8, 17))
         for name in ("hq", "wq", "hk", "wk"):
             case["sizes"][name] = d.between(12, 36)
-        if d.chance(0.05):  # more key columns than a block of csrc/match_products.h
+        if d.chance(0.05):  # more key columns than a block of csrc/matching/by_products.h
             case["options"]["patch_size"] = 7
             case["sizes"] |= {"c": 8, "hq": 12, "wq": 70, "hk": 12, "wk": d.between(140, 160)}
         for name in ("valid", "where"):
@@ -469,7 +470,7 @@ class VotePatches(Entry):
     def call(self, case: Case, t: dict[str, Tensor]) -> Sequence[Tensor]:
         k, best = case["options"]["patch_size"], case["options"]["best"]
         names = ("features", "hole", "index", "distance", "penalty")
-        return [_exemplar_vote.vote(*(t[name] for name in names), k, best)]
+        return [vote.vote(*(t[name] for name in names), k, best)]
 
     def exact(self, case: Case, again: str, name: str) -> bool:
         return again == "threads" and case["run"]["backend"] != "reference"
@@ -478,7 +479,7 @@ class VotePatches(Entry):
         k, best = case["options"]["patch_size"], case["options"]["best"]
         names = ("features", "hole", "index", "distance", "penalty")
         with inpaint_ops.backend("reference"):
-            want = _exemplar_vote.vote(*(wide[name] for name in names), k, best)
+            want = vote.vote(*(wide[name] for name in names), k, best)
         reach = wide["features"].abs().amax() if want.numel() else 0.0
         limit = 0.0 if best else 2e-5 * reach
         close("y", results["y"], want, limit, "float32")

@@ -13,7 +13,7 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import partial_conv2d, reference
-from inpaint_ops.ops import _conv
+from inpaint_ops.ops.convolution import spec
 
 PATHS = ["fused", "library"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -109,7 +109,7 @@ def test_geometries(path, gated, name):
     check("gated_conv2d" if gated else "fused_conv2d", *inputs, **options)
 
 
-@pytest.mark.parametrize("activation", _conv.ACTIVATIONS)
+@pytest.mark.parametrize("activation", spec.ACTIVATIONS)
 @pytest.mark.parametrize("gated", [True, False], ids=["gated", "fused"])
 def test_activations(path, gated, activation):
     (x, weight, bias), options = draw(CASES["3x3"], gated=gated)
@@ -151,7 +151,7 @@ def test_layouts(path, layout):
     else:
         x, bias = x[:1].expand(2, -1, -1, -1), bias[:1].expand(8)
     y = check("fused_conv2d", x, weight, bias, padding=1)[0]
-    wanted = _conv.memory_format(x, weight)
+    wanted = spec.memory_format(x, weight)
     assert y.is_contiguous(memory_format=wanted)
 
 
@@ -176,10 +176,10 @@ def test_tf32_rows(monkeypatch):
 
 def test_large_rows(monkeypatch):
     """Blocks of 128 pixels, taken where there are enough of them."""
-    from inpaint_ops.kernels import conv_launch
+    from inpaint_ops.kernels.convolution import launch
 
     monkeypatch.setenv("INPAINT_OPS_CONV", "fused")
-    monkeypatch.setattr(conv_launch, "_MANY_PROGRAMS", 1)
+    monkeypatch.setattr(launch, "_MANY_PROGRAMS", 1)
     for name in ("gated_conv2d", "fused_conv2d"):
         check(name, *tensors((1, 9, 11, 13), 48, (3, 3), dtype=torch.bfloat16), padding=1)
 

@@ -8,7 +8,7 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import id_mrf_loss, reference
-from inpaint_ops.kernels import _products
+from inpaint_ops.kernels import products
 
 SHAPES = [(1, 2, (1, 1)), (2, 9, (6, 5)), (1, 5, (7, 11)), (0, 4, (3, 3))]
 
@@ -58,7 +58,7 @@ def test_halves_are_widened(dtype):
 def test_strips_give_the_same(monkeypatch):
     generated, target = inputs(1, 3, (9, 15))
     options = {"exclude_self": True, "eps": 1e-3}
-    monkeypatch.setattr(_products, "STRIP_BYTES", 1)
+    monkeypatch.setattr(products, "STRIP_BYTES", 1)
     with inpaint_ops.backend("triton"):
         actual = with_gradients(id_mrf_loss, generated, target, **options)
     expected = with_gradients(reference.id_mrf_loss, generated.double(), target.double(), **options)

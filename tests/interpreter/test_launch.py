@@ -5,13 +5,16 @@ import json
 import pytest
 import torch
 
-from inpaint_ops.benchmarks.conv_layers import Layer
-from inpaint_ops.kernels import conv_epilogue, conv_launch, launch, tune
+from inpaint_ops.benchmarks.cases.conv_layers import Layer
+from inpaint_ops.benchmarks.gpu import tune
+from inpaint_ops.kernels import launch
+from inpaint_ops.kernels.convolution import epilogue
+from inpaint_ops.kernels.convolution import launch as convolution_launch
 
 
 def _finish(z, **options):
     y = torch.empty(1, 1, 3, 8).permute(0, 3, 1, 2)
-    conv_epilogue.finish(z, None, y, kind=conv_epilogue.PLAIN, **options)
+    epilogue.finish(z, None, y, kind=epilogue.PLAIN, **options)
     return y
 
 
@@ -29,11 +32,11 @@ def test_a_kernel_runs_and_unaligned_memory_is_refused():
 def test_only_budgeted_rows_and_values_run():
     z = torch.zeros(1, 1, 3, 8).permute(0, 3, 1, 2)
     with pytest.raises(LookupError, match="has no row 'huge' for sm_80"):
-        conv_epilogue.EPILOGUE("huge", (1,), z_ptr=z)
+        epilogue.EPILOGUE("huge", (1,), z_ptr=z)
     with pytest.raises(LookupError, match="KIND=7 has no compile budget"):
-        conv_epilogue.EPILOGUE("fp32", (1,), z_ptr=z, KIND=7)
+        epilogue.EPILOGUE("fp32", (1,), z_ptr=z, KIND=7)
     with pytest.raises(TypeError, match=r"z_ptr must be \*T of half, got torch.float32"):
-        conv_epilogue.EPILOGUE("half", (1,), z_ptr=z)
+        epilogue.EPILOGUE("half", (1,), z_ptr=z)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 8, 1, 1), (0, 8, 2, 2), (2, 1, 3, 3)], ids=str)
@@ -63,7 +66,7 @@ def test_tuning_keeps_the_fastest_row_of_each_class(tmp_path, monkeypatch):
         return 1.0 / len(called)  # the later, the faster
 
     monkeypatch.setattr("triton.testing.do_bench", do_bench)
-    monkeypatch.setattr(conv_launch, "all_layers", lambda: layers)
+    monkeypatch.setattr(convolution_launch, "all_layers", lambda: layers)
     table = tune.tune(torch.device("cpu"), "sm_80")["sm_80"]["conv_forward:_conv_fwd_kernel"]
     assert table["gated half m2 n1 k3"] == "gated-odd"
     assert table["partial ieee m2 n2 k3"] == "partial-ieee"
@@ -73,4 +76,4 @@ def test_tuning_keeps_the_fastest_row_of_each_class(tmp_path, monkeypatch):
     path.write_text(json.dumps({"sm_80": {"conv_forward:_conv_fwd_kernel": table}}))
     monkeypatch.setenv("INPAINT_OPS_TUNED", str(path))
     x = torch.empty(1, 8, 1, 1, dtype=torch.bfloat16)
-    assert conv_launch.pick_row("gated", x, 36, 8, 72) == "gated-odd"
+    assert convolution_launch.pick_row("gated", x, 36, 8, 72) == "gated-odd"

@@ -44,8 +44,8 @@ def by_fuzzer(mutation: Mutation, isa: str, tree: Path, cases: int, skip: list[s
 
 def by_tests(mutation: Mutation, isa: str, tree: Path) -> str | None:
     """The first test that fails, or None."""
-    tests = [f"tests/{name}" for name in of_file(TESTS, mutation.file)]
-    path = os.pathsep.join([str(tree), str(ROOT / "tests")])
+    tests = [f"tests/ops/{name}" for name in of_file(TESTS, mutation.file)]
+    path = os.pathsep.join([str(tree), str(ROOT / "tests"), str(ROOT / "tests" / "helpers")])
     done = subprocess.run(
         [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
         cwd=ROOT,

@@ -36,7 +36,7 @@ def mutated(mutation: Mutation) -> str:
 def _users(objects: Path, isa: str, file: str) -> list[Path]:
     """Objects of an instruction set that a file of csrc is part of."""
     found = []
-    for record in sorted((objects / isa / "csrc").glob("*.d")):
+    for record in sorted((objects / isa / "csrc").rglob("*.d")):
         names = record.read_text().replace("\\\n", " ").split()
         if f"csrc/{file}" in names:
             found.append(record.with_suffix(".o"))
@@ -61,7 +61,8 @@ def build(mutation: Mutation, isa: str, folder: Path) -> Path:
     changed: dict[Path, Path] = {}
     for number, sound in enumerate(_users(objects, isa, mutation.file)):
         built = folder / f"{number}.o"
-        _compile(sound, isa, folder, built)
+        source = (folder / sound.relative_to(objects / isa)).with_suffix(".cpp")
+        _compile(source, sound, isa, folder, built)
         changed[sound] = built
     if not changed:
         raise BuildError(f"{mutation.name}: nothing is built from {mutation.file}")
@@ -72,20 +73,24 @@ def build(mutation: Mutation, isa: str, folder: Path) -> Path:
     for name in ("kernels", "models", "benchmarks"):
         shutil.copytree(ROOT / name, tree / "inpaint_ops" / name)
     # In the order of setup.py: the baseline's inline functions run anywhere.
-    everything = sorted(objects.glob("module/csrc/*.o"))
+    everything = sorted((objects / "module" / "csrc").rglob("*.o"))
     for other in ("baseline", *sorted(p.name for p in objects.iterdir() if p.name != "module")):
-        everything += [o for o in sorted(objects.glob(f"{other}/csrc/*.o")) if o not in everything]
+        found = sorted((objects / other / "csrc").rglob("*.o"))
+        everything += [o for o in found if o not in everything]
     linked = [str(changed.get(one, one)) for one in everything]
     target = tree / "inpaint_ops" / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     _run([_compiler(), "-shared", *linked, "-fopenmp", "-o", str(target)], ROOT)
     return tree
 
 
-def _compile(sound: Path, isa: str, folder: Path, built: Path) -> None:
+def _compile(source: Path, sound: Path, isa: str, folder: Path, built: Path) -> None:
     flags = sound.with_suffix(".flags").read_text().split()
-    source = folder / "csrc" / f"{sound.stem}.cpp"
+    where = f"-I{folder / 'csrc'}"
     macro = f"-DINPAINT_ISA={isa}"
-    _run([_compiler(), "-fPIC", macro, *flags, "-w", "-c", str(source), "-o", str(built)], ROOT)
+    _run(
+        [_compiler(), "-fPIC", macro, where, *flags, "-w", "-c", str(source), "-o", str(built)],
+        ROOT,
+    )
 
 
 def _compiler() -> str:

@@ -1,7 +1,0 @@
-"""fused_conv2d over the plain convolutions of the ten methods."""
-
-from inpaint_ops.benchmarks.conv_problems import cases, setup
-
-CASES = cases("fused_conv2d", "fused")
-
-__all__ = ["CASES", "setup"]

@@ -1,0 +1,1 @@
+"""Checks, compilation and predictions of the GPU kernels."""

@@ -1,0 +1,338 @@
+"""Compiles every row of every GPU kernel ahead of time, without a GPU, and holds it to its budget.
+
+``make gpu-compile`` (``ALL=1`` for every architecture) asserts of each row on each architecture: no
+register spills, shared memory within the chip's limit, matrix instructions where half-precision
+products are formed, the main operands loaded by 16 bytes, and the planned occupancy. Against the
+stored measurements in budget.json registers and instructions may grow by a tenth; ``--update``
+stores new ones, so that a change of a kernel shows as a diff.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from inpaint_ops.atomic import write_atomically
+
+STORED = Path(__file__).resolve().parent / "budget.json"
+DEFAULT = ("sm_80", "sm_90", "sm_100")
+EVERY = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
+GROWTH = 1.10
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Limits of one architecture: shared memory of a program and of a multiprocessor, its warps."""
+
+    program_bytes: int
+    processor_bytes: int
+    warps: int
+
+
+_KB = 1024
+CHIPS = {
+    "sm_80": Chip(163 * _KB, 164 * _KB, 64),
+    "sm_86": Chip(99 * _KB, 100 * _KB, 48),
+    "sm_89": Chip(99 * _KB, 100 * _KB, 48),
+    "sm_90": Chip(227 * _KB, 228 * _KB, 64),
+    "sm_100": Chip(227 * _KB, 228 * _KB, 64),
+    "sm_120": Chip(99 * _KB, 100 * _KB, 48),
+    # 4 SIMDs of 8 wavefronts; 512 vector registers a lane.
+    "gfx942": Chip(64 * _KB, 64 * _KB, 32),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the compiler made of one row on one architecture.
+
+    `matrix` counts tensor-core instructions, `wide` global loads of 16 bytes (asynchronous copies
+    and bulk copies included), `narrow_async` asynchronous copies of less, `occupancy` the warps
+    that fit on a multiprocessor.
+    """
+
+    registers: int
+    spills: int
+    shared: int
+    instructions: int
+    matrix: int
+    wide: int
+    narrow_async: int
+    occupancy: int
+
+
+def measure(module: str, function: str, row_name: str, arch: str) -> Measured:
+    """Compiles and disassembles one row.
+
+    Raises:
+        LookupError: no such kernel or row.
+    """
+    from inpaint_ops.benchmarks.gpu import tune
+    from inpaint_ops.kernels import launch
+
+    for kernel in tune.load_all():
+        if (kernel.function.__module__, kernel.function.__name__) == (module, function):
+            row = kernel.row(row_name, arch)
+            return _measure(kernel, row, arch, launch)
+    raise LookupError(f"no kernel {module}.{function}")
+
+
+def _measure(kernel: Any, row: Any, arch: str, launch: Any) -> Measured:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    if launch.interpreted():
+        raise RuntimeError("gpu_compile: unset TRITON_INTERPRET: it replaces the compiler")
+    element = "bf16" if row.dtype == "half" else "fp32"
+    constants = {**{name: values[0] for name, values in kernel.free.items()}, **row.constexprs}
+    names = kernel.function.arg_names
+    signature = {
+        name: "constexpr" if name in constants else kernel.types[name].replace("T", element)
+        for name in names
+    }
+    attributes = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(names)
+        if signature[name].startswith("*")
+    }
+    source = ASTSource(kernel.function, signature, constants, attributes)
+    if arch.startswith("sm_"):
+        target = GPUTarget("cuda", int(arch[3:]), 32)
+    else:
+        target = GPUTarget("hip", arch, 64)
+    options = {"num_warps": row.warps, "num_stages": row.stages}
+    compiled = triton.compile(source, target=target, options=options)
+    if arch.startswith("sm_"):
+        return _of_cubin(compiled.asm["cubin"], compiled.metadata.shared, row.warps, CHIPS[arch])
+    return _of_amdgcn(compiled.asm["amdgcn"], compiled.metadata.shared, row.warps, CHIPS[arch])
+
+
+def _of_cubin(cubin: bytes, shared: int, warps: int, chip: Chip) -> Measured:
+    store = Path(os.environ["TRITON_CACHE_DIR"]) / f"{hashlib.sha256(cubin).hexdigest()}.json"
+    if not store.exists():
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(cubin)
+            file.flush()
+            usage = _tool("cuobjdump", "-res-usage", file.name)
+            listing = _tool("cuobjdump", "-sass", file.name)
+        facts = {"usage": usage, "opcodes": dict(_opcodes(listing))}
+        with write_atomically(store) as stream:
+            stream.write(json.dumps(facts).encode())
+    facts = json.loads(store.read_text(encoding="utf-8"))
+    opcodes: dict[str, int] = facts["opcodes"]
+
+    def count(pattern: str) -> int:
+        return sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
+
+    registers = int(_found(r"REG:(\d+)", facts["usage"]))
+    local = int(_found(r"LOCAL:(\d+)", facts["usage"]))
+    return Measured(
+        registers=registers,
+        spills=local + count(r"LDL|STL"),
+        shared=shared,
+        instructions=sum(opcodes.values()) - count("NOP"),
+        matrix=count(r"HMMA|HGMMA|UTC\w*MMA|OMMA|QMMA"),
+        wide=count(r"(LDG|LDGSTS)\..*128|UTMALDG"),
+        narrow_async=count(r"LDGSTS") - count(r"LDGSTS\..*128"),
+        occupancy=_occupancy(65536 // (-(-registers // 8) * 8 * 32 * warps), shared, warps, chip),
+    )
+
+
+def _of_amdgcn(text: str, shared: int, warps: int, chip: Chip) -> Measured:
+    opcodes = Counter(re.findall(r"^\s+([a-z]\w+)", text, re.MULTILINE))
+
+    def count(pattern: str) -> int:
+        return sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
+
+    vector = int(_found(r"\.vgpr_count:\s+(\d+)", text))
+    # A spilled scalar register goes to a lane of a vector register, not to memory.
+    spilled = int(_found(r"\.vgpr_spill_count:\s+(\d+)", text)) + int(
+        _found(r"\.private_segment_fixed_size:\s+(\d+)", text)
+    )
+    # 512 registers a lane, four SIMDs share the wavefronts of a program.
+    programs = 4 * (512 // max(vector, 1)) // warps
+    return Measured(
+        registers=vector,
+        spills=spilled,
+        shared=shared,
+        instructions=sum(n for opcode, n in opcodes.items() if re.match(r"[svdgb]", opcode)),
+        matrix=count(r"v_mfma"),
+        wide=count(r"(global|buffer)_load_dwordx4"),
+        narrow_async=0,
+        occupancy=_occupancy(programs, shared, warps, chip),
+    )
+
+
+def _occupancy(by_registers: int, shared: int, warps: int, chip: Chip) -> int:
+    # The driver keeps 1 KB of shared memory for each program.
+    by_shared = chip.processor_bytes // (shared + _KB) if shared else chip.warps
+    return warps * min(by_registers, by_shared, chip.warps // warps)
+
+
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    if match is None:
+        raise ValueError(f"gpu_compile: {pattern} not found in {text[:200]!r}")
+    return match.group(1)
+
+
+def _opcodes(listing: str) -> Counter[str]:
+    pattern = r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)"
+    return Counter(re.findall(pattern, listing))
+
+
+def _tool(name: str, *arguments: str) -> str:
+    import triton
+
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def violations(row: Any, arch: str, got: Measured) -> list[str]:
+    """What breaks the budget, in words."""
+    chip = CHIPS[arch]
+    checks = [
+        (got.spills == 0, f"{got.spills} spills"),
+        (got.shared <= chip.program_bytes, f"{got.shared} bytes shared of {chip.program_bytes}"),
+        (got.matrix > 0 or not row.needs_tensor_cores, "no matrix instruction"),
+        (got.wide >= len(row.wide), f"{got.wide} wide loads for {len(row.wide)} operands"),
+        (got.narrow_async == 0, f"{got.narrow_async} asynchronous copies under 16 bytes"),
+        (got.occupancy >= row.occupancy, f"{got.occupancy} warps fit, {row.occupancy} planned"),
+    ]
+    return [text for holds, text in checks if not holds]
+
+
+def growth(before: dict[str, int] | None, got: Measured) -> tuple[str, bool]:
+    """The change against the stored figures, and whether it is too much."""
+    if before is None:
+        return "new", True
+    now = asdict(got)
+    changes = [f"{k} {before[k]}->{v}" for k, v in now.items() if before.get(k) != v]
+    large = any(now[k] > GROWTH * before[k] for k in ("registers", "instructions"))
+    return ", ".join(changes), large
+
+
+def tasks(archs: Iterable[str], only: str = "") -> list[tuple[str, str, str, str]]:
+    """(module, function, row, architecture) of everything to compile."""
+    from inpaint_ops.benchmarks.gpu import tune
+
+    wanted = list(archs)
+    return [
+        (kernel.function.__module__, kernel.function.__name__, row.name, arch)
+        for kernel in tune.load_all()
+        for row in kernel.rows
+        for arch in wanted
+        if arch in row.archs and only in f"{kernel.name} {row.name}"
+    ]
+
+
+def _attempt(task: tuple[str, str, str, str]) -> tuple[Measured | None, list[str], float]:
+    begun = time.perf_counter()
+    try:
+        got = measure(*task)
+    except Exception as error:
+        return None, [f"{type(error).__name__}: {error}"], time.perf_counter() - begun
+    return got, _broken(task, got), time.perf_counter() - begun
+
+
+def _broken(task: tuple[str, str, str, str], got: Measured) -> list[str]:
+    from inpaint_ops.benchmarks.gpu import tune
+
+    module, function, row_name, arch = task
+    for kernel in tune.load_all():
+        if (kernel.function.__module__, kernel.function.__name__) == (module, function):
+            return violations(kernel.row(row_name, arch), arch, got)
+    raise LookupError(f"no kernel {module}.{function}")
+
+
+def label(task: tuple[str, str, str, str]) -> str:
+    """Kernel and row, as they stand in the report."""
+    module, function, row, _ = task
+    return f"{module.rpartition('.')[2]}:{function.strip('_').removesuffix('_kernel')} {row}"
+
+
+def compile_all(work: list[tuple[str, str, str, str]], processes: int) -> list[Any]:
+    """Outcome of every task, in order."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(_attempt, work))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: 0 if everything is within its budget, 1 if not."""
+    parser = argparse.ArgumentParser(prog="gpu_compile", description=__doc__)
+    parser.add_argument("--all", action="store_true", help="all architectures, not the three")
+    parser.add_argument("--arch", action="append", choices=EVERY)
+    parser.add_argument("--only", default="", help="part of kernel and row name")
+    parser.add_argument("--update", action="store_true", help="store the figures as the new ones")
+    parser.add_argument("--out", default="reports/gpu_compile.json")
+    parser.add_argument("--cache", default="build/triton-cache")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args(arguments)
+    os.environ["TRITON_CACHE_DIR"] = str(Path(options.cache).resolve())
+    Path(options.cache).mkdir(parents=True, exist_ok=True)
+    archs = options.arch or (EVERY if options.all else DEFAULT)
+    work = tasks(archs, options.only)
+    begun = time.perf_counter()
+    outcomes = compile_all(work, options.processes)
+    stored = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
+    same_compiler = stored.get("triton") == _triton_version()
+    figures: dict[str, dict[str, dict[str, int]]] = {}
+    failed = 0
+    print(_line("kernel row", "arch", *Measured.__dataclass_fields__))
+    for task, (got, problems, _) in zip(work, outcomes):
+        change = ""
+        if got is not None:
+            figures.setdefault(task[3], {})[label(task)] = asdict(got)
+            change, large = growth(stored.get(task[3], {}).get(label(task)), got)
+            if large and same_compiler and not options.update:
+                problems.append("grew beyond the stored figures: see --update")
+        failed += bool(problems)
+        print(_line(label(task), task[3], *(asdict(got).values() if got else ())))
+        for text in [f"  stored: {change}"] * bool(change) + [f"  FAILED: {t}" for t in problems]:
+            print(text)
+    seconds = time.perf_counter() - begun
+    print(f"{len(work)} programs, {failed} failed, {seconds:.0f} s")
+    _write(Path(options.out), {"triton": _triton_version(), "seconds": seconds, **figures})
+    if options.update and not failed:
+        merged = stored if options.only else {}
+        for arch, rows in figures.items():
+            merged[arch] = {**(stored.get(arch, {}) if options.only else {}), **rows}
+        kept = {arch: rows for arch, rows in stored.items() if arch in EVERY and arch not in merged}
+        _write(STORED, {**kept, **merged, "triton": _triton_version()})
+    return 1 if failed else 0
+
+
+def _triton_version() -> str:
+    import triton
+
+    return str(triton.__version__)
+
+
+def _line(name: str, arch: str, *values: object) -> str:
+    return f"{name:<58} {arch:<7}" + "".join(f" {value!s:>12}" for value in values)
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as file:
+        file.write(json.dumps(data, indent=1, sort_keys=True).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

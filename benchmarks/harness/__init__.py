@@ -1,0 +1,1 @@
+"""How it is measured: cases, times, memory, errors, the machine."""

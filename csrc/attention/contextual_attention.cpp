@@ -1,0 +1,245 @@
+// Contextual attention without patches and without the matrix of scores.
+//
+// With G the products of pixels, a score is the sum of G over the 3 x 3 diagonal neighbours, and
+// the paste is a product of 2 x 2 diagonal sums of the attention with the pixels as they are: 5 C
+// multiply-adds a pair of cells instead of 25 C. All is exact, borders included.
+//
+// Strips of a few query rows x all keys go through: products and box sums (chains of row pairs, in
+// the second-level cache), fuse sums and softmax (a query at a time), paste (a row of blocks at a
+// time). Threads share each of the three; nothing is summed across threads.
+//
+// Memory: about 14 strips of at most 16 MB (more only where 28 columns need more), and copies of
+// the features.
+#include "attention/contextual_attention.h"
+
+#include "attention/paste.h"
+#include "attention/scores.h"
+#include "attention/softmax.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+namespace {
+
+template <class T>
+class Forward {
+ public:
+  Forward(const AttentionSample<T>& sample, const ContextualAttentionResult<T>& result)
+      : s_(sample),
+        result_(result),
+        threads_(sample.threads),
+        columns_(sample.rate * sample.rate * sample.channels),
+        panels_(ceil_div(columns_, kPanel<T>)),
+        values_(panels_ * sample.blocks_count * kPanel<T>),
+        fuse_(sample.hb, sample.wb, false) {
+    pack_values();
+    // Each repeats the scores of 4 columns.
+    s_.each_window(int64_t(16) << 20, [&](int64_t begin, int64_t end) {
+      run(Window(begin, end, s_.w, s_.args.fuse ? 2 : 0));
+    });
+  }
+
+ private:
+  static constexpr int64_t W = Simd<T>::kWidth;
+
+  void pack_values() {
+    const ContextualAttentionArgs<T>& args = s_.args;
+    parallel_tasks(s_.hb + 1, threads_, [&](int64_t V) {
+      const int64_t ld = panels_ * kPanel<T>;
+      Buffer<T> blocks(s_.w1 * ld);
+      block_row(args.bg, s_, args.bg_height, args.bg_width, s_.w1, V, ld, blocks.data());
+      for (int64_t panel = 0; panel < panels_; ++panel) {
+        T* to = values_.data() + (panel * s_.blocks_count + V * s_.w1) * kPanel<T>;
+        for (int64_t U = 0; U < s_.w1; ++U, to += kPanel<T>)
+          std::memcpy(to, blocks.data() + U * ld + panel * kPanel<T>, sizeof(T) * kPanel<T>);
+      }
+    });
+  }
+
+  void run(const Window& window) {
+    const int64_t step = rows_at_once(window);
+    const int64_t ahead = s_.args.fuse ? 2 : 0;
+    ScoreStrips<T> scores(s_, window, step + 2 * ahead, step + ahead + 1);
+    const Window own(window.begin, window.end, s_.w, 0);
+    AttentionStrips<T> attention(s_, own, step + 1);
+    if (ahead > 0 && !scores.strips.all()) {
+      scores.compute(s_.h - 2, s_.h, s_.h - 3);
+      scores.strips.keep_neighbour(s_.h - 2);
+    }
+    int64_t known = 0, scored = 0;
+    for (int64_t y = 0; y < s_.h; y += step) {
+      const int64_t end = std::min(y + step, s_.h);
+      const int64_t last = scores.strips.all() ? s_.h : std::min(end + ahead, s_.h);
+      if (last > scored) {
+        scores.compute(scored, last, known);
+        if (scored <= 1 && last > 1) scores.strips.keep_neighbour(1);
+        scored = last;
+        known = last + 1;
+      }
+      attend(window, scores, attention, y, end);
+      paste(window, attention, y, end == s_.h ? end + 1 : end);
+    }
+  }
+
+  int64_t rows_at_once(const Window& window) const {
+    const int64_t strip = window.columns * s_.keys_count * int64_t(sizeof(T));
+    // Of short strips the fewer at once, the more of what is read again still lies in the
+    // second-level cache; but two rows are too few pieces of work for many threads.
+    const int64_t most = strip < (int64_t(1) << 18) && threads_ <= 2 ? 2 : 4;
+    return std::clamp<int64_t>((int64_t(4) << 20) / strip / 2 * 2, 2, most);
+  }
+
+  // Attention of query rows [first, last) from their scores.
+  void attend(const Window& window,
+              ScoreStrips<T>& scores,
+              AttentionStrips<T>& attention,
+              int64_t first,
+              int64_t last) {
+    constexpr int64_t kChunk = 8;
+    parallel_tasks(ceil_div(window.end - window.begin, kChunk), threads_, [&](int64_t task) {
+      Buffer<T> row(s_.keys_count + 2 * W), best(s_.hb * W);
+      const int64_t begin = window.begin + task * kChunk;
+      const int64_t end = std::min(begin + kChunk, window.end);
+      for (int64_t x = begin; x < end; ++x) {
+        for (int64_t y = first; y < last; ++y) {
+          const T* from = scores.query(fuse_, y, x, row.data());
+          softmax(from, y, x, row.data(), best.data(), attention);
+        }
+      }
+    });
+  }
+
+  void softmax(
+      const T* scores, int64_t y, int64_t x, T* row, T* best, AttentionStrips<T>& attention) {
+    const int64_t at = (s_.n * s_.h + y) * s_.w + x;
+    const SoftmaxRow<T> softmax(s_, scores, row, best);
+    result_.index[at] = softmax.first_best();
+    result_.row_max[at] = softmax.max();
+    result_.row_sum[at] = softmax.weigh(softmax.max(), attention.hot(y, x));
+    softmax.write(result_.row_sum[at], attention.hot(y, x), attention.row(y, x));
+  }
+
+  // Rows [first, last) of blocks of the result.
+  void paste(const Window& window, AttentionStrips<T>& attention, int64_t first, int64_t last) {
+    const ContextualAttentionArgs<T>& args = s_.args;
+    const int64_t columns = window.end - window.begin + 1;
+    // The parts do not depend on the number of threads, so neither does any tile.
+    const int64_t parts = ceil_div(tile_count(columns), 5);
+    parallel_tasks((last - first) * parts, threads_, [&](int64_t task) {
+      const int64_t R = first + task / parts, part = task % parts;
+      const int64_t begin = window.begin + columns * part / parts;
+      const int64_t end = window.begin + columns * (part + 1) / parts;
+      WeightedSum<T> sum(values_.data(), s_.blocks_count, panels_, end - begin);
+      sum.leave_out(outside(begin), outside(end - 1));
+      std::vector<typename AttentionStrips<T>::Blocks> tiles;
+      for (int64_t tile = 0; tile < sum.tiles(); ++tile)
+        tiles.emplace_back(attention, R, begin + sum.begin(tile), sum.end(tile) - sum.begin(tile));
+      const Panels made = panels(R, args.fg_height);
+      Panels held{0, 0};
+      for (int64_t V = 0; V <= s_.hb;) {
+        const Panels those = panels(V, args.bg_height);
+        const Panels wanted{std::max(made.first, those.first), std::min(made.last, those.last)};
+        if (wanted.first != held.first || wanted.last != held.last) {
+          sum.flush(held.first, held.last);
+          held = wanted;
+        }
+        int64_t end = V > 0 && V < s_.hb ? s_.hb : V + 1;
+        for (const auto& tile : tiles) end = std::min(end, tile.stretch(V));
+        const int64_t width = (end - V) * s_.w1, pieces = ceil_div(width, WeightedSum<T>::kPiece);
+        for (int64_t piece = 0; piece < pieces; ++piece) {
+          const int64_t k0 = width * piece / pieces, k1 = width * (piece + 1) / pieces;
+          for (int64_t tile = 0; tile < sum.tiles(); ++tile) {
+            if (!tiles[tile].any(V)) continue;
+            if (!sum.fits(tile, k1 - k0)) sum.flush(held.first, held.last);
+            for (int64_t r = 0; r < sum.end(tile) - sum.begin(tile); ++r)
+              tiles[tile].write(r, V, k0, k1 - k0, sum.weights(tile, r));
+            sum.push(tile, V * s_.w1 + k0, k1 - k0);
+          }
+        }
+        V = end;
+      }
+      sum.flush(held.first, held.last);
+      write(window, sum, R, begin, end);
+    });
+  }
+
+  struct Panels {
+    int64_t first, last;
+  };
+
+  // Panels of the pixels of block row V that lie inside an image.
+  Panels panels(int64_t V, int64_t height) const {
+    const int64_t top = V * s_.rate - s_.before, row = s_.rate * s_.channels;
+    const int64_t first = std::max<int64_t>(-top, 0), last = std::min(height - top, s_.rate);
+    if (last <= first) return {0, 0};
+    return {first * row / kPanel<T>, ceil_div(last * row, kPanel<T>)};
+  }
+
+  // Panels of which no pixel of column K of blocks lies inside the result.
+  std::vector<uint8_t> outside(int64_t K) const {
+    std::vector<uint8_t> all(panels_, 1);
+    for (int64_t q = 0; q < columns_; ++q) {
+      const int64_t x = K * s_.rate - s_.before + q / s_.channels % s_.rate;
+      if (x >= 0 && x < s_.args.fg_width) all[q / kPanel<T>] = 0;
+    }
+    return all;
+  }
+
+  void write(
+      const Window& window, const WeightedSum<T>& sum, int64_t R, int64_t begin, int64_t end) {
+    const ContextualAttentionArgs<T>& args = s_.args;
+    const OutputView<T>& y = result_.y;
+    const int64_t patches = (R > 0) + (R < s_.h);
+    const int64_t left = std::max<int64_t>(begin * s_.rate - s_.before, 0);
+    const int64_t right = std::min(end * s_.rate - s_.before, args.fg_width);
+    // As in block_row().
+    const int64_t ld = round_up(std::max<int64_t>(right - left, 1), 16) + 16;
+    Buffer<T> lines(16 * ld);
+    for (int64_t a = 0; a < s_.rate; ++a) {
+      const int64_t py = R * s_.rate - s_.before + a;
+      if (py < 0 || py >= args.fg_height) continue;
+      for (int64_t c0 = 0; c0 < s_.channels; c0 += 16) {
+        const int64_t count = std::min<int64_t>(16, s_.channels - c0);
+        for (int64_t px = left; px < right; ++px) {
+          const int64_t K = (px + s_.before) / s_.rate, b = (px + s_.before) % s_.rate;
+          const T factor = T(1) / T(args.count ? patches * ((K > 0) + (K < s_.w)) : 4);
+          const T* from = sum.sums(K - begin) + (a * s_.rate + b) * s_.channels + c0;
+          for (int64_t c = 0; c < count; ++c) lines[c * ld + px - left] = from[c] * factor;
+        }
+        T* const row = y.data + s_.n * y.stride_n + py * y.stride_h + c0 * y.stride_c;
+        // The window to the left has written its share of the first column.
+        const int64_t shared = begin == window.begin && begin > 0
+                                   ? std::min((begin + 1) * s_.rate - s_.before, right)
+                                   : left;
+        for (int64_t c = 0; c < count; ++c) {
+          T* const to = row + c * y.stride_c;
+          const T* const line = lines.data() + c * ld - left;
+          for (int64_t px = left; px < shared; ++px) to[px * y.stride_w] += line[px];
+          for (int64_t px = shared; px < right; ++px) to[px * y.stride_w] = line[px];
+        }
+      }
+    }
+  }
+
+  const AttentionSample<T>& s_;
+  const ContextualAttentionResult<T>& result_;
+  const int threads_;
+  const int64_t columns_, panels_;
+  Buffer<T> values_;
+  const FuseSum<T> fuse_;
+};
+
+}  // namespace
+
+template <class T>
+void contextual_attention(const ContextualAttentionArgs<T>& args,
+                          const ContextualAttentionResult<T>& result) {
+  for (int64_t n = 0; n < args.batch; ++n) Forward<T>(AttentionSample<T>(args, n), result);
+}
+
+template void contextual_attention<float>(const ContextualAttentionArgs<float>&,
+                                          const ContextualAttentionResult<float>&);
+template void contextual_attention<double>(const ContextualAttentionArgs<double>&,
+                                           const ContextualAttentionResult<double>&);
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

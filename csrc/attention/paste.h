@@ -1,0 +1,196 @@
+// Strips of attention and of blocks, and the pixels that they weigh.
+#pragma once
+
+#include "attention/sample.h"
+#include "attention/weighted_sum.h"
+#include "base/transpose.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+
+// Attention of a few rows of queries in the columns of a window: per query a number for every key,
+// in rows of w1 = wb + 1 of which the last is always zero. Of a query only the key rows marked hot
+// hold anything.
+template <class T>
+class AttentionStrips {
+ public:
+  AttentionStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring)
+      : s_(sample),
+        window_(window),
+        ring_(ring),
+        front_(round_up(sample.w1 + 1, W)),
+        stride_(round_up(front_ + sample.blocks_count + W, W)),
+        data_((ring * window.columns + 1) * stride_),
+        hot_((ring * window.columns + 1) * (sample.hb + 2)) {
+    std::fill_n(data_.data(), (ring * window.columns + 1) * stride_, T(0));
+    std::fill_n(hot_.data(), (ring * window.columns + 1) * (sample.hb + 2), uint8_t(0));
+  }
+
+  T* row(int64_t y, int64_t x) { return query(slot(y, x)); }
+  uint8_t* hot(int64_t y, int64_t x) { return hot_.data() + slot(y, x) * (s_.hb + 2) + 1; }
+
+  // What a tile of blocks (R, K0 .. K0 + count) of the result is made of.
+  class Blocks {
+   public:
+    Blocks(AttentionStrips& strips, int64_t R, int64_t K0, int64_t count)
+        : zeros_(strips.query(strips.slots())),
+          w1_(strips.s_.w1),
+          any_(strips.s_.hb + 1, 0),
+          all_(strips.s_.hb + 1, 1) {
+      const int64_t hb = strips.s_.hb;
+      for (int64_t K = K0 - 1; K < K0 + count; ++K) {
+        for (int64_t t = 0; t < 2; ++t) {
+          const int64_t y = R - t;
+          const bool inside = y >= 0 && y < strips.s_.h && strips.holds(K);
+          const uint8_t* hot = inside ? strips.hot(y, K) : strips.cold();
+          queries_[t].push_back({inside ? strips.row(y, K) : zeros_, hot});
+          if (!inside) continue;
+          // Before the first key row and behind the last lie zeros.
+          for (int64_t V = 0; V <= hb; ++V) {
+            any_[V] |= hot[V - t];
+            all_[V] &= hot[V - t] || V - t < 0 || V - t >= hb;
+          }
+        }
+      }
+    }
+
+    // Whether any block (V, *) is not zero.
+    bool any(int64_t V) const { return any_[V] != 0; }
+
+    // The first row of blocks from V on that ends a stretch which write() takes as one; more than
+    // V.
+    int64_t stretch(int64_t V) const {
+      const int64_t rows = int64_t(all_.size());
+      int64_t end = V + 1;
+      if (all_[V])
+        while (end < rows && all_[end] && any_[end]) ++end;
+      return end;
+    }
+
+    // Blocks first .. first + width, counted from (V, 0) on and all of one stretch, of row `index`
+    // of the tile: the sum of the attention of the up to four pairs of patches that cover both
+    // blocks. With rows of w1 numbers a diagonal neighbour is at one distance everywhere.
+    void write(int64_t index, int64_t V, int64_t first, int64_t width, T* out) const {
+      const T* const a = part(0, index + 1, V) + first;
+      const T* const b = part(0, index, V) + first - 1;
+      const T* const c = part(1, index + 1, V) + first;
+      const T* const d = part(1, index, V) + first - 1;
+      for (int64_t j = 0; j < width; j += W)
+        store(out + j, (load(a + j) + load(b + j)) + (load(c + j) + load(d + j)));
+    }
+
+   private:
+    struct Query {
+      const T* row;
+      const uint8_t* hot;
+    };
+
+    const T* part(int64_t t, int64_t index, int64_t V) const {
+      const Query& query = queries_[t][index];
+      return query.hot[V - t] || all_[V] ? query.row + (V - t) * w1_ : zeros_;
+    }
+
+    const T* zeros_;
+    const int64_t w1_;
+    std::vector<uint8_t> any_, all_;
+    std::vector<Query> queries_[2];
+  };
+
+ private:
+  static constexpr int64_t W = Simd<T>::kWidth;
+
+  bool holds(int64_t x) const { return x >= 0 && x < s_.w && window_.place(x) >= 0; }
+  int64_t slot(int64_t y, int64_t x) const {
+    return y % ring_ * window_.columns + window_.place(x);
+  }
+
+  int64_t slots() const { return ring_ * window_.columns; }
+  T* query(int64_t slot) { return data_.data() + slot * stride_ + front_; }
+  const uint8_t* cold() const { return hot_.data() + slots() * (s_.hb + 2) + 1; }
+
+  const AttentionSample<T>& s_;
+  const Window& window_;
+  const int64_t ring_, front_, stride_;
+  // Both with zeros before and behind the key rows of each query, and a query of zeros at the end.
+  Buffer<T> data_;
+  Buffer<uint8_t> hot_;
+};
+
+// A ring of strips of places x (rows of w1 numbers), with zeros around each query.
+template <class T>
+class BlockStrips {
+ public:
+  BlockStrips(int64_t ring, int64_t columns, int64_t rows, int64_t w1)
+      : ring_(ring),
+        columns_(columns),
+        front_(round_up(w1 + 1, Simd<T>::kWidth)),
+        ld(round_up(front_ + rows * w1 + w1 + 1 + Simd<T>::kWidth, Simd<T>::kWidth)),
+        data_(ring * columns * ld) {
+    std::fill_n(data_.data(), ring * columns * ld, T(0));
+  }
+
+  T* row(int64_t y, int64_t place) {
+    return data_.data() + (y % ring_ * columns_ + place) * ld + front_;
+  }
+
+ private:
+  const int64_t ring_, columns_, front_;
+
+ public:
+  const int64_t ld;
+
+ private:
+  Buffer<T> data_;
+};
+
+// The pixels of block row V as vectors of rate * rate * C numbers, (columns, that), zero outside
+// the image and rounded up to whole panels.
+template <class T>
+void block_row(const ImageView<T>& image,
+               const AttentionSample<T>& s,
+               int64_t height,
+               int64_t width,
+               int64_t columns,
+               int64_t V,
+               int64_t ld,
+               T* out) {
+  std::fill_n(out, columns * ld, T(0));
+  // Rows of channels are a power of two apart more often than not, and so in one set of the cache:
+  // they are copied along their length first.
+  const int64_t padded = round_up(width, 16) + 16;
+  Buffer<T> lines(16 * padded);
+  for (int64_t a = 0; a < s.rate; ++a) {
+    const int64_t y = V * s.rate - s.before + a;
+    if (y < 0 || y >= height) continue;
+    for (int64_t c0 = 0; c0 < s.channels; c0 += 16) {
+      const int64_t count = std::min<int64_t>(16, s.channels - c0);
+      ImageView<T> some = image;
+      some.data += c0 * image.stride_c;
+      copy_row(some, s.n, y, count, width, nullptr, lines.data(), padded, width);
+      const int64_t end = std::min(width, columns * s.rate - s.before);
+      const auto place = [&](int64_t x) {
+        const int64_t U = (x + s.before) / s.rate, b = (x + s.before) % s.rate;
+        return out + U * ld + (a * s.rate + b) * s.channels + c0;
+      };
+      int64_t x = 0;
+      if constexpr (sizeof(T) == 4) {
+        constexpr int64_t W = Simd<T>::kWidth;
+        for (; count == 16 && x + W <= end; x += W) {
+          for (int64_t c = 0; c < 16; c += W) {
+            Vector<T> square[W];
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < W; ++i) square[i] = load(lines.data() + (c + i) * padded + x);
+            transpose(square);
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < W; ++i) store(place(x + i) + c, square[i]);
+          }
+        }
+      }
+      for (; x < end; ++x)
+        for (int64_t c = 0; c < count; ++c) place(x)[c] = lines[c * padded + x];
+    }
+  }
+}
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

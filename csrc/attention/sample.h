@@ -1,0 +1,282 @@
+// One sample of contextual attention: sizes, packed operands, the sums of the fuse step.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "attention/contextual_attention.h"
+#include "matching/patch_norms.h"
+#include "matching/patch_pack.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+
+// Index of the feature pixel that stands for each cell along an axis.
+inline std::vector<int64_t> picked(int64_t size, int64_t cells, int64_t rate, bool align_corners) {
+  std::vector<int64_t> at(cells);
+  for (int64_t i = 0; i < cells; ++i) {
+    // round half up of i * (size - 1) / (cells - 1)
+    at[i] = !align_corners ? i * rate
+            : cells > 1    ? (2 * i * (size - 1) + cells - 1) / (2 * (cells - 1))
+                           : 0;
+  }
+  return at;
+}
+
+// Columns of query cells that are worked on together: [begin, end), and around them the columns
+// whose scores the fuse step adds in, which wrap around the ends of a row.
+class Window {
+ public:
+  struct Segment {
+    int64_t begin, end, place;  // columns, and where the first of them lies in a strip
+  };
+
+  Window(int64_t begin, int64_t end, int64_t width, int64_t halo)
+      : begin(begin), end(end), place_(width, -1) {
+    std::vector<bool> in(width, false);
+    for (int64_t x = begin - halo; x < end + halo; ++x) in[((x % width) + width) % width] = true;
+    for (int64_t x = 0; x < width; ++x) {
+      if (!in[x]) continue;
+      if (x == 0 || !in[x - 1]) segments.push_back({x, x, columns});
+      segments.back().end = x + 1;
+      place_[x] = columns++;
+    }
+  }
+
+  int64_t place(int64_t x) const { return place_[x]; }
+
+  const int64_t begin, end;
+  int64_t columns = 0;
+  std::vector<Segment> segments;
+
+ private:
+  std::vector<int64_t> place_;
+};
+
+template <class T>
+class AttentionSample {
+ public:
+  AttentionSample(const ContextualAttentionArgs<T>& args, int64_t n)
+      : args(args),
+        n(n),
+        channels(args.channels),
+        rate(args.rate),
+        before(args.rate / 2),
+        h(args.query_rows()),
+        w(args.query_columns()),
+        hb(args.key_rows()),
+        wb(args.key_columns()),
+        keys_count(hb * wb),
+        w1(wb + 1),
+        blocks_count((hb + 1) * w1),
+        threads(w * keys_count * channels < kWorthThreads ? 1 : args.threads),
+        query_ys(picked(args.fg_height, h, rate, args.align_corners)),
+        query_xs(picked(args.fg_width, w, rate, args.align_corners)),
+        key_ys(picked(args.bg_height, hb, rate, args.align_corners)),
+        key_xs(picked(args.bg_width, wb, rate, args.align_corners)),
+        key_width(round_up(wb, kPanel<T>)),
+        keys(hb * channels * key_width),
+        inverse_norm(keys_count + Simd<T>::kWidth),
+        valid(keys_count + Simd<T>::kWidth) {
+    pack_keys();
+    find_valid();
+  }
+
+  // Query pixels [begin, end) of any row, as tiles.
+  PixelColumns<T> query_columns(int64_t begin, int64_t end) const {
+    std::vector<int64_t> at;
+    for (int64_t x = begin; x < end; ++x) at.push_back(query_xs[x] * args.fg.stride_w);
+    return PixelColumns<T>(std::move(at), 0);
+  }
+  const T* query_row(int64_t y) const {
+    return args.fg.data + n * args.fg.stride_n + query_ys[y] * args.fg.stride_h;
+  }
+  const T* key_row(int64_t v) const {
+    return args.bg.data + n * args.bg.stride_n + key_ys[v] * args.bg.stride_h;
+  }
+
+  // Where the picked keys of a row lie, in elements.
+  std::vector<int64_t> key_places() const {
+    std::vector<int64_t> at;
+    for (int64_t x : key_xs) at.push_back(x * args.bg.stride_w);
+    return at;
+  }
+
+  // Calls body(begin, end) for windows of query columns so narrow that a strip of them, (columns) x
+  // (keys), takes at most `bytes`, but no narrower than the products need. So memory grows with the
+  // number of keys alone.
+  template <class Body>
+  void each_window(int64_t bytes, const Body& body) const {
+    const int64_t column = keys_count * int64_t(sizeof(T));
+    const int64_t windows = ceil_div(w, std::max<int64_t>(bytes / column, 2 * kRowTile));
+    for (int64_t i = 0; i < windows; ++i) body(w * i / windows, w * (i + 1) / windows);
+  }
+
+  // Whether queries and keys are the same pixels, so that products are symmetric.
+  bool mirrors() const {
+    const ImageView<T>&f = args.fg, &b = args.bg;
+    return f.data == b.data && h == hb && w == wb && args.fg_height == args.bg_height &&
+           args.fg_width == args.bg_width && f.stride_n == b.stride_n && f.stride_c == b.stride_c &&
+           f.stride_h == b.stride_h && f.stride_w == b.stride_w;
+  }
+
+  const ContextualAttentionArgs<T>& args;
+  const int64_t n, channels, rate;
+  const int64_t before;  // pixels of the first block that lie outside the image
+  const int64_t h, w, hb, wb, keys_count;
+  // A patch covers 2 x 2 blocks of rate x rate pixels; blocks lie on a grid of (hb + 1) x w1.
+  const int64_t w1, blocks_count;
+  const int threads;
+  const std::vector<int64_t> query_ys, query_xs, key_ys, key_xs;
+  const int64_t key_width;
+  Buffer<T> keys;          // [row][panel][channel][kPanel]
+  Buffer<T> inverse_norm;  // of key patches
+  Buffer<T> valid;         // 1 where a key may be attended to, else 0
+  int64_t missing = 0;     // keys that may not
+
+ private:
+  // Multiply-adds of a row of queries below which waking threads costs more than they bring.
+  static constexpr int64_t kWorthThreads = int64_t(1) << 20;
+
+  void pack_keys() {
+    const PixelColumns<T> columns(key_places(), kPanel<T>);
+    Buffer<double> squares(keys_count);
+    parallel_tasks(hb, threads, [&](int64_t v) {
+      T* const to = keys.data() + v * channels * key_width;
+      columns.pack(key_row(v), args.bg.stride_c, channels, to);
+      for (int64_t group = 0; group < columns.groups(); ++group) {
+        double panel[kPanel<T>];
+        panel_squares(to + columns.begin(group) * channels, channels, panel);
+        std::copy_n(panel,
+                    columns.end(group) - columns.begin(group),
+                    squares.data() + v * wb + columns.begin(group));
+      }
+    });
+    Buffer<double> sums(keys_count);
+    box_sums(squares.data(), hb, wb, 3, 1, threads, sums.data());
+    for (int64_t q = 0; q < keys_count; ++q) {
+      const double norm = args.sum_norm ? std::sqrt(sums[q] + 9e-4 * double(channels))
+                                        : std::max(std::sqrt(sums[q]), 1e-4);
+      inverse_norm[q] = T(1 / norm);
+    }
+    std::fill_n(inverse_norm.data() + keys_count, Simd<T>::kWidth, T(0));
+  }
+
+  // A key is missing if any cell of its 3 x 3 patch is.
+  void find_valid() {
+    std::fill_n(valid.data(), keys_count, T(1));
+    std::fill_n(valid.data() + keys_count, Simd<T>::kWidth, T(0));
+    if (!args.hole.data) return;
+    const uint8_t* const hole = args.hole.data + n * args.hole.stride_n;
+    Buffer<uint8_t> whole(keys_count);
+    const auto bad = [&](int64_t q) { return hole[q] != 0; };
+    whole_patches(hb, wb, 3, 1, threads, bad, whole.data());
+    for (int64_t q = 0; q < keys_count; ++q) {
+      valid[q] = T(whole[q]);
+      missing += !whole[q];
+    }
+  }
+};
+
+// out[j] = sum over k of from[k][j], begin <= j < end, in whole vectors.
+template <class T>
+inline void add_up(const T* const* from, int64_t count, int64_t begin, int64_t end, T* out) {
+  constexpr int64_t W = Simd<T>::kWidth;
+  if (count == 9) {
+    for (int64_t j = begin; j < end; j += W) {
+      const Vector<T> a = load(from[0] + j) + load(from[1] + j) + load(from[2] + j);
+      const Vector<T> b = load(from[3] + j) + load(from[4] + j) + load(from[5] + j);
+      const Vector<T> c = load(from[6] + j) + load(from[7] + j) + load(from[8] + j);
+      store(out + j, a + b + c);
+    }
+    return;
+  }
+  for (int64_t j = begin; j < end; j += W) {
+    Vector<T> sum = load(from[0] + j);
+    for (int64_t k = 1; k < count; ++k) sum += load(from[k] + j);
+    store(out + j, sum);
+  }
+}
+
+// The fuse step: over the matrix of queries x keys, flattened along rows (S) and along columns (C),
+// out[i, j] = sum over t in {-1, 0, 1} of C-shifts and s in {-1, 0, 1} of S-shifts of both indices.
+// A query has 9 neighbours; each meets the keys at one offset, save for the keys next to the ends
+// of a column, which continue in the next column. Those are `pieces`; all the rest is one loop.
+//
+// The sums of the forward pass shift along columns first, those of the gradient along rows first.
+template <class T>
+class FuseSum {
+ public:
+  FuseSum(int64_t rows, int64_t columns, bool adjoint)
+      : n_(rows * columns),
+        // Whole vectors, so that what is stored crosses no cache line.
+        begin_(std::min(round_up(columns + 1, Simd<T>::kWidth), n_)),
+        end_(n_ - columns - 1) {
+    if (end_ <= begin_) begin_ = end_ = n_;
+    for (int64_t t = -1; t <= 1; ++t) {
+      for (int64_t s = -1; s <= 1; ++s) {
+        const int64_t which = 3 * (t + 1) + s + 1, far = (rows - 1) * columns - 1;
+        // Range of the index that is shifted along columns, and where it goes: within the column,
+        // and from its end to the next column.
+        const int64_t within[3] = {t < 0 ? columns : 0, t > 0 ? n_ - columns : n_, t * columns};
+        const int64_t beyond[3] = {t < 0 ? 1 : n_ - columns, t < 0 ? columns : n_ - 1, -t * far};
+        add(which, within, s, adjoint);
+        if (t != 0) add(which, beyond, s, adjoint);
+      }
+    }
+    for (int64_t k = 0; k < 9; ++k) inner_[k] = (k / 3 - 1) * columns + k % 3 - 1;
+  }
+
+  // rows[k]: scores of neighbour k, zeros for one that does not exist. They are read from
+  // -columns - 1 to n + columns + W, where there must be zeros beyond 0 .. n - 1; out has n + W.
+  void run(const T* const rows[9], T* out) const {
+    const T* from[9];
+    for (int k = 0; k < 9; ++k) from[k] = rows[k] + inner_[k];
+    add_up(from, 9, begin_, end_, out);
+    edge(rows, out, 0, begin_);
+    edge(rows, out, end_, n_);
+  }
+
+ private:
+  struct Piece {
+    int64_t which, begin, end, offset;
+  };
+
+  void add(int64_t which, const int64_t range[3], int64_t s, bool adjoint) {
+    Piece piece{which, range[0], range[1], range[2] + s};
+    if (adjoint) {
+      // The range is that of j + s.
+      piece.begin -= s;
+      piece.end -= s;
+      piece.begin = std::max<int64_t>(piece.begin, std::max<int64_t>(0, -s));
+      piece.end = std::min(piece.end, n_ - std::max<int64_t>(0, s));
+    } else {
+      // What is read must exist: 0 <= j + offset < n.
+      piece.begin = std::max(piece.begin, -piece.offset);
+      piece.end = std::min(piece.end, n_ - piece.offset);
+    }
+    piece.begin = std::max<int64_t>(piece.begin, 0);
+    piece.end = std::min(piece.end, n_);
+    if (piece.begin < piece.end) pieces_.push_back(piece);
+  }
+
+  void edge(const T* const rows[9], T* out, int64_t begin, int64_t end) const {
+    if (begin >= end) return;
+    std::fill(out + begin, out + end, T(0));
+    for (const Piece& piece : pieces_) {
+      const T* from = rows[piece.which] + piece.offset;
+      const int64_t last = std::min(end, piece.end);
+      for (int64_t j = std::max(begin, piece.begin); j < last; ++j) out[j] += from[j];
+    }
+  }
+
+  const int64_t n_;
+  int64_t begin_, end_;
+  int64_t inner_[9];
+  std::vector<Piece> pieces_;
+};
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

@@ -1,0 +1,278 @@
+// Rows of scores of contextual attention, for a window of query columns, a few rows at a time.
+#pragma once
+
+#include "attention/sample.h"
+#include "base/transpose.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+
+// A ring of rows of the query grid, each a strip of (window columns) x (keys). Before and behind
+// the numbers of a query lie the zeros that FuseSum reads.
+//
+// The fuse step meets the last row of queries next to the first. So row 0 and the last row have
+// strips of their own, and of the rows next to them single queries are kept, see keep_neighbours().
+template <class T>
+class WrapStrips {
+ public:
+  WrapStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring, bool all = false)
+      : h_(sample.h),
+        w_(sample.w),
+        keys_(sample.keys_count),
+        window_(window),
+        all_(all || ring + 2 >= sample.h),
+        ring_(all_ ? sample.h : ring),
+        front_(round_up(sample.wb + 2, Simd<T>::kWidth)),
+        stride_(front_ + round_up(keys_ + sample.wb + 2 + Simd<T>::kWidth, Simd<T>::kWidth)),
+        strip_(stride_ * window.columns),
+        data_(strip_ * (all_ ? ring_ : ring_ + 2) + 3 * stride_) {
+    const int64_t rows = (data_size()) / stride_;
+    for (int64_t i = 0; i < rows; ++i) {
+      T* row = data_.data() + i * stride_;
+      std::fill_n(row, front_, T(0));
+      std::fill_n(row + front_ + keys_, stride_ - front_ - keys_, T(0));
+    }
+    std::fill_n(zeros_row(), stride_, T(0));
+  }
+
+  // Whether every row has a strip, so that nothing must be computed twice.
+  bool all() const { return all_; }
+
+  T* row(int64_t y, int64_t place) {
+    const int64_t slot = all_ ? y : y == 0 ? 0 : y == h_ - 1 ? 1 : 2 + y % ring_;
+    return data_.data() + slot * strip_ + place * stride_ + front_;
+  }
+
+  // Numbers from one place of a row to the next.
+  int64_t stride() const { return stride_; }
+
+  // Keeps query (1, 0) or (h - 2, w - 1), if row y holds it.
+  void keep_neighbour(int64_t y) {
+    if (all_) return;
+    if (y == 1 && window_.place(0) >= 0) std::copy_n(row(y, window_.place(0)), keys_, kept(0));
+    if (y == h_ - 2 && window_.place(w_ - 1) >= 0)
+      std::copy_n(row(y, window_.place(w_ - 1)), keys_, kept(1));
+  }
+
+  // The nine neighbours that FuseSum adds up for query (y, x).
+  void neighbours(int64_t y, int64_t x, bool adjoint, const T* out[9]) {
+    for (int64_t t = -1; t <= 1; ++t) {
+      for (int64_t s = -1; s <= 1; ++s) {
+        int64_t ny = y, nx = x;
+        const bool exists = adjoint ? shift_row(s, ny, nx) && shift_column(t, ny, nx)
+                                    : shift_column(t, ny, nx) && shift_row(s, ny, nx);
+        out[3 * (t + 1) + s + 1] = exists ? near(y, ny, nx) : zeros_row() + front_;
+      }
+    }
+  }
+
+ private:
+  int64_t data_size() const { return strip_ * (all_ ? ring_ : ring_ + 2) + 3 * stride_; }
+  T* zeros_row() { return data_.data() + data_size() - stride_; }
+  T* kept(int64_t i) { return data_.data() + data_size() - (3 - i) * stride_ + front_; }
+
+  bool shift_row(int64_t s, int64_t& y, int64_t& x) const {
+    const int64_t i = y * w_ + x + s;
+    y = i / w_;
+    x = i % w_;
+    return i >= 0 && i < h_ * w_;
+  }
+
+  bool shift_column(int64_t t, int64_t& y, int64_t& x) const {
+    const int64_t i = x * h_ + y + t;
+    y = i % h_;
+    x = i / h_;
+    return i >= 0 && i < h_ * w_;
+  }
+
+  const T* near(int64_t y, int64_t ny, int64_t nx) {
+    const bool across = ny < y - 2 || ny > y + 2;
+    if (!all_ && across && ny == 1) return kept(0);
+    if (!all_ && across && ny == h_ - 2) return kept(1);
+    return row(ny, window_.place(nx));
+  }
+
+  const int64_t h_, w_, keys_;
+  const Window& window_;
+  const bool all_;
+  const int64_t ring_, front_, stride_, strip_;
+  Buffer<T> data_;
+};
+
+// Scores S[p, q] = <patch_p, patch_q> / norm_q, 3 x 3 patches, zeros outside the images.
+//
+// Row pairs (y, y + delta) are chains (matching/patch_gram.h): they run in parallel, a few rows at
+// a time, and remember the sums of their last three row pairs. Where queries and keys are the same
+// pixels and all rows fit, a chain and the one with -delta hold the same products: one serves both.
+template <class T>
+class ScoreStrips {
+ public:
+  ScoreStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring, int64_t step)
+      : mirrors_(sample.mirrors() && window.columns == sample.w &&
+                 sample.keys_count * sample.keys_count * int64_t(sizeof(T)) <= kMostBytes),
+        strips(sample, window, ring, mirrors_),
+        s_(sample),
+        window_(window),
+        wide_(round_up(sample.wb, W)),
+        // Where all rows are made at once, nothing is remembered.
+        chains_(strips.all() ? 0 : sample.hb + step + 6),
+        sums_(chains_ * 3 * window.columns * wide_) {
+    for (const Window::Segment& segment : window.segments) {
+      const int64_t begin = std::max<int64_t>(segment.begin - 1, 0);
+      const int64_t end = std::min(segment.end + 1, sample.w);
+      const PixelColumns<T> columns = sample.query_columns(begin, end);
+      queries_.emplace_back(new Buffer<T>(sample.h * (end - begin) * sample.channels));
+      T* to = queries_.back()->data();
+      parallel_tasks(sample.h, sample.threads, [&](int64_t y) {
+        columns.pack(sample.query_row(y),
+                     sample.args.fg.stride_c,
+                     sample.channels,
+                     to + y * (end - begin) * sample.channels);
+      });
+    }
+  }
+
+  // Scores of query rows [first, last). The row sums of rows below `known` are there already: those
+  // of first - 1 and first, from the call before.
+  void compute(int64_t first, int64_t last, int64_t known) {
+    const int64_t lowest = mirrors_ ? 0 : -last, highest = s_.hb - known;
+    const int64_t chains = highest - lowest + 1;
+    const int64_t segments = int64_t(window_.segments.size());
+    parallel_tasks(chains * segments, s_.threads, [&](int64_t task) {
+      chain(task % segments, lowest + task / segments, first, last, known);
+    });
+  }
+
+  // Scores of query (y, x), after the fuse step if there is one; that needs `row`.
+  const T* query(const FuseSum<T>& fuse, int64_t y, int64_t x, T* row) {
+    if (!s_.args.fuse) return strips.row(y, window_.place(x));
+    const T* rows[9];
+    strips.neighbours(y, x, false, rows);
+    fuse.run(rows, row);
+    return row;
+  }
+
+ private:
+  // Most bytes of scores that are kept for the sake of symmetry.
+  static constexpr int64_t kMostBytes = int64_t(8) << 20;
+  const bool mirrors_;
+
+ public:
+  WrapStrips<T> strips;
+
+ private:
+  static constexpr int64_t W = Simd<T>::kWidth;
+
+  // Row pairs (y, y + delta) of one segment.
+  void chain(int64_t index, int64_t delta, int64_t first, int64_t last, int64_t known) {
+    const Window::Segment& segment = window_.segments[index];
+    const int64_t columns = segment.end - segment.begin, row = window_.columns * wide_;
+    const Padding padding{1, segment.begin == 0, segment.end == s_.w};
+    const int64_t pixels = columns + 2 - padding.before - padding.after;
+    GramStrip<T> products(pixels, wide_ / W, 3, padding);
+    Buffer<T> own(strips.all() ? 3 * row : 0), raw(mirrors_ ? row : 0);
+    const auto sums = [&](int64_t y) {
+      T* const ring = strips.all() ? own.data() : sums_.data() + slot(delta) * 3 * row;
+      return ring + y % 3 * row + segment.place * wide_;
+    };
+    for (int64_t y = known; y <= last; ++y) {
+      const int64_t v = y + delta;
+      const bool multiplies = y < s_.h && v >= 0 && v < s_.hb;
+      const bool emits = y > first && v >= 1 && v <= s_.hb;
+      if (multiplies) {
+        products.multiply(queries_[index]->data() + y * pixels * s_.channels,
+                          s_.keys.data() + v * s_.channels * s_.key_width,
+                          wide_ / W,
+                          s_.channels);
+        if (!emits) products.sum_rows(columns, s_.wb, sums(y), wide_);
+      }
+      if (!emits) continue;
+      const int64_t count = y >= 2 && v >= 2 ? 2 : 1;
+      const T* const older[2] = {sums(y + 3 - count), sums(y + 2)};  // y - count, y - 1
+      T* const newest = multiplies ? sums(y) : nullptr;
+      Scores scores{s_.inverse_norm.data() + (v - 1) * s_.wb,
+                    strips.row(y - 1, segment.place) + (v - 1) * s_.wb,
+                    strips.stride(),
+                    s_.wb};
+      if (!mirrors_ || delta == 0) {
+        products.sum_patches(columns, s_.wb, newest, older, count, wide_, scores);
+        continue;
+      }
+      MirroredScores both{scores, raw.data(), wide_};
+      products.sum_patches(columns, s_.wb, newest, older, count, wide_, both);
+      mirror(raw.data(), y - 1, v - 1);
+    }
+  }
+
+  // Divides the products of patches by the norms of the keys.
+  struct Scores {
+    const T* scale;
+    T* out;
+    const int64_t stride, width;
+
+    void begin(int64_t) {}
+    void take(int64_t u, Vector<T> product) {
+      const Vector<T> score = product * load(scale + u);
+      if (u + W <= width) {
+        store(out + u, score);
+      } else {
+        // The next row of keys may be written by another thread.
+        std::memcpy(out + u, &score, sizeof(T) * (width - u));
+      }
+    }
+    void end(int64_t) { out += stride; }
+  };
+
+  // And keeps them.
+  struct MirroredScores {
+    Scores& scores;
+    T* raw;
+    const int64_t ld;
+
+    void begin(int64_t) {}
+    void take(int64_t u, Vector<T> product) {
+      store(raw + u, product);
+      scores.take(u, product);
+    }
+    void end(int64_t column) {
+      raw += ld;
+      scores.end(column);
+    }
+  };
+
+  // The products of query row y with key row v are those of query row v with key row y.
+  void mirror(const T* raw, int64_t y, int64_t v) {
+    const T* const scale = s_.inverse_norm.data() + y * s_.wb;
+    T* const out = strips.row(v, 0) + y * s_.wb;
+    const int64_t ld = strips.stride();
+    int64_t whole = 0;
+    if constexpr (sizeof(T) == 4) {
+      whole = s_.wb / W * W;
+      for (int64_t u = 0; u < whole; u += W) {
+        for (int64_t x = 0; x < whole; x += W) {
+          Vector<T> square[W];
+#pragma GCC unroll 16
+          for (int64_t i = 0; i < W; ++i) square[i] = load(raw + (x + i) * wide_ + u);
+          transpose(square);
+#pragma GCC unroll 16
+          for (int64_t i = 0; i < W; ++i)
+            store(out + (u + i) * ld + x, square[i] * load(scale + x));
+        }
+      }
+    }
+    for (int64_t u = 0; u < s_.wb; ++u)
+      for (int64_t x = u < whole ? whole : 0; x < s_.wb; ++x)
+        out[u * ld + x] = raw[x * wide_ + u] * scale[x];
+  }
+
+  int64_t slot(int64_t delta) const { return (delta % chains_ + chains_) % chains_; }
+
+  const AttentionSample<T>& s_;
+  const Window& window_;
+  const int64_t wide_, chains_;
+  Buffer<T> sums_;  // [chain][3][place of the window][wide]
+  std::vector<std::unique_ptr<Buffer<T>>> queries_;
+};
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

@@ -1,0 +1,151 @@
+// Which core sums a convolution.
+//
+// Measured on one Zen 4 core (AVX-512, peak 118 GFLOP/s), one thread, ms, everything that follows
+// the sums included; "tiled" is the Winograd core that costs least:
+//
+//   layer                                tiled   direct   oneDNN (public formula)
+//   3x3, 256 -> 256, 64^2                 13.7     40       43
+//   3x3 stride 2, 48 -> 192, 256^2        22       28       33
+//   3x3 stride 2, 128 -> 256, 64^2         5.0      6.0      6.0
+//   4x4 stride 2, 3 -> 64, 256^2           1.1      2.1      1.6
+//   4x4 stride 2, 64 -> 128, 256^2        19.6     42       51
+//   4x4 stride 2, 256 -> 512, 32^2         5.0     10.2     12
+//   4x4 stride 2, 512 -> 512, 8^2          3.4      2.0      6.4
+//   5x5, 128 -> 128, 64^2                 13.9     31       32
+//   5x5 stride 2, 512 -> 512, 16^2         5.9     10.8     12
+//   5x5 stride 2, 512 -> 512, 8^2          5.1      2.5      8.3
+//   7x7, 64 -> 64, 128^2                  25       64       62
+//   7x7, 64 -> 3, 256^2                     -      17       61
+//   transposed 4x4, 256 -> 128, 64^2      20       41       44
+//   transposed 4x4, 1024 -> 256, 16^2      9.7     20       22
+//   transposed 4x4, 1024 -> 512, 4^2       6.6      3.5     27
+//
+// and the weight's gradient alone, ms:
+//
+//   3x3, 512 -> 512, 16^2                  6.9     13.0
+//   3x3 stride 2, 64 -> 128, 128^2         6.9      6.9
+//   4x4 stride 2, 3 -> 64, 256^2           1.1      1.5
+//   4x4 stride 2, 64 -> 128, 128^2         7.7     12.7
+//   4x4 stride 2, 256 -> 512, 32^2        13.2     11.5
+//   5x5, 128 -> 128, 64^2                 21       37
+//   5x5 stride 2, 64 -> 128, 128^2        11       19
+//   7x7, 64 -> 64, 128^2                  34       66
+#include "convolution/choose.h"
+
+#include <algorithm>
+
+#include "convolution/takes.h"
+#include "convolution/winograd_tiling.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+namespace {
+
+// Costs are in multiply-adds of the peak, fitted to the layers of benchmarks/cases/conv_layers.py.
+// Products: direct; tiled, with inputs of a block of tiles inside and, from kDeep channels on,
+// outside of a 1 MiB L2; tiled and staged.
+constexpr double kDirect = 1.1, kTiled = 1.3, kTiledDeep = 1.8, kTiledStaged = 1.2;
+constexpr int64_t kDeep = 512;
+// A weight read from memory, by two threads at once, whose packed form a training has to write as
+// well: one image of 8 x 8 outputs is not worth Winograd's many weights.
+constexpr double kRead = 12.0;
+// Of each product of a tile the transforms of a channel and of a filter; of both where the products
+// are staged.
+constexpr double kTransformIn = 3.3, kTransformOut = 7.0, kTransformStaged = 32.0;
+// What makes the change from direct sums, or from one tile to the next, worth while.
+constexpr double kGain = 1.1;
+// Of the weight's gradient: a product directly, where taps of fewer than kThin channels lie side by
+// side, and in tiles; a weight and one of its sums, on their way to memory; a transformed channel
+// or filter of a tile.
+constexpr double kOuter = 1.25, kOuterThin = 1.5, kOuterTiled = 1.8;
+constexpr int64_t kThin = 32;
+constexpr double kWrite = 30.0, kSum = 16.0, kTransformOuter = 9.2;
+
+constexpr Core kTiles[] = {
+    Core::kWinograd, Core::kWinogradPairs, Core::kWinogradShort, Core::kWinogradFours};
+
+// How a convolution falls into tiles of one kind.
+struct Tiling {
+  int64_t tiles, parts;
+  int points;  // products of a tile
+};
+
+Tiling tiling_of(Core core, const ChoiceArgs& a) {
+  return with_tile(core, [&](auto tile) {
+    using T = decltype(tile);
+    const Layout<T> layout(a.kernel, a.stride, a.dilation);
+    const auto rows = tile_starts(0, a.out.y, layout.grid.y, T::kOutputs);
+    const auto columns = tile_starts(0, a.out.x, layout.grid.x, T::kOutputs);
+    return Tiling{a.batch * int64_t(rows.size() * columns.size()),
+                  layout.parts(),
+                  T::kProducts * T::kProducts};
+  });
+}
+
+// Whether tiles are worth a thought: one tap along an axis leaves them nothing to save.
+bool may_be_tiled(const ChoiceArgs& a) {
+  return a.tiled && a.kernel.y > 1 && a.kernel.x > 1 && is_tiled(a.stride, a.dilation);
+}
+
+// The cheapest of `direct` and the costs of the tiles, cost(tiling).
+template <class Cost>
+Core cheapest(const ChoiceArgs& a, double direct, const Cost& cost) {
+  Core best = Core::kDirect;
+  double least = direct;
+  for (const Core core : kTiles) {
+    const Tiling tiling = tiling_of(core, a);
+    const double other = cost(tiling) * tiling.points;
+    if (other * kGain < least) {
+      best = core;
+      least = other;
+    }
+  }
+  const bool doubled = is_doubled(a.kernel, a.stride, a.dilation, a.padding, a.upsample);
+  return best == Core::kWinograd && doubled ? Core::kWinogradDoubled : best;
+}
+
+}  // namespace
+
+std::optional<Core> choose_core(const ChoiceArgs& a) {
+  // As if no layer were gated: gates of few filters are rare.
+  if (a.groups != 1 || !is_direct(a.filters, false, a.stride, a.dilation)) return std::nullopt;
+  const bool square = a.kernel.y == 3 && a.kernel.x == 3;
+  if (!may_be_tiled(a) || (a.filters <= kFewFilters && !square)) return Core::kDirect;
+  const double weights = double(a.channels) * double(a.filters);
+  const double taps = double(a.kernel.y * a.kernel.x);
+  const double outputs = double(a.batch) * double(a.out.y) * double(a.out.x);
+  const int64_t lanes = lanes_of(panels_of(a.filters, false));
+  return cheapest(a, weights * taps * std::max(outputs * kDirect, kRead), [&](const Tiling& t) {
+    const int64_t depth = t.parts * a.channels;
+    double product = depth < kDeep ? kTiled : kTiledDeep;
+    double transforms = double(depth) * kTransformIn + double(a.filters) * kTransformOut;
+    if (staging_pays(t.tiles, depth, lanes)) {
+      product = kTiledStaged;
+      transforms = double(depth + a.filters) * kTransformStaged;
+    }
+    return double(t.parts) * weights * std::max(double(t.tiles) * product, kRead) +
+           double(t.tiles) * transforms;
+  });
+}
+
+std::optional<Core> choose_weight_gradient_core(const ChoiceArgs& a) {
+  // Few filters would leave most lanes of a transformed gradient empty.
+  if (!may_be_tiled(a) || a.filters <= kFewFilters) return Core::kDirect;
+  constexpr int64_t W = Simd<float>::kWidth;
+  const double weights = double(a.channels) * double(a.filters);
+  const double taps = double(a.kernel.y * a.kernel.x);
+  const double outputs = double(a.batch) * double(a.out.y) * double(a.out.x);
+  const double product = a.channels < kThin ? kOuterThin : kOuter;
+  return cheapest(a, weights * taps * (outputs * product + kWrite), [&](const Tiling& t) {
+    const double sums = double(t.parts) * weights * (double(t.tiles) * kOuterTiled + kSum);
+    // Inputs are transformed once for 64 filters, gradients once for 64 rows: channels of up to
+    // four parts.
+    const int64_t inputs = t.parts * round_up(a.channels, W) * ceil_div(a.filters, 64);
+    const int64_t rows = a.channels * std::min<int64_t>(t.parts, 4);
+    const int64_t gradients = a.filters * ceil_div(rows, 64);
+    return sums + double(t.tiles) * double(inputs + gradients) * kTransformOuter;
+  });
+}
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

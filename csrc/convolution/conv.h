@@ -1,0 +1,130 @@
+// What the convolution kernels take; one group. Images lie as (N, H, W, C), channels adjacent;
+// input and result may also lie as (N, C, H, W).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/cpu.h"
+
+namespace inpaint {
+
+// Codes and their names in Python: each list is in the order of its enumeration.
+enum class Activation { kIdentity, kRelu, kLeakyRelu, kElu, kSilu, kTanh, kSigmoid };
+constexpr const char* kActivationNames[] = {
+    "identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid"};
+
+enum class Core {
+  kDirect,
+  kWinograd,
+  kWinogradDoubled,
+  kWinogradPairs,
+  kWinogradShort,
+  kWinogradFours,
+  kUnpacked  // see convolution/unpacked.h
+};
+constexpr const char* kCoreNames[] = {"direct",
+                                      "winograd",
+                                      "winograd_doubled",
+                                      "winograd_pairs",
+                                      "winograd_short",
+                                      "winograd_fours",
+                                      "unpacked"};
+
+enum class PaddingMode { kZeros, kReflect, kReplicate };
+constexpr const char* kPaddingModeNames[] = {"zeros", "reflect", "replicate"};
+
+constexpr float kLeakySlope = 0.2f;
+
+struct Size2 {
+  int64_t y, x;
+};
+
+// Filter taps (filters, channels, kernel.y, kernel.x) at any strides, negative ones included, and
+// where their packed form goes. A gated layer has `filters / 2` features, then as many gates.
+struct PackArgs {
+  Core core;
+  const float* weight;
+  int64_t stride_filter, stride_channel, stride_y, stride_x;
+  int64_t filters, channels;
+  Size2 kernel, stride;
+  bool gated;
+  float* packed;
+  int threads;
+};
+
+// One of the images (N, height, width, channels) that are read as if they were concatenated along
+// their channels, each at its own resolution.
+struct Part {
+  const float* x;
+  int64_t height, width, channels;
+  int64_t stride_n, stride_y, stride_x, stride_c;
+  int upsample;  // nearest, 1 or 2, applied before the padding
+  // Bytes (N or 1, height, width): which pixels are read; the others count as zero, whatever they
+  // hold. Null: all.
+  const uint8_t* valid;
+  int64_t valid_stride_n;
+};
+
+struct ConvArgs {
+  Core core = Core::kDirect;
+  std::vector<Part> parts;  // of one size behind their upsampling
+  int64_t batch, channels;  // channels: of all parts
+  PaddingMode padding_mode;
+  Size2 padding;  // before, negative: cut off; what is read behind the image follows from the
+                  // output's size
+  Size2 kernel, stride, dilation;
+
+  const float* packed;
+  const float* bias;  // null: none
+  int64_t filters;
+  bool gated;
+  Activation activation;
+
+  // y = activation(sum * scale + bias * share), zero where share is zero; planes (N or 1, Ho, Wo).
+  // Null: plain sum + bias.
+  const float* scale;
+  const float* share;
+  int64_t scale_stride_n;
+
+  float* y;               // (N, height, width, filters or filters / 2) of the stored image
+  bool y_planes = false;  // y is (N, filters or filters / 2, height, width) instead
+  // y is larger than a core's caches, and its pixels begin at cache lines: written past the caches,
+  // if the instruction set can.
+  bool y_streams = false;
+  float* z;  // the same with `filters`: the sums before activation and gate; null: not wanted
+  int64_t out_height, out_width;
+  // Output (i, j) is stored at (i, j) * store_step + store_offset of an image of store_size: the
+  // phases of a transposed convolution interleave. Steps beyond 1 go without scale and share.
+  Size2 store_step, store_offset, store_size;
+  // The part of the output that is computed, half open; the rest of y and z is left alone.
+  Size2 region_begin, region_end;
+  int threads;
+};
+
+// Number of the stored pixel of output (y, x) of image n.
+inline int64_t stored_pixel(const ConvArgs& a, int64_t n, int64_t y, int64_t x) {
+  return (n * a.store_size.y + y * a.store_step.y + a.store_offset.y) * a.store_size.x +
+         x * a.store_step.x + a.store_offset.x;
+}
+
+// clang-format off
+INPAINT_EACH_ISA(
+  // Floats of the packed form that `args` asks for.
+  int64_t winograd_packed_size(const PackArgs& args);
+  int64_t direct_packed_size(const PackArgs& args);
+  void pack_winograd(const PackArgs& args);
+  void pack_direct(const PackArgs& args);
+
+  // Any kernel; along each axis stride or dilation is 1. kWinograd sums 3 x 3 taps at a time,
+  // kWinogradPairs and kWinogradShort 2 x 2, kWinogradFours 4 x 4. kWinogradDoubled: 3 x 3,
+  // stride 1, dilation 1 and padding 1 behind upsample 2.
+  bool winograd_takes(const ConvArgs& args);
+  void conv_winograd(const ConvArgs& args);
+  // Any kernel, stride and dilation, but for a stride with a dilation where filters are few.
+  bool direct_takes(const ConvArgs& args);
+  void conv_direct(const ConvArgs& args);
+)
+// clang-format on
+
+}  // namespace inpaint

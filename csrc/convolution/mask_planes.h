@@ -1,0 +1,46 @@
+// Planes of a partial convolution: what its masks make of sums and bias.
+#pragma once
+
+#include <vector>
+
+#include "convolution/conv.h"
+
+namespace inpaint {
+
+// The mask of one tensor, (N or 1, planes, height, width), seen upsampled. One of the two: bytes
+// count where not 0, numbers as they are.
+struct MaskPart {
+  const uint8_t* known;
+  const float* soft;
+  int64_t stride_n, height, width;
+  int upsample;
+  std::vector<int32_t> weights;  // of the planes
+};
+
+// With S the weighted sum of all masks under a window, zero padding invalid:
+//   by_sum:  share = [S != 0], scale = share / S
+//   else:    share = clamp(S, 0, 1), scale = total / (S + 1e-8) * share, again * share if `biased`
+struct MaskPlanesArgs {
+  std::vector<MaskPart> parts;  // of one size behind their upsampling
+  int64_t batch;
+  Size2 kernel, stride, padding, dilation;
+  int64_t out_height, out_width;
+  float total;
+  bool by_sum, biased;
+  float* scale;  // (N, Ho, Wo)
+  float* share;
+  int threads;
+};
+
+enum class MaskKind { kBinary, kSoft };
+
+// clang-format off
+INPAINT_EACH_ISA(
+  void mask_planes(const MaskPlanesArgs& args);
+  // Where numbers are not 0, and whether all of them are 0 or 1.
+  MaskKind known_bytes(const float* values, int64_t count, uint8_t* known);
+  MaskKind kind_of_bytes(const uint8_t* values, int64_t count);
+)
+// clang-format on
+
+}  // namespace inpaint

@@ -1,0 +1,205 @@
+// The store stage of the convolutions: ratio, bias, activation, gate. And the panels of filters
+// that give it features and gates together.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "base/activation.h"
+#include "convolution/conv.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+
+// Filters that are summed together, one to a lane of one or two vectors.
+//   kPlain: filters first .. first + count - 1.
+//   kPair:  vector 0 features, vector 1 their gates.
+//   kHalves: one vector, lower half features, upper half their gates; for a remainder of channels.
+enum class PanelKind { kPlain, kPair, kHalves };
+
+struct Panel {
+  PanelKind kind;
+  int vectors;
+  int64_t first, count;  // output channels
+  int64_t lane0;         // lanes of all panels before it
+};
+
+inline std::vector<Panel> panels_of(int64_t filters, bool gated) {
+  constexpr int64_t W = Simd<float>::kWidth;
+  std::vector<Panel> panels;
+  const int64_t channels = gated ? filters / 2 : filters;
+  int64_t lane = 0;
+  for (int64_t first = 0; first < channels;) {
+    const int64_t left = channels - first;
+    Panel panel{PanelKind::kPlain, 2, first, std::min(left, 2 * W), lane};
+    if (gated) {
+      panel.kind = left > W / 2 ? PanelKind::kPair : PanelKind::kHalves;
+      panel.vectors = left > W / 2 ? 2 : 1;
+      panel.count = std::min(left, W);
+    } else if (left <= W) {
+      panel.vectors = 1;
+    }
+    panels.push_back(panel);
+    first += panel.count;
+    lane += panel.vectors * W;
+  }
+  return panels;
+}
+
+inline int64_t lanes_of(const std::vector<Panel>& panels) {
+  return panels.empty()
+             ? 0
+             : panels.back().lane0 + panels.back().vectors * int64_t(Simd<float>::kWidth);
+}
+
+// The filter in a lane of a panel, or -1.
+inline int64_t filter_in_lane(const Panel& panel, int64_t filters, int64_t lane) {
+  constexpr int64_t W = Simd<float>::kWidth;
+  if (panel.kind == PanelKind::kPlain) return lane < panel.count ? panel.first + lane : -1;
+  const int64_t half = panel.kind == PanelKind::kPair ? W : W / 2;
+  if (lane % half >= panel.count) return -1;
+  return (lane < half ? 0 : filters / 2) + panel.first + lane % half;
+}
+
+// n numbers and zeros, reading nothing beyond them.
+inline Vector<float> load_first(const float* from, int64_t n) {
+  constexpr int W = Simd<float>::kWidth;
+  if (n >= W) return load(from);
+#if defined(__AVX512F__)
+  return (Vector<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
+#else
+  float lanes[W] = {};
+  for (int i = 0; i < n; ++i) lanes[i] = from[i];
+  return load(lanes);
+#endif
+}
+
+inline void store_first(float* to, Vector<float> v, int64_t n) {
+  constexpr int W = Simd<float>::kWidth;
+  if (n >= W) {
+    store(to, v);
+    return;
+  }
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+#else
+  float lanes[W];
+  store(lanes, v);
+  for (int i = 0; i < n; ++i) to[i] = lanes[i];
+#endif
+}
+
+// The bias of each lane of all panels.
+inline std::vector<float> lane_biases(const ConvArgs& a, const std::vector<Panel>& panels) {
+  std::vector<float> biases(static_cast<size_t>(lanes_of(panels)), 0.0f);
+  if (!a.bias) return biases;
+  for (const Panel& panel : panels)
+    for (int64_t i = 0; i < panel.vectors * int64_t(Simd<float>::kWidth); ++i) {
+      const int64_t filter = filter_in_lane(panel, a.filters, i);
+      if (filter >= 0) biases[size_t(panel.lane0 + i)] = a.bias[filter];
+    }
+  return biases;
+}
+
+// Finishes `count` pixels of one panel.
+struct StorePanel {
+  const ConvArgs& args;
+  const Panel& panel;
+  const float* lane_bias;
+  const float* sums;     // (count, panel.vectors * W)
+  const int64_t* pixel;  // (count): number of the output pixel, or -1: leave it out
+  int count;
+  int64_t scale_shift;  // scale and share lie at pixel - scale_shift
+  int64_t n;            // image
+
+  template <Activation A>
+  void run() {
+    switch (panel.kind) {
+      case PanelKind::kPlain:
+        return panel.vectors == 2 ? pixels<A, PanelKind::kPlain, 2>()
+                                  : pixels<A, PanelKind::kPlain, 1>();
+      case PanelKind::kPair:
+        return pixels<A, PanelKind::kPair, 2>();
+      case PanelKind::kHalves:
+        return pixels<A, PanelKind::kHalves, 1>();
+    }
+  }
+
+ private:
+  template <Activation A, PanelKind K, int VECS>
+  void pixels() {
+    constexpr int W = Simd<float>::kWidth;
+    const int64_t channels = args.gated ? args.filters / 2 : args.filters;
+    Vector<float> bias[VECS];
+    for (int j = 0; j < VECS; ++j) bias[j] = load(lane_bias + panel.lane0 + j * W);
+    for (int i = 0; i < count; ++i) {
+      if (pixel[i] < 0) continue;
+      Vector<float> v[VECS];
+      if (args.scale) {
+        const float scale = args.scale[pixel[i] - scale_shift];
+        const float share = args.share[pixel[i] - scale_shift];
+        for (int j = 0; j < VECS; ++j) {
+          v[j] = load(sums + (i * VECS + j) * W);
+          // A NaN that Winograd carried over from a neighbour must not survive where nothing is
+          // known.
+          v[j] = share == 0 ? Vector<float>{} : multiply_add(v[j], scale, bias[j] * share);
+        }
+      } else {
+        for (int j = 0; j < VECS; ++j) v[j] = load(sums + (i * VECS + j) * W) + bias[j];
+      }
+      float* z = args.z ? args.z + pixel[i] * args.filters + panel.first : nullptr;
+      if constexpr (K == PanelKind::kPlain) {
+        for (int j = 0; j < VECS; ++j) {
+          const int64_t left = panel.count - j * W;
+          if (z) store_first(z + j * W, v[j], left);
+          store_result(pixel[i], panel.first + j * W, activate<A>(v[j]), left);
+        }
+      } else {
+        Vector<float> gate;
+        if constexpr (K == PanelKind::kPair) {
+          gate = v[VECS - 1];
+        } else {
+          float lanes[W + W / 2] = {};
+          store(lanes, v[0]);
+          gate = load(lanes + W / 2);
+        }
+        if (z) {
+          store_first(z, v[0], panel.count);
+          store_first(z + channels, gate, panel.count);
+        }
+        store_result(pixel[i], panel.first, activate<A>(v[0]) * sigmoid_of(gate), panel.count);
+      }
+    }
+  }
+
+  void store_result(int64_t at, int64_t channel, Vector<float> v, int64_t size) {
+    const int64_t channels = args.gated ? args.filters / 2 : args.filters;
+    if (kStreams && args.y_streams && size >= Simd<float>::kWidth)
+      return stream(args.y + at * channels + channel, v);
+    if (!args.y_planes) {
+      store_first(args.y + at * channels + channel, v, size);
+      return;
+    }
+    const int64_t plane = args.store_size.y * args.store_size.x;
+    float* y = args.y + at + n * (channels - 1) * plane + channel * plane;
+    float lanes[Simd<float>::kWidth];
+    store(lanes, v);
+    for (int64_t c = 0; c < size && c < Simd<float>::kWidth; ++c) y[c * plane] = lanes[c];
+  }
+};
+
+// Writes zeros to one pixel of image n: where nothing valid is seen.
+inline void clear_pixel(const ConvArgs& a, int64_t n, int64_t pixel) {
+  const int64_t channels = a.gated ? a.filters / 2 : a.filters;
+  if (a.y_planes) {
+    const int64_t plane = a.store_size.y * a.store_size.x;
+    float* y = a.y + pixel + n * (channels - 1) * plane;
+    for (int64_t c = 0; c < channels; ++c) y[c * plane] = 0;
+  } else {
+    std::fill_n(a.y + pixel * channels, channels, 0.0f);
+  }
+  if (a.z) std::fill_n(a.z + pixel * a.filters, a.filters, 0.0f);
+}
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

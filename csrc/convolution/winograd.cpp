@@ -1,0 +1,521 @@
+// Convolution by Winograd tiles of 6 x 6 inputs, or 5 x 5.
+//
+// A kernel is cut along each axis into parts of 2, 3 or 4 taps: with stride 1 neighbouring taps,
+// with stride s taps s apart, so that a part reads every s-th pixel, as a convolution of stride 1
+// does. The sum over parts and channels is formed before the transform back, as if each part had
+// channels of its own: multiplications an output, of direct and of tiled sums
+//
+//   3x3               9    2.25 (3 taps)      4x4 stride 2     16    5.76 (2 taps)
+//   5x5, any stride  25    9    (3 taps)      3x3 stride 2      9    5.76 (2 taps)
+//   7x7, any stride  49   16    (4 taps)      2x2               4    1.44 (2 taps)
+//
+// Tiles of 5 x 5 inputs take 6.25 and 1.56 in place of 5.76 and 1.44, but their 4 outputs fill
+// images of 16 or 32 pixels, where those of 5 stand over.
+//
+// A task takes a block of tiles: the transformed inputs of the block, (36 or 25, tiles, parts x
+// channels), stay in L2 while panel after panel of filters is multiplied, transformed back and
+// stored. Left operand of the products: tiles, read in place; right operand: weights, transformed
+// ahead and packed (panel, 36 or 25, parts x channels, lanes), read once a block. Of deep
+// layers, whose weights no cache holds, that would be most of the time: there one product after
+// the other takes more tiles, see Convolution::staged; the bits are the same. Behind a doubling of
+// the image the 36 products share 25 inputs and 9 weights, see DoubledTile.
+#include <algorithm>
+#include <vector>
+
+#include "base/parallel.h"
+#include "convolution/takes.h"
+#include "convolution/winograd_tiling.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+namespace {
+
+using Vec = Vector<float>;
+constexpr int64_t W = Simd<float>::kWidth;
+
+// Channels that are summed in one chain: sums of partial sums halve the rounding error of layers
+// with 256 channels or more, for 2 % of the time.
+constexpr int64_t kSumDepth = 64;
+
+// Calls body(y, x) for the outputs of a tile inside the region; whether body ever said yes.
+template <class T, class Body>
+bool any_output(const ConvArgs& a, Size2 grid, const Tile& tile, const Body& body) {
+  for (int64_t i = 0, y = tile.y; i < T::kOutputs && y < a.region_end.y; ++i, y += grid.y)
+    for (int64_t j = 0, x = tile.x; j < T::kOutputs && x < a.region_end.x; ++j, x += grid.x)
+      if (y >= a.region_begin.y && x >= a.region_begin.x && body(y, x)) return true;
+  return false;
+}
+
+// Tiles of the region, in the order in which neighbours share inputs; those that see nothing valid
+// are not computed: their outputs become zero here.
+template <class T>
+std::vector<Tile> tiles_of(const ConvArgs& a, Size2 grid) {
+  // Tiles of a doubled image begin at even outputs.
+  const int64_t unit = a.core == Core::kWinogradDoubled ? 2 : 1;
+  const Size2 begin = {a.region_begin.y / unit * unit, a.region_begin.x / unit * unit};
+  const auto rows = tile_starts(begin.y, a.region_end.y, grid.y, T::kOutputs);
+  const auto columns = tile_starts(begin.x, a.region_end.x, grid.x, T::kOutputs);
+  std::vector<Tile> tiles;
+  tiles.reserve(static_cast<size_t>(a.batch) * rows.size() * columns.size());
+  for (int64_t n = 0; n < a.batch; ++n) {
+    const float* share = a.share ? a.share + n * a.scale_stride_n : nullptr;
+    for (int64_t row : rows)
+      for (int64_t column : columns) {
+        const Tile tile{n, row, column};
+        const auto seen = [&](int64_t y, int64_t x) {
+          return !share || share[y * a.out_width + x] != 0;
+        };
+        if (any_output<T>(a, grid, tile, seen)) {
+          tiles.push_back(tile);
+          continue;
+        }
+        any_output<T>(a, grid, tile, [&](int64_t y, int64_t x) {
+          clear_pixel(a, n, stored_pixel(a, n, y, x));
+          return false;
+        });
+      }
+  }
+  return tiles;
+}
+
+template <class T>
+void transform_parts(const ConvArgs& a,
+                     const Layout<T>& layout,
+                     const Source& source,
+                     const Tile& tile,
+                     float* to,
+                     int64_t stride,
+                     int64_t plane) {
+  each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
+    const int64_t begin = part * a.channels;
+    transform_reads<T>(source, tile.n, y, x, layout.read_step(), to + begin, stride - begin, plane);
+  });
+}
+
+// The same where channels are few: parts side by side fill the vectors. `patch`: scratch for the
+// pixels of a tile, each with all parts. With stride 2 the parts of two neighbouring columns read
+// neighbouring pixels: one run of twice the channels, where the image has them.
+template <class T>
+void transform_thin_parts(const ConvArgs& a,
+                          const Layout<T>& layout,
+                          const Source& source,
+                          const Tile& tile,
+                          float* patch,
+                          float* to,
+                          int64_t stride,
+                          int64_t plane) {
+  constexpr int kPixels = T::kReads * T::kReads;
+  const int64_t depth = layout.parts() * a.channels;
+  const float *from[kPixels], *held[kPixels];
+  for (const SourcePart& image : source) {
+    const int64_t size = image.end - image.begin;
+    const bool paired =
+        layout.columns.first.size() == 2 && image.adjacent() && size == a.channels && 2 * size <= W;
+    const auto copy = [&](const float* pixel, int64_t count, float* to_pixel) {
+      const int64_t apart = image.channel_stride(pixel);
+      if (apart == 1) {
+        store_first(to_pixel, load_first(pixel, count), count);
+      } else {
+        for (int64_t c = 0; c < count; ++c) to_pixel[c] = pixel[c * apart];
+      }
+    };
+    each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
+      float* begin = patch + part * a.channels + image.begin;
+      if (paired && part % 2 == 0) {
+        find_reads<T>(image, tile.n, y, x, layout.read_step(), held);
+        return;
+      }
+      find_reads<T>(image, tile.n, y, x, layout.read_step(), from);
+      for (int i = 0; i < kPixels; ++i) {
+        if (paired && from[i] == held[i] + size) {
+          copy(held[i], 2 * size, begin + i * depth - size);
+          continue;
+        }
+        if (paired) copy(held[i], size, begin + i * depth - size);
+        copy(from[i], size, begin + i * depth);
+      }
+    });
+  }
+  for (int i = 0; i < kPixels; ++i) from[i] = patch + i * depth;
+  for (int64_t c = 0; c < depth; c += W)
+    transform_vector<T>(from, c, depth - c, to + c, stride - c, plane);
+}
+
+// One of the products for one register tile of tiles.
+template <int VECS>
+struct Product {
+  const float* input;
+  int64_t input_stride;
+  const float* weight;
+  int64_t channels;
+  float* out;
+  int64_t out_stride;
+
+  template <int ROWS>
+  void run() {
+    for (int64_t c = 0; c < channels; c += kSumDepth) {
+      Accumulator<float, ROWS, VECS> sum;
+      sum.clear();
+      sum.add_strided(input + c,
+                      input_stride,
+                      weight + c * VECS * W,
+                      VECS * W,
+                      std::min(kSumDepth, channels - c));
+      for (int r = 0; r < ROWS; ++r)
+        for (int j = 0; j < VECS; ++j) {
+          float* to = out + r * out_stride + j * W;
+          store(to, c == 0 ? sum.v[r][j] : load(to) + sum.v[r][j]);
+        }
+    }
+  }
+};
+
+// Product (i, j) of a number of tiles, for one panel.
+template <class T, int VECS>
+void multiply_point(int i,
+                    int j,
+                    const float* inputs,
+                    int64_t tiles,
+                    int64_t plane,
+                    int64_t channel_stride,
+                    const float* weights,
+                    int64_t channels,
+                    float* out) {
+  const float* input = inputs + (T::input_of[i] * T::kInputs + T::input_of[j]) * plane;
+  const int weight = T::weight_of[i] * T::kWeights + T::weight_of[j];
+  for (int64_t t = 0, count = tile_count(tiles); t < count; ++t) {
+    const int64_t begin = tile_begin(tiles, t), end = tile_begin(tiles, t + 1);
+    Product<VECS> product{input + begin * channel_stride,
+                          channel_stride,
+                          weights + weight * channels * VECS * W,
+                          channels,
+                          out + ((begin * T::kProducts + i) * T::kProducts + j) * VECS * W,
+                          T::kProducts * T::kProducts * VECS * W};
+    with_rows(end - begin, product);
+  }
+}
+
+// The output transform of one vector of lanes: body(i, j, sum) for the outputs of a tile.
+template <class T, int VECS, class Body>
+inline __attribute__((always_inline)) void transform_back(const float* products, const Body& body) {
+  constexpr int P = T::kProducts, R = T::kOutputs;
+  Vec half[R * P];
+#pragma GCC unroll 6
+  for (int j = 0; j < P; ++j) {
+    Vec column[P], out[R];
+    for (int i = 0; i < P; ++i) column[i] = load(products + (i * P + j) * VECS * W);
+    T::output(column, 1, out);
+    for (int i = 0; i < R; ++i) half[i * P + j] = out[i];
+  }
+#pragma GCC unroll 5
+  for (int i = 0; i < R; ++i) {
+    Vec out[R];
+    T::output(half + i * P, 1, out);
+    for (int j = 0; j < R; ++j) body(i, j, out[j]);
+  }
+}
+
+// Whole vectors of plain filters go from the transform to their places. First layers, whose
+// products are few, take an eighth less time for it; gates and ratios gain nothing this way.
+template <class T, int VECS>
+struct StoreWhole {
+  const ConvArgs& args;
+  const Panel& panel;
+  const float* lane_bias;
+  const int64_t* pixel;  // of each output of the tile, -1: leave it out
+  const float* products;
+
+  static bool takes(const ConvArgs& a, const Panel& panel) {
+    return panel.kind == PanelKind::kPlain && panel.count == VECS * W && !a.scale && !a.y_planes &&
+           !a.z;
+  }
+
+  template <Activation A>
+  void run() {
+#pragma GCC unroll 2
+    for (int v = 0; v < VECS; ++v) {
+      const Vec bias = load(lane_bias + panel.lane0 + v * W);
+      float* y = args.y + panel.first + v * W;
+      transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) {
+        const int64_t at = pixel[i * T::kOutputs + j];
+        if (at < 0) return;
+        if (kStreams && args.y_streams) {
+          stream(y + at * args.filters, activate<A>(sum + bias));
+        } else {
+          store(y + at * args.filters, activate<A>(sum + bias));
+        }
+      });
+    }
+  }
+};
+
+template <class T, int VECS>
+void store_tile(const ConvArgs& a,
+                Size2 grid,
+                const Panel& panel,
+                const float* lane_bias,
+                const Tile& tile,
+                const float* products) {
+  constexpr int R = T::kOutputs;
+  constexpr int64_t kLine = 16;  // floats of a cache line
+  const int64_t channels = a.gated ? a.filters / 2 : a.filters;
+  int64_t pixel[R * R];
+  for (int i = 0; i < R; ++i)
+    for (int j = 0; j < R; ++j) {
+      const int64_t y = tile.y + i * grid.y, x = tile.x + j * grid.x;
+      const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&
+                          x < a.region_end.x;
+      pixel[i * R + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
+      // The lines to be written are on their way during the transform.
+      if (wanted && !a.y_planes && !(kStreams && a.y_streams))
+        for (int64_t lane = 0; lane < VECS * W; lane += kLine)
+          __builtin_prefetch(a.y + pixel[i * R + j] * channels + panel.first + lane, 1);
+    }
+  if (StoreWhole<T, VECS>::takes(a, panel)) {
+    StoreWhole<T, VECS> store_whole{a, panel, lane_bias, pixel, products};
+    return with_activation(a.activation, store_whole);
+  }
+  float sums[R * R * VECS * W];
+#pragma GCC unroll 2
+  for (int v = 0; v < VECS; ++v)
+    transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) {
+      store(sums + ((i * R + j) * VECS + v) * W, sum);
+    });
+  StorePanel store_panel{a,
+                         panel,
+                         lane_bias,
+                         sums,
+                         pixel,
+                         R * R,
+                         tile.n * (a.out_height * a.out_width - a.scale_stride_n),
+                         tile.n};
+  with_activation(a.activation, store_panel);
+}
+
+// Tiles of a task: its transformed inputs, `planes` of them, fill about half of a 1 MiB L2; whole
+// register tiles.
+int64_t block_tiles(int64_t tiles, int64_t planes, int64_t channel_stride, int threads) {
+  const int64_t fitting = (640 << 10) / (planes * channel_stride * int64_t(sizeof(float)));
+  // Of few channels little is left to reuse: their products should stay in L1.
+  const int64_t most = channel_stride <= 4 * W ? 2 : 6;
+  const int64_t registers = std::min<int64_t>(std::max<int64_t>(fitting / kRowTile, 1), most);
+  const int64_t share = ceil_div(ceil_div(tiles, threads), kRowTile);
+  return std::max<int64_t>(std::min(registers, share), 1) * kRowTile;
+}
+
+template <class T>
+void pack(const PackArgs& a) {
+  constexpr int N = T::kWeights, R = T::kTaps;
+  const std::vector<Panel> panels = panels_of(a.filters, a.gated);
+  const Layout<T> layout(a);
+  const int64_t depth = layout.parts() * a.channels;
+  // Doubles in a vector as wide as that of floats has half the lanes.
+  constexpr int64_t H = Simd<double>::kWidth;
+  typedef float Narrow __attribute__((vector_size(H * 4), aligned(4)));
+  parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
+    const Panel& panel = panels[size_t(task)];
+    const int64_t lanes = panel.vectors * W;
+    const float* filters[2 * W];  // of each lane, null: none
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t filter = filter_in_lane(panel, a.filters, lane);
+      filters[lane] = filter < 0 ? nullptr : a.weight + filter * a.stride_filter;
+    }
+    float* packed = a.packed + panel.lane0 * N * N * depth;
+    for (const int64_t first_y : layout.rows.first)
+      for (const int64_t first_x : layout.columns.first)
+        for (int64_t c = 0; c < a.channels; ++c, packed += lanes)
+          for (int64_t lane = 0; lane < lanes; lane += H) {
+            Vector<double> g[R * R], half[R * N], out[N];
+            for (int t = 0; t < R * R; ++t) {
+              const int64_t y = first_y + t / R * layout.rows.tap_step;
+              const int64_t x = first_x + t % R * layout.columns.tap_step;
+              double taps[H] = {};
+              if (y < a.kernel.y && x < a.kernel.x) {
+                const int64_t at = c * a.stride_channel + y * a.stride_y + x * a.stride_x;
+                for (int64_t i = 0; i < H; ++i)
+                  taps[i] = filters[lane + i] ? filters[lane + i][at] : 0.0f;
+              }
+              g[t] = load(taps);
+            }
+            for (int x = 0; x < R; ++x) {
+              T::weight(g + x, R, out);
+              for (int i = 0; i < N; ++i) half[i * R + x] = out[i];
+            }
+            for (int i = 0; i < N; ++i) {
+              T::weight(half + i * R, 1, out);
+              for (int j = 0; j < N; ++j) {
+                float* to = packed + (i * N + j) * depth * lanes + lane;
+                *reinterpret_cast<Narrow*>(to) = __builtin_convertvector(out[j], Narrow);
+              }
+            }
+          }
+  });
+}
+
+// Floats that the staged order holds of a block of tiles.
+constexpr int64_t kStagedFloats = int64_t(2) << 20;
+
+template <class T>
+class Convolution {
+ public:
+  explicit Convolution(const ConvArgs& a)
+      : a_(a),
+        layout_(a),
+        tiles_(tiles_of<T>(a, layout_.grid)),
+        panels_(panels_of(a.filters, a.gated)),
+        biases_(lane_biases(a, panels_)),
+        source_(a, layout_.extent(a)),
+        depth_(layout_.parts() * a.channels),
+        stride_(padded_channels(depth_)),
+        thin_(a.channels < W && layout_.parts() > 1) {}
+
+  void run() const {
+    if (tiles_.empty()) return;
+    if (staging_pays(int64_t(tiles_.size()), depth_, lanes_of(panels_))) {
+      staged();
+    } else {
+      fused();
+    }
+  }
+
+ private:
+  static constexpr int64_t kPlanes = T::kInputs * T::kInputs;
+  static constexpr int64_t kPoints = T::kProducts * T::kProducts;
+
+  // A block's inputs stay in L2 while everything is done with them.
+  void fused() const {
+    const int64_t count = int64_t(tiles_.size());
+    const int64_t block = block_tiles(count, kPlanes, stride_, a_.threads);
+    const int64_t plane = block * stride_, inputs_size = kPlanes * plane;
+    const int64_t products_size = block * kPoints * 2 * W;
+    const int64_t scratch_size = inputs_size + products_size + patch_size();
+    Buffer<float> scratch(scratch_size * a_.threads);
+    // Few blocks of many filters: let threads share out the panels as well. Each transforms the
+    // inputs anew, which costs little beside the products of a panel, but for the thinnest inputs.
+    const int64_t blocks = ceil_div(count, block), total = int64_t(panels_.size());
+    const int64_t groups = std::min<int64_t>(
+        total,
+        a_.threads > 1 && !thin_ && blocks < 4 * a_.threads ? ceil_div(4 * a_.threads, blocks) : 1);
+    parallel_tasks(blocks * groups, a_.threads, [&](int64_t task) {
+      const int64_t begin = task % blocks * block, here = std::min(block, count - begin);
+      const int64_t group = task / blocks;
+      float* inputs = scratch.data() + thread_index() * scratch_size;
+      float* products = inputs + inputs_size;
+      float* patch = products + products_size;
+      const Tile* tile = tiles_.data() + begin;
+      for (int64_t t = 0; t < here; ++t) transform(tile[t], inputs + t * stride_, plane, patch);
+      for (int64_t p = total * group / groups; p < total * (group + 1) / groups; ++p) {
+        for (int point = 0; point < kPoints; ++point)
+          multiply(panels_[size_t(p)], point, inputs, here, plane, products);
+        for (int64_t t = 0; t < here; ++t) finish(panels_[size_t(p)], tile[t], products, t);
+      }
+      if (a_.y_streams) stream_fence();
+    });
+  }
+
+  // One of the products of many tiles and all panels after the other: the weights of deep
+  // layers, which no cache holds, are read once for all those tiles.
+  void staged() const {
+    const int64_t lanes = lanes_of(panels_), total = int64_t(panels_.size());
+    const int64_t held = kPlanes * stride_ + kPoints * lanes;
+    const int64_t most = std::max<int64_t>(kStagedFloats / held, kRowTile);
+    const int64_t blocks = ceil_div(int64_t(tiles_.size()), most);
+    const int64_t block = ceil_div(int64_t(tiles_.size()), blocks), plane = block * stride_;
+    Buffer<float> inputs(kPlanes * plane), products(kPoints * lanes * block);
+    Buffer<float> patches(patch_size() * a_.threads);
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t begin = b * block, here = std::min(block, int64_t(tiles_.size()) - begin);
+      const Tile* tile = tiles_.data() + begin;
+      parallel_tasks(here, a_.threads, [&](int64_t t) {
+        float* patch = patches.data() + thread_index() * patch_size();
+        transform(tile[t], inputs.data() + t * stride_, plane, patch);
+      });
+      const auto products_of = [&](const Panel& panel) {
+        return products.data() + panel.lane0 * kPoints * block;
+      };
+      parallel_tasks(kPoints, a_.threads, [&](int64_t point) {
+        for (const Panel& panel : panels_)
+          multiply(panel, int(point), inputs.data(), here, plane, products_of(panel));
+      });
+      parallel_tasks(here, a_.threads, [&](int64_t t) {
+        for (int64_t p = 0; p < total; ++p) {
+          const Panel& panel = panels_[size_t(p)];
+          finish(panel, tile[t], products_of(panel), t);
+        }
+        if (a_.y_streams) stream_fence();
+      });
+    }
+  }
+
+  int64_t patch_size() const { return thin_ ? round_up(T::kReads * T::kReads * depth_, W) : 0; }
+
+  void transform(const Tile& tile, float* to, int64_t plane, float* patch) const {
+    if (thin_) {
+      transform_thin_parts(a_, layout_, source_, tile, patch, to, stride_, plane);
+    } else {
+      transform_parts(a_, layout_, source_, tile, to, stride_, plane);
+    }
+  }
+
+  void multiply(const Panel& panel,
+                int point,
+                const float* inputs,
+                int64_t tiles,
+                int64_t plane,
+                float* products) const {
+    const float* weights = a_.packed + panel.lane0 * T::kWeights * T::kWeights * depth_;
+    const int i = point / T::kProducts, j = point % T::kProducts;
+    if (panel.vectors == 2) {
+      multiply_point<T, 2>(i, j, inputs, tiles, plane, stride_, weights, depth_, products);
+    } else {
+      multiply_point<T, 1>(i, j, inputs, tiles, plane, stride_, weights, depth_, products);
+    }
+  }
+
+  // Tile `number` of those whose products these are.
+  void finish(const Panel& panel, const Tile& tile, const float* products, int64_t number) const {
+    const float* its = products + number * kPoints * panel.vectors * W;
+    if (panel.vectors == 2) {
+      store_tile<T, 2>(a_, layout_.grid, panel, biases_.data(), tile, its);
+    } else {
+      store_tile<T, 1>(a_, layout_.grid, panel, biases_.data(), tile, its);
+    }
+  }
+
+  const ConvArgs& a_;
+  const Layout<T> layout_;
+  const std::vector<Tile> tiles_;
+  const std::vector<Panel> panels_;
+  const std::vector<float> biases_;
+  const Source source_;
+  const int64_t depth_, stride_;
+  const bool thin_;
+};
+
+}  // namespace
+
+int64_t winograd_packed_size(const PackArgs& a) {
+  return with_tile(a.core, [&](auto tile) {
+    using T = decltype(tile);
+    const int64_t depth = Layout<T>(a).parts() * a.channels;
+    return lanes_of(panels_of(a.filters, a.gated)) * T::kWeights * T::kWeights * depth;
+  });
+}
+
+void pack_winograd(const PackArgs& a) {
+  with_tile(a.core, [&](auto tile) { pack<decltype(tile)>(a); });
+}
+
+bool winograd_takes(const ConvArgs& a) {
+  if (a.core != Core::kWinogradDoubled) return is_tiled(a.stride, a.dilation);
+  return std::all_of(a.parts.begin(), a.parts.end(), [&](const Part& part) {
+    return is_doubled(a.kernel, a.stride, a.dilation, a.padding, part.upsample);
+  });
+}
+
+void conv_winograd(const ConvArgs& a) {
+  with_tile(a.core, [&](auto tile) { Convolution<decltype(tile)>(a).run(); });
+}
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

@@ -1,0 +1,201 @@
+// Tiles of the Winograd kernels: where they lie, and their transformed inputs.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "base/gemm.h"
+#include "convolution/load.h"
+#include "convolution/store.h"
+#include "convolution/winograd_transforms.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+
+// First output of a tile; its outputs lie a grid's step apart: the dilation.
+struct Tile {
+  int64_t n, y, x;
+};
+
+// One axis of a kernel in parts. Tap t of part p is kernel tap first[p] + t * tap_step; input i of
+// a tile that begins at output o is read at o * stride + first[p] * dilation + i * read_step.
+struct Axis {
+  std::vector<int64_t> first;
+  int64_t tap_step, read_step;
+
+  Axis(int64_t kernel, int64_t stride, int64_t dilation, int taps)
+      : tap_step(stride), read_step(stride > 1 ? stride : dilation) {
+    for (int64_t phase = 0; phase < std::min(stride, kernel); ++phase)
+      for (int64_t tap = phase; tap < kernel; tap += taps * stride) first.push_back(tap);
+  }
+};
+
+// How a convolution falls into tiles: parts along both axes, and the distance of a tile's outputs.
+template <class T>
+struct Layout {
+  Axis rows, columns;
+  Size2 grid;
+
+  Layout(Size2 kernel, Size2 stride, Size2 dilation)
+      : rows(kernel.y, stride.y, dilation.y, T::kTaps),
+        columns(kernel.x, stride.x, dilation.x, T::kTaps),
+        grid(dilation) {}
+  explicit Layout(const ConvArgs& a) : Layout(a.kernel, a.stride, a.dilation) {}
+  explicit Layout(const PackArgs& a) : Layout(a.kernel, a.stride, {1, 1}) {}
+
+  Size2 read_step() const { return {rows.read_step, columns.read_step}; }
+  int64_t parts() const { return int64_t(rows.first.size() * columns.first.size()); }
+
+  // Coordinates that tiles may ask for, those of unwanted outputs included.
+  Size2 extent(const ConvArgs& a) const {
+    const auto along = [](const Axis& axis, int64_t outputs, int64_t stride, int64_t dilation) {
+      const int64_t last = *std::max_element(axis.first.begin(), axis.first.end());
+      return outputs * stride + last * dilation + 5 * axis.read_step;
+    };
+    return {along(rows, a.out_height, a.stride.y, a.dilation.y),
+            along(columns, a.out_width, a.stride.x, a.dilation.x)};
+  }
+};
+
+// Calls body(part, y, x) with the first pixel that each part of the kernel reads for a tile.
+template <class T, class Body>
+void each_part(const ConvArgs& a, const Layout<T>& layout, const Tile& tile, const Body& body) {
+  int64_t part = 0;
+  for (const int64_t row : layout.rows.first)
+    for (const int64_t column : layout.columns.first)
+      body(part++,
+           tile.y * a.stride.y + row * a.dilation.y,
+           tile.x * a.stride.x + column * a.dilation.x);
+}
+
+// Distance in floats between the transformed channels of two tiles: never near a multiple of 4096
+// bytes, or the rows of a register tile would meet in one set of the L1 cache.
+inline int64_t padded_channels(int64_t channels) {
+  const int64_t rounded = round_up(channels, Simd<float>::kWidth);
+  return rounded % 128 == 0 ? rounded + 16 : rounded;
+}
+
+// Starts of tiles along one axis: interleaved grids, one for each remainder modulo the grid's step.
+inline std::vector<int64_t> tile_starts(int64_t begin,
+                                        int64_t end,
+                                        int64_t grid,
+                                        int64_t outputs = kTile) {
+  std::vector<int64_t> starts;
+  for (int64_t phase = 0; phase < std::min(grid, end - begin); ++phase)
+    for (int64_t at = begin + phase; at < end; at += outputs * grid) starts.push_back(at);
+  return starts;
+}
+
+// Whether one product after the other of many tiles is worth while: against weights read anew for
+// every block of tiles stand inputs and products that leave L2. `depth`: parts x channels; `lanes`:
+// of all panels of filters. 3x3 on one Zen 4 core: 1024 -> 512 channels, 16^2, 11.5 ms fused
+// and 7.5 staged; 768 -> 256, 64^2, 48 and 43; 256 -> 256, 64^2, 14.8 and 16.3; 384 -> 128, 128^2,
+// 41 and 44.
+inline bool staging_pays(int64_t tiles, int64_t depth, int64_t lanes) {
+  return tiles > kRowTile && depth * lanes >= 160 * (depth + lanes);
+}
+
+// `room`: floats up to the next tile; a vector's spare lanes may spill into later channels, which
+// are written afterwards, but not into another tile.
+template <class T>
+void transform_vector(
+    const float* const* from, int64_t c, int64_t left, float* to, int64_t room, int64_t plane) {
+  constexpr int W = Simd<float>::kWidth, R = T::kReads, I = T::kInputs;
+  Vector<float> patch[R * R], half[I * R];
+  if (left >= W) {
+    for (int i = 0; i < R * R; ++i) patch[i] = load(from[i] + c);
+  } else {
+    for (int i = 0; i < R * R; ++i) patch[i] = load_first(from[i] + c, left);
+  }
+#pragma GCC unroll 6
+  for (int j = 0; j < R; ++j) {
+    Vector<float> out[I];
+    T::input(patch + j, R, out);
+    for (int i = 0; i < I; ++i) half[i * R + j] = out[i];
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < I; ++i) {
+    Vector<float> out[I];
+    T::input(half + i * R, 1, out);
+    for (int j = 0; j < I; ++j) store_first(to + (i * I + j) * plane, out[j], room);
+  }
+}
+
+// Pixels of a part `step` apart from (y, x) on.
+template <class T>
+void find_reads(
+    const SourcePart& part, int64_t n, int64_t y, int64_t x, Size2 step, const float** from) {
+  int64_t rows[T::kReads], columns[T::kReads];
+  for (int i = 0; i < T::kReads; ++i) {
+    rows[i] = y + T::read_at[i] * step.y;
+    columns[i] = x + T::read_at[i] * step.x;
+  }
+  part.lattice(n, rows, columns, from);
+}
+
+// Channels c to c + left, at most a vector, of pixels whose channels do not lie together: brought
+// together in `patch`, a vector a pixel.
+template <class T>
+void gather_channels(const SourcePart& part,
+                     const float* const* from,
+                     int64_t c,
+                     int64_t left,
+                     float* patch,
+                     const float** gathered) {
+  constexpr int64_t W = Simd<float>::kWidth;
+  const int64_t count = left < W ? left : W;
+  for (int i = 0; i < T::kReads * T::kReads; ++i) {
+    const int64_t apart = part.channel_stride(from[i]);
+    gathered[i] = apart == 1 ? from[i] + c : patch + i * W;
+    if (apart == 1) continue;
+    for (int64_t l = 0; l < count; ++l) patch[i * W + l] = from[i][(c + l) * apart];
+  }
+}
+
+template <class T>
+void transform_reads(const Source& source,
+                     int64_t n,
+                     int64_t y,
+                     int64_t x,
+                     Size2 step,
+                     float* to,
+                     int64_t stride,
+                     int64_t plane) {
+  const float* from[T::kReads * T::kReads];
+  for (const SourcePart& part : source) {
+    find_reads<T>(part, n, y, x, step, from);
+    const int64_t size = part.end - part.begin;
+    float* begin = to + part.begin;
+    const int64_t room = stride - part.begin;
+    for (int64_t c = 0; c < size; c += Simd<float>::kWidth) {
+      if (part.adjacent()) {
+        transform_vector<T>(from, c, size - c, begin + c, room - c, plane);
+        continue;
+      }
+      float patch[T::kReads * T::kReads * Simd<float>::kWidth];
+      const float* gathered[T::kReads * T::kReads];
+      gather_channels<T>(part, from, c, size - c, patch, gathered);
+      transform_vector<T>(gathered, 0, size - c, begin + c, room - c, plane);
+    }
+  }
+}
+
+// Calls body with the tile of a core.
+template <class Body>
+auto with_tile(Core core, const Body& body) {
+  switch (core) {
+    case Core::kWinogradDoubled:
+      return body(DoubledTile{});
+    case Core::kWinogradPairs:
+      return body(PointTile<2>{});
+    case Core::kWinogradShort:
+      return body(ShortTile{});
+    case Core::kWinogradFours:
+      return body(PointTile<4>{});
+    default:
+      return body(PointTile<3>{});
+  }
+}
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

@@ -1,0 +1,192 @@
+// Products of pixels and their sums over patches: what all patch matching is made of.
+//
+// With G[p, q] = <pixel p, pixel q>, the product of two k x k patches is the sum of G[p + d, q + d]
+// over the k x k offsets d. For one row of query pixels and one of key pixels G is a small matrix
+// product (register tile of base/gemm.h); the sum of d along x is a sum along its diagonals, the
+// sum along y adds up k row pairs (y, v), (y + 1, v + 1), ... A pair of pixels costs C
+// multiply-adds, a pair of patches 2 (k - 1) additions.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include "base/gemm.h"
+#include "base/parallel.h"
+
+namespace inpaint {
+namespace INPAINT_ISA {
+
+template <class T>
+constexpr T kMinusInfinity = -std::numeric_limits<T>::infinity();
+
+// Columns of one packed panel of the right operand.
+template <class T>
+constexpr int64_t kPanel = 2 * Simd<T>::kWidth;
+
+template <class T>
+struct ProductTile {
+  const T *left, *right;
+  T* out;
+  int64_t ld, channels, vectors;
+
+  template <int ROWS>
+  void run() {
+    int64_t v = 0;
+    for (; v + 2 <= vectors; v += 2) columns<ROWS, 2>(v);
+    if (v < vectors) columns<ROWS, 1>(v);
+  }
+
+  template <int ROWS, int VECS>
+  void columns(int64_t v) {
+    constexpr int64_t W = Simd<T>::kWidth;
+    Accumulator<T, ROWS, VECS> sum;
+    sum.clear();
+    sum.add(left, right + v * W * channels, kPanel<T>, channels);
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+      for (int i = 0; i < VECS; ++i) store(out + r * ld + (v + i) * W, sum.v[r][i]);
+  }
+};
+
+// Products of packed query pixels, [tile][channel][rows of the tile], with the first `vectors`
+// vectors of key pixels, [panel][channel][kPanel]: out[row * ld + column].
+template <class T>
+void pixel_products(const T* left,
+                    int64_t rows,
+                    const T* right,
+                    int64_t vectors,
+                    int64_t channels,
+                    T* out,
+                    int64_t ld) {
+  for (int64_t tile = 0; tile < tile_count(rows); ++tile) {
+    const int64_t begin = tile_begin(rows, tile), end = tile_begin(rows, tile + 1);
+    ProductTile<T> body{left + begin * channels, right, out + begin * ld, ld, channels, vectors};
+    with_rows(end - begin, body);
+  }
+}
+
+// Zeros beyond the ends of a row: before the first and behind the last key pixel, and as query
+// pixels in front of those given and behind them.
+struct Padding {
+  int64_t keys = 0, before = 0, after = 0;
+};
+
+// The products of one row pair, and what is summed from them.
+//
+// Sums run from the oldest row pair to the newest, so that their bits do not depend on where a
+// chain of row pairs began.
+template <class T>
+class GramStrip {
+ public:
+  // For `pixels` query pixels, at most `vectors` vectors of key pixels, patches of `patch` pixels.
+  GramStrip(int64_t pixels, int64_t vectors, int64_t patch, const Padding& padding)
+      : pixels_(pixels),
+        patch_(patch),
+        lead_(padding.keys > 0 ? W : 0),
+        ld_(lead_ + vectors * W + W),
+        vectors_(vectors),
+        first_(padding.before * ld_ + lead_),
+        data_((padding.before + pixels + padding.after) * ld_),
+        corner_(data_.data() + lead_ - padding.keys) {
+    std::fill_n(data_.data(), padding.before * ld_, T(0));
+    std::fill_n(data_.data() + (padding.before + pixels) * ld_, padding.after * ld_, T(0));
+    for (int64_t i = 0; i < pixels; ++i) {
+      std::fill_n(data_.data() + first_ + i * ld_ - lead_, lead_, T(0));
+      std::fill_n(data_.data() + first_ + i * ld_ + vectors * W, W, T(0));
+    }
+  }
+
+  // Both operands packed as for pixel_products().
+  void multiply(const T* left, const T* right, int64_t vectors, int64_t channels) {
+    for (int64_t i = 0; vectors < vectors_ && i < pixels_; ++i)
+      std::fill_n(data_.data() + first_ + i * ld_ + vectors * W, (vectors_ - vectors) * W, T(0));
+    vectors_ = vectors;
+    pixel_products(left, pixels_, right, vectors, channels, data_.data() + first_, ld_);
+  }
+
+  // Sums along x for `columns` query columns and `width` key columns, to rows ldo apart.
+  void sum_rows(int64_t columns, int64_t width, T* out, int64_t ldo) const {
+    if (patch_ == 3) return rows<3>(columns, width, out, ldo);
+    rows<0>(columns, width, out, ldo);
+  }
+
+  // The last row pair of a row of patches: what sum_rows() writes, to `out`, and with the sums of
+  // the `count` row pairs before, the oldest first, the products of patches. Where patches hang
+  // over the edge, fewer than patch - 1 came before, and `out` is null if there is no such row
+  // pair. Per query column sink.begin(column), sink.take(key column, vector) ..., sink.end(column).
+  template <class Sink>
+  void sum_patches(int64_t columns,
+                   int64_t width,
+                   T* out,
+                   const T* const* older,
+                   int64_t count,
+                   int64_t ldo,
+                   Sink& sink) const {
+    if (patch_ == 3 && count == 2) {
+      out ? patches<3, 2, true>(columns, width, out, older, count, ldo, sink)
+          : patches<3, 2, false>(columns, width, out, older, count, ldo, sink);
+    } else if (patch_ == 3 && count == 1) {
+      out ? patches<3, 1, true>(columns, width, out, older, count, ldo, sink)
+          : patches<3, 1, false>(columns, width, out, older, count, ldo, sink);
+    } else {
+      patches<0, 0, true>(columns, width, out, older, count, ldo, sink);
+    }
+  }
+
+ private:
+  static constexpr int64_t W = Simd<T>::kWidth;
+
+  // K = 0: the size of a patch is known at run time only; COUNT likewise.
+  template <int K>
+  inline __attribute__((always_inline)) Vector<T> diagonal(const T* from) const {
+    const int64_t patch = K ? K : patch_;
+    Vector<T> sum = load(from);
+#pragma GCC unroll 4
+    for (int64_t d = 1; d < patch; ++d) sum += load(from + d * (ld_ + 1));
+    return sum;
+  }
+
+  template <int K>
+  void rows(int64_t columns, int64_t width, T* out, int64_t ldo) const {
+    for (int64_t column = 0; column < columns; ++column)
+      for (int64_t j = 0; j < width; j += W)
+        store(out + column * ldo + j, diagonal<K>(corner_ + column * ld_ + j));
+  }
+
+  template <int K, int COUNT, bool NEWEST, class Sink>
+  void patches(int64_t columns,
+               int64_t width,
+               T* out,
+               const T* const* older,
+               int64_t count,
+               int64_t ldo,
+               Sink& sink) const {
+    const int64_t before = COUNT ? COUNT : count;
+    for (int64_t column = 0; column < columns; ++column) {
+      const T* const from = corner_ + column * ld_;
+      const int64_t at = column * ldo;
+      sink.begin(column);
+      for (int64_t j = 0; j < width; j += W) {
+        Vector<T> sum = load(older[0] + at + j);
+#pragma GCC unroll 4
+        for (int64_t d = 1; d < before; ++d) sum += load(older[d] + at + j);
+        if (NEWEST) {
+          const Vector<T> newest = diagonal<K>(from + j);
+          store(out + at + j, newest);
+          sum += newest;
+        }
+        sink.take(j, sum);
+      }
+      sink.end(column);
+    }
+  }
+
+  const int64_t pixels_, patch_, lead_, ld_;
+  int64_t vectors_;
+  const int64_t first_;
+  Buffer<T> data_;
+  const T* const corner_;  // of the diagonals of the first patch
+};
+
+}  // namespace INPAINT_ISA
+}  // namespace inpaint

@@ -1,0 +1,26 @@
+// vote_patches: what the matched patches over a pixel say about it. See matching/vote_patches.cpp.
+#pragma once
+
+#include "matching/nearest_patch.h"
+
+namespace inpaint {
+
+struct VotePatchesArgs {
+  int64_t channels, height, width, patch;
+  ImageView<float> features;  // what patches are copied from
+  const uint8_t* hole;        // (H, W), pixels that take votes
+  const int64_t* index;       // (H - patch + 1, W - patch + 1), negative where there is no match
+  const float* distance;      // squared, of the match
+  const float* penalty;       // minus the logarithm of what a patch's vote is worth
+  bool best;                  // copy from the nearest match instead of averaging
+  float* out;                 // packed (C, H, W); only hole pixels are written
+  int threads;
+};
+
+// clang-format off
+INPAINT_EACH_ISA(
+  void vote_patches(const VotePatchesArgs& args);
+)
+// clang-format on
+
+}  // namespace inpaint

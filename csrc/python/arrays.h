@@ -1,0 +1,62 @@
+// Argument checks shared by the bindings: they repeat only what guards memory; users meet the
+// checks of inpaint_ops.ops first.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <stdexcept>
+
+#include "matching/nearest_patch.h"
+#include "python/tensor.h"
+
+namespace inpaint {
+
+namespace py = pybind11;
+
+inline void require(bool holds, const char* rule) {
+  if (!holds) throw std::invalid_argument(rule);
+}
+
+template <class T>
+ImageView<T> image_view(const Array<T>& image) {
+  require(image.ndim() == 4, "image must have four dimensions");
+  return {image.data(), image.stride(0), image.stride(1), image.stride(2), image.stride(3)};
+}
+
+using OptionalBytes = std::optional<Array<uint8_t>>;
+
+inline MaskView mask_view(const OptionalBytes& mask, int64_t batch, int64_t height, int64_t width) {
+  if (!mask) return {nullptr, 0};
+  require(mask->is_packed() && mask->ndim() == 3, "mask must be packed bytes (N, H, W)");
+  require(mask->shape(0) == 1 || mask->shape(0) == batch, "mask batch");
+  require(mask->shape(1) == height && mask->shape(2) == width, "mask size");
+  return {mask->data(), mask->shape(0) == 1 ? 0 : height * width};
+}
+
+template <class T>
+T* output(Array<T>& array, int64_t size) {
+  require(array.is_packed() && array.size() == size, "output must be packed and fit");
+  return array.mutable_data();
+}
+
+// The memory of an (N, C, H, W) result.
+template <class T>
+T* channels_last_output(Array<T>& array, int64_t size) {
+  require(array.is_channels_last() && array.size() == size, "output must be channels_last and fit");
+  return array.mutable_data();
+}
+
+// One function a family, called by python/module.cpp.
+void bind_attention(py::module_& m);
+void bind_conv(py::module_& m);
+void bind_conv_choose(py::module_& m);
+void bind_conv_plan(py::module_& m);
+void bind_fingerprint(py::module_& m);
+void bind_instance_norm(py::module_& m);
+void bind_conv_weight_gradient(py::module_& m);
+void bind_matching(py::module_& m);
+void bind_shift_connection(py::module_& m);
+
+}  // namespace inpaint

@@ -1,0 +1,38 @@
+// Python module: names only. The bindings of each family are in bind_*.cpp.
+#include <pybind11/pybind11.h>
+
+#include "base/cpu.h"
+#include "base/fma_peak.h"
+#include "python/arrays.h"
+
+PYBIND11_MODULE(_C, m) {
+  namespace py = pybind11;
+  using namespace inpaint;
+  m.doc() =
+      "CPU kernels of inpaint_ops over tensors in the CPU's memory; called through inpaint_ops.ops "
+      "only";
+  find_torch();
+#ifdef _OPENMP
+  m.attr("openmp") = true;
+#else
+  m.attr("openmp") = false;
+#endif
+  m.def("instruction_sets", &instruction_sets);
+  m.def("instruction_set", &instruction_set_name);
+  m.def("set_instruction_set", &set_instruction_set, py::arg("name"));
+  m.def(
+      "fma_peak",
+      [](double seconds, int threads) { return INPAINT_PICK(fma_peak)(seconds, threads); },
+      py::arg("seconds"),
+      py::arg("threads"),
+      py::call_guard<py::gil_scoped_release>());
+  bind_attention(m);
+  bind_conv(m);
+  bind_conv_choose(m);
+  bind_conv_plan(m);
+  bind_fingerprint(m);
+  bind_instance_norm(m);
+  bind_conv_weight_gradient(m);
+  bind_matching(m);
+  bind_shift_connection(m);
+}

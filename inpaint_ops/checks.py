@@ -1,0 +1,152 @@
+"""Argument checks and small helpers shared by the operators."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensor
+
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MASK_DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_image(
+    op: str, name: str, x: Tensor, dtypes: Sequence[torch.dtype] = FLOAT_DTYPES
+) -> None:
+    """An (N, C, H, W) floating tensor with at least one channel."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: {name} must be a Tensor, got {type(x).__name__}")
+    if x.dtype not in dtypes:
+        wanted = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+        raise TypeError(f"{op}: {name} must have dtype {wanted}, got {x.dtype}")
+    if x.dim() != 4:
+        raise ValueError(f"{op}: {name} must have shape (N, C, H, W), got {tuple(x.shape)}")
+    if x.shape[1] == 0:
+        raise ValueError(f"{op}: {name} must have at least one channel, got {tuple(x.shape)}")
+
+
+def check_kinds(op: str, **arguments: Any) -> None:
+    """Tensors with strides and memory, where arguments are tensors or lists of them.
+
+    Costs more than the checks of shape and dtype: operators ask only where something about their
+    arguments is out of the ordinary.
+
+    Raises:
+        TypeError: another layout, named dimensions, a storage without memory, a FakeTensor among
+            other tensors, or one that outlived the vmap that made it.
+    """
+    if torch.compiler.is_compiling():  # tensors are torch's own then
+        return
+    tensors = [
+        (name, value)
+        for name, argument in arguments.items()
+        for value in (argument if isinstance(argument, list) else [argument])
+        if isinstance(value, Tensor)
+    ]
+    for name, tensor in tensors:
+        _check_kind(op, name, tensor)
+    fake = [(name, tensor) for name, tensor in tensors if isinstance(tensor, FakeTensor)]
+    if 0 < len(fake) < len(tensors) and not fake[0][1].fake_mode.allow_non_fake_inputs:
+        raise TypeError(
+            f"{op}: {fake[0][0]} must have memory as other tensors do, got a FakeTensor"
+        )
+
+
+def _check_kind(op: str, name: str, x: Tensor) -> None:
+    if x.layout is not torch.strided:
+        raise TypeError(f"{op}: {name} must be a dense (strided) tensor, got layout {x.layout}")
+    if x.is_nested:
+        raise TypeError(f"{op}: {name} must be a dense (strided) tensor, got a nested tensor")
+    names = getattr(x, "names", ())  # of dimensions, in releases of torch before 2.13
+    if any(axis is not None for axis in names):
+        raise TypeError(f"{op}: {name} must have no named dimensions, got {names}")
+    if torch._C._functorch.is_batchedtensor(x):
+        if not torch._C._are_functorch_transforms_active():
+            raise TypeError(f"{op}: {name} must not outlive the vmap that made it")
+    elif type(x) in (Tensor, torch.nn.Parameter) and x.is_cpu and x.numel() and not _has_memory(x):
+        raise TypeError(f"{op}: {name} must have memory, got a tensor whose storage was freed")
+
+
+def _has_memory(x: Tensor) -> bool:
+    try:
+        return x.data_ptr() != 0
+    except RuntimeError:  # a wrapper of a transform, which has none of its own
+        return True
+
+
+def check_same(op: str, names: str, a: Tensor, b: Tensor) -> None:
+    """Two tensors of one dtype on one device."""
+    if a.dtype != b.dtype:
+        raise TypeError(f"{op}: {names} must have one dtype, got {a.dtype} and {b.dtype}")
+    if a.device != b.device:
+        raise ValueError(f"{op}: {names} must be on one device, got {a.device} and {b.device}")
+
+
+def check_mask(
+    op: str, name: str, mask: Tensor, batch: int, size: tuple[int, int], device: torch.device
+) -> None:
+    """An (N or 1, 1, H, W) mask; its values are checked where it is read, by `binary`."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{op}: {name} must be a Tensor, got {type(mask).__name__}")
+    if mask.dtype not in MASK_DTYPES:
+        raise TypeError(f"{op}: {name} must be bool, uint8 or floating, got {mask.dtype}")
+    shapes = {(n, 1, *size) for n in (batch, 1)}
+    if tuple(mask.shape) not in shapes:
+        wanted = " or ".join(str(s) for s in sorted(shapes, reverse=True))
+        raise ValueError(f"{op}: {name} must have shape {wanted}, got {tuple(mask.shape)}")
+    if mask.device != device:
+        raise ValueError(f"{op}: {name} must be on {device}, got {mask.device}")
+
+
+# Steps, paddings and sizes beyond it are mistakes, and products of two of them leave 64 bits.
+_MOST = 2**31 - 1
+
+
+def check_int(op: str, name: str, value: int, minimum: int = 1, maximum: int = _MOST) -> None:
+    """An int of at least `minimum` and at most `maximum`."""
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{op}: {name} must be at least {minimum}, got {value}")
+    if value > maximum:
+        raise ValueError(f"{op}: {name} must be at most {maximum}, got {value}")
+
+
+def check_result(op: str, name: str, shape: Sequence[int], value: object) -> None:
+    """A result, or an image on the way to it, whose values can be counted in bytes."""
+    # Sizes that are traced stay free.
+    if all(type(size) is int for size in shape) and prod(shape) >= 2**59:
+        raise ValueError(
+            f"{op}: {name} must leave fewer than 2**59 values, got {value} and {tuple(shape)}"
+        )
+
+
+def check_finite(op: str, name: str, value: float) -> None:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(f"{op}: {name} must be finite, got {value}")
+
+
+def check_choice(op: str, name: str, value: str, choices: Sequence[str]) -> None:
+    """One of a few words."""
+    if value not in choices:
+        raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def binary(op: str, name: str, mask: Tensor) -> Tensor:
+    """The mask as bool; called inside an operator, where values may be read.
+
+    Raises:
+        ValueError: a value is neither 0 nor 1 (soft masks have no meaning for a match).
+    """
+    if mask.dtype == torch.bool:
+        return mask
+    result = mask != 0
+    if not torch.equal(result.to(mask.dtype), mask):
+        bad = mask[(mask != 0) & (mask != 1)].flatten()[0].item()
+        raise ValueError(f"{op}: {name} must hold only 0 and 1, got {bad}")
+    return result

@@ -1,0 +1,7 @@
+"""``python -m inpaint_ops.cli``."""
+
+import sys
+
+from inpaint_ops.cli import main
+
+sys.exit(main())

@@ -1,0 +1,200 @@
+"""What this installation has, what it lacks and why: the facts behind ``inpaint-ops doctor``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Optional dependencies of the package by extra, as distribution names.
+EXTRAS = {
+    "image": ("pillow",),
+    "blend": ("scipy",),
+    "edges": ("scikit-image",),
+    "models": ("safetensors",),
+    "cli": ("click", "rich", "pillow"),
+    "bench": ("matplotlib", "pytest-benchmark", "rich"),
+    "triton": ("triton",),
+    "peers": ("opencv-python-headless", "scikit-image", "pypatchmatch"),
+}
+
+
+def collect() -> dict[str, Any]:
+    """Everything worth knowing about the installation and the machine, ready for JSON.
+
+    Returns:
+        Sections "versions", "machine", "extension", "backends", "convolutions" (which core sums
+        which kind of layer on the CPU), "cuda", "gpu_kernels" and "extras", and "broken": one line
+        for each section that could not be read and for an extension that is
+        there but does not load. A section that could not be read is None.
+    """
+    facts: dict[str, Any] = {}
+    broken: list[str] = []
+    sections: dict[str, Callable[[], Any]] = {
+        "versions": _versions,
+        "machine": _machine,
+        "extension": _extension,
+        "backends": _backends,
+        "convolutions": _convolutions,
+        "cuda": _cuda,
+        "gpu_kernels": _gpu_kernels,
+        "extras": _extras,
+    }
+    for name, section in sections.items():
+        try:
+            facts[name] = section()
+        except Exception as exc:
+            facts[name] = None
+            broken.append(f"{name}: {type(exc).__name__}: {exc}")
+    extension = facts["extension"]
+    switched_off = bool(os.environ.get("INPAINT_OPS_DISABLE_EXTENSION"))
+    if extension and extension["built"] and not (extension["available"] or switched_off):
+        broken.append(f"extension: built but not loaded: {extension['error']}")
+    facts["broken"] = broken
+    return facts
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The facts of `collect` as text for a terminal."""
+    lines: list[str] = []
+    for name, version in (facts["versions"] or {}).items():
+        lines.append(_row(name, version or "not installed"))
+    machine = facts["machine"]
+    if machine:
+        lines += [
+            _row("platform", machine["platform"]),
+            _row("CPU", f"{machine['cpu']} ({machine['cores']} cores usable)"),
+            _row("torch threads", machine["torch_threads"]),
+        ]
+    lines.append(_row("CUDA devices", ", ".join(facts["cuda"] or []) or "none"))
+    lines.append(_row("GPU kernels", facts["gpu_kernels"]))
+    extension = facts["extension"]
+    if extension and extension["available"]:
+        others = ", ".join(extension["instruction_sets"])
+        openmp = "with" if extension["openmp"] else "without"
+        lines.append(
+            _row("extension", f"{extension['instruction_set']} (of {others}), {openmp} OpenMP")
+        )
+    elif extension:
+        lines.append(_row("extension", f"not loaded: {extension['error']}"))
+    lines += ["", "Operators"]
+    for name, devices in (facts["backends"] or {}).items():
+        served = ", ".join(f"{device}: {text}" for device, text in devices.items())
+        lines.append(_row(f"  {name}", served))
+    if facts["convolutions"]:
+        lines += ["", "Convolutions on the CPU (batch 1)"]
+        lines += [_row(f"  {kind}", core, 48) for kind, core in facts["convolutions"].items()]
+    lines += ["", "Extras"]
+    for name, extra in (facts["extras"] or {}).items():
+        missing = ", ".join(extra["missing"])
+        text = f"missing {missing}: {extra['install']}" if missing else "present"
+        lines.append(_row(f"  {name}", text))
+    if facts["broken"]:
+        lines += ["", "Broken", *(f"  {line}" for line in facts["broken"])]
+    return "\n".join(lines)
+
+
+def _row(name: str, value: object, width: int = 26) -> str:
+    return f"{name:<{width}} {value}"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> dict[str, str | None]:
+    import torch
+
+    names = ("numpy", "pillow", "click", "rich", "triton")
+    return {
+        "inpaint-ops": _version("inpaint-ops"),
+        "python": platform.python_version(),
+        # The distribution's version lacks the local part (+cpu, +cu130) in some builds.
+        "torch": str(torch.__version__),
+        **{name: _version(name) for name in names},
+    }
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    return {
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": cores,
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _extension() -> dict[str, Any]:
+    from inpaint_ops.ops import native as extension
+
+    status = extension.status()
+    return {
+        "available": status.available,
+        "built": importlib.util.find_spec("inpaint_ops._C") is not None,
+        "error": status.error,
+        "instruction_set": status.instruction_set,
+        "instruction_sets": list(status.instruction_sets),
+        "openmp": status.openmp,
+    }
+
+
+def _backends() -> dict[str, dict[str, str]]:
+    from inpaint_ops.ops import native as extension
+
+    return extension.backends()
+
+
+def _convolutions() -> dict[str, str]:
+    from inpaint_ops.ops import native as extension
+    from inpaint_ops.ops.convolution import cores as convolution_cores
+
+    return convolution_cores.describe() if extension.status().available else {}
+
+
+def _cuda() -> list[str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def _gpu_kernels() -> str:
+    from inpaint_ops.ops import triton
+
+    return triton.status()
+
+
+def _extras() -> dict[str, Any]:
+    return {
+        extra: {
+            "missing": [name for name in distributions if _version(name) is None],
+            "install": f"pip install 'inpaint-ops[{extra}]'",
+        }
+        for extra, distributions in EXTRAS.items()
+    }

@@ -1,0 +1,225 @@
+"""Scattered hole pixels: what of a hole counts as scattered, and a smooth surface through the rest.
+
+Dead pixels, dead rows and salt and pepper leave hardly a patch whole. The filler copies whole known
+patches, so these pixels are estimated first, and the estimates then count as known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inpaint_ops._chebyshev import chebyshev
+from inpaint_ops.exemplar.levels import _touching, diffuse
+
+# A square of missing pixels of this side or more is a hole to be filled with copies.
+_SOLID, _LARGEST = 5, 15
+# Parts without a square of this side are thin enough for a surface where copies could be had;
+# beyond, it shows in texture. What hangs on a solid part, up to so many pixels away, belongs to it.
+_THIN, _BRANCH = 4, 16
+# Known pixels that are guessed in both ways, and patches that may be copied for that.
+_PROBES, _KEYS = 256, 16384
+# Eigenvalues of the system: a gap of w pixels has (4.73 / (w + 1))^4 and more, the curvature at
+# most 64, the tension 8 times its weight. Below the least bound, in wide gaps, the first guess has
+# the values right and only their bend comes slowly.
+_BOUNDS = (0.05, 65.0)
+_STEPS = 80
+# Solved in tiles: bounds the memory, and a few specks cost little. What is known farther away than
+# the halo has no say.
+_TILE, _HALO = 512, 32
+# Weight of the slope beside the curvature: keeps the surface from swinging over edges.
+_TENSION = 0.1
+
+
+def split(image: Tensor, hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+    """The scattered pixels of a hole and the rest of it.
+
+    All that is thin is scattered where it leaves less than half of the patches whole that the solid
+    parts leave. Where it leaves more, single thin specks and lines are scattered if the surface
+    guesses known pixels beside them better than the best matching patch does.
+
+    Args:
+        image: (1, C, h, w) float32, zero in the hole.
+        hole: (1, 1, h, w) bool.
+        patch_size: side of a patch, pixels; a smaller picture counts as one patch.
+    """
+    patch_size = min(patch_size, *hole.shape[2:])
+    side = _SOLID
+    solid = _opened(hole, side)
+    if 2 * _whole(hole, patch_size) >= _whole(solid, patch_size):
+        solid = _with_branches(_opened(hole, _THIN), hole)
+        specks = hole & ~solid
+        if bool(specks.any()) and _surface_is_better(image, specks, solid, patch_size):
+            return specks, solid
+        return torch.zeros_like(hole), hole
+    # Dense scatter has full squares by chance.
+    enough = _whole(_opened(hole, _LARGEST), patch_size) / 2
+    while side < _LARGEST and _whole(solid, patch_size) < enough:
+        side += 2
+        solid = _opened(hole, side)
+    return hole & ~solid, solid
+
+
+def _with_branches(solid: Tensor, hole: Tensor) -> Tensor:
+    """The solid parts of a hole with what hangs on them."""
+    for _ in range(_BRANCH):
+        grown = hole & (F.max_pool2d(solid.float(), 3, 1, 1) > 0)
+        if torch.equal(grown, solid):
+            break
+        solid = grown
+    return solid
+
+
+def _surface_is_better(image: Tensor, specks: Tensor, solid: Tensor, patch_size: int) -> bool:
+    """Whether the surface guesses known pixels, hidden like the specks, better than copies do."""
+    hidden = _shifted_specks(specks, specks | solid, patch_size // 2 + 1)
+    missing = hidden | specks | solid
+    corners = (~_touching(missing, patch_size))[0, 0].nonzero()
+    pixels = hidden[0, 0].nonzero()
+    if len(corners) == 0 or len(pixels) == 0:
+        return len(corners) == 0
+    pixels, corners = _sample(pixels, _PROBES), _sample(corners, _KEYS)
+    surface = interpolate(torch.where(hidden, 0.0, image), hidden | specks, solid)
+    height, width = image.shape[2:]
+    # float64, whose rounding leaves the choice the same for every number of threads.
+    flat, known = image[0].flatten(1).double(), (~missing).flatten()
+    around = torch.arange(patch_size)
+    inside = (around[:, None] * width + around).flatten()
+    first = torch.stack(
+        [
+            (pixels[:, axis] - patch_size // 2).clamp(0, extent - patch_size)
+            for axis, extent in ((0, height), (1, width))
+        ],
+        1,
+    )
+    at = (first[:, 0] * width + first[:, 1])[:, None] + inside  # (probes, k * k)
+    key_at = (corners[:, 0] * width + corners[:, 1])[:, None] + inside
+    mask = known[at].double()
+    distance = torch.zeros(len(at), len(key_at), dtype=torch.float64)
+    for channel in flat:
+        keys, query = channel[key_at].T, channel[at] * mask
+        distance += mask @ keys.square() - 2 * (query @ keys)
+    best = corners[distance.argmin(1)]
+    copied = flat[
+        :,
+        (best[:, 0] + pixels[:, 0] - first[:, 0]) * width + best[:, 1] + pixels[:, 1] - first[:, 1],
+    ]
+    pixel = pixels[:, 0] * width + pixels[:, 1]
+    truth, guess = flat[:, pixel], surface[0].flatten(1)[:, pixel].double()
+    return bool((guess - truth).square().sum() < (copied - truth).square().sum())
+
+
+def _shifted_specks(specks: Tensor, hole: Tensor, step: int) -> Tensor:
+    """Known pixels in the pattern of the specks, a few pixels beside them."""
+    height, width = specks.shape[2:]
+    around = F.pad(specks, (step, step, step, step))
+    found = torch.zeros_like(specks)
+    for dy, dx in ((0, 0), (2, 2), (0, 2), (2, 0)):
+        shifted = around[..., dy * step :, dx * step :][..., :height, :width]
+        found = found | (shifted & ~hole)
+        if int(found.sum()) >= _PROBES // 4:
+            break
+    return found
+
+
+def _sample(rows: Tensor, count: int) -> Tensor:
+    """At most about `count` of the rows, evenly spread."""
+    return rows[:: -(-len(rows) // count)]
+
+
+def _whole(hole: Tensor, patch_size: int) -> int:
+    return int((~_touching(hole, patch_size)).sum())
+
+
+def _opened(hole: Tensor, side: int) -> Tensor:
+    """Hole pixels in or beside a square of hole pixels."""
+    height, width = hole.shape[2:]
+    tall, wide = min(side, height), min(side, width)
+    full = -F.max_pool2d(-hole.float(), (tall, wide), stride=1)
+    grown = F.max_pool2d(F.pad(full, (wide, wide, tall, tall)), (tall + 2, wide + 2), stride=1)
+    return hole & (grown > 0)
+
+
+def interpolate(
+    image: Tensor,
+    scattered: Tensor,
+    solid: Tensor,
+    after_step: Callable[[float], None] = lambda share: None,
+) -> Tensor:
+    """Picture with its scattered pixels on the least bent surface through the known ones.
+
+    Minimises the sum of squared second differences plus tension times that of the first ones;
+    differences that reach into the solid hole do not count.
+
+    Args:
+        image: (1, C, h, w) float32.
+        scattered: (1, 1, h, w) bool, the pixels to estimate.
+        solid: (1, 1, h, w) bool, pixels that are neither known nor estimated.
+        after_step: called with the done share.
+
+    Source: the thin plate under tension, as in Franke, "Thin plate splines with tension" (CAGD
+    1985).
+    """
+    result = image.clone()
+    tiles = [
+        (y, x)
+        for y in range(0, image.shape[2], _TILE)
+        for x in range(0, image.shape[3], _TILE)
+        if bool(scattered[..., y : y + _TILE, x : x + _TILE].any())
+    ]
+    for done, (y, x) in enumerate(tiles):
+        top, left = max(0, y - _HALO), max(0, x - _HALO)
+        rows, columns = slice(top, y + _TILE + _HALO), slice(left, x + _TILE + _HALO)
+        parts = (part[..., rows, columns] for part in (image, scattered, solid))
+        surface = _surface(*parts)[..., y - top :, x - left :]
+        inside = scattered[..., y : y + _TILE, x : x + _TILE]
+        place = result[..., y : y + _TILE, x : x + _TILE]
+        place.copy_(torch.where(inside, surface[..., :_TILE, :_TILE].clamp(0, 1), place))
+        after_step((done + 1) / len(tiles))
+    return result
+
+
+def _surface(image: Tensor, scattered: Tensor, solid: Tensor) -> Tensor:
+    differences = _Differences((~solid).to(image.dtype))
+    free = scattered.to(image.dtype)
+    start = diffuse(image, scattered | solid, scattered)
+    return chebyshev(lambda u: -differences.bend(u) * free, start, _BOUNDS, _STEPS)
+
+
+class _Differences:
+    """Which differences lie in the picture and outside the solid hole, and their adjoint sum."""
+
+    def __init__(self, inside: Tensor) -> None:
+        self.across = inside[..., :-2] * inside[..., 1:-1] * inside[..., 2:]
+        self.down = inside[..., :-2, :] * inside[..., 1:-1, :] * inside[..., 2:, :]
+        right, below = inside[..., :-1] * inside[..., 1:], inside[..., :-1, :] * inside[..., 1:, :]
+        self.right, self.below = _TENSION * right, _TENSION * below
+        self.twist = 2 * right[..., :-1, :] * right[..., 1:, :]
+
+    def bend(self, u: Tensor) -> Tensor:
+        """Half the gradient of the energy at u."""
+        g = torch.zeros_like(u)
+        d = (u[..., :-2] - 2 * u[..., 1:-1] + u[..., 2:]) * self.across
+        g[..., :-2] += d
+        g[..., 1:-1] -= 2 * d
+        g[..., 2:] += d
+        d = (u[..., :-2, :] - 2 * u[..., 1:-1, :] + u[..., 2:, :]) * self.down
+        g[..., :-2, :] += d
+        g[..., 1:-1, :] -= 2 * d
+        g[..., 2:, :] += d
+        step = u[..., 1:] - u[..., :-1]
+        d = (step[..., 1:, :] - step[..., :-1, :]) * self.twist
+        g[..., 1:, 1:] += d
+        g[..., 1:, :-1] -= d
+        g[..., :-1, 1:] -= d
+        g[..., :-1, :-1] += d
+        d = step * self.right
+        g[..., 1:] += d
+        g[..., :-1] -= d
+        d = (u[..., 1:, :] - u[..., :-1, :]) * self.below
+        g[..., 1:, :] += d
+        g[..., :-1, :] -= d
+        return g

@@ -1,0 +1,200 @@
+"""Alternation of patch search and vote on one level of the exemplar filler, and between levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inpaint_ops.exemplar.levels import Level, peel
+from inpaint_ops.exemplar.vote import vote
+from inpaint_ops.ops.nearest_patch import nearest_patch
+from inpaint_ops.ops.refine_patch import refine_patch
+
+# Patch pairs that may be compared exhaustively in one step: a second or less on one core.
+_PAIRS = 6e8
+# Steps of a level that search exhaustively; later ones look around the matches found.
+_EXHAUSTIVE_STEPS = 3
+# Mean change of a feature at which a level is done.
+_SETTLED = 0.1 / 255
+# Randomly drawn first fillings tried from each start level beside the plain one.
+_DRAWS = 3
+# Standard deviation of a pixel below which a difference does not show.
+_NOISE = 0.03
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The nearest known patch of every patch that touches the hole.
+
+    Attributes:
+        index: (1, gh, gw) int64, its flat position, -1 for other patches.
+        distance: (1, gh, gw), squared.
+    """
+
+    index: Tensor
+    distance: Tensor
+
+
+def begin(
+    levels: list[Level],
+    first: int,
+    size: int,
+    seed: int,
+    iterations: int,
+    after_trial: Callable[[float], None],
+) -> Matches:
+    """Matches on level `first`: the best of several first fillings.
+
+    The fillings start on this level or on a coarser one, where larger structures fit into a patch;
+    the one of the least misfit is kept. These levels are small, so a trial costs little.
+    """
+    best, least = None, float("inf")
+    draws = [0] * (seed == 0) + [1 + seed * _DRAWS + draw for draw in range(_DRAWS)]
+    starts = range(first, len(levels))
+    done = 0
+    for start in starts:
+        for filled in peel(levels[start], size, draws):
+            matches = settle(levels[start], filled, None, size, iterations)
+            for number in reversed(range(first, start)):
+                matches = enlarge(matches, levels, number, size, iterations)
+            energy = _misfit(levels[first], matches, size)
+            if best is None or energy < least:
+                best, least = matches, energy
+            done += 1
+            after_trial(done / (len(starts) * len(draws)))
+    assert best is not None
+    return best
+
+
+def _misfit(level: Level, matches: Matches, size: int) -> float:
+    """Mean distance of the patches over the hole, each relative to its own variance.
+
+    The distance alone would favour the filling with the largest smooth areas.
+    """
+    picture = vote(
+        level.features, level.hole, matches.index, matches.distance, level.penalty, size, False
+    ).double()
+    mean = F.avg_pool2d(picture, size, 1)
+    variance = (F.avg_pool2d(picture.square(), size, 1) - mean.square()).sum(1) * size**2
+    floor = _NOISE**2 * picture.shape[1] * size**2
+    misfit = matches.distance.double() / (variance.clamp_min(0.0) + floor)
+    return float(misfit[level.touching[:, 0]].mean())
+
+
+def enlarge(
+    matches: Matches,
+    levels: list[Level],
+    number: int,
+    size: int,
+    iterations: int,
+    after_step: Callable[[float], None] = lambda share: None,
+) -> Matches:
+    """Matches on level `number` from those on the next coarser one."""
+    fine = levels[number]
+    index = _double(matches.index, levels[number + 1], fine, size)
+    equal = torch.ones(index.shape)
+    current = vote(fine.features, fine.hole, index, equal, fine.penalty, size, False)
+    return settle(fine, current, index, size, iterations, after_step)
+
+
+def settle(
+    level: Level,
+    current: Tensor,
+    index: Tensor | None,
+    size: int,
+    iterations: int,
+    after_step: Callable[[float], None] = lambda share: None,
+) -> Matches:
+    """Searches and votes in turn until the picture stays.
+
+    Args:
+        level: to work on.
+        current: its features with the hole filled.
+        index: guesses, (1, gh, gw), or None.
+        size: of a patch, pixels.
+        iterations: steps at most.
+        after_step: called with the share of these steps that are done.
+    """
+    exhaustive = level.queries * level.keys <= _PAIRS
+    for step in range(iterations):
+        if index is None or (exhaustive and step < _EXHAUSTIVE_STEPS):
+            matches = _search(level, current, size, level.touching)
+        else:
+            matches = _refine(level, current, index, size, step)
+        index, before = matches.index, current
+        current = vote(
+            level.features, level.hole, index, matches.distance, level.penalty, size, False
+        )
+        after_step((step + 1) / iterations)
+        if _change(before, current, level.hole) < _SETTLED:
+            break
+    return matches
+
+
+def _search(level: Level, current: Tensor, size: int, where: Tensor) -> Matches:
+    """The nearest patch of all."""
+    valid = ~level.hole
+    guess, _ = nearest_patch(
+        current, level.features, valid=valid, where=where, patch_size=size, metric="l2"
+    )
+    # Again, from differences: a distance from norms has lost its digits where it is small.
+    index, distance = refine_patch(
+        current, level.features, guess, valid=valid, where=where, patch_size=size, radius=0
+    )
+    return Matches(index, distance)
+
+
+def _refine(level: Level, current: Tensor, index: Tensor, size: int, step: int) -> Matches:
+    """The nearest patch around the last matches of a patch and of its neighbours."""
+    distance = torch.zeros(index.shape)
+    reaches = (1, 8, 4, 2, 1) if step < 3 else (1,)
+    for turn, reach in enumerate(reaches):
+        index, distance = refine_patch(
+            current,
+            level.features,
+            index,
+            valid=~level.hole,
+            where=level.touching,
+            patch_size=size,
+            radius=0 if turn else 3 if step < 2 else 1,
+            reach=reach,
+        )
+    lost = level.touching & (index < 0)[:, None]
+    if bool(lost.any()):  # rounding at an odd border can leave a patch without any usable guess
+        again = _search(level, current, size, lost)
+        index = torch.where(lost[:, 0], again.index, index)
+        distance = torch.where(lost[:, 0], again.distance, distance)
+    return Matches(index, distance)
+
+
+def _change(before: Tensor, after: Tensor, hole: Tensor) -> float:
+    """Mean absolute change of a hole pixel's features."""
+    total = (after - before).abs().double().sum()
+    return float(total / (hole.sum() * before.shape[1]))
+
+
+def _double(index: Tensor, coarse: Level, fine: Level, size: int) -> Tensor:
+    """Matches at twice the size: offsets are doubled; -1 where that leaves the known picture."""
+    half = size // 2
+    coarse_rows, coarse_columns = coarse.touching.shape[2:]
+    rows, columns = fine.touching.shape[2:]
+    y, x = torch.arange(rows), torch.arange(columns)
+
+    def twice(cy: Tensor, cx: Tensor) -> Tensor:
+        found = index[0][cy][:, cx]
+        to_y = (y[:, None] + 2 * (found // coarse_columns - cy[:, None])).clamp(0, rows - 1)
+        to_x = (x + 2 * (found % coarse_columns - cx)).clamp(0, columns - 1)
+        target = to_y * columns + to_x
+        return torch.where((found >= 0) & ~fine.touching.flatten()[target], target, -1)
+
+    last_y, last_x = coarse_rows - 1, coarse_columns - 1
+    centred = twice(
+        ((y + half) // 2 - half).clamp(0, last_y), ((x + half) // 2 - half).clamp(0, last_x)
+    )
+    # At its own corner a whole coarse patch always lies over a whole fine one.
+    corner = twice((y // 2).clamp(0, last_y), (x // 2).clamp(0, last_x))
+    return torch.where(centred >= 0, centred, corner)[None]

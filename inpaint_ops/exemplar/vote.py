@@ -1,0 +1,94 @@
+"""Votes of overlapping matched patches for the pixels of a hole."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inpaint_ops.backends import current_backend
+from inpaint_ops.ops import tensors
+from inpaint_ops.ops.native import extension
+
+# Hole pixels treated at once in plain PyTorch: bounds the memory of their votes.
+_PIXELS = 16384
+
+
+def vote(
+    features: Tensor,
+    hole: Tensor,
+    index: Tensor,
+    distance: Tensor,
+    penalty: Tensor,
+    patch_size: int,
+    best: bool,
+) -> Tensor:
+    """Features with each hole pixel replaced by what the matched patches over it say.
+
+    Args:
+        features: (1, C, h, w) float32; the pixels that patches are copied from.
+        hole: (1, 1, h, w) bool. A hole pixel without any matched patch keeps its features.
+        index: (1, gh, gw) int64 match of each patch, -1 where there is none.
+        distance: (1, gh, gw) squared distance of the match.
+        penalty: (1, 1, gh, gw), minus the logarithm of what a patch's vote is worth.
+        patch_size: side of a patch, pixels.
+        best: copy from the nearest match instead of averaging.
+
+    Source: Newson et al., "Non-Local Patch-Based Image Inpainting" (IPOL 2017): weights
+    exp(-d^2 / 2 s^2), s the 75th percentile of the distances of the patches over the pixel; times
+    the confidence of Wexler et al. (TPAMI 2007), section 3.3.
+    """
+    result = features.clone(memory_format=torch.contiguous_format)
+    native = None if current_backend() == "reference" else extension()
+    if native is None:
+        _vote_reference(result, features, hole, index, distance, penalty, patch_size, best)
+    else:
+        native.vote_patches(
+            features,
+            hole[:, 0].contiguous().view(torch.uint8),
+            index.contiguous(),
+            distance.contiguous(),
+            penalty.contiguous(),
+            patch_size,
+            best,
+            result,
+            tensors.threads(),
+        )
+    return result
+
+
+def _vote_reference(
+    result: Tensor,
+    features: Tensor,
+    hole: Tensor,
+    index: Tensor,
+    distance: Tensor,
+    penalty: Tensor,
+    patch_size: int,
+    best: bool,
+) -> None:
+    width = features.shape[3]
+    rows, columns = index.shape[1:]
+    flat = features[0].flatten(1)
+    matches, distances, penalties = index.flatten(), distance.flatten(), penalty.flatten()
+    steps = torch.arange(patch_size)
+    dy, dx = steps.repeat_interleave(patch_size), steps.repeat(patch_size)
+    infinity = torch.tensor(float("inf"))
+    for y, x in zip(*(p.split(_PIXELS) for p in hole[0, 0].nonzero().T)):
+        oy, ox = y[:, None] - dy, x[:, None] - dx
+        inside = (oy >= 0) & (oy < rows) & (ox >= 0) & (ox < columns)
+        origin = oy.clamp(0, rows - 1) * columns + ox.clamp(0, columns - 1)
+        match = torch.where(inside, matches[origin], -1)
+        some = (match >= 0).any(1)
+        y, x, origin, match = y[some], x[some], origin[some], match[some]
+        d = torch.where(match >= 0, distances[origin], infinity)
+        source = (match // columns + dy) * width + match % columns + dx
+        source = torch.where(match >= 0, source, 0)
+        if best:
+            result[0, :, y, x] = flat[:, source.gather(1, d.argmin(1, keepdim=True))[:, 0]]
+            continue
+        votes = (match >= 0).sum(1, keepdim=True)
+        rank = torch.minimum(votes * 3 // 4, votes - 1)
+        scale = d.sort(1).values.gather(1, rank).clamp_min(1e-8)
+        cost = penalties[origin] + d / (2 * scale)
+        weight = torch.exp(cost.amin(1, keepdim=True) - cost)
+        result[0, :, y, x] = (flat[:, source] * weight).sum(2) / weight.sum(1)

@@ -1,0 +1,1 @@
+"""What the convolution operators share: geometry, formulas, calls of the CPU kernels."""

@@ -1,0 +1,189 @@
+"""CPU side of partial convolution: every tensor and mask is read where it lies."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from inpaint_ops import checks
+from inpaint_ops.ops import tensors
+from inpaint_ops.ops.convolution import cpu, cpu_backward, partial_formulas, spec
+from inpaint_ops.ops.convolution.spec import Geometry
+
+_OP = "partial_conv2d"
+# Planes of a tensor's mask up to which they only move addresses.
+_FEW_PLANES = 4
+
+
+class _Mask(NamedTuple):
+    """A tensor's mask as packed planes, each for as many channels as `widths` says.
+
+    Bytes if the mask is `binary`, else float32.
+    """
+
+    planes: Tensor
+    widths: tuple[int, ...]
+    binary: bool
+
+    @property
+    def known(self) -> Tensor | None:
+        """The planes if a kernel may read past them."""
+        return self.planes if self.binary and len(self.widths) <= _FEW_PLANES else None
+
+
+def _packed(x: Tensor, valid: Tensor) -> _Mask:
+    """The mask of a tensor; equal neighbouring planes, as public layers repeat them, are one."""
+    native = tensors.native()
+    channels = x.shape[1]
+    if valid.shape[1] > 1 and valid.stride(1) == 0:
+        valid = valid[:, :1]
+    binary = True
+    if valid.dtype in (torch.bool, torch.uint8):
+        planes = valid.contiguous().view(torch.uint8)
+        if valid.dtype == torch.uint8 and not native.known_bytes(planes):
+            checks.binary(_OP, "valid", valid)
+    else:
+        numbers = valid.float().contiguous()
+        planes = torch.empty(valid.shape, dtype=torch.uint8)
+        if not native.known_bytes(numbers, planes):
+            planes, binary = numbers, False
+    if valid.shape[1] == 1:
+        return _Mask(planes, (channels,), binary)
+    if channels <= _FEW_PLANES or not binary:
+        return _Mask(planes, (1,) * channels, binary)
+    runs = native.equal_planes(planes)
+    if len(runs) < channels:
+        planes = planes[:, [0, *accumulate(runs[:-1])]].contiguous()
+    return _Mask(planes, tuple(runs), binary)
+
+
+def _parts(x: Sequence[Tensor], masks: Sequence[_Mask], factors: Sequence[int]) -> list[cpu.Part]:
+    """What the kernels read, in float32."""
+    parts = []
+    for one, mask, factor in zip(x, masks, factors):
+        image = tensors.compute_dtype(one)
+        known = mask.known
+        if known is None:
+            image = partial_formulas.select(image, mask.planes, mask.widths)
+        widths = (one.shape[1],) if known is None else mask.widths
+        parts.append(cpu.Part(image, factor, widths, known))
+    return parts
+
+
+def _window_planes(
+    masks: Sequence[_Mask],
+    weights: Sequence[Sequence[int]],
+    weight: Tensor,
+    biased: bool,
+    g: Geometry,
+    rule: str,
+    factors: Sequence[int],
+    size: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Factors of the sum and of the bias, (N or 1, 1, Ho, Wo)."""
+    shape = (partial_formulas.batch_of([mask.planes for mask in masks]), 1, *size)
+    scale, share = torch.empty(shape), torch.empty(shape)
+    kernel = (weight.shape[2], weight.shape[3])
+    tensors.native().mask_planes(
+        [mask.planes for mask in masks],
+        list(zip(factors, weights)),
+        kernel,
+        g.stride,
+        (g.padding[0], g.padding[2]),
+        g.dilation,
+        sum(map(sum, weights)) * kernel[0] * kernel[1],
+        rule == "sum",
+        biased,
+        scale[:, 0],
+        share[:, 0],
+        tensors.threads(),
+    )
+    return scale, share
+
+
+def forward(
+    x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator: y, share, scale."""
+    if weight.dtype == torch.float64:
+        return partial_formulas.reference(x, valid, weight, bias, *rest)
+    *where, rule, factors = rest
+    # Cores that want a doubled image want all of it doubled.
+    g = partial_formulas.geometry(where, min(factors))
+    size = partial_formulas.out_size(x, weight, where, factors)
+    masks = [_packed(one, mask) for one, mask in zip(x, valid)]
+    # One channel stands for itself in the public layer, for all channels in naoto0804's.
+    single = len(x) == 1 and valid[0].shape[1] == 1 and rule == "window"
+    weights = [(1,)] if single else [mask.widths for mask in masks]
+    scale, share = _window_planes(masks, weights, weight, bias is not None, g, rule, factors, size)
+    y = cpu.forward(
+        _parts(x, masks, factors),
+        weight,
+        bias,
+        g,
+        gated=False,
+        activation="identity",
+        y=spec.result_like(partial_formulas.lead(x), weight, weight.shape[0], size),
+        planes=cpu.Planes(scale[:, 0], share[:, 0]),
+    )
+    return y, share, scale
+
+
+def backward(
+    grad: Tensor, x: list[Tensor], valid: list[Tensor], weight: Tensor, *rest: Any
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Gradients of the tensors, of the weight and of the bias."""
+    if weight.dtype == torch.float64:
+        return partial_formulas.backward_reference(grad, x, valid, weight, *rest)
+    share, scale, *where, factors, needs = rest
+    *wanted, need_weight, need_bias = needs
+    grad_sums, grad_bias = cpu_backward.ratio_backward(
+        tensors.compute_dtype(grad), scale, share, need_bias
+    )
+    g = partial_formulas.geometry(where, min(factors))
+    masks = [_packed(one, mask) for one, mask in zip(x, valid)]
+    parts = _parts(x, masks, factors)
+    grads: list[Tensor | None]
+    if g.groups != 1:
+        image, needed = cpu.joined(parts, g), (any(wanted), need_weight)
+        both = cpu_backward.convolve_backward(grad_sums, image, weight, g, needed)
+        grad_weight = both[1]
+        grads = partial_formulas.parted(
+            both[0], x, [factor // g.upsample for factor in factors], wanted
+        )
+    else:
+        grad_weight = None
+        if need_weight:
+            grad_weight = cpu_backward.weight_gradient(grad_sums, parts, weight, g)
+        # A convolution for each tensor: on one Zen 4 core one for all of them, split
+        # behind, took 1.1 (512 + 512 channels, 16^2) to 2.6 times as long (128 + 64, 256^2).
+        grads = []
+        begin = 0
+        for part, want in zip(parts, wanted):
+            end = begin + part.x.shape[1]
+            grads.append(None)
+            if want:
+                grads[-1], _ = cpu_backward.convolve_backward(
+                    grad_sums,
+                    part.x,
+                    weight.detach()[:, begin:end],
+                    partial_formulas.geometry(where, part.upsample),
+                    (True, False),
+                )
+            begin = end
+    grads = [one if one is None else _hidden(one, mask) for one, mask in zip(grads, masks)]
+    return partial_formulas.settled(x, weight, grads, grad_weight, grad_bias)
+
+
+def _hidden(grad: Tensor, mask: _Mask) -> Tensor:
+    """A gradient that is ours to overwrite, times the mask."""
+    if mask.known is None:
+        return partial_formulas.select(grad, mask.planes, mask.widths)
+    begin = 0
+    for plane, width in zip(mask.known.unbind(1), mask.widths):
+        if not plane.all():
+            grad[:, begin : begin + width].masked_fill_(plane[:, None] == 0, 0)
+        begin += width
+    return grad

@@ -1,0 +1,170 @@
+"""Partial convolution in PyTorch, and what its implementations share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inpaint_ops import checks
+from inpaint_ops.ops import tensors
+from inpaint_ops.ops.convolution import formulas, spec
+from inpaint_ops.ops.convolution.spec import Geometry
+
+_OP = "partial_conv2d"
+
+
+def geometry(where: Sequence[Any], factor: int = 1) -> Geometry:
+    """Stride, padding, dilation and groups of the operator, where x is upsampled by `factor`."""
+    stride, padding, dilation, groups = where
+    return spec.geometry(stride, padding, dilation, groups, "zeros", factor)
+
+
+def out_size(x: Sequence[Tensor], weight: Tensor, where: Any, factors: Sequence[int]) -> Any:
+    """Height and width of the result."""
+    return geometry(where, factors[0]).out_size(x[0], weight)
+
+
+def lead(x: Sequence[Tensor]) -> Tensor:
+    """The tensor whose layout the result takes."""
+    for one in x:
+        if tensors.memory_format(one) == torch.channels_last:
+            return one
+    return x[0]
+
+
+def batch_of(valid: Sequence[Tensor]) -> int:
+    """Of all masks together."""
+    batches = [mask.shape[0] for mask in valid]
+    return next((n for n in batches if n != 1), 1)
+
+
+# Formulas over one image and one mask. `widths`: the channels that each plane of the mask speaks
+# for.
+
+
+def widths_of(x: Tensor, valid: Tensor) -> list[int]:
+    """Those of one tensor's mask."""
+    return [x.shape[1]] if valid.shape[1] == 1 else [1] * x.shape[1]
+
+
+def joined(
+    x: Sequence[Tensor], valid: Sequence[Tensor], factors: Sequence[int]
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Everything upsampled and concatenated, and the widths."""
+    images = [formulas.upsampled(one, factor) for one, factor in zip(x, factors)]
+    masks = [formulas.upsampled(one, factor) for one, factor in zip(valid, factors)]
+    widths = [width for one, mask in zip(x, valid) for width in widths_of(one, mask)]
+    if len(x) == 1:
+        return images[0], masks[0], widths
+    batch = batch_of(valid)
+    masks = [mask.expand(batch, -1, -1, -1) for mask in masks]
+    return torch.cat(images, 1), torch.cat(masks, 1), widths
+
+
+def parted(
+    grad: Tensor | None, x: Sequence[Tensor], factors: Sequence[int], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of the tensors of `joined` from that of its image."""
+    if grad is None:
+        return [None] * len(x)
+    cuts = grad.split([one.shape[1] for one in x], 1)
+    return [
+        formulas.upsampled_backward(cut, factor) if want else None
+        for cut, factor, want in zip(cuts, factors, wanted)
+    ]
+
+
+def settled(
+    x: Sequence[Tensor], weight: Tensor, grads: Sequence[Tensor | None], *rest: Tensor | None
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Gradients of x, weight and bias as the operator promises them."""
+    _, grad_weight, grad_bias = spec.settled_gradients(x[0], weight, (None, *rest))
+    settled = [
+        spec.settled_gradients(one, weight, (grad, None, None))[0] for one, grad in zip(x, grads)
+    ]
+    return settled, grad_weight, grad_bias
+
+
+def _sums(valid: Tensor, weights: Sequence[int], weight: Tensor, g: Geometry) -> Tensor:
+    """Window sums of the weighted mask, (N, 1, Ho, Wo), in float64."""
+    factors = torch.tensor(weights, device=valid.device).view(1, -1, 1, 1)
+    top, bottom, left, right = g.padding
+    plane = (valid.double() * factors).sum(1, keepdim=True)
+    ones = plane.new_ones((1, 1, weight.shape[2], weight.shape[3]))
+    return F.conv2d(F.pad(plane, (left, right, top, bottom)), ones, None, g.stride, 0, g.dilation)
+
+
+def _is_binary(valid: Tensor) -> bool:
+    if valid.dtype == torch.bool:
+        return True
+    return torch.equal((valid != 0).to(valid.dtype), valid)
+
+
+def _planes(
+    x: Tensor, valid: Tensor, weight: Tensor, biased: bool, g: Geometry, *rule_and_widths: Any
+) -> tuple[Tensor, Tensor]:
+    """Factors of the sum and of the bias, (N or 1, 1, Ho, Wo), in the dtype that sums are in."""
+    rule, widths = rule_and_widths
+    if valid.dtype == torch.uint8:
+        checks.binary(_OP, "valid", valid)
+    # One channel stands for itself in the public layer, for all channels in naoto0804's.
+    weights = [1] if valid.shape[1] == 1 and rule == "window" else widths
+    sums = _sums(valid, weights, weight, g).to(tensors.compute_dtype(x).dtype)
+    if rule == "sum":
+        share = (sums != 0).to(sums.dtype)
+        return share / torch.where(sums == 0, 1, sums), share
+    total = sum(weights) * weight.shape[2] * weight.shape[3]
+    share = sums.clamp(0, 1)
+    # 1e-8 keeps the result finite where nothing is valid; elsewhere it is below the rounding.
+    ratio = total / (sums + 1e-8) * share
+    return ratio * share if biased else ratio, share
+
+
+def select(x: Tensor, valid: Tensor, widths: Sequence[int]) -> Tensor:
+    """Image times the mask, zero where the mask is."""
+    if valid.shape[1] != 1 and len(widths) != x.shape[1]:
+        repeats = torch.tensor(widths, device=valid.device)
+        valid = valid.repeat_interleave(repeats, 1)
+    zero = x.new_zeros(())
+    if valid.is_floating_point() and not _is_binary(valid):
+        return torch.where(valid != 0, x * valid.to(x.dtype), zero)
+    return torch.where(valid != 0, x, zero)
+
+
+def reference(
+    x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the result, its update mask and its mask ratio."""
+    *where, rule, factors = rest
+    g = geometry(where)
+    image, mask, widths = joined(x, valid, factors)
+    scale, share = _planes(image, mask, weight, bias is not None, g, rule, widths)
+    masked = select(tensors.compute_dtype(image), mask, widths)
+    sums = formulas.convolve(masked, tensors.compute_dtype(weight), None, g) * scale
+    if bias is not None:
+        sums = sums + tensors.compute_dtype(bias).view(1, -1, 1, 1) * share
+    y = torch.where(share != 0, sums, sums.new_zeros(()))
+    return spec.settled(y, image, spec.memory_format(lead(x), weight)), share, scale
+
+
+def backward_reference(
+    grad: Tensor, x: list[Tensor], valid: list[Tensor], weight: Tensor, *rest: Any
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return the gradients of the images, the weight and the bias."""
+    share, scale, *where, factors, needs = rest
+    *wanted, need_weight, need_bias = needs
+    image, mask, widths = joined(x, valid, factors)
+    seen = share != 0
+    grad = tensors.compute_dtype(grad)
+    zero = grad.new_zeros(())
+    # Select: what flows back from where nothing is valid may be anything.
+    grad_sums = torch.where(seen, grad * scale, zero)
+    grad_bias = torch.where(seen, grad * share, zero).double().sum((0, 2, 3)) if need_bias else None
+    masked = select(tensors.compute_dtype(image), mask, widths)
+    wide = tensors.compute_dtype(weight)
+    needed = (any(wanted), need_weight)
+    grads = formulas.convolve_backward(grad_sums, masked, wide, geometry(where), needed)
+    grad_image = None if grads[0] is None else select(grads[0], mask, widths)
+    return settled(x, weight, parted(grad_image, x, factors, wanted), grads[1], grad_bias)

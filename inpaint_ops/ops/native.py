@@ -1,0 +1,116 @@
+"""The compiled extension: loaded once, its absence explained once."""
+
+import os
+import platform
+import sys
+import warnings
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch  # first: its OpenMP runtime must be the one in the process
+
+
+@dataclass(frozen=True)
+class ExtensionStatus:
+    """What was found when the extension was loaded.
+
+    Attributes:
+        available: whether the CPU kernels can be used.
+        error: why not, or None.
+        instruction_set: the one in use, or None.
+        instruction_sets: those this build holds and this machine runs, weakest first.
+        openmp: whether the kernels use several threads.
+    """
+
+    available: bool
+    error: str | None
+    instruction_set: str | None
+    instruction_sets: tuple[str, ...]
+    openmp: bool
+
+
+_module: ModuleType | None = None
+_error: str | None = None
+
+if os.environ.get("INPAINT_OPS_DISABLE_EXTENSION"):
+    _error = "switched off by the environment variable INPAINT_OPS_DISABLE_EXTENSION"
+else:
+    try:
+        from inpaint_ops import _C as _module
+    except ImportError as error:
+        _error = str(error)
+
+if _module is not None and (_wanted := os.environ.get("INPAINT_OPS_INSTRUCTION_SET")):
+    try:
+        _module.set_instruction_set(_wanted)
+    except ValueError as error:
+        raise ValueError(f"INPAINT_OPS_INSTRUCTION_SET: {error}") from None
+
+
+def extension() -> ModuleType | None:
+    """The extension module, or None where it is missing; the first miss warns."""
+    if _module is None:
+        _warn_once()
+    return _module
+
+
+_warned = False
+
+
+def _warn_once() -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"inpaint_ops: the compiled extension is missing ({_error}); operators run on the slow "
+            "PyTorch reference path. Install a C++17 compiler and reinstall; `inpaint-ops doctor` "
+            "tells more.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def status() -> ExtensionStatus:
+    """What is built and in use."""
+    if _module is None:
+        return ExtensionStatus(False, _error, None, (), False)
+    return ExtensionStatus(
+        True, None, _module.instruction_set(), tuple(_module.instruction_sets()), _module.openmp
+    )
+
+
+def backends() -> dict[str, dict[str, str]]:
+    """Which implementation serves each operator on each device type.
+
+    Returns:
+        Operator name to device type to text, e.g. ``{"nearest_patch": {"cpu": "csrc (avx2)"}}``.
+    """
+    from inpaint_ops.ops import triton
+    from inpaint_ops.ops.dispatch import OPERATORS
+
+    cpu = "reference" if _module is None else f"csrc ({_module.instruction_set()})"
+    reason = triton.missing()
+    return {
+        name: {
+            "cpu": operator.library or cpu,
+            "cuda": operator.library or _on_cuda(operator.cuda, reason),
+            "other": operator.library or "reference",
+        }
+        for name, operator in sorted(OPERATORS.items())
+    }
+
+
+def _on_cuda(made_of: str | None, reason: str | None) -> str:
+    if made_of is None:
+        return "reference"
+    return made_of if reason is None else f"{made_of} (error when called: {reason})"
+
+
+def environment() -> dict[str, str]:
+    """Versions that decide which kernels run; for reports."""
+    return {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "instruction_set": status().instruction_set or "none",
+    }

@@ -1,0 +1,1 @@
+"""What the kernels of contextual attention and ID-MRF share."""

@@ -1,0 +1,1 @@
+"""What the kernels that look for nearest patches share."""

@@ -1,0 +1,82 @@
+"""Spectral normalisation that keeps its scaled weight while nothing changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from inpaint_ops.weight_state import Kept
+
+
+class SpectralNorm(nn.Module):
+    """Parametrisation W / sigma(W) by power iteration, v first: the order of public ports.
+
+    One iteration a forward pass in training mode, or in every pass with `always`. Gradients take
+    both vectors as constants. In evaluation mode without gradients the quotient is kept until the
+    weight or a vector changes, and with it the convolution's packed form of it. (PyTorch's own
+    parametrisation iterates in the other order, which gives other numbers until it has converged.)
+
+    Args:
+        weight: what is normalised.
+        dim: the output dimension: 1 for transposed convolutions.
+        always: iterate in evaluation mode too, as TensorFlow's and shepnerd's do.
+
+    Source: Miyato et al., ICLR 2018 (arXiv 1802.05957), algorithm 1.
+    """
+
+    _u: Tensor
+    _v: Tensor
+
+    def __init__(self, weight: Tensor, *, dim: int = 0, always: bool = False) -> None:
+        super().__init__()
+        self.dim = dim
+        self.always = always
+        matrix = self._matrix(weight.detach())
+        self.register_buffer("_u", F.normalize(torch.randn_like(matrix[:, 0]), dim=0, eps=1e-12))
+        self.register_buffer("_v", F.normalize(matrix.T @ self._u, dim=0, eps=1e-12))
+        # The quotient is the layer's `weight`, which anybody may edit.
+        self._kept = Kept(exposed=True)
+
+    def _matrix(self, weight: Tensor) -> Tensor:
+        return weight.movedim(self.dim, 0).flatten(1)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The normalised weight, of the same shape."""
+        if not (self.training or self.always or torch.is_grad_enabled()):
+            return self._remembered(weight)
+        matrix = self._matrix(weight)
+        if self.training or self.always:
+            with torch.no_grad():
+                self._v.copy_(F.normalize(matrix.T @ self._u, dim=0, eps=1e-12))
+                self._u.copy_(F.normalize(matrix @ self._v, dim=0, eps=1e-12))
+        # Copies: a second pass before the backward pass overwrites the buffers.
+        u, v = self._u.clone(), self._v.clone()
+        return weight / torch.dot(u, matrix @ v)
+
+    def _remembered(self, weight: Tensor) -> Tensor:
+        def quotient() -> tuple[Tensor]:
+            return (weight / torch.dot(self._u, self._matrix(weight) @ self._v),)
+
+        return self._kept.of((weight, self._u, self._v), quotient)[0]
+
+
+def spectral(layer: nn.Module, *, dim: int = 0, always: bool = False) -> Any:
+    """The layer with its weight under spectral normalisation."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    parametrize.register_parametrization(
+        layer, "weight", SpectralNorm(weight, dim=dim, always=always)
+    )
+    return layer
+
+
+def spectral_keys(public: str, ours: str, weight: str = "weight_orig") -> dict[str, str]:
+    """Layout entries of one spectrally normalised weight."""
+    return {
+        f"{public}.{weight}": f"{ours}.parametrizations.weight.original",
+        f"{public}.weight_u": f"{ours}.parametrizations.weight.0._u",
+        f"{public}.weight_v": f"{ours}.parametrizations.weight.0._v",
+    }

@@ -1,0 +1,246 @@
+"""Context Encoder: a picture's missing part from its surroundings, by L2 and an adversary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from inpaint_ops import checks
+from inpaint_ops.checkpoints import State
+from inpaint_ops.models.blocks.centre import fill_centre
+from inpaint_ops.models.blocks.convolution import initialise
+from inpaint_ops.models.blocks.pictures import composite, resized, signed, unsigned
+from inpaint_ops.models.context_encoder.networks import (
+    VARIANTS,
+    EncoderDecoder,
+    FeatureNetwork,
+    PatchDiscriminator,
+    RegionDiscriminator,
+    discriminator_keys,
+    encoder_decoder_options,
+    generator_keys,
+    patch_discriminator_keys,
+)
+from inpaint_ops.models.context_encoder.recipe import FeatureRecipe, RegionRecipe
+from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.registry import register_model
+from inpaint_ops.models.training import TrainingRecipe
+from inpaint_ops.models.weights.layouts import Implied, Layout, fixed
+
+# What the hole is filled with, levels of red, green and blue. ImageNet's mean is (123, 117, 104);
+# the published weights were trained with this permutation of it.
+FILL = (117.0, 104.0, 123.0)
+
+
+def _generator_options(variant: str, bias: str, first: str, code: str) -> Any:
+    def options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {
+            "variant": variant,
+            "base_channels": state[first].shape[0],
+            "bottleneck": state[code].shape[0],
+            "bias": bias in state,
+        }
+
+    return options
+
+
+def _discriminator_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {"base_channels": state["main.0.weight"].shape[0], "bias": "main.0.bias" in state}
+
+
+_BOYUANJIANG = "BoyuanJiang/context_encoder_pytorch"
+_ERIKLINDERNOREN = "eriklindernoren/PyTorch-GAN"
+_LAYOUTS = (
+    Layout(
+        "boyuanjiang",
+        "generator",
+        generator_keys("main"),
+        ("main.14.weight", "main.17.weight", "main.29.weight"),
+        options=_generator_options("centre", "main.0.bias", "main.0.weight", "main.14.weight"),
+        recipe=fixed(overlap=4),
+        unstated=("overlap",),
+        hint="overlapPred of the training script",
+        nesting=("state_dict",),
+        licence="MIT",
+        source=_BOYUANJIANG,
+    ),
+    Layout(
+        "boyuanjiang",
+        "discriminator",
+        discriminator_keys("main"),
+        ("main.0.weight", "main.9.weight", "main.11.weight"),
+        recognise=lambda state: "main.12.weight" not in state,
+        options=_discriminator_options,
+        recipe=fixed(variant="centre"),
+        nesting=("state_dict",),
+        licence="MIT",
+        source=_BOYUANJIANG,
+    ),
+    Layout(
+        "eriklindernoren",
+        "generator",
+        generator_keys("model"),
+        ("model.14.weight", "model.15.weight", "model.27.weight"),
+        options=_generator_options(
+            "convolutional", "model.0.bias", "model.0.weight", "model.14.weight"
+        ),
+        recipe=fixed(overlap=0),
+        licence="MIT",
+        source=_ERIKLINDERNOREN,
+    ),
+    Layout(
+        "eriklindernoren",
+        "discriminator",
+        patch_discriminator_keys,
+        ("model.0.weight", "model.8.bias", "model.11.weight"),
+        recognise=lambda state: "model.3.weight" not in state,
+        options=lambda state: {
+            "variant": "convolutional",
+            "base_channels": state["model.0.weight"].shape[0],
+        },
+        licence="MIT",
+        source=_ERIKLINDERNOREN,
+    ),
+)
+
+
+def fill_colour(like: Tensor, channel_order: str) -> Tensor:
+    """The published weights' colour of missing pixels, (3, 1, 1) in [-1, 1]."""
+    levels = FILL if channel_order == "rgb" else FILL[::-1]
+    return like.new_tensor(levels).view(3, 1, 1) / 255 * 2 - 1
+
+
+@register_model("context_encoder")
+class ContextEncoder(InpaintingModel):
+    """Context Encoder: predicts what is missing from an encoding of what is around it.
+
+    Variants, and how each completes a picture of any size:
+
+    * "centre" (128^2 in, its middle 64^2 out, the net whose weights were published): a square
+      around each sample's hole, see below.
+    * "random_64", "random_128": the whole picture, resized to that size whatever its proportions,
+      and the prediction resized back (bilinear, antialiased).
+    * "alexnet": `FeatureNetwork`, likewise at 227^2. Not verified: its docstring says in what.
+    * "convolutional": the port of eriklindernoren, "centre" with a 1x1 bottleneck at 4x4 positions,
+      white holes and normalisation with eps = 0.8, a slip of that port that its weights need; with
+      overlap 0 (its layout sets that) and a discriminator of patches (`PatchDiscriminator`).
+
+    The square of "centre" is the smallest around the middle of the hole's bounding box whose
+    predicted middle, less `overlap`, takes the box in: 128/56 of the box's longer side, rounded up
+    to 32 pixels, and not below 128 pixels (or the image's shorter side). It is resized to 128^2,
+    the dropped middle gets the mean colour, known pixels in there included, as in training, and the
+    prediction is resized back to the hole. Where the square leaves the picture, as it must for
+    holes of more than 0.44 of the picture's side, the network sees the mean colour.
+
+    Args:
+        variant: see above.
+        base_channels: filters of the first layer.
+        bottleneck: length of the code; the published script's default is 100, its weights' 4000.
+        bias: of convolutions; the published Torch weights have them (they hold one optimiser
+            step), the port's have not.
+        overlap: predicted pixels on each side whose surroundings are known: 4 in the code and the
+            weights, 7 in the paper.
+        channel_order: of the pictures the weights were trained on.
+
+    Source: Pathak et al., CVPR 2016 (arXiv 1604.07379); pathak22/context-encoder: train.lua,
+    train_random.lua; BoyuanJiang/context_encoder_pytorch: model.py.
+    """
+
+    multiple = 1
+    minimum = 1
+    layouts = _LAYOUTS
+    recipe_class = RegionRecipe
+
+    def __init__(
+        self,
+        *,
+        variant: str = "centre",
+        base_channels: int = 64,
+        bottleneck: int = 4000,
+        bias: bool = False,
+        overlap: int = 4,
+        channel_order: str = "rgb",
+    ) -> None:
+        super().__init__(channel_order=channel_order)
+        checks.check_choice(self.name, "variant", variant, (*VARIANTS, "alexnet"))
+        checks.check_int(self.name, "base_channels", base_channels)
+        checks.check_int(self.name, "bottleneck", bottleneck)
+        checks.check_int(self.name, "overlap", overlap, 0)
+        if overlap > 31:
+            raise ValueError(f"{self.name}: overlap must be below 32, got {overlap}")
+        self.variant = variant
+        self.base_channels = base_channels
+        self.bottleneck = bottleneck
+        self.bias = bias
+        self.overlap = overlap
+        self.generator: FeatureNetwork | EncoderDecoder
+        if variant == "alexnet":
+            self.generator = FeatureNetwork(base_channels=base_channels)
+        else:
+            self.generator = EncoderDecoder(
+                variant=variant,
+                base_channels=base_channels,
+                bottleneck=bottleneck,
+                bias=bias,
+                eps=0.8 if variant == "convolutional" else 1e-5,
+            )
+        self.discriminator: PatchDiscriminator | RegionDiscriminator
+        if variant == "convolutional":
+            self.discriminator = PatchDiscriminator(base_channels=base_channels)
+        else:
+            self.discriminator = RegionDiscriminator(
+                size=128 if variant == "random_128" else 64, base_channels=base_channels, bias=bias
+            )
+        initialise(self, 0.02, norms=True)
+
+    @property
+    def adversary(self) -> str:
+        """Kind of the adversarial loss, see `inpaint_ops.losses.adversarial_term`."""
+        return "lsgan" if self.variant == "convolutional" else "log"
+
+    @property
+    def central(self) -> bool:
+        """Whether the network predicts the middle of what it sees."""
+        return self.variant in ("centre", "convolutional")
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        if "generator.bottleneck.weight" in state:
+            facts["variant"] = "alexnet"
+            facts["base_channels"] = state["generator.encoder.2.weight"].shape[0] // 4
+        elif "generator.encoder.0.conv.weight" in state:
+            facts |= encoder_decoder_options(state, "generator")
+        if "discriminator.layers.0.weight" in state:
+            facts["variant"] = "convolutional"
+            facts["base_channels"] = state["discriminator.layers.0.weight"].shape[0]
+        elif "discriminator.layers.0.conv.weight" in state:
+            facts["base_channels"] = state["discriminator.layers.0.conv.weight"].shape[0]
+            facts["bias"] = "discriminator.layers.0.conv.bias" in state
+            if "discriminator.layers.5.conv.weight" in state:
+                facts["variant"] = "random_128"
+        return Implied(facts, ("overlap", "channel_order"))
+
+    def colour(self, like: Tensor) -> Tensor:
+        """What missing pixels are filled with, (3, 1, 1) in [-1, 1]."""
+        if self.variant == "convolutional":
+            return like.new_ones(3, 1, 1)
+        return fill_colour(like, self.channel_order)
+
+    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
+        colour = self.colour(image)
+        if self.central:
+            return fill_centre(self.generator, image, hole, colour=colour, overlap=self.overlap)
+        seen = composite(signed(image), colour, hole)
+        prediction = self.generator(resized(seen, self.generator.input_size))
+        return unsigned(resized(prediction, (image.shape[2], image.shape[3])))
+
+    def recipe(
+        self, phase: str | None = None, *, features: nn.Module | None = None, **overrides: Any
+    ) -> TrainingRecipe:
+        """The published training: `RegionRecipe`, or `FeatureRecipe` of the "alexnet" variant."""
+        recipe = FeatureRecipe if self.variant == "alexnet" else self.recipe_class
+        return recipe(self, phase, features=features, **overrides)

@@ -1,0 +1,213 @@
+"""DeepFill v2: free-form inpainting with gated convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inpaint_ops import checks
+from inpaint_ops.checkpoints import State
+from inpaint_ops.layers import ContextualAttention
+from inpaint_ops.models.blocks.pictures import erase, signed, stacked, unsigned
+from inpaint_ops.models.deepfill_v2 import zhaoyuzhi
+from inpaint_ops.models.deepfill_v2.layouts import (
+    _LICENCE,
+    _SOURCE,
+    _critic_convert,
+    _critic_keys,
+    _critic_options,
+    _critic_restore,
+    _generator_options,
+    _nipponjo_keys,
+    _tf_keys,
+)
+from inpaint_ops.models.deepfill_v2.networks import Generator, PatchCritic
+from inpaint_ops.models.deepfill_v2.recipe import DeepFillV2Recipe
+from inpaint_ops.models.deepfill_v2.zhaoyuzhi import (
+    MINIMUM_REFLECTED,
+    PORT_CHOICES,
+    Style,
+    ZhaoyuzhiCritic,
+    ZhaoyuzhiGenerator,
+)
+from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.registry import register_model
+from inpaint_ops.models.weights.layouts import Implied, Layout, fixed
+
+# The first is the default.
+_CHOICES = {"padding": ("same", "symmetric"), "activation": ("elu",), "norm": ("none",)}
+
+
+@register_model("deepfill_v2")
+class DeepFillV2(InpaintingModel):
+    """Two-stage generator of gated convolutions with contextual attention, SN-PatchGAN critic.
+
+    The defaults are the official TensorFlow network. nipponjo's two PyTorch ports differ from it:
+    networks.py pads symmetrically and picks every second pixel (padding="symmetric",
+    pick="floor"), networks_tf.py leaves the fuse step out (fuse=False); the layouts set that.
+    The official weights were trained on BGR pictures (OpenCV's order), the port feeds its
+    conversion of them RGB, and so do we: give channel_order="bgr" unless the converter swapped the
+    first layer.
+
+    Args:
+        variant: "official", or "zhaoyuzhi" for the other network of that name, which has no
+            sketch, pick and fuse; it is trained here by the official recipe.
+        base_channels: filters of the first layer, twice its channels; 48 if None (zhaoyuzhi:
+            channels, 64).
+        critic_channels: channels of the critic's first layer.
+        sketch: whether there is an extra channel for lines drawn by the user.
+        padding: "same" (TensorFlow's rule, the default) or "symmetric"; of zhaoyuzhi's "zeros" (the
+            default), "reflect" or "replicate", its --pad_type.
+        pick: pixel picking of the attention, see `contextual_attention`.
+        fuse: whether the attention adds up the scores of neighbours.
+        activation: "elu"; of zhaoyuzhi's "leaky_relu" (the default), "relu", "selu" or "identity",
+            its --activation.
+        norm: "none"; of zhaoyuzhi's "instance" (the default) or "none", its --norm.
+        channel_order: of the pictures the weights were trained on.
+
+    Source: Yu et al., ICCV 2019 (arXiv 1806.03589); JiahuiYu/generative_inpainting v2.0.0.
+    """
+
+    multiple = 8
+    minimum = 16
+    networks = ("generator", "discriminator")
+    layouts = (
+        Layout(
+            "nipponjo",
+            "generator",
+            _nipponjo_keys,
+            signature=("stage1.conv1.conv.weight", "stage2.conv_conv1.conv.weight"),
+            options=_generator_options("stage1.conv1.conv.weight"),
+            recipe=fixed(padding="symmetric", pick="floor", fuse=True),
+            nesting=("G",),
+            ignored=(r"fuse_weight$",),
+            emitted=lambda network: {
+                "stage2.contextual_attention.fuse_weight": torch.eye(3)[None, None]
+            },
+            licence=_LICENCE,
+            source=_SOURCE,
+        ),
+        Layout(
+            "nipponjo_tf",
+            "generator",
+            _tf_keys,
+            signature=("conv1.conv.weight", "xconv1.conv.weight"),
+            options=_generator_options("conv1.conv.weight"),
+            recipe=fixed(padding="same", pick="align_corners", fuse=False),
+            unstated=("channel_order",),
+            hint="the port feeds RGB; the official weights were trained on BGR",
+            nesting=("G",),
+            ignored=(r"fuse_weight$",),
+            licence=_LICENCE,
+            source=_SOURCE,
+        ),
+        Layout(
+            "nipponjo",
+            "discriminator",
+            _critic_keys,
+            signature=("conv1.conv_sn.weight", "conv6.conv_sn.weight"),
+            options=_critic_options,
+            recipe=fixed(padding="same"),
+            unstated=("padding",),
+            hint="both of the port's generators have critics of these names",
+            nesting=("D",),
+            convert=_critic_convert,
+            restore=_critic_restore,
+            licence=_LICENCE,
+            source=_SOURCE,
+        ),
+        *zhaoyuzhi.LAYOUTS,
+    )
+
+    def __init__(
+        self,
+        *,
+        variant: str = "official",
+        base_channels: int | None = None,
+        critic_channels: int = 64,
+        sketch: bool = False,
+        padding: str | None = None,
+        pick: str = "align_corners",
+        fuse: bool = True,
+        activation: str | None = None,
+        norm: str | None = None,
+        channel_order: str = "rgb",
+    ) -> None:
+        super().__init__(channel_order=channel_order)
+        checks.check_choice("deepfill_v2", "variant", variant, ("official", "zhaoyuzhi"))
+        official = variant == "official"
+        if sketch and not official:
+            raise ValueError("deepfill_v2: sketch must be False for variant 'zhaoyuzhi', got True")
+        if base_channels is None:
+            base_channels = 48 if official else 64
+        checks.check_int("deepfill_v2", "base_channels", base_channels, 4)
+        if base_channels % 4:
+            raise ValueError(f"deepfill_v2: base_channels must be 4 n, got {base_channels}")
+        checks.check_int("deepfill_v2", "critic_channels", critic_channels)
+        chosen = []
+        for option, value in (("padding", padding), ("activation", activation), ("norm", norm)):
+            choices = (_CHOICES if official else PORT_CHOICES)[option]
+            chosen.append(choices[0] if value is None else value)
+            checks.check_choice("deepfill_v2", f"{option} of {variant}", chosen[-1], choices)
+        padding, activation, norm = chosen
+        self.variant = variant
+        self.base_channels = base_channels
+        self.critic_channels = critic_channels
+        self.sketch = sketch
+        self.padding = padding
+        self.activation = activation
+        self.norm = norm
+        self.pick = pick
+        self.fuse = fuse
+        self.generator: Generator | ZhaoyuzhiGenerator
+        self.discriminator: PatchCritic | ZhaoyuzhiCritic
+        if official:
+            attention = ContextualAttention(rate=2, fuse=fuse, pick=pick, n_down=2)
+            self.generator = Generator(base_channels // 2, 5 + sketch, padding, attention)
+            self.discriminator = PatchCritic(critic_channels, 4 + sketch, padding)
+        else:
+            style = Style(padding, activation, norm)
+            self.generator = ZhaoyuzhiGenerator(base_channels, style)
+            self.discriminator = ZhaoyuzhiCritic(critic_channels, style)
+            if padding == "reflect":
+                self.minimum = MINIMUM_REFLECTED
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts = zhaoyuzhi.read_options(state)
+        if facts:
+            return Implied(facts, ("padding", "activation", "norm", "channel_order"))
+        facts = {}
+        stem = state.get("generator.coarse.conv1.weight")
+        if stem is not None:
+            facts = {"base_channels": stem.shape[0], "sketch": stem.shape[1] == 6}
+        judge = state.get("discriminator.conv1.parametrizations.weight.original")
+        if judge is not None:
+            facts |= {"critic_channels": judge.shape[0], "sketch": judge.shape[1] == 5}
+        if facts:
+            facts["variant"] = "official"
+        return Implied(facts, ("padding", "pick", "fuse", "channel_order"))
+
+    def generate(
+        self, image: Tensor, hole: Tensor, sketch: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Both stages' pictures in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W).
+
+        `sketch`: (N, 1, H, W) lines, 1 = line, for a model built with sketch=True; none if None.
+        """
+        if self.variant == "zhaoyuzhi":
+            first, second = self.generator(image, hole)
+            return signed(first), signed(second)
+        planes = [erase(signed(image), hole)]
+        if self.sketch:
+            lines = torch.zeros_like(hole) if sketch is None else sketch.to(hole.dtype)
+            planes.append(lines * hole)
+        first, second = self.generator(stacked(*planes, torch.ones_like(hole), hole), hole)
+        return first, second
+
+    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
+        return unsigned(self.generate(image, hole)[1])
+
+
+DeepFillV2.recipe_class = DeepFillV2Recipe

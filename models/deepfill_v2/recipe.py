@@ -1,0 +1,58 @@
+"""Training of DeepFill v2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
+from inpaint_ops.models.blocks.pictures import composite, signed, stacked, unsigned
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
+
+if TYPE_CHECKING:
+    from inpaint_ops.models.deepfill_v2.model import DeepFillV2
+
+
+class DeepFillV2Recipe(TrainingRecipe):
+    """Both stages' l1 over all pixels, and the hinge game on the second one, critic first.
+
+    Source: JiahuiYu/generative_inpainting v2.0.0: inpaint_model.py, inpaint.yml.
+    """
+
+    model: DeepFillV2
+    phases = (Phase("joint", None, 16, {"learning_rate": 1e-4, "l1": 1.0, "adversarial": 1.0}),)
+
+    def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Adam (0.5, 0.999) for generator and critic."""
+        rate, model = self.numbers["learning_rate"], self.model
+        return {
+            "generator": adam(model.generator.parameters(), rate, (0.5, 0.999)),
+            "discriminator": adam(model.discriminator.parameters(), rate, (0.5, 0.999)),
+        }
+
+    def _judge(self, image: Tensor, hole: Tensor) -> Tensor:
+        planes = [image, hole]
+        if self.model.variant == "zhaoyuzhi":
+            planes[0] = unsigned(image)
+        if self.model.sketch:
+            planes.append(torch.zeros_like(hole))
+        scores: Tensor = self.model.discriminator(stacked(*planes))
+        return scores
+
+    def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
+        """Critic, then generator."""
+        model, truth = self.model, signed(image)
+        first, second = model.generate(image, hole)
+        filled = composite(truth, second, hole)
+        both = self._judge(torch.cat([truth, filled.detach()]), torch.cat([hole, hole]))
+        real, fake = both.chunk(2)
+        critic = discriminator_loss(real, fake, "hinge") / 2
+        descend(self.optimizers["discriminator"], critic)
+        with frozen(model.discriminator):
+            adversarial = generator_loss(self._judge(filled, hole), "hinge")
+            l1 = l1_loss(first, truth) + l1_loss(second, truth)
+            total = self.numbers["l1"] * l1 + self.numbers["adversarial"] * adversarial
+            descend(self.optimizers["generator"], total)
+        return {"l1": l1, "adversarial": adversarial, "critic": critic, "generator": total}

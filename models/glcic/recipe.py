@@ -1,0 +1,96 @@
+"""Training of GLCIC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inpaint_ops.losses import discriminator_loss, generator_loss, l2_loss
+from inpaint_ops.models.blocks.centre import hole_box
+from inpaint_ops.models.blocks.pictures import composite
+from inpaint_ops.models.training import Phase, TrainingRecipe, descend, frozen
+
+
+class GLCICRecipe(TrainingRecipe):
+    """Three phases: completion by L2, discriminator alone, both (discriminator first). Adadelta.
+
+    Pictures are `global_size` squares (for scenes: shorter side resized to between 256 and 384
+    pixels, then cropped; holes with sides of 96 to 128). The local crop is a `local_size` square
+    around each sample's hole, moved to lie inside the picture, the same for real and fake. Known
+    pixels are put back before the discriminator sees a completion. The pixel loss is a mean over
+    all pixels, of which those outside the hole count 0; it and `adversarial` are those of the
+    public port, the paper's reduction is not known.
+
+    Deviations from otenim's port: it shows raw completions and real crops from another place, and
+    the discriminator's update takes in gradients left over from the generator's.
+
+    Source: Iizuka et al., SIGGRAPH 2017, section 4; otenim/GLCIC-PyTorch: train.py;
+    open-mmlab/mmagic: mmagic/models/editors/global_local.
+    """
+
+    phases = (
+        Phase("completion", 90_000, 96, {"rate": 1.0}),
+        Phase("discriminator", 10_000, 96, {"rate": 1.0}),
+        Phase("joint", 400_000, 96, {"rate": 1.0, "adversarial": 0.0004}),
+    )
+    model: Any
+
+    def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Adadelta for what the phase trains."""
+        trained = {"completion": ("generator",), "discriminator": ("discriminator",)}
+        return {
+            name: torch.optim.Adadelta(
+                self.model.get_submodule(name).parameters(), lr=self.numbers["rate"]
+            )
+            for name in trained.get(self.phase.name, ("discriminator", "generator"))
+        }
+
+    def prepare(self) -> None:
+        """A network that a phase does not train keeps its statistics."""
+        self.model.eval()
+        for name in self.optimizers:
+            self.model.get_submodule(name).train()
+
+    def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
+        """One step of what the phase trains."""
+        model, losses = self.model, {}
+        with torch.set_grad_enabled("generator" in self.optimizers):
+            prediction = model.generator(model.inputs(image, hole))
+        if "discriminator" in self.optimizers:
+            fake = composite(image, prediction.detach(), hole)
+            judged = discriminator_loss(self._judge(image, hole), self._judge(fake, hole))
+            descend(self.optimizers["discriminator"], judged)
+            losses["discriminator"] = judged
+        if "generator" in self.optimizers:
+            total = losses["reconstruction"] = l2_loss(prediction, image, hole)
+            with frozen(model.discriminator):
+                if "adversarial" in self.numbers:
+                    fake = composite(image, prediction, hole)
+                    losses["adversarial"] = generator_loss(self._judge(fake, hole))
+                    total = total + self.numbers["adversarial"] * losses["adversarial"]
+                descend(self.optimizers["generator"], total)
+        return losses
+
+    def _judge(self, image: Tensor, hole: Tensor) -> Tensor:
+        discriminator = self.model.discriminator
+        logits: Tensor = discriminator(local_crops(image, hole, discriminator.local_size), image)
+        return logits
+
+
+def local_crops(image: Tensor, hole: Tensor, size: int) -> Tensor:
+    """(N, C, size, size): around each sample's hole (its box's middle), inside the picture.
+
+    A sample without a hole is cropped in its middle.
+    """
+    crops = []
+    for picture, missing in zip(image, hole):
+        box = hole_box(missing) or (0, 0, *picture.shape[1:])
+        starts = (
+            min(max((box[i] + box[i + 2] - size) // 2, 0), picture.shape[1 + i] - size)
+            for i in (0, 1)
+        )
+        top, left = starts
+        crops.append(picture[:, top : top + size, left : left + size])
+    return torch.stack(crops).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,123 @@
+"""GMCNN: three columns of different receptive fields, trained with ID-MRF and confidence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from inpaint_ops import checks
+from inpaint_ops.checkpoints import State
+from inpaint_ops.models.blocks.pictures import erase, signed, stacked, unsigned
+from inpaint_ops.models.gmcnn.layouts import (
+    _CRITICS,
+    _critic_keys,
+    _critic_options,
+    _critic_sizes,
+    _generator_keys,
+)
+from inpaint_ops.models.gmcnn.networks import _MINIMUM, Generator, GlobalLocalCritic
+from inpaint_ops.models.gmcnn.recipe import GMCNNRecipe
+from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.registry import register_model
+from inpaint_ops.models.weights.layouts import Implied, Layout
+
+
+@register_model("gmcnn")
+class GMCNN(InpaintingModel):
+    """Generative multi-column network: one stage, no attention, all special parts in the losses.
+
+    The network of the authors' PyTorch version; the TensorFlow version of the paper pads with
+    zeros and differs in some layers, its files do not fit. The smallest side is 196 pixels, which
+    the reflection around the most dilated layer asks for; smaller pictures are padded.
+
+    Args:
+        base_channels: of the first layer of each column.
+        critic_channels: of the critics' first layer.
+        critic_size: side of the training pictures in pixels; the critics end in a linear layer.
+        local_size: side of the part around the hole that the second critic sees: 128 for the
+            public boxes, critic_size for brush strokes.
+        channel_order: of the pictures the weights were trained on.
+
+    Source: Wang et al., NeurIPS 2018 (arXiv 1810.08771); shepnerd/inpainting_gmcnn: pytorch.
+    """
+
+    multiple = 4
+    minimum = _MINIMUM
+    recipe_class = GMCNNRecipe
+    layouts: ClassVar[tuple[Layout, ...]] = (
+        Layout(
+            "shepnerd",
+            "generator",
+            _generator_keys,
+            signature=("EB1.0.weight", "EB3.17.weight", "decoding_layers.1.weight"),
+            options=lambda state: {"base_channels": state["EB1.0.weight"].shape[0]},
+            licence="MIT",
+            source="shepnerd/inpainting_gmcnn",
+        ),
+        Layout(
+            "shepnerd",
+            "discriminator",
+            _critic_keys,
+            signature=tuple(f"{name}.layers.0.module.weight_bar" for name in _CRITICS),
+            options=_critic_options,
+            fitting=_critic_sizes,
+            licence="MIT",
+            source="shepnerd/inpainting_gmcnn",
+        ),
+    )
+
+    def __init__(
+        self,
+        *,
+        base_channels: int = 32,
+        critic_channels: int = 64,
+        critic_size: int = 256,
+        local_size: int = 128,
+        channel_order: str = "rgb",
+    ) -> None:
+        super().__init__(channel_order=channel_order)
+        for label, value, least in (
+            ("base_channels", base_channels, 2),
+            ("critic_channels", critic_channels, 1),
+            ("critic_size", critic_size, 16),
+            ("local_size", local_size, 16),
+        ):
+            checks.check_int(self.name, label, value, least)
+        if base_channels % 2:
+            raise ValueError(f"{self.name}: base_channels must be even, got {base_channels}")
+        if local_size > critic_size:
+            raise ValueError(
+                f"{self.name}: local_size must be at most {critic_size}, got {local_size}"
+            )
+        self.base_channels = base_channels
+        self.critic_channels = critic_channels
+        self.critic_size = critic_size
+        self.local_size = local_size
+        self.generator = Generator(base_channels)
+        self.discriminator = GlobalLocalCritic(critic_channels, critic_size, local_size)
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        fitting: dict[str, Any] = {}
+        if "generator.columns.0.stem.weight" in state:
+            facts["base_channels"] = state["generator.columns.0.stem.weight"].shape[0]
+        critic = "discriminator.{}.{}.parametrizations.weight.original"
+        if critic.format("whole", "linear") in state:
+            width = state[critic.format("whole", "conv0")].shape[0]
+            facts["critic_channels"] = width
+            for name, option in (("whole", "critic_size"), ("local", "local_size")):
+                inputs = state[critic.format(name, "linear")].shape[1]
+                fitting[option] = 16 * math.isqrt(inputs // (4 * width))
+        return Implied(facts, ("channel_order",), fitting=fitting)
+
+    def generate(self, image: Tensor, hole: Tensor) -> Tensor:
+        """The picture in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W)."""
+        made: Tensor = self.generator(stacked(erase(signed(image), hole), hole))
+        return made
+
+    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
+        return unsigned(self.generate(image, hole))

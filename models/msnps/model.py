@@ -1,0 +1,273 @@
+"""MSNPS: a content network's prediction, then neural patch synthesis at several scales."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inpaint_ops import checks
+from inpaint_ops.checkpoints import State
+from inpaint_ops.features import FeatureNetwork
+from inpaint_ops.models.blocks.centre import fill_centre
+from inpaint_ops.models.blocks.convolution import initialise
+from inpaint_ops.models.context_encoder.model import fill_colour
+from inpaint_ops.models.context_encoder.networks import (
+    EncoderDecoder,
+    RegionDiscriminator,
+    encoder_decoder_options,
+    generator_keys,
+)
+from inpaint_ops.models.context_encoder.recipe import ContentRecipe
+from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.msnps.texture_energies import (
+    PAPER_LAYERS,
+    RELEASED_LAYERS,
+    NoKnownPatch,
+    Settings,
+)
+from inpaint_ops.models.msnps.texture_synthesis import Trace, region, synthesise
+from inpaint_ops.models.registry import register_model
+from inpaint_ops.models.weights.layouts import Implied, Layout, fixed
+
+_ENERGIES = ("paper", "released", "none")
+
+
+def _options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        "base_channels": state["net.0.weight"].shape[0],
+        "bottleneck": state["net.14.weight"].shape[0],
+    }
+
+
+@register_model("msnps")
+class MSNPS(InpaintingModel):
+    """High-resolution inpainting by multi-scale neural patch synthesis.
+
+    The content network, a Context Encoder with ELU, predicts the hole in a square around it as
+    `ContextEncoder`'s centre network does. Then, sample by sample, a region around the hole of
+    twice its size (at least 128 pixels, inside the picture) is resized to at most `size` pixels and
+    optimised by L-BFGS at `levels` scales, each twice as large as the one before, so that feature
+    patches in the hole approach their nearest known ones; the result is resized back. Where the
+    region has no known patch at all, the content prediction stays. Known pixels are put back; the
+    released code's blending with a feathered mask, which would change them, is left out.
+
+    The features are VGG-19's, whose file the user gives: `load_features`. Without them `complete`
+    raises, unless energy is "none".
+
+    Args:
+        base_channels: filters of the content network's first layer.
+        bottleneck: length of its code.
+        elu_alpha: of its ELU; 0.2 in the port of ZhanzhouFeng, not known of the paper.
+        energy: "paper": pixels of the hole against the content prediction, at finer scales against
+            the result of the scale before; distance of 3x3 patches at relu3_1 and relu4_1; squared
+            variation of the region (`PaperEnergy`). "released": what the authors' code descends on
+            (`ReleasedEnergy`), over the whole region, with unit steps. "none": content network
+            alone.
+        size: longer side of the finest scale.
+        levels: number of scales; fewer where the coarsest would be below 32 pixels.
+        iterations: of L-BFGS at each scale; the paper's number is not known, the code's is 100.
+        texture_weight, variation_weight: alpha and beta of the paper's energy; pixels are in [0, 1]
+            and features are counted as those of a network fed with 0 ... 255 (ours: the paper does
+            not say).
+        rematch: nearest patches anew at every evaluation of the paper's energy, else at the first
+            of each scale. (The released energy always keeps the first.)
+        detach_keys: the known patches are targets without gradient (the paper does not say).
+        margin: cells of features around the hole that are no targets either, because their
+            receptive fields see the hole.
+        channel_order: of the pictures the content network was trained on.
+
+    Source: Yang et al., CVPR 2017 (arXiv 1611.09969); leehomyc/Faster-High-Res-Neural-Inpainting.
+    """
+
+    multiple = 1
+    minimum = 1
+    networks = ("content_network", "discriminator")
+    completion_networks = ("content_network",)
+    # What `RegionRecipe` asks of a model: it predicts the middle, with this overlap, and so on.
+    central = True
+    overlap = 4
+    adversary = "log"
+    recipe_class = ContentRecipe
+    layouts = (
+        Layout(
+            "zhanzhoufeng",
+            "content_network",
+            generator_keys("net"),
+            ("net.14.weight", "net.17.weight", "net.29.weight"),
+            options=_options,
+            recipe=fixed(elu_alpha=0.2),
+            nesting=("state_dict",),
+            licence="none given",
+            source="ZhanzhouFeng/Pytorch-Implement-Faster-High-Res-Neural-Inpainting",
+        ),
+    )
+
+    def __init__(  # noqa: PLR0913 - the options of the method
+        self,
+        *,
+        base_channels: int = 64,
+        bottleneck: int = 4000,
+        elu_alpha: float = 1.0,
+        energy: str = "paper",
+        size: int = 512,
+        levels: int = 3,
+        iterations: int = 100,
+        texture_weight: float = 5e-6,
+        variation_weight: float = 5e-6,
+        rematch: bool = True,
+        detach_keys: bool = True,
+        margin: int = 0,
+        channel_order: str = "rgb",
+    ) -> None:
+        super().__init__(channel_order=channel_order)
+        for label, count, least in (
+            ("base_channels", base_channels, 1),
+            ("bottleneck", bottleneck, 1),
+            ("size", size, 32),
+            ("levels", levels, 1),
+            ("iterations", iterations, 1),
+            ("margin", margin, 0),
+        ):
+            checks.check_int(self.name, label, count, least)
+        for label, number in (
+            ("elu_alpha", elu_alpha),
+            ("texture_weight", texture_weight),
+            ("variation_weight", variation_weight),
+        ):
+            checks.check_finite(self.name, label, number)
+        checks.check_choice(self.name, "energy", energy, _ENERGIES)
+        self.base_channels = base_channels
+        self.bottleneck = bottleneck
+        self.elu_alpha = elu_alpha
+        self.energy = energy
+        self.size = size
+        self.levels = levels
+        self.iterations = iterations
+        self.texture_weight = texture_weight
+        self.variation_weight = variation_weight
+        self.rematch = rematch
+        self.detach_keys = detach_keys
+        self.margin = margin
+        self.content_network = EncoderDecoder(
+            base_channels=base_channels,
+            bottleneck=bottleneck,
+            activations=("elu", "elu"),
+            alpha=elu_alpha,
+        )
+        self.discriminator = RegionDiscriminator(base_channels=base_channels)
+        initialise(self, 0.02, norms=True)
+        # In a list: the feature network is no part of the method's weights.
+        self._features: list[FeatureNetwork] = []
+
+    def load_features(
+        self,
+        features: FeatureNetwork | str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        rule: str = "imagenet",
+    ) -> None:
+        """Gives the method its VGG-19.
+
+        Args:
+            features: a file or state dict with torchvision's keys, or a network with the layers of
+                the energy: relu3_1 and relu4_1 ("paper"), relu4_1 and relu4_2 ("released").
+            rule: how the file's network is fed, see `FeatureNetwork`: "imagenet" for torchvision's
+                weights, "caffe_256" for converted Caffe weights as in the released code.
+
+        Raises:
+            FileNotFoundError, TypeError, ValueError: as `FeatureNetwork`, or layers are missing.
+        """
+        needed = RELEASED_LAYERS if self.energy == "released" else PAPER_LAYERS
+        # The synthesis takes derivatives, also where the caller takes none: inference tensors,
+        # which autograd refuses, are copied.
+        with torch.inference_mode(False):
+            if not isinstance(features, FeatureNetwork):
+                ceil = self.energy == "released"
+                features = FeatureNetwork("vgg19", features, layers=needed, rule=rule, ceil=ceil)
+            elif any(t.is_inference() for t in features.state_dict().values()):
+                features = copy.deepcopy(features)
+        if not set(needed) <= set(features.layers):
+            raise ValueError(
+                f"{self.name}: features must have layers {', '.join(needed)}, "
+                f"got {', '.join(features.layers)}"
+            )
+        self._features = [features]
+
+    @classmethod
+    def read_options(cls, state: State) -> Implied:
+        """As `InpaintingModel.read_options`."""
+        facts: dict[str, Any] = {}
+        if "content_network.encoder.0.conv.weight" in state:
+            found = encoder_decoder_options(state, "content_network")
+            facts = {name: found[name] for name in ("base_channels", "bottleneck")}
+        elif "discriminator.layers.0.conv.weight" in state:
+            facts["base_channels"] = state["discriminator.layers.0.conv.weight"].shape[0]
+        return Implied(facts, ("elu_alpha", "channel_order"))
+
+    def colour(self, like: Tensor) -> Tensor:
+        """What missing pixels are filled with, (3, 1, 1) in [-1, 1]."""
+        return fill_colour(like, self.channel_order)
+
+    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
+        if self.energy != "none" and not self._features:
+            raise ValueError(
+                f"{self.name}.complete: features must be a VGG-19 given by load_features(file), "
+                "got none; with energy='none' the content network completes alone"
+            )
+        content = fill_centre(
+            self.content_network, image, hole, colour=self.colour(image), overlap=self.overlap
+        )
+        if self.energy == "none":
+            return content
+        return torch.stack(
+            [self._synthesise(picture, missing) for picture, missing in zip(content, hole)]
+        )
+
+    def _synthesise(self, picture: Tensor, hole: Tensor) -> Tensor:
+        """One sample, (3, H, W) with its prediction and (1, H, W)."""
+        if not hole.any():
+            return picture
+        rows, columns = region(hole)
+        result = picture.clone()
+        part = picture[None, :, rows, columns]
+        try:
+            result[:, rows, columns] = self.synthesise(part, hole[None, :, rows, columns])[0]
+        except NoKnownPatch:
+            return picture
+        return result
+
+    def synthesise(self, image: Tensor, hole: Tensor, trace: Trace | None = None) -> Tensor:
+        """Texture for one picture whose hole holds a prediction; see `_texture_synthesis`.
+
+        Args:
+            image: (1, 3, H, W) in [0, 1], channels in `channel_order`.
+            hole: (1, 1, H, W) float, 1 = missing.
+            trace: takes the energies of all evaluations.
+
+        Returns:
+            (1, 3, H, W) in [0, 1]; use its missing pixels.
+
+        Raises:
+            NoKnownPatch: the hole leaves no known patch of features.
+        """
+        settings = Settings(
+            energy=self.energy,
+            size=self.size,
+            levels=self.levels,
+            iterations=self.iterations,
+            texture_weight=self.texture_weight,
+            variation_weight=self.variation_weight,
+            rematch=self.rematch,
+            detach_keys=self.detach_keys,
+            margin=self.margin,
+        )
+        rgb = image if self.channel_order == "rgb" else image.flip(1)
+        features = self._features[0].to(image.device)
+        with torch.inference_mode(False), torch.no_grad():
+            picture, missing = (t.clone() if t.is_inference() else t for t in (rgb, hole))
+            result = synthesise(features, picture, missing, settings, trace)
+        return result if self.channel_order == "rgb" else result.flip(1)

@@ -1,0 +1,191 @@
+"""One training step of a method, for the trainer and for loops of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from inpaint_ops import checks
+from inpaint_ops.models.method import InpaintingModel
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the training.
+
+    `iterations` and `batch` are what the source used, None where it says nothing; `numbers` are
+    learning rates, loss weights and the like, which `InpaintingModel.recipe` lets one replace.
+    """
+
+    name: str
+    iterations: int | None = None
+    batch: int | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+class TrainingRecipe:
+    """Optimisers, loss weights and the order of updates of one phase of a method.
+
+    Subclasses set `phases` and define `build_optimizers` and `update`.
+
+    Args:
+        model: what is trained.
+        phase: name of a phase; the first one if None.
+        features: VGG feature network for methods whose losses need one (`inpaint_ops.features`).
+        overrides: replacements of the phase's numbers by name.
+
+    Attributes:
+        phase: the `Phase`.
+        numbers: its numbers with the replacements.
+        optimizers: by name.
+        iteration: steps done.
+        random: generator of everything the recipe draws; seed it for repeatable runs.
+
+    Raises:
+        TypeError: a number the phase does not have.
+        ValueError: unknown phase, non-finite number, features missing.
+    """
+
+    phases: ClassVar[tuple[Phase, ...]] = ()
+    # Phases that need `features`.
+    needs_features: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        model: InpaintingModel,
+        phase: str | None = None,
+        *,
+        features: nn.Module | None = None,
+        **overrides: float,
+    ) -> None:
+        known = {p.name: p for p in self.phases}
+        name = self.phases[0].name if phase is None else phase
+        op = f"{model.name}.recipe"
+        checks.check_choice(op, "phase", name, tuple(known))
+        self.model = model
+        self.phase = known[name]
+        for key, value in overrides.items():
+            if key not in self.phase.numbers:
+                numbers = ", ".join(sorted(self.phase.numbers))
+                raise TypeError(f"{op}: phase {name} has no number {key!r}, only {numbers}")
+            checks.check_finite(op, key, value)
+        if features is None and name in self.needs_features:
+            raise ValueError(
+                f"{op}: features must be a feature network in phase {name}, got None; "
+                "see inpaint_ops.features"
+            )
+        self.features = features
+        self.numbers: dict[str, float] = {**self.phase.numbers, **overrides}
+        self.iteration = 0
+        self.random = torch.Generator()
+        self.random.manual_seed(0)
+        self.optimizers: dict[str, Optimizer] = self.build_optimizers()
+
+    def build_optimizers(self) -> dict[str, Optimizer]:
+        """The optimisers of the phase by name."""
+        raise NotImplementedError
+
+    def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
+        """One iteration on a checked batch; returns the losses by name."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Sets the networks' modes before a step."""
+        self.model.train()
+
+    def step(self, image: Tensor, hole: Tensor) -> dict[str, float]:
+        """One iteration: every update of the phase, in the order of the source.
+
+        Args:
+            image: (N, 3, H, W) complete pictures, RGB in [0, 1].
+            hole: (N or 1, 1, H, W), 1 = missing.
+
+        Returns:
+            The losses by name, as they were before the updates.
+
+        Raises:
+            TypeError, ValueError: wrong type, shape or range.
+        """
+        op = f"{self.model.name}.recipe"
+        checks.check_image(op, "image", image)
+        if image.shape[1] != 3:
+            raise ValueError(f"{op}: image must have 3 channels, got {tuple(image.shape)}")
+        if not bool(((image >= 0) & (image <= 1)).all()):
+            raise ValueError(f"{op}: image must be in [0, 1], it has other values")
+        size = (image.shape[2], image.shape[3])
+        checks.check_mask(op, "hole", hole, image.shape[0], size, image.device)
+        missing = checks.binary(op, "hole", hole).to(image.dtype)
+        if self.model.channel_order == "bgr":
+            image = image.flip(1)
+        self.prepare()
+        losses = self.update(
+            image.contiguous(memory_format=torch.channels_last),
+            missing.expand(image.shape[0], 1, *size),
+        )
+        self.iteration += 1
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def draw(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1) from the recipe's own generator."""
+        return torch.rand(shape, generator=self.random)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continued run needs beside the weights."""
+        return {
+            "phase": self.phase.name,
+            "iteration": self.iteration,
+            "random": self.random.get_state(),
+            "optimizers": {name: one.state_dict() for name, one in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave.
+
+        Raises:
+            ValueError: it is another phase's, or optimisers are missing.
+        """
+        op = f"{self.model.name}.recipe"
+        if state["phase"] != self.phase.name:
+            raise ValueError(f"{op}: state must be of {self.phase.name}, got {state['phase']}")
+        if set(state["optimizers"]) != set(self.optimizers):
+            raise ValueError(
+                f"{op}: state must hold optimisers {sorted(self.optimizers)}, "
+                f"got {sorted(state['optimizers'])}"
+            )
+        self.iteration = int(state["iteration"])
+        self.random.set_state(state["random"])
+        for name, one in self.optimizers.items():
+            one.load_state_dict(state["optimizers"][name])
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """No gradients for these modules' parameters inside the block; gradients pass through."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def descend(optimizer: Optimizer, loss: Tensor) -> None:
+    """One step of an optimiser on a loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def adam(
+    parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float] = (0.9, 0.999)
+) -> Optimizer:
+    """Adam on the parameters that take gradients."""
+    return torch.optim.Adam([p for p in parameters if p.requires_grad], lr=rate, betas=betas)

@@ -1,0 +1,1 @@
+"""Weights: reading files, telling layouts apart, translating keys, saving."""

@@ -1,0 +1,139 @@
+"""Both ways to a kernel: past torch's dispatcher, and through it where anything watches."""
+
+import importlib
+
+import pytest
+import torch
+from operator_calls import CALLS
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from inpaint_ops.ops import dispatch, instance_norm
+
+
+class Dispatched(Exception):
+    pass
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+class _Functions(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+class _Operators(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def under(context, call, x):
+    with context:
+        return call(x)
+
+
+def dual(call, x):
+    with torch.autograd.forward_ad.dual_level():
+        return call(torch.autograd.forward_ad.make_dual(x, x))
+
+
+PLAIN = {
+    "tensor": lambda call, x: call(x),
+    "view": lambda call, x: call(x[:, ::2]),
+    "parameter": lambda call, x: call(torch.nn.Parameter(x)),
+    "no_grad": lambda call, x: under(torch.no_grad(), call, x),
+    "inference mode": lambda call, x: under(torch.inference_mode(), call, x),
+    "inference tensor": lambda call, x: under(torch.inference_mode(), lambda y: call(y + 1), x),
+}
+WATCHED = {
+    "subclass": lambda call, x: call(x.as_subclass(Subclass)),
+    "meta": lambda call, x: call(x.to("meta")),
+    "negative view": lambda call, x: call(torch._neg_view(x)),
+    "autocast": lambda call, x: under(torch.autocast("cpu", torch.bfloat16), call, x),
+    "function mode": lambda call, x: under(_Functions(), call, x),
+    "dispatch mode": lambda call, x: under(_Operators(), call, x),
+    "vmap": lambda call, x: torch.vmap(call)(x[None]),
+    "grad transform": lambda call, x: torch.func.grad(lambda y: call(y).sum())(x),
+    "forward derivative": dual,
+    "jit trace": lambda call, x: torch.jit.trace(call, x),
+    "fx trace": lambda call, x: make_fx(lambda y: call(y))(x),
+    "profile": lambda call, x: under(torch.autograd.profiler.profile(), call, x),
+}
+
+
+@pytest.fixture
+def dispatched(monkeypatch):
+    calls = []
+
+    def overload(*args):
+        calls.append(args)
+        raise Dispatched
+
+    operator = importlib.import_module("inpaint_ops.ops.instance_norm")._operator
+    monkeypatch.setattr(operator, "_overload", overload)
+    return calls
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.usefixtures("dispatched")
+def test_ordinary_tensors_go_past_the_dispatcher(name):
+    y = PLAIN[name](instance_norm, torch.randn(2, 4, 6, 5))
+    assert y.isfinite().all()
+
+
+@pytest.mark.parametrize("name", WATCHED)
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_whatever_is_watched_goes_through_it(name, dispatched):
+    with pytest.raises(Dispatched):
+        WATCHED[name](instance_norm, torch.randn(2, 4, 6, 5))
+    assert len(dispatched) == 1
+
+
+def results(name, needed):
+    call, tensors = CALLS[name]
+    leaves = [t.clone().requires_grad_(i in needed) for i, t in enumerate(tensors)]
+    y = call(*leaves)
+    y.backward(torch.arange(y.numel()).view(y.shape) / y.numel())
+    return y.detach(), [leaf.grad for leaf in leaves]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_both_ways_give_the_same_gradients(name, monkeypatch):
+    count = len(CALLS[name][1])
+    for needed in ({*range(count)}, {0}, {count - 1}):
+        if name == "shift_connection" and needed == {0}:
+            continue  # the decoder only decides
+        short_y, short = results(name, needed)
+        with monkeypatch.context() as patch:
+            patch.setattr(dispatch, "_plain", lambda tensors: False)
+            long_y, long = results(name, needed)
+        assert torch.equal(short_y, long_y)
+        for i, (a, b) in enumerate(zip(short, long)):
+            assert (a is None) == (b is None)
+            assert a is None or torch.equal(a, b)
+            assert i in needed or a is None
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("plain", [True, False])
+def test_no_gradient_arrives(name, plain, monkeypatch):
+    if not plain:
+        monkeypatch.setattr(dispatch, "_plain", lambda tensors: False)
+    call, tensors = CALLS[name]
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    _Drop.apply(call(*leaves)).sum().backward()
+    assert all(leaf.grad is None for leaf in leaves)

@@ -1,0 +1,134 @@
+"""Layers of few pixels and many weights, which are read where they lie."""
+
+import pytest
+import torch
+from support import check_close
+
+import inpaint_ops
+from inpaint_ops import reference
+from inpaint_ops.ops import native
+from inpaint_ops.ops.convolution import cpu
+
+pytestmark = pytest.mark.skipif(not native.status().available, reason="an algorithm of the CPU")
+
+# name: (operator, shape of x, shape of weight, options); pixels, filters and channels around the
+# sizes of tiles and vectors, kernels whose rows are no whole vectors.
+LAYERS = {
+    "deep": ("fused", (1, 512, 4, 4), (256, 512, 4, 4), {"stride": 2, "padding": 1}),
+    "whole": ("fused", (3, 130, 3, 5), (67, 130, 3, 5), {"activation": "relu"}),
+    "batch": ("fused", (2, 97, 2, 2), (129, 97, 3, 3), {"padding": 1, "activation": "tanh"}),
+    "1x1": ("fused", (1, 257, 2, 4), (261, 257, 1, 1), {}),
+    "reflect": (
+        "fused",
+        (1, 70, 5, 7),
+        (106, 70, 3, 4),
+        {"padding": (1, 2), "stride": 3, "padding_mode": "reflect", "activation": "silu"},
+    ),
+    "dilated": (
+        "fused",
+        (1, 66, 7, 6),
+        (112, 66, 3, 3),
+        {"padding": 1, "dilation": 2, "stride": 2},
+    ),
+    "upsampled": ("fused", (1, 125, 1, 2), (63, 125, 3, 3), {"padding": 1, "upsample": 2}),
+    "gated": ("gated", (1, 90, 3, 2), (130, 90, 3, 3), {"padding": 1, "activation": "elu"}),
+    "partial": ("partial", (2, 120, 4, 4), (70, 120, 3, 3), {"padding": 1, "stride": 2}),
+    "transposed": ("transposed", (1, 130, 4, 4), (130, 67, 4, 4), {"stride": 2, "padding": 1}),
+    "transposed-1": ("transposed", (3, 131, 1, 1), (131, 65, 4, 3), {"stride": 1, "padding": 0}),
+    "transposed-apart": (
+        "transposed",
+        (1, 140, 2, 3),
+        (140, 130, 2, 2),
+        {"stride": 3, "padding": 1, "activation": "leaky_relu"},
+    ),
+}
+NAMES = {
+    "fused": "fused_conv2d",
+    "gated": "gated_conv2d",
+    "partial": "partial_conv2d",
+    "transposed": "fused_conv_transpose2d",
+}
+
+
+def draw(name):
+    """Operator, options, its leaves, the mask of a partial convolution and terms of a sum."""
+    op, shape, weight_shape, options = LAYERS[name]
+    generator = torch.Generator().manual_seed(5)
+    filters = weight_shape[1 if op == "transposed" else 0]
+    terms = weight_shape[0 if op == "transposed" else 1] * weight_shape[2] * weight_shape[3]
+    x, weight = (torch.randn(s, generator=generator) for s in (shape, weight_shape))
+    bias = torch.randn(filters, generator=generator)
+    valid = torch.ones(1, 1, *shape[2:])
+    valid[..., :2, 1:] = 0
+    return op, options, (x, weight / terms**0.5, bias), valid, terms
+
+
+def run(module, op, options, leaves, valid):
+    leaves = [leaf.clone().requires_grad_() for leaf in leaves]
+    function = getattr(module, NAMES[op])
+    if op == "partial":
+        x, weight, bias = leaves
+        y = function(x, valid.to(x.dtype), weight, bias, **options)[0]
+    else:
+        y = function(*leaves, **options)
+    upstream = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+    return y.detach(), *torch.autograd.grad(y, leaves, upstream)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_against_the_reference(instruction_set, name, monkeypatch):
+    op, options, leaves, valid, terms = draw(name)
+    taken = []
+    call = cpu._Call.run
+    monkeypatch.setattr(
+        cpu._Call,
+        "run",
+        lambda self, *args, **named: taken.append(self.core) or call(self, *args, **named),
+    )
+    results = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        results.append(run(inpaint_ops, op, options, leaves, valid))
+    last = leaves[0].contiguous(memory_format=torch.channels_last)
+    results.append(run(inpaint_ops, op, options, (last, *leaves[1:]), valid))
+    assert "unpacked" in taken
+    expected = run(reference, op, options, [leaf.double() for leaf in leaves], valid)
+    for got, again, layout, want in zip(*results, expected):
+        check_close(got, want, terms=4 * terms)
+        assert torch.equal(got, again)
+        assert torch.equal(got, layout)
+
+
+def test_results_of_any_layout_and_kept_sums(instruction_set):
+    _, options, leaves, _, _ = draw("gated")
+    x, weight, bias = leaves
+    plain = inpaint_ops.gated_conv2d(x.contiguous(), weight, bias, **options)
+    last = inpaint_ops.gated_conv2d(
+        x.contiguous(memory_format=torch.channels_last), weight, bias, **options
+    )
+    assert plain.is_contiguous()
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(plain, last)
+
+
+def test_holes_do_not_reach_the_sums(instruction_set):
+    op, options, leaves, valid, _ = draw("partial")
+    wild = leaves[0].where(valid != 0, torch.nan)
+    clean = run(inpaint_ops, op, options, leaves, valid)
+    for got, expected in zip(run(inpaint_ops, op, options, (wild, *leaves[1:]), valid), clean):
+        assert torch.equal(got, expected)
+
+
+def test_weights_of_another_layout_are_packed():
+    weight = torch.randn(128, 128, 3, 3)
+    x = torch.randn(1, 128, 2, 2)
+    assert cpu.unpacked(x, weight, (2, 2))
+    for other in (
+        weight.contiguous(memory_format=torch.channels_last),
+        weight.half(),
+        weight[:, :100],
+    ):
+        assert not cpu.unpacked(x, other, (2, 2))
+    y = inpaint_ops.fused_conv2d(x, weight, padding=1)
+    other = weight.contiguous(memory_format=torch.channels_last)
+    check_close(inpaint_ops.fused_conv2d(x, other, padding=1), y, terms=128 * 9)

@@ -1,0 +1,196 @@
+"""What must hold of the installed package: imports, fallbacks, metadata, sdist."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from inpaint_ops.ops import native
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(code, **environment):
+    """Runs Python code in a fresh process."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def check(result, *texts):
+    assert result.returncode == 0, result.stderr
+    for text in texts:
+        assert text in result.stdout
+
+
+def test_import_needs_torch_and_numpy_only():
+    blocked = ("triton", "PIL", "click", "rich", "matplotlib", "skimage", "cv2", "scipy")
+    code = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Blocker())
+import inpaint_ops, inpaint_ops.images, inpaint_ops.masks, inpaint_ops.cli, torch
+print(inpaint_ops.nearest_patch(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))[0].item())
+print([m for m in {blocked!r} if m in sys.modules])
+"""
+    check(run(code), "0\n[]")
+
+
+@pytest.mark.parametrize("first", ["torch", "inpaint_ops", "numpy"])
+def test_import_order_keeps_one_openmp(first):
+    code = f"""
+import {first}
+import inpaint_ops, torch
+x = torch.randn(1, 8, 16, 16)
+inpaint_ops.nearest_patch(x, x)
+(x @ x).sum()
+maps = open("/proc/self/maps").read() if __import__("os").path.exists("/proc/self/maps") else ""
+print(len({{l.split()[-1] for l in maps.splitlines() if "libgomp" in l}}) <= 1)
+"""
+    check(run(code), "True")
+
+
+def test_without_extension_one_warning_and_right_results():
+    code = """
+import warnings, torch
+import inpaint_ops
+x = torch.randn(1, 3, 12, 12)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    first = inpaint_ops.nearest_patch(x, x)
+    inpaint_ops.shift_connection(x, x, torch.zeros(1, 1, 12, 12))
+ours = [w for w in caught if "compiled extension is missing" in str(w.message)]
+print(len(ours), ours[0].category.__name__, __file__ if False else ours[0].filename)
+print(torch.equal(first[0].flatten(), torch.arange(100)))
+print(inpaint_ops.ops.native.backends()["nearest_patch"]["cpu"])
+"""
+    result = run(code, INPAINT_OPS_DISABLE_EXTENSION="1")
+    check(result, "1 RuntimeWarning", "True", "reference")
+
+
+@pytest.mark.skipif(not native.status().available, reason="needs the extension")
+def test_instruction_set_from_environment():
+    for name in native.status().instruction_sets:
+        code = "import inpaint_ops.ops.native as e; print(e.status().instruction_set)"
+        check(run(code, INPAINT_OPS_INSTRUCTION_SET=name), name)
+    result = run("import inpaint_ops", INPAINT_OPS_INSTRUCTION_SET="mmx")
+    assert result.returncode != 0
+    assert "INPAINT_OPS_INSTRUCTION_SET: instruction set must be one of baseline" in result.stderr
+
+
+# By the namespace in a mangled name, strongest first: registers and forms of instructions that no
+# machine of that set need have. What bears none of these names is for all machines.
+_BEYOND_AVX2 = re.compile(r"%zmm|%k[0-7]|%[xy]mm(1[6-9]|2\d|3[01])")
+BEYOND = {
+    "6avx512": None,
+    "13avx512_shaped": _BEYOND_AVX2,
+    "4avx2": _BEYOND_AVX2,
+    "": re.compile(r"%[yz]mm|\tv\w+ .*%xmm"),
+}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86")
+@pytest.mark.skipif(not native.status().available, reason="needs the extension")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+def test_no_function_uses_instructions_beyond_its_set():
+    """Functions of the standard library that the sets share are those of the weakest."""
+    command = ["objdump", "-d", "--no-show-raw-insn", native.extension().__file__]
+    bad, functions = [], Counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        name, beyond = "", None
+        for line in process.stdout:
+            if line.endswith(">:\n"):
+                name = line
+                # A clone is known to its own object alone: only one set calls it.
+                clone = re.search(r"\.(isra|constprop|part)\.", name)
+                owner = "6avx512" if clone else next(part for part in BEYOND if part in name)
+                functions[owner] += 1
+                beyond = BEYOND[owner]
+            elif beyond is not None and beyond.search(line):
+                bad.append((name, line))
+    assert not bad
+    assert min(functions["6avx512"], functions["4avx2"], functions[""]) > 100
+
+
+def test_metadata():
+    import inpaint_ops
+
+    assert inpaint_ops.__version__ == metadata.version("inpaint-ops")
+    required = [r for r in metadata.requires("inpaint-ops") if "extra ==" not in r]
+    names = {re.split(r"[^a-zA-Z0-9_-]", r, maxsplit=1)[0] for r in required}
+    assert names == {"torch", "numpy"}
+
+
+def test_public_names_exist_and_are_documented():
+    import inpaint_ops
+
+    for name in inpaint_ops.__all__:
+        value = getattr(inpaint_ops, name)
+        if name != "__version__":
+            assert value.__doc__, name
+
+
+def test_every_package_is_found_by_setup():
+    code = "import runpy, setuptools; setuptools.setup = lambda **given: print(*given['packages'])"
+    code += "; runpy.run_path('setup.py')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = set()
+    for folder in ("inpaint_ops", "kernels", "models", "benchmarks"):
+        for file in (ROOT / folder).rglob("*.py"):
+            parts = file.parent.relative_to(ROOT).parts
+            found.add(".".join(parts if parts[0] == "inpaint_ops" else ("inpaint_ops", *parts)))
+    assert set(done.stdout.split()) == found
+
+
+def test_build_without_compiler_still_succeeds(tmp_path):
+    """An ordinary build only warns; one that requires the extension fails."""
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
+    command += ["--build-temp", str(tmp_path / "temp")]
+    broken = {"CC": "false", "CXX": "false"}
+    for required in ("", "1"):
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **broken, "INPAINT_OPS_REQUIRE_EXTENSION": required},
+            check=False,
+        )
+        assert (result.returncode != 0) == bool(required), result.stderr
+        assert not list(tmp_path.rglob("_C*.so"))
+
+
+def test_sdist_holds_what_a_build_needs(tmp_path):
+    code = f"""
+import os, sys
+os.chdir({str(ROOT)!r})
+from setuptools import build_meta
+print(build_meta.build_sdist({str(tmp_path)!r}))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
+    for path in [*(ROOT / "csrc").iterdir(), *(ROOT / "inpaint_ops").rglob("*.py")]:
+        assert str(path.relative_to(ROOT)) in names
+    assert {"setup.py", "pyproject.toml", "LICENSE", "README.md", "inpaint_ops/py.typed"} <= names
+    assert not [name for name in names if name.endswith(".so")]
