@@ -47,10 +47,9 @@ def cli() -> None:
     "--hole",
     "polarity",
     type=click.Choice(["white", "black", "alpha", "painted"]),
-    default="white",
-    show_default=True,
     help="What marks a missing pixel. painted is all that is neither black nor transparent. alpha"
-    " without HOLE takes the picture's own transparency.",
+    " without HOLE takes the picture's own transparency.  [default: white; must be given for files"
+    " with many colours and transparent parts]",
 )
 @click.option("--resize-hole", is_flag=True, help="Scale holes of another size (nearest pixel).")
 @click.option("--allow-empty", is_flag=True, help="Copy pictures of which nothing is missing.")
@@ -135,7 +134,7 @@ def fill(
 
 
 def _check_single_usage(
-    image: Path | None, hole: Path | None, holes: Path | None, polarity: str
+    image: Path | None, hole: Path | None, holes: Path | None, polarity: str | None
 ) -> None:
     if image is None:
         raise click.UsageError("give IMAGE and HOLE, or --images and --holes")
@@ -146,7 +145,7 @@ def _check_single_usage(
 
 
 def _check_folder_usage(
-    image: Path | None, images: Path, holes: Path | None, polarity: str
+    image: Path | None, images: Path, holes: Path | None, polarity: str | None
 ) -> None:
     if image is not None:
         raise click.UsageError("give either IMAGE or --images, not both")

@@ -187,6 +187,22 @@ def test_fill_says_when_most_is_missing(run, filler, pair, tmp_path):
     result = run("fill", pair[0], "wrong.png", "-o", "out.png")
     assert result.exit_code == 0
     assert "wrong.png: 83.3 % of the picture is missing; is --hole white right?" in result.stderr
+    assert "black would take 16.7 %" in result.stderr
+
+
+def test_fill_asks_what_a_cut_out_photo_marks(run, filler, pair, tmp_path):
+    write(tmp_path / "cut.png", np.dstack([RGB, 255 - HOLE]))
+    result = run("fill", pair[0], "cut.png", "-o", "out.png")
+    assert (result.exit_code, filler.seeds) == (1, [])
+    assert "cut.png: it has many colours, as a photo has, and 16.7 % of it is" in result.output
+    assert "--hole (polarity) must say what marks the hole: white would take" in result.output
+    assert "alpha would take 16.7 %" in result.output
+    result = run("fill", pair[0], "cut.png", "-o", "out.png", "--hole", "alpha")
+    assert (result.exit_code, result.stderr) == (0, "")
+    np.testing.assert_array_equal(read("out.png"), FILLED)
+    result = run("fill", pair[0], "cut.png", "-o", "white.png", "--hole", "white")
+    assert result.exit_code == 0
+    assert "note: cut.png: " in result.stderr
 
 
 def test_fill_sets_threads(run, filler, pair):
@@ -202,7 +218,14 @@ def test_fill_refuses_a_hole_without_known_pixels(run, filler, pair, tmp_path):
     write(tmp_path / "all.png", HOLE * 0 + 255)
     result = run("fill", pair[0], "all.png", "-o", "out.png")
     assert (result.exit_code, filler.seeds) == (1, [])
-    assert "covers the whole picture; is white right?" in result.output
+    assert "all.png: the hole covers the whole picture where white marks it" in result.output
+    assert "the file holds white on 100.0 %; --hole (polarity) black would take 0.0 %" in (
+        result.output
+    )
+    write(tmp_path / "clear.png", np.dstack([RGB, HOLE * 0]))
+    result = run("fill", "clear.png", "-o", "out.png", "--hole", "alpha")
+    assert (result.exit_code, filler.seeds) == (1, [])
+    assert "clear.png: the hole covers the whole picture, which is transparent" in result.output
 
 
 @pytest.mark.parametrize(
