@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops._program import reason
+
 State = dict[str, Tensor]
 Weights = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -151,7 +153,7 @@ def _read_torch(path: Path) -> Checkpoint:
 
 def _reason(exc: Exception) -> str:
     """Torch's reason in one line, without its advice to read the file unsafely."""
-    text = str(exc)
+    text = reason(exc)
     found = re.search(r"GLOBAL (\S+)", text)
     if found:
         return f"it holds {found[1]}, a Python object, which is not read as it could run code"
@@ -170,7 +172,7 @@ def _check_archive(path: Path) -> None:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception as exc:
         raise ValueError(
-            f"load_weights: {path} cannot be read as weights (damaged archive: {exc})"
+            f"load_weights: {path} cannot be read as weights (damaged archive: {reason(exc)})"
         ) from exc
     size = path.stat().st_size
     if unpacked > _MOST_UNPACKED * size + (1 << 20):
@@ -201,7 +203,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
             content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except Exception as exc:
-        raise ValueError(f"load_weights: {path} cannot be read as safetensors: {exc}") from exc
+        raise ValueError(
+            f"load_weights: {path} cannot be read as safetensors: {reason(exc)}"
+        ) from exc
     return Checkpoint(content, metadata, str(path))
 
 

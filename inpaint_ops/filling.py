@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from inpaint_ops._atomic import remove_left_overs
+from inpaint_ops._atomic import make_folder, remove_left_overs
 from inpaint_ops._hole_reading import DEFAULT_POLARITY, other_ways
+from inpaint_ops._program import reason
 from inpaint_ops.images import (
     READ_SUFFIXES,
     WRITE_SUFFIXES,
@@ -215,7 +216,7 @@ def fill_file(
     share = float(missing.double().mean())
     if share > _MOST:
         notes.append(_about_much(hole, image, share, settings.polarity))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     photo.check_save(out)
     if share > 0.0:
         result = filler(photo.image(), missing, seed=settings.seed, progress=progress)
@@ -298,7 +299,8 @@ def fill_folder(
             outputs.claim(image, target)
         except Exception as exc:
             expected = isinstance(exc, (OSError, ValueError))
-            report.failed.append((image, str(exc) if expected else f"{type(exc).__name__}: {exc}"))
+            why = reason(exc) if expected else f"{type(exc).__name__}: {exc}"
+            report.failed.append((image, why))
     if progress is not None:
         progress(1.0)
     return report

@@ -24,6 +24,7 @@ from inpaint_ops._hole_reading import (
     read_missing,
 )
 from inpaint_ops._image_decoding import decode, pillow, with_resolution, without_interoperability
+from inpaint_ops._program import reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -250,7 +251,7 @@ class Photo:
             try:
                 picture.save(stream, format=form.name, **options)
             except Exception as exc:
-                raise OSError(f"{target}: could not be written ({exc})") from exc
+                raise OSError(f"{target}: could not be written ({reason(exc)})") from exc
 
     @property
     def _colours(self) -> int:
