@@ -85,6 +85,22 @@ def unwrapped(state: State) -> State:
         plain = {key.removeprefix("module."): plain[key] for key in layers}
 
 
+def peeled(state: State) -> Iterator[tuple[State, str]]:
+    """The state dict, then again and again without the first name if all its keys share that.
+
+    Yields each with the prefix that it has lost. Modules that hold a network under a name of their
+    own, as Lightning's do, put such a prefix before its keys.
+    """
+    prefix = ""
+    while state:
+        yield state, prefix
+        head = next(iter(state)).partition(".")[0] + "."
+        if not all(key.startswith(head) for key in state):
+            return
+        state = unwrapped({key.removeprefix(head): value for key, value in state.items()})
+        prefix += head
+
+
 def read_checkpoints(weights: Weights | Checkpoint | Sequence[Weights]) -> list[Checkpoint]:
     """Reads one checkpoint or several that belong together.
 
@@ -95,11 +111,15 @@ def read_checkpoints(weights: Weights | Checkpoint | Sequence[Weights]) -> list[
         return [read_checkpoint(weights)]  # type: ignore[arg-type]
     if not weights:
         raise ValueError("load_weights: weights must hold at least one file, got an empty list")
-    return [read_checkpoint(one) for one in weights]
+    return [read_checkpoint(one, f"weights[{i}]") for i, one in enumerate(weights)]
 
 
-def read_checkpoint(weights: Weights | Checkpoint) -> Checkpoint:
+def read_checkpoint(weights: Weights | Checkpoint, name: str = "weights") -> Checkpoint:
     """Reads a file without running code from it; mappings are taken as they are.
+
+    Args:
+        weights: path, mapping, or what was read before.
+        name: of the argument, for messages.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -109,11 +129,13 @@ def read_checkpoint(weights: Weights | Checkpoint) -> Checkpoint:
     if isinstance(weights, Checkpoint):
         return weights
     if isinstance(weights, Mapping):
-        return Checkpoint(weights, {}, "the given state dict")
+        return Checkpoint(weights, {}, "the given state dict" if name == "weights" else name)
     if not isinstance(weights, (str, os.PathLike)):
+        whole = "a path, a dict or a list of them"
+        expected = whole if name == "weights" else "a path or a dict"
+        hint = "; give its state_dict()" if isinstance(weights, torch.nn.Module) else ""
         raise TypeError(
-            "load_weights: weights must be a path, a dict or a list of them, "
-            f"got {type(weights).__name__}"
+            f"load_weights: {name} must be {expected}, got {type(weights).__name__}{hint}"
         )
     path = Path(weights)
     if not path.is_file():

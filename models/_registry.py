@@ -112,10 +112,10 @@ def _methods_with(weights: Weights | Sequence[Weights]) -> list[str]:
     for checkpoint in read_checkpoints(weights):
         for name, cls in _MODELS.items():
             try:
-                parts = parts_of(cls, checkpoint, "auto")
+                parts = parts_of(cls, checkpoint, "auto", public=True)
             except ValueError:
                 continue
-            found += [f"{name} ({part.label})" for part in parts if part.layout is not None]
+            found += [f"{name} ({part.label})" for part in parts]
     return list(dict.fromkeys(found))
 
 
