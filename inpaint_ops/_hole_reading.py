@@ -105,7 +105,7 @@ def grey_levels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return values.astype(np.uint8 if high <= 255 else np.uint16)
     marked = values != 0
     if bool((values[marked] == values[marked][0]).all()):
-        return marked * np.uint8(255)
+        return np.where(marked, np.uint8(255), np.uint8(0))
     raise ValueError(
         f"its values, from {low:g} to {high:g}, are not those of a mask (0 to 1, 0 to 255, 0 to"
         " 65535, or 0 and one other); save the mask as 8-bit grey, black and white"

@@ -131,12 +131,7 @@ def read_checkpoint(weights: Weights | Checkpoint, name: str = "weights") -> Che
     if isinstance(weights, Mapping):
         return Checkpoint(weights, {}, "the given state dict" if name == "weights" else name)
     if not isinstance(weights, (str, os.PathLike)):
-        whole = "a path, a dict or a list of them"
-        expected = whole if name == "weights" else "a path or a dict"
-        hint = "; give its state_dict()" if isinstance(weights, torch.nn.Module) else ""
-        raise TypeError(
-            f"load_weights: {name} must be {expected}, got {type(weights).__name__}{hint}"
-        )
+        raise _wrong_type(weights, name)
     path = Path(weights)
     if not path.is_file():
         found = "a folder, not a file" if path.is_dir() else "not a file"
@@ -146,6 +141,12 @@ def read_checkpoint(weights: Weights | Checkpoint, name: str = "weights") -> Che
     if path.suffix == ".safetensors" or _looks_like_safetensors(path):
         return _read_safetensors(path)
     return _read_torch(path)
+
+
+def _wrong_type(weights: Any, name: str) -> TypeError:
+    expected = "a path, a dict or a list of them" if name == "weights" else "a path or a dict"
+    hint = "; give its state_dict()" if isinstance(weights, torch.nn.Module) else ""
+    return TypeError(f"load_weights: {name} must be {expected}, got {type(weights).__name__}{hint}")
 
 
 def _looks_like_safetensors(path: Path) -> bool:
