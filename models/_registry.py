@@ -81,7 +81,7 @@ def create_model(
 
     Args:
         name: one of `list_models`.
-        weights: file or state dict as for `load_weights`, or a list of files that hold one network
+        weights: file or state dict as for `load_weights`, or a list of them that hold one network
             each (EdgeConnect publishes its two generators so).
         layout: as for `load_weights`.
         partial: accepts files that lack a network which completion needs

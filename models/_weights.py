@@ -34,9 +34,10 @@ def load_weights(
     Args:
         model: from `create_model`, with the options that the files imply.
         weights: .safetensors or PyTorch file (read with weights_only), a loaded dict, or a list of
-            them for methods whose networks are published one by one. Nested dicts and the prefixes
-            of torch.compile, DataParallel and AveragedModel are recognised. The model's own
-            `state_dict()` loads too.
+            them for methods whose networks are published one by one. Nested dicts, the prefixes of
+            torch.compile, DataParallel and AveragedModel, and any other that all keys share, are
+            recognised. The model's own `state_dict()` loads too, and that of one of its networks
+            where its keys tell which.
         layout: "auto", the name of a layout, or "name/network" where one name has several.
 
     Returns:
