@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from inpaint_ops._program import reason
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.benchmarks.harness import machine
 from inpaint_ops.benchmarks.harness.case import OPS, Case, Unavailable, load
@@ -55,7 +56,7 @@ def run(argv: list[str]) -> int:
         try:
             _take_over(report, restore((options.out / _JSON).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            console.print(f"--resume: {error}", highlight=False, markup=False)
+            console.print(f"--resume: {reason(error)}", highlight=False, markup=False)
             return 2
     try:
         with _terminated_like_interrupted():
@@ -106,7 +107,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         try:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            parser.error(f"--out: {error}")
+            parser.error(f"--out: {reason(error)}")
     return options
 
 

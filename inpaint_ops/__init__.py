@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from inpaint_ops import _program as _program  # first: it minds Ctrl-C while the rest loads
 from inpaint_ops import layers, ops, reference
 from inpaint_ops.backends import backend
-from inpaint_ops.exemplar.fill import fill_exemplar
+from inpaint_ops.exemplar import fill_exemplar
 from inpaint_ops.layers import (
     ChannelwiseLinear,
     ContextualAttention,

@@ -81,7 +81,7 @@ def create_model(
 
     Args:
         name: one of `list_models`.
-        weights: file or state dict as for `load_weights`, or a list of files that hold one network
+        weights: file or state dict as for `load_weights`, or a list of them that hold one network
             each (EdgeConnect publishes its two generators so).
         layout: as for `load_weights`.
         partial: accepts files that lack a network which completion needs
@@ -112,10 +112,10 @@ def _methods_with(weights: Weights | Sequence[Weights]) -> list[str]:
     for checkpoint in read_checkpoints(weights):
         for name, cls in _MODELS.items():
             try:
-                parts = parts_of(cls, checkpoint, "auto")
+                parts = parts_of(cls, checkpoint, "auto", public=True)
             except ValueError:
                 continue
-            found += [f"{name} ({part.label})" for part in parts if part.layout is not None]
+            found += [f"{name} ({part.label})" for part in parts]
     return list(dict.fromkeys(found))
 
 

@@ -84,11 +84,20 @@ def _generator_options(stem: str, face: bool) -> Any:
 
 def _generator_recipe(mirror: str | None) -> Any:
     def recipe(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        # Instance norms of PyTorch before 0.4 had statistics too, but no layer then counted.
         counted = any(key.endswith("num_batches_tracked") for key in state)
         return {"mirror": mirror, "norm": "batch" if counted else "instance"}
 
     return recipe
+
+
+def _stated(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Whether the file tells the normalisation.
+
+    Statistics without counters are those of a batch norm of PyTorch before 0.4.1, or of an instance
+    norm before 0.4. With "instance" either computes what the public test script does.
+    """
+    counted = any(key.endswith("num_batches_tracked") for key in state)
+    return ("norm",) if counted or not any(k.endswith("running_mean") for k in state) else ()
 
 
 def _critic_recipe(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -100,6 +109,7 @@ def _critic_recipe(state: Mapping[str, Tensor]) -> dict[str, Any]:
 _KINDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 # Dropped where the network has none: old files carry statistics of instance norms.
 _STATISTICS = (r"running_(mean|var)$", r"num_batches_tracked$")
+_HINT = "it has statistics without counters, as batch and instance norms of old PyTorch wrote them"
 _PORT = "Zhaoyi-Yan/Shift-Net_pytorch"
 
 
@@ -118,10 +128,10 @@ class ShiftNet(InpaintingModel):
             code that the model for faces was trained with, index arithmetic included) or "exact"
             (what that code means); see `MirroredShift`. Files of the face model imply "port".
         norm: "instance", or "batch" for weights trained so; recognised by the counters beside its
-            statistics, which files of PyTorch before 0.4.1 lack: those count as "instance". In
-            evaluation "batch" uses the statistics of the training. The public test script stays
-            in training mode with one picture at a time, which is what the same weights compute
-            with norm="instance".
+            statistics. Files of old PyTorch have statistics without counters for both: "instance"
+            is assumed then, and a note says so. In evaluation "batch" uses the statistics of the
+            training. The public test script stays in training mode with one picture at a time,
+            which is what the same weights compute with norm="instance".
         channel_order: of the pictures the weights were trained on.
 
     Source: Yan et al., ECCV 2018 (arXiv 1801.09392); Zhaoyi-Yan/Shift-Net_pytorch.
@@ -137,6 +147,9 @@ class ShiftNet(InpaintingModel):
             signature=("model.model.0.weight", "model.model.1.model.1.weight"),
             options=_generator_options("model.model.0.weight", False),
             recipe=_generator_recipe(None),
+            unstated=("norm",),
+            stated=_stated,
+            hint=_HINT,
             ignored=_STATISTICS,
             licence="MIT",
             source=_PORT,
@@ -148,6 +161,9 @@ class ShiftNet(InpaintingModel):
             signature=("e1_c.weight", "d1_dc.weight"),
             options=_generator_options("e1_c.weight", True),
             recipe=_generator_recipe("port"),
+            unstated=("norm",),
+            stated=_stated,
+            hint=_HINT,
             ignored=_STATISTICS,
             licence="MIT",
             source=_PORT,

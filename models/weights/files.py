@@ -7,12 +7,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-
 from inpaint_ops.checkpoints import Checkpoint, State, Weights, WeightsNote, read_checkpoints
 from inpaint_ops.models.weights.parts import Part, parts_of
+from inpaint_ops.models.weights.shapes import shapes_of
 from inpaint_ops.models.weights.translation import translate, translate_own
 
 if TYPE_CHECKING:
@@ -37,9 +34,10 @@ def load_weights(
     Args:
         model: from `create_model`, with the options that the files imply.
         weights: .safetensors or PyTorch file (read with weights_only), a loaded dict, or a list of
-            them for methods whose networks are published one by one. Nested dicts and the prefixes
-            of torch.compile, DataParallel and AveragedModel are recognised. The model's own
-            `state_dict()` loads too.
+            them for methods whose networks are published one by one. Nested dicts, the prefixes of
+            torch.compile, DataParallel and AveragedModel, and any other that all keys share, are
+            recognised. The model's own `state_dict()` loads too, and that of one of its networks
+            where its keys tell which.
         layout: "auto", the name of a layout, or "name/network" where one name has several.
 
     Returns:
@@ -157,39 +155,16 @@ def _skeleton(
     parts: list[Part],
 ) -> InpaintingModel:
     """The model without memory for its weights."""
-    with torch.device("meta"), _WithoutValues():
+    try:
+        return shapes_of(cls, options)
+    except Exception as exc:
         try:
-            return cls(**options)
-        except Exception as exc:
-            try:
-                cls(**given)
-            except Exception:
-                raise exc from None  # the user's own options
-            raise ValueError(
-                f"create_model: {parts[0].origin} implies options that {cls.name} does not take: "
-                f"{exc}"
-            ) from exc
-
-
-class _WithoutValues(TorchFunctionMode):
-    """Gives initial values of meta tensors their shapes only, which needs none of torch's compiler.
-
-    What is not named here runs as always: that imports much the first time, and changes nothing.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        options = kwargs or {}
-        name = getattr(func, "__name__", "")
-        dims = [x.dim() if isinstance(x, Tensor) else None for x in args[:2]]
-        if name.endswith("normal_") or name == "normalize":
-            return args[0] if args else options["tensor"]
-        if name == "randn_like" or (name in ("__truediv__", "div") and dims[1:] == [0]):
-            return torch.empty(args[0].shape, dtype=args[0].dtype, device="meta")
-        if name in ("__matmul__", "matmul", "dot") and dims[1:] == [1]:
-            return torch.empty(args[0].shape[:-1], dtype=args[0].dtype, device="meta")
-        return func(*args, **options)
+            shapes_of(cls, given)
+        except Exception:
+            raise exc from None  # the user's own options
+        raise ValueError(
+            f"create_model: {parts[0].origin} implies options that {cls.name} does not take: {exc}"
+        ) from exc
 
 
 def _check_rest(skeleton: InpaintingModel, parts: list[Part], given: Mapping[str, Any]) -> None:
@@ -234,9 +209,10 @@ def _translated(model: InpaintingModel, parts: list[Part]) -> dict[str, State]:
     for part in parts:
         network = model.get_submodule(part.network)
         if part.layout is None:
-            state = translate_own(network, part.state, part.origin, part.prefix)
+            state = translate_own(network, part.state, part.origin, part.prefix, model.name)
         else:
-            state = translate(network, part.layout, part.state, part.origin, part.prefix)
+            where = (part.origin, part.prefix, model.name)
+            state = translate(network, part.layout, part.state, *where)
         translated[part.network] = state
     return translated
 

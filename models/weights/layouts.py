@@ -61,6 +61,11 @@ def no_doubt(state: Mapping[str, Tensor], prefix: str) -> str | None:
     return None
 
 
+def nothing_more(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """A layout whose files all leave the same options open."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a public implementation names the weights of one network, and how it uses them.
@@ -82,6 +87,7 @@ class Layout:
         fitting: constructor options with values that fit the tensors, as others would.
         recipe: constructor options that the implementation implies.
         unstated: names of the options of the recipe that are assumptions.
+        stated: on the public state dict, those of `unstated` that this file tells.
         asked: options that the user must give, and where to find them.
         hint: where the options in `unstated` come from.
         nesting: keys under which files keep the dict of this network, besides the top level.
@@ -108,6 +114,7 @@ class Layout:
     fitting: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
     recipe: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
     unstated: tuple[str, ...] = ()
+    stated: Callable[[Mapping[str, Tensor]], tuple[str, ...]] = nothing_more
     asked: Mapping[str, str] = field(default_factory=dict)
     hint: str = ""
     nesting: tuple[str, ...] = ()
