@@ -1,4 +1,4 @@
-"""Which networks of a method a checkpoint holds, and what it says about the model's options."""
+"""The networks of a method in a checkpoint, and the options of the model that it implies."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inpaint_ops.checkpoints import Checkpoint, State, unwrapped
+from inpaint_ops.models.method import InpaintingModel
 from inpaint_ops.models.weights.layouts import Implied, Layout
 from inpaint_ops.models.weights.saving import NATIVE
-
-if TYPE_CHECKING:
-    from inpaint_ops.models.method import InpaintingModel
 
 # Keys under which training scripts keep a model's state dict.
 _NESTING = ("state_dict", "model", "model_state_dict")
@@ -31,15 +29,15 @@ class Part:
         network: submodule of the model.
         state: its state dict, without prefixes.
         origin: the file.
-        layout: None is our own.
+        layout: the public layout, None for our own.
         prefix: of the keys in the file.
-        facts: options that the tensors tell.
-        recipe: options that the layout, or the record of `save_weights`, tells.
-        binding: names of those of the recipe that the weights were trained with.
+        facts: options that the tensors show.
+        recipe: options that the layout, or the record of `save_weights`, implies.
+        binding: names of those of the recipe on which the weights depend.
         telling: names of those of the recipe that are no assumptions.
-        unstated: names of options that nothing tells; their values are assumptions.
+        unstated: names of options that nothing states; their values are assumptions.
         asked: options that must be given, and where to find them.
-        hint: where the assumptions come from.
+        hint: the origin of the assumptions, for messages.
     """
 
     network: str
@@ -57,13 +55,13 @@ class Part:
 
     @property
     def label(self) -> str:
-        """The layout, for messages."""
+        """Return the layout's label, for messages."""
         return NATIVE if self.layout is None else self.layout.label
 
 
 @dataclass(frozen=True)
 class _Record:
-    """What `save_weights` wrote beside the tensors."""
+    """The record that `save_weights` wrote beside the tensors."""
 
     layout: str
     options: Mapping[str, Any]
@@ -93,7 +91,7 @@ def _record(cls: type[InpaintingModel], checkpoint: Checkpoint) -> _Record | Non
 
 
 def _guarded(function: Callable[[], Any], origin: str, label: str) -> Any:
-    """What tensors tell; shapes that fit no model of the method become a ValueError."""
+    """Call a reader of tensors; shapes that fit no model of the method become a ValueError."""
     try:
         return function()
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
@@ -104,7 +102,7 @@ def _guarded(function: Callable[[], Any], origin: str, label: str) -> Any:
 
 
 def parts_of(cls: type[InpaintingModel], checkpoint: Checkpoint, layout: str) -> list[Part]:
-    """The networks that a checkpoint holds.
+    """Return the networks that a checkpoint holds.
 
     Args:
         cls: the method.
@@ -125,7 +123,7 @@ def parts_of(cls: type[InpaintingModel], checkpoint: Checkpoint, layout: str) ->
         )
     found: dict[str, Part] = {}
     for one in known:
-        # A name alone is a choice where it has one layout with such keys.
+        # A name alone chooses a layout if no other of that name has the same signature.
         alone = name != "auto" and sum(x.signature == one.signature for x in known) == 1
         match = one.find(checkpoint, chosen=bool(network) or alone)
         if match is not None and one.network not in found:
@@ -163,7 +161,7 @@ def _public(layout: Layout, state: State, prefix: str, origin: str, record: _Rec
 
 
 def _own_state(cls: type[InpaintingModel], checkpoint: Checkpoint, *, strict: bool) -> State:
-    """The state dict with our own keys; `strict`: nothing else may be in it."""
+    """Return the state dict with our own keys; `strict`: nothing else may be in it."""
     for state in checkpoint.dicts(_NESTING):
         inside = [key.partition(".")[0] in cls.networks for key in state]
         if all(inside) or (any(inside) and not strict):
@@ -218,7 +216,7 @@ def _own_parts(
 
 
 def _unknown(cls: type[InpaintingModel], checkpoint: Checkpoint, known: list[Layout]) -> str:
-    """Says what was found where nothing is known, and what is closest to it."""
+    """Describe the keys of an unknown file and the closest known ones, for a message."""
     nesting = tuple(dict.fromkeys(k for one in known for k in (*one.nesting, *one.names)))
     keys = sorted({k for state in checkpoint.dicts((*_NESTING, *nesting)) for k in state})
     if not keys:

@@ -15,8 +15,8 @@ from inpaint_ops.models import (
     model_class,
     save_weights,
 )
-from inpaint_ops.models.weights.files import _skeleton
 from inpaint_ops.models.weights.saving import model_options, public_state
+from inpaint_ops.models.weights.skeleton import skeleton
 
 NAMES = list_models()
 LAYOUTS = [(name, layout.label) for name in NAMES for layout in model_class(name).layouts]
@@ -79,10 +79,10 @@ def equal(first, second):
 @pytest.mark.parametrize("name", NAMES)
 def test_skeletons_have_the_shapes_of_models(name):
     options = CASES[name].small
-    skeleton = _skeleton(model_class(name), options, {}, []).state_dict()
+    shapes = skeleton(model_class(name), options, {}, []).state_dict()
     state = small(name).state_dict()
-    assert {k: v.shape for k, v in skeleton.items()} == {k: v.shape for k, v in state.items()}
-    assert {v.device.type for v in skeleton.values()} == {"meta"}
+    assert {k: v.shape for k, v in shapes.items()} == {k: v.shape for k, v in state.items()}
+    assert {v.device.type for v in shapes.values()} == {"meta"}
 
 
 @pytest.mark.parametrize("name", NAMES)
