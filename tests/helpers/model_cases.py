@@ -1,4 +1,4 @@
-"""What the tests of all methods need to know about each of them."""
+"""Every method in a size that tests can afford: options, manifests, features, tolerances."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
