@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from inpaint_ops.checkpoints import Checkpoint, State, peeled, unwrapped
+from inpaint_ops.models.method import InpaintingModel
 from inpaint_ops.models.weights.shapes import shapes_of
-
-if TYPE_CHECKING:
-    from inpaint_ops.models.method import InpaintingModel
 
 # Keys under which training scripts keep a model's state dict.
 NESTING = ("state_dict", "model", "model_state_dict")

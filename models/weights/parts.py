@@ -1,4 +1,4 @@
-"""Which networks of a method a checkpoint holds, and what it says about the model's options."""
+"""The networks of a method in a checkpoint, and the options of the model that it implies."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inpaint_ops.checkpoints import Checkpoint, State, unwrapped
+from inpaint_ops.models.method import InpaintingModel
 from inpaint_ops.models.weights.candidates import (
     NESTING,
     Candidate,
@@ -18,9 +19,6 @@ from inpaint_ops.models.weights.candidates import (
 )
 from inpaint_ops.models.weights.layouts import Implied, Layout
 from inpaint_ops.models.weights.saving import NATIVE
-
-if TYPE_CHECKING:
-    from inpaint_ops.models.method import InpaintingModel
 
 _LAYOUTS_NAMED = 3
 
@@ -37,15 +35,15 @@ class Part:
         network: submodule of the model.
         state: its state dict, without prefixes.
         origin: the file.
-        layout: None is our own.
+        layout: the public layout, None for our own.
         prefix: of the keys in the file.
-        facts: options that the tensors tell.
-        recipe: options that the layout, or the record of `save_weights`, tells.
-        binding: names of those of the recipe that the weights were trained with.
+        facts: options that the tensors show.
+        recipe: options that the layout, or the record of `save_weights`, implies.
+        binding: names of those of the recipe on which the weights depend.
         telling: names of those of the recipe that are no assumptions.
-        unstated: names of options that nothing tells; their values are assumptions.
+        unstated: names of options that nothing states; their values are assumptions.
         asked: options that must be given, and where to find them.
-        hint: where the assumptions come from.
+        hint: the origin of the assumptions, for messages.
     """
 
     network: str
@@ -63,13 +61,13 @@ class Part:
 
     @property
     def label(self) -> str:
-        """The layout, for messages."""
+        """Return the layout's label, for messages."""
         return NATIVE if self.layout is None else self.layout.label
 
 
 @dataclass(frozen=True)
 class _Record:
-    """What `save_weights` wrote beside the tensors."""
+    """The record that `save_weights` wrote beside the tensors."""
 
     layout: str
     options: Mapping[str, Any]
@@ -99,7 +97,7 @@ def _record(cls: type[InpaintingModel], checkpoint: Checkpoint) -> _Record | Non
 
 
 def _guarded(function: Callable[[], Any], origin: str, label: str) -> Any:
-    """What tensors tell; shapes that fit no model of the method become a ValueError."""
+    """Call a reader of tensors; shapes that fit no model of the method become a ValueError."""
     try:
         return function()
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
@@ -265,7 +263,7 @@ def _own_parts(
 
 
 def _unknown(cls: type[InpaintingModel], checkpoint: Checkpoint, known: list[Layout]) -> str:
-    """Says what was found where nothing is known, and what is closest to it."""
+    """Describe the keys of an unknown file and the closest known ones, for a message."""
     nesting = tuple(dict.fromkeys(k for one in known for k in (*one.nesting, *one.names)))
     keys = sorted({k for state in checkpoint.dicts((*NESTING, *nesting)) for k in state})
     if not keys:

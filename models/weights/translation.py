@@ -1,4 +1,4 @@
-"""From the keys and values of a file to the state dict of one of our networks, checked."""
+"""State dicts of our networks from those of files: keys mapped, shapes and values checked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def translate(
 ) -> State:
     """What a public state dict holds of a network, under our keys.
 
-    Args, Raises: as `translate_own`; keys that a layout leaves out are absent from the result.
+    Args, Raises: as `translate_own`. Keys that the layout lets be missing may be absent from the
+    result.
     """
     places = _places(network, layout, origin)
     # Old spectral normalisation also stores the normalised weight.
@@ -110,9 +111,9 @@ def _check_kind(origin: str, key: str, value: Tensor) -> None:
 
 
 def _converted(origin: str, pairs: Mapping[str, tuple[str, Tensor, Tensor]]) -> State:
-    """Their values by our names, in our dtypes.
+    """Return the values of a file by our names, in our dtypes.
 
-    `pairs`: their key, for messages, to our key, our tensor and theirs.
+    `pairs`: the file's key, for messages, to our key, our tensor and the file's.
     """
     for key, (_, _, theirs) in pairs.items():
         _check_kind(origin, key, theirs)
@@ -127,7 +128,7 @@ def _converted(origin: str, pairs: Mapping[str, tuple[str, Tensor, Tensor]]) -> 
 
 
 def _cast(origin: str, key: str, ours: Tensor, theirs: Tensor) -> Tensor:
-    """Their value in our dtype, finite after the conversion."""
+    """Return the file's value in our dtype, finite after the conversion."""
     kind = str(theirs.dtype).removeprefix("torch.")
     if not ours.is_floating_point():
         if theirs.is_floating_point() or theirs.is_complex() or theirs.dtype == torch.bool:
@@ -154,7 +155,7 @@ def _second_vector(
     places: Mapping[str, Place],
     state: Mapping[str, Tensor],
 ) -> Tensor:
-    """The second vector of a spectral normalisation, which old files leave out."""
+    """Return the second vector of a spectral normalisation, which old files leave out."""
     base = name.removesuffix(".0._v")
     original = ours[f"{base}.original"]
     dim: int = network.get_submodule(f"{base}.0").dim  # type: ignore[assignment]

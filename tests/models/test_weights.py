@@ -15,8 +15,8 @@ from inpaint_ops.models import (
     model_class,
     save_weights,
 )
-from inpaint_ops.models.weights.files import _skeleton
 from inpaint_ops.models.weights.saving import model_options, public_state
+from inpaint_ops.models.weights.skeleton import skeleton
 
 NAMES = list_models()
 LAYOUTS = [(name, layout.label) for name in NAMES for layout in model_class(name).layouts]
@@ -28,7 +28,7 @@ VARIANTS = {
     "zhaoyiyan_face": {"face": True},
     "mmagic": {"stem_bias": True},
 }
-# What a file of a layout does not tell, so that loading says what is assumed.
+# Options that a file of a layout does not state, so that loading names the assumed values.
 UNSTATED = {
     "boyuanjiang/generator": ["overlap"],
     "daa233_tf/generator": ["channel_order"],
@@ -79,10 +79,10 @@ def equal(first, second):
 @pytest.mark.parametrize("name", NAMES)
 def test_skeletons_have_the_shapes_of_models(name):
     options = CASES[name].small
-    skeleton = _skeleton(model_class(name), options, {}, []).state_dict()
+    shapes = skeleton(model_class(name), options, {}, []).state_dict()
     state = small(name).state_dict()
-    assert {k: v.shape for k, v in skeleton.items()} == {k: v.shape for k, v in state.items()}
-    assert {v.device.type for v in skeleton.values()} == {"meta"}
+    assert {k: v.shape for k, v in shapes.items()} == {k: v.shape for k, v in state.items()}
+    assert {v.device.type for v in shapes.values()} == {"meta"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,7 +90,7 @@ def test_own_state_dicts_load_back(name, tmp_path):
     model = small(name)
     file = tmp_path / "weights.pt"
     torch.save(model.state_dict(), file)
-    # What the tensors tell need not be given.
+    # Options that the tensors show need not be given.
     facts = model_class(name).read_options(model.state_dict()).facts
     others = {k: v for k, v in CASES[name].small.items() if k not in facts}
     with pytest.warns(WeightsNote, match=r"weights.pt does not tell .*channel_order='rgb'"):
@@ -301,7 +301,7 @@ def test_explicit_recipes_and_contradicted_facts():
         create_model("deepfill_v2", weights=state, variant="zhaoyuzhi")
     kept = small("deepfill_v2", padding="same", pick="align_corners", fuse=False)
     assert load_weights(kept, state) == ["generator"]
-    # What was implied once is no explicit option.
+    # An option that was implied once is not an explicit one.
     implied = create_model("deepfill_v2", weights=state, base_channels=8)
     _, other = public("deepfill_v2", "nipponjo_tf/generator")
     with pytest.raises(ValueError, match="needs a model with padding='same'"):

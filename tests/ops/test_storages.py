@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 import inpaint_ops
 from inpaint_ops import layers
 from inpaint_ops.models import create_model
-from inpaint_ops.models.blocks.convolution import ConvBlock
+from inpaint_ops.models.blocks.conv_block import ConvBlock
 from inpaint_ops.ops import dispatch
 
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"

@@ -20,7 +20,7 @@ from inpaint_ops import (
     weight_state,
 )
 from inpaint_ops.models import create_model
-from inpaint_ops.models.blocks.convolution import ConvBlock
+from inpaint_ops.models.blocks.conv_block import ConvBlock
 from inpaint_ops.ops import native
 from inpaint_ops.ops.convolution.packed_weights import packed_weights
 from inpaint_ops.weight_state import Kept, Snapshot, frozen

@@ -1,4 +1,4 @@
-"""Building blocks that several methods share."""
+"""Convolution with batch normalisation and activation, activations, and initial weights."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from inpaint_ops.weight_state import Kept
 class ConvBlock(nn.Module):
     """Convolution, batch normalisation and activation, in one of the two orders.
 
-    In evaluation mode without gradients a normalisation that comes first is folded into the
-    convolution, unless that has more weights than x has numbers: then a pass over the small result
-    costs less than a second copy of the weights. Folded weights are kept until one of the tensors
-    behind them changes.
+    In evaluation mode without gradients a normalisation that comes before the activation is folded
+    into the convolution. Convolutions with more weights than the input has numbers are not folded:
+    a pass over their small result costs less than a second copy of the weights. Folded weights are
+    kept until one of the tensors that they are made of changes.
 
     Args:
         in_channels, out_channels, kernel_size: of the convolution.
         activation: of `fused_conv2d`.
-        norm: whether there is a normalisation.
+        norm: normalise; otherwise convolution and activation alone.
         norm_first: convolution, normalisation, activation; otherwise normalisation last.
         eps: of the normalisation.
         alpha: of activation "elu".
@@ -55,7 +55,7 @@ class ConvBlock(nn.Module):
         self.alpha = alpha
         self.norm_first = norm_first
         self.transposed = transposed
-        # What the operators do themselves; the rest is a pass of its own.
+        # The activation of the operator; ELU with another alpha is a pass of its own.
         self._fused = "identity" if activation == "elu" and alpha != 1 else activation
         inside = "identity" if norm and norm_first else self._fused
         layer = FusedConvTranspose2d if transposed else FusedConv2d
@@ -102,7 +102,7 @@ class ConvBlock(nn.Module):
         return self._late(y)
 
     def _late(self, y: Tensor) -> Tensor:
-        """The activation, where the operator could not do it."""
+        """Apply the activation where the operator did not."""
         if self._fused == self.activation:
             return y
         return activate(y, self.activation, self.alpha)
@@ -110,7 +110,7 @@ class ConvBlock(nn.Module):
     def _folds(self, norm: nn.BatchNorm2d) -> bool:
         if not self.may_fold or torch.is_grad_enabled() or self.training or norm.training:
             return False
-        # Hooks watch calls of the two modules, which folding does without.
+        # Hooks watch calls of the two modules; folding would not call them.
         hooks = (m._forward_hooks or m._forward_pre_hooks for m in (self.conv, norm))
         return norm.affine and norm.running_mean is not None and not any(hooks)
 
@@ -131,10 +131,11 @@ class ConvBlock(nn.Module):
 
 
 def activate(x: Tensor, activation: str, alpha: float = 1.0) -> Tensor:
-    """The activation of that name, in place where PyTorch offers it; x must be ours.
+    """Apply the activation of that name, in place where PyTorch offers it.
 
-    Full backward hooks of modules make their results views, which autograd keeps from being
-    changed. Compiled, all is out of place until the compiler decides.
+    Nobody else may use x. Views stay unchanged: full backward hooks of modules make their results
+    views, which autograd does not let be changed. In compiled code nothing is in place; the
+    compiler reuses memory itself.
     """
     if torch.compiler.is_compiling() or x._is_view():
         return F.elu(x, alpha) if activation == "elu" else formulas.activate(x, activation)
@@ -148,9 +149,9 @@ def activate(x: Tensor, activation: str, alpha: float = 1.0) -> Tensor:
 
 
 def initialise(network: nn.Module, std: float, *, norms: bool = False) -> None:
-    """Weights of all convolutions and linear layers from N(0, std), their biases 0.
+    """Draw the weights of all convolutions and linear layers from N(0, std); their biases are 0.
 
-    `norms`: scales of normalisations from N(1, std), their shifts 0.
+    `norms`: draw the scales of normalisations from N(1, std); their shifts are 0.
     """
     for module in network.modules():
         weight = getattr(module, "weight", None)
