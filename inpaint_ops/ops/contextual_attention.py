@@ -201,7 +201,7 @@ def _reference(
 
 
 def _cuda(fg: Tensor, *arguments: Any) -> Any:
-    return triton.kernels(_OP).contextual_attention(fg, *arguments)
+    return triton.kernels(_OP).forward(fg, *arguments)
 
 
 def _backward_fake(
@@ -246,7 +246,7 @@ def _backward_cpu(
 
 
 def _backward_cuda(grad: Tensor, *arguments: Any) -> Any:
-    return triton.kernels(_OP).contextual_attention_backward(grad, *arguments)
+    return triton.kernels(_OP).backward(grad, *arguments)
 
 
 def _backward_reference(

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from inpaint_ops.ops.convolution import spec
 
-# The costliest first, as `launch.Kernel.free` wants it.
+# The costliest first, as `launch.Kernel.free` asks for.
 ACTS = (5, 3, 4, 6, 2, 1, 0)
 RELU, LEAKY, ELU, SILU, TANH, SIGMOID = (
     tl.constexpr(spec.ACTIVATIONS.index(name))
@@ -19,20 +19,20 @@ SLOPE = tl.constexpr(spec.LEAKY_SLOPE)
 
 @triton.jit
 def sigmoid(v):
-    """1 / (1 + exp(-v)); exp overflows to infinity, whose inverse is the right 0."""
+    """1 / (1 + exp(-v)); where exp overflows to infinity, its inverse is 0 as it should be."""
     return 1.0 / (1.0 + tl.exp(-v))
 
 
 @triton.jit
 def activate(v, ACT: tl.constexpr):
-    """The activation at v."""
+    """Activation of v."""
     if ACT == RELU:
-        # maximum would swallow a NaN.
+        # Not maximum: it would turn a NaN into 0.
         v = tl.where(v < 0.0, 0.0, v)
     elif ACT == LEAKY:
         v = tl.where(v < 0.0, v * SLOPE, v)
     elif ACT == ELU:
-        # Both branches are computed: the clamp keeps exp finite in the one not taken.
+        # Both branches are computed; the inner where keeps exp finite in the one not taken.
         v = tl.where(v > 0.0, v, tl.exp(tl.where(v > 0.0, 0.0, v)) - 1.0)
     elif ACT == SILU:
         v = v * sigmoid(v)
@@ -45,7 +45,7 @@ def activate(v, ACT: tl.constexpr):
 
 @triton.jit
 def derivative(v, ACT: tl.constexpr):
-    """The activation's derivative at v."""
+    """Derivative of the activation at v."""
     if ACT == RELU:
         d = tl.where(v > 0.0, 1.0, 0.0)
     elif ACT == LEAKY:
@@ -68,7 +68,7 @@ def derivative(v, ACT: tl.constexpr):
 
 @triton.jit
 def derivative_of_result(y, ACT: tl.constexpr):
-    """The same from the activation's result y; not for SiLU, which is not monotonic."""
+    """Derivative where the activation is y; not for SiLU, which takes a value twice."""
     if ACT == ELU:
         d = tl.where(y > 0.0, 1.0, y + 1.0)
     elif ACT == TANH:
