@@ -130,7 +130,7 @@ def _fillers(pixels: int) -> dict[str, Callable[..., Any] | Missing]:
 
 def _ours() -> Callable[..., Any] | Missing:
     try:
-        from inpaint_ops.exemplar.fill import fill_exemplar
+        from inpaint_ops.exemplar import fill_exemplar
     except ImportError as error:
         return Missing(str(error))
 

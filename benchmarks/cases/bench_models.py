@@ -21,7 +21,7 @@ from torch import Tensor
 from inpaint_ops import ops, reference
 from inpaint_ops.benchmarks.harness.case import Case, Problem, Target
 from inpaint_ops.models import InpaintingModel, create_model, list_models
-from inpaint_ops.models.blocks import convolution
+from inpaint_ops.models.blocks import convolution, pictures
 from inpaint_ops.ops.shift_connection import concatenated_shift
 
 SIDES = (256, 512)
@@ -107,7 +107,7 @@ def public_formulas() -> Iterator[None]:
     plain: dict[Any, Any] = {getattr(ops, name): getattr(reference, name) for name in names}
     plain[concatenated_shift] = _plain_shift
     with (
-        mock.patch.object(convolution, "arranged", Tensor.contiguous),
+        mock.patch.object(pictures, "arranged", Tensor.contiguous),
         mock.patch.object(convolution.ConvBlock, "may_fold", False),
     ):
         patches = [

@@ -1,15 +1,14 @@
 """Layouts and dtypes of operators' tensors: what autocast, half precision and kernels ask for."""
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
 from inpaint_ops.checks import binary
+from inpaint_ops.ops.extension import Extension
 from inpaint_ops.ops.native import extension
 
 
-def native() -> ModuleType:
+def native() -> Extension:
     """The extension, inside a CPU implementation."""
     module = extension()
     assert module is not None

@@ -174,7 +174,7 @@ def test_measured_peaks(monkeypatch):
 
 
 def test_peak_without_the_extension(monkeypatch):
-    monkeypatch.setattr(machine._extension, "_module", None)
+    monkeypatch.setattr(machine.ops_native, "_module", None)
     monkeypatch.setattr(machine, "_COPY_BYTES", 1 << 20)
     assert machine.measure_peaks(1, seconds=0.01).gflops_from == "torch.mm"
 
