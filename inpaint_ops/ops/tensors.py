@@ -1,5 +1,7 @@
 """Layouts and dtypes of operators' tensors: what autocast, half precision and kernels ask for."""
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,10 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
+@overload
+def bytes_of(op: str, name: str, mask: Tensor) -> Tensor: ...
+@overload
+def bytes_of(op: str, name: str, mask: Tensor | None) -> Tensor | None: ...
 def bytes_of(op: str, name: str, mask: Tensor | None) -> Tensor | None:
     """The mask as packed (N, H, W) bytes for a kernel, or None."""
     if mask is None:
