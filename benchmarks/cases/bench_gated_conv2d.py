@@ -26,7 +26,7 @@ CASES = (
 
 
 def _stage() -> list[Layer]:
-    """The 17 layers of stage 1 in order."""
+    """Return the 17 layers of stage 1 in order."""
     ids = [
         "gated-5-24-512x512-k5-elu",
         "gated-24-48-512x512-k3-s2-elu",
@@ -47,7 +47,7 @@ def _stage() -> list[Layer]:
 
 
 def setup(case: Case) -> Problem:
-    """One layer, or the stage, with all gradients if `backward`."""
+    """Return the problem of one layer or of the stage, with all gradients if `backward`."""
     if case.sizes["layer"] != _STAGE:
         return conv_problems.setup(case)
     layers = _stage()

@@ -29,7 +29,7 @@ _LEVELS = 8
 
 
 def setup(case: Case) -> Problem:
-    """One layer, or the U-Net's convolutions without norms, with all gradients if `backward`."""
+    """Return the problem of one layer or of the U-Net without norms, or with all gradients."""
     if case.sizes["layer"] != _PASS:
         return conv_problems.setup(case)
     layers = partial_unet(512, _LEVELS)
@@ -39,7 +39,7 @@ def setup(case: Case) -> Problem:
     hole[:, :, 128:384, 128:384] = 0
 
     def network(image: Tensor, flat: Any, valid: Tensor, step: Any) -> Tensor:
-        """Encoder, then decoder; `step` is one layer of one or two images and masks."""
+        """Run encoder and decoder; `step` is one layer of one or two images and masks."""
         skips = [(image, valid)]
         pairs = list(zip(flat[::2], flat[1::2]))
         for i in range(_LEVELS):

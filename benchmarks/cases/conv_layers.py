@@ -61,7 +61,7 @@ class Layer:
 
     @property
     def id(self) -> str:
-        """Readable and unique."""
+        """Readable and unique name."""
         parts = [self.op, f"{self.channels}-{self.out}", f"{self.size}x{self.size}"]
         parts.append(f"k{self.kernel}")
         if self.stride > 1:

@@ -40,7 +40,7 @@ MEMORY = QUICK | {
     "transposed-1024-512-4x4-k4-s2",
 }
 # Of the seconds that a whole method gets: there are hundreds of these.
-_SHARE = 0.3
+_TIME_SHARE = 0.3
 
 
 def target_of(layer: Layer, backward: bool) -> Target:
@@ -70,7 +70,7 @@ def cases(op: str, kind: str) -> tuple[Case, ...]:
                     quick=layer.id in QUICK and not backward,
                     memory=layer.id in MEMORY,
                     compile=layer.id in QUICK,
-                    share=_SHARE,
+                    time_share=_TIME_SHARE,
                 )
             )
     return tuple(found)

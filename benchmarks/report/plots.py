@@ -1,4 +1,4 @@
-"""Plots of a report as SVG text."""
+"""Plots of a report: SVG text for the page, a PNG for the demo."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STYLE: Any = {
 
 
 def speedup_bars(report: Report, op: str) -> str:
-    """How many times as fast ours is, a bar for each case, thread count and other contestant.
+    """Draw how many times as fast ours is: a bar for each case, thread count and contestant.
 
     The scale is logarithmic and bars start at 1, so half as fast looks as long as twice as fast.
     """
@@ -110,8 +110,8 @@ def _finish_bars(axes: Any, ticks: Sequence[tuple[float, str]], end: float) -> N
     axes.axvline(1, color="black", lw=1)
     axes.set_xscale("log")
     _plain_log_ticks(axes.xaxis, lambda value: f"{value:g}x")
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, 0.7) / 1.2, max(high, 2) * 1.3)
+    left, right = axes.get_xlim()
+    axes.set_xlim(min(left, 0.7) / 1.2, max(right, 2) * 1.3)
     axes.set_ylim(end, -0.4)
     axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
     axes.tick_params(axis="y", length=0)
@@ -134,7 +134,7 @@ def _add_legend(axes: Any) -> None:
 
 
 def curves(report: Report, op: str) -> list[tuple[str, str]]:
-    """Time and extra memory against size: (name of the curve, SVG)."""
+    """Draw time and extra memory against size; return (name of the curve, SVG) of each."""
     results = report.of(op)
     names = dict.fromkeys(r.case.curve for r in results if r.case.curve)
     found = []
