@@ -139,7 +139,7 @@ def setup(case: Case) -> Problem:
     too_large = needed > _MOST_BYTES
     missing = Missing(f"would need about {needed / 2**30:.0f} GB, stopped above 8 GB")
     forward_flops = 2 * channels * pairs * (5 if kind == "soft" else 1)
-    # The gradient forms the scores again. With sharp weights its other products are next to nothing.
+    # The gradient forms the scores again. With sharp weights little is left of its other products.
     flops = forward_flops * (16 / 5 if kind == "soft" else 2) if backward else forward_flops
     return Problem(
         inputs=(x, hole),
