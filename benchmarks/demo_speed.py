@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -90,7 +91,9 @@ def run(out: Path, rows: Sequence[Row] = ROWS, budget: float = BUDGET) -> int:
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     report = Report(machine.environment(), settings={})
-    threads = machine.available_cpus()
+    # The average load of the last minute is that of the build and of the photos.
+    report.environment["load_at_start"] = machine.busy_processors()
+    threads = torch.get_num_threads()
     texts: list[str] = []
     console.print("Operators and networks against the public formulas in eager PyTorch, a minute:")
     for text, result in _measured(rows, threads, budget, console):
@@ -99,7 +102,8 @@ def run(out: Path, rows: Sequence[Row] = ROWS, budget: float = BUDGET) -> int:
     console.print(_table(report, texts))
     environment = report.environment
     machine_text = (
-        f"{environment['cpu']}, {threads} threads, kernels {environment['instruction_set']}, "
+        f"{environment['cpu']}, {threads} thread{'s' if threads > 1 else ''}, "
+        f"kernels {environment['instruction_set']}, "
         f"PyTorch {environment['versions'].get('torch')}, float32, medians"
     )
     console.print(machine_text, highlight=False)

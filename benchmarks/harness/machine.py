@@ -95,6 +95,27 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def busy_processors(seconds: float = 0.5) -> float | None:
+    """Watch how many processors work while this thread sleeps; None where that is unknown."""
+    before = _processor_ticks()
+    time.sleep(seconds)
+    after = _processor_ticks()
+    if before is None or after is None or after[1] == before[1]:
+        return None
+    return round((os.cpu_count() or 1) * (after[0] - before[0]) / (after[1] - before[1]), 2)
+
+
+def _processor_ticks() -> tuple[int, int] | None:
+    """Return working and all ticks of all processors since the start of the system."""
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
+    except OSError:
+        return None
+    # User, nice, system, idle, waiting for disks, and six more: see proc(5).
+    ticks = [int(number) for number in first.split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
 def environment() -> dict[str, Any]:
     """Return the facts that a reader of the numbers needs later."""
     return {

@@ -179,6 +179,17 @@ def test_peak_without_the_extension(monkeypatch):
     assert machine.measure_peaks(1, seconds=0.01).gflops_from == "torch.mm"
 
 
+def test_busy_processors(monkeypatch):
+    busy = machine.busy_processors(0.01)
+    assert busy is None or 0 <= busy <= machine.os.cpu_count()
+    ticks = iter([(10, 100), (30, 140)])
+    monkeypatch.setattr(machine, "_processor_ticks", lambda: next(ticks))
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
+    assert machine.busy_processors(0) == 2.0
+    monkeypatch.setattr(machine, "_processor_ticks", lambda: None)
+    assert machine.busy_processors(0) is None
+
+
 def test_environment_names_no_path():
     text = json.dumps(machine.environment())
     assert "/home" not in text
