@@ -75,9 +75,9 @@ lint: $(INSTALLED)
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
 	rm -rf build/typed
 	mkdir -p build/typed/inpaint_ops
-	ln -s $(abspath $(filter-out %.so %/__pycache__,$(wildcard inpaint_ops/*)) kernels models benchmarks) build/typed/inpaint_ops/
-	cd build/typed && MYPYPATH=. $(abspath $(BIN))/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache \
-	    --python-executable $(abspath $(BIN))/python -p inpaint_ops
+	ln -s $(addprefix ../../../,$(filter-out %.so,$(wildcard inpaint_ops/*)) kernels models benchmarks) build/typed/inpaint_ops/
+	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache \
+	    --python-executable ../../$(BIN)/python -p inpaint_ops
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

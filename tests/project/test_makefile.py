@@ -44,5 +44,5 @@ def test_demo_after_everything_installs_nothing(tmp_path):
 def test_lint_links_every_part_of_the_package(tmp_path):
     (link,) = [line for line in planned("lint", tmp_path).splitlines() if line.startswith("ln -s")]
     for folder in ("kernels", "models", "benchmarks", "inpaint_ops/ops", "inpaint_ops/__init__.py"):
-        assert f"{ROOT / folder} " in link
+        assert f" ../../../{folder} " in link
     assert ".so" not in link
