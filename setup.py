@@ -108,7 +108,7 @@ setup(
     packages=PACKAGES,
     package_dir={f"inpaint_ops.{inner}": inner for inner in INNER},
     package_data={
-        "inpaint_ops": ["py.typed", "_C.pyi"],
+        "inpaint_ops": ["py.typed"],
         "inpaint_ops.benchmarks.gpu": ["budget.json"],
     },
     ext_modules=[

@@ -107,7 +107,7 @@ def _measure(kernel: Any, row: Any, arch: str) -> Measured:
     from inpaint_ops.kernels import launch
 
     if launch.interpreted():
-        raise RuntimeError("gpu_compile: unset TRITON_INTERPRET: it replaces the compiler")
+        raise RuntimeError("compile: unset TRITON_INTERPRET: it replaces the compiler")
     element = "bf16" if row.dtype == "half" else "fp32"
     constants = {**{name: values[0] for name, values in kernel.free.items()}, **row.constexprs}
     names = kernel.function.arg_names
@@ -197,7 +197,7 @@ def _occupancy(by_registers: int, shared: int, warps: int, chip: Chip) -> int:
 def _found(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     if match is None:
-        raise ValueError(f"gpu_compile: {pattern} not found in {text[:200]!r}")
+        raise ValueError(f"compile: {pattern} not found in {text[:200]!r}")
     return match.group(1)
 
 
@@ -283,7 +283,9 @@ def compile_all(work: list[Task], processes: int) -> list[Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: 0 if everything is within its budget, 1 if not."""
-    parser = argparse.ArgumentParser(prog="gpu_compile", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m inpaint_ops.benchmarks.gpu.compile", description=__doc__
+    )
     parser.add_argument("--all", action="store_true", help="all architectures, not the three")
     parser.add_argument("--arch", action="append", choices=EVERY)
     parser.add_argument("--only", default="", help="part of kernel and row name")

@@ -228,12 +228,12 @@ def _backward_cpu(
     row_sum: Tensor,
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
-    wide = [tensors.compute_dtype(x) for x in (grad, fg, bg)]
-    grad_fg, grad_bg = (
-        torch.empty_like(x, memory_format=tensors.memory_format(x)) for x in wide[1:]
-    )
+    images = [tensors.compute_dtype(x) for x in (fg, bg)]
+    grad_fg, grad_bg = (torch.empty_like(x, memory_format=tensors.memory_format(x)) for x in images)
     tensors.native().contextual_attention_backward(
-        *wide,
+        tensors.compute_dtype(grad),
+        images[0],
+        images[1],
         _missing(hole),
         row_max.contiguous(),
         row_sum.contiguous(),

@@ -5,9 +5,12 @@ import platform
 import sys
 import warnings
 from dataclasses import dataclass
-from types import ModuleType
+from importlib import import_module
+from typing import cast
 
 import torch  # first: its OpenMP runtime must be the one in the process
+
+from inpaint_ops.ops.extension import Extension
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,14 @@ class ExtensionStatus:
     openmp: bool
 
 
-_module: ModuleType | None = None
+_module: Extension | None = None
 _error: str | None = None
 
 if os.environ.get("INPAINT_OPS_DISABLE_EXTENSION"):
     _error = "switched off by the environment variable INPAINT_OPS_DISABLE_EXTENSION"
 else:
     try:
-        from inpaint_ops import _C as _module
+        _module = cast(Extension, import_module("inpaint_ops._C"))
     except ImportError as error:
         _error = str(error)
 
@@ -47,7 +50,7 @@ if _module is not None and (_wanted := os.environ.get("INPAINT_OPS_INSTRUCTION_S
         raise ValueError(f"INPAINT_OPS_INSTRUCTION_SET: {error}") from None
 
 
-def extension() -> ModuleType | None:
+def extension() -> Extension | None:
     """The extension module, or None where it is missing; the first miss warns."""
     if _module is None:
         _warn_once()

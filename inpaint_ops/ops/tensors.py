@@ -1,15 +1,16 @@
 """Layouts and dtypes of operators' tensors: what autocast, half precision and kernels ask for."""
 
-from types import ModuleType
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.checks import binary
+from inpaint_ops.ops.extension import Extension
 from inpaint_ops.ops.native import extension
 
 
-def native() -> ModuleType:
+def native() -> Extension:
     """The extension, inside a CPU implementation."""
     module = extension()
     assert module is not None
@@ -21,6 +22,10 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
+@overload
+def bytes_of(op: str, name: str, mask: Tensor) -> Tensor: ...
+@overload
+def bytes_of(op: str, name: str, mask: Tensor | None) -> Tensor | None: ...
 def bytes_of(op: str, name: str, mask: Tensor | None) -> Tensor | None:
     """The mask as packed (N, H, W) bytes for a kernel, or None."""
     if mask is None:

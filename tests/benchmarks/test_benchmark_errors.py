@@ -6,7 +6,8 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 
-from inpaint_ops.benchmarks.cases import conv_problems
+from inpaint_ops.benchmarks.cases import conv_contestants, conv_problems
+from inpaint_ops.benchmarks.cases.conv_layers import Layer
 from inpaint_ops.benchmarks.harness import runner
 from inpaint_ops.benchmarks.harness.accuracy import Error
 from inpaint_ops.benchmarks.harness.case import Case, Problem
@@ -114,9 +115,9 @@ def test_listed_layers_err_at_most_eight_times_as_much_as_eager(name, monkeypatc
 
 def test_kinks_get_no_gradient():
     layer = conv_problems.LAYERS["fused-3-64-128x128-k4-s2-leaky_relu"]
-    x, weight, bias = conv_problems.draw(layer)
+    x, weight, bias = conv_contestants.draw(layer)
     z = torch.nn.functional.conv2d(x.double(), weight.double(), bias.double(), 2, 1)
-    gradient = conv_problems.upstream(layer)
+    gradient = conv_contestants.upstream(layer)
     assert bool((gradient[z.abs() < 9e-5] == 0).all())
     assert 0 < (gradient == 0).double().mean() < 1e-3
 
@@ -135,9 +136,9 @@ def test_a_wrong_layer_is_refused():
 
 
 def test_networks_with_kinks_are_judged_by_the_root_mean_square():
-    small = conv_problems.Layer("x", "fused", 3, 4, 8, activation="relu")
-    x, weight, bias = conv_problems.draw(small)
-    function = conv_problems.public(small)
+    small = Layer("x", "fused", 3, 4, 8, activation="relu")
+    x, weight, bias = conv_contestants.draw(small)
+    function = conv_contestants.public(small)
     options = {"backward": True, "terms": 64}
     problem, strict = (
         conv_problems.network([small], (x, weight, bias), function, function, kinks=k, **options)
