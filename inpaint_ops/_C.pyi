@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 openmp: bool
-cores: tuple[str, ...]
+algorithms: tuple[str, ...]
 activations: tuple[str, ...]
 padding_modes: tuple[str, ...]
 leaky_slope: float
@@ -70,8 +70,8 @@ def scatter_positions(
     scale: float,
     threads: int,
 ) -> None: ...
-def choose_core(
-    weight_gradient: bool,
+def choose_algorithm(
+    pass_: str,
     batch: int,
     weight_shape: tuple[int, int, int, int],
     groups: int,
@@ -81,10 +81,11 @@ def choose_core(
     upsample: int,
     size: tuple[int, int],
     tiled: bool,
+    in_place: bool,
 ) -> str: ...
 def pack_weight(
     weight: Tensor,
-    core: int,
+    algorithm: str,
     stride: tuple[int, int],
     gated: bool,
     flipped: bool,
@@ -101,16 +102,16 @@ class WeightMemory:
 class ConvPlan:
     def __init__(
         self,
-        core: int,
+        algorithm: str,
         kernel: tuple[int, int],
         stride: tuple[int, int],
         dilation: tuple[int, int],
         padding: tuple[int, int],
-        padding_mode: int,
+        padding_mode: str,
         tensors: Sequence[tuple[int, Sequence[int]]],
         filters: int,
         gated: bool,
-        activation: int,
+        activation: str,
         step: int,
     ) -> None: ...
     def run(
@@ -120,9 +121,9 @@ class ConvPlan:
         packed: NDArray[Any],
         bias: Tensor | None,
         y: Tensor,
-        z: Tensor | None,
-        scale: Tensor | None,
-        share: Tensor | None,
+        pre_activation: Tensor | None,
+        mask_ratio: Tensor | None,
+        update_mask: Tensor | None,
         region: tuple[int, int, int, int] | None,
         threads: int,
     ) -> None: ...
@@ -133,45 +134,44 @@ class ConvPlan:
         weight: Tensor,
         bias: Tensor | None,
         y: Tensor,
-        z: Tensor | None,
-        scale: Tensor | None,
-        share: Tensor | None,
+        pre_activation: Tensor | None,
+        mask_ratio: Tensor | None,
+        update_mask: Tensor | None,
         threads: int,
     ) -> None: ...
 
-def unpacked_worth(pixels: int, weights: int, transposed: bool) -> bool: ...
 def conv_weight_gradient(
     x: Sequence[Tensor],
     valid: Sequence[Tensor | None],
     tensors: Sequence[tuple[int, Sequence[int]]],
     grad: Tensor,
     grad_weight: Tensor,
-    core: int,
+    algorithm: str,
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
-    padding_mode: int,
+    padding_mode: str,
     threads: int,
 ) -> None: ...
 def conv_epilogue(
-    z: Tensor,
+    sums: Tensor,
     bias: Tensor | None,
-    scale: Tensor | None,
-    share: Tensor | None,
+    mask_ratio: Tensor | None,
+    update_mask: Tensor | None,
     y: Tensor,
-    z_out: Tensor | None,
+    pre_activation: Tensor | None,
     gated: bool,
-    activation: int,
+    activation: str,
     threads: int,
 ) -> None: ...
 def conv_epilogue_backward(
     grad: Tensor,
-    z: Tensor,
-    grad_z: Tensor | None,
+    saved: Tensor,
+    grad_pre_activation: Tensor | None,
     grad_bias: Tensor | None,
     gated: bool,
     from_result: bool,
-    activation: int,
+    activation: str,
     threads: int,
 ) -> None: ...
 def mask_planes(
@@ -184,8 +184,8 @@ def mask_planes(
     total: float,
     by_sum: bool,
     biased: bool,
-    scale: Tensor,
-    share: Tensor,
+    mask_ratio: Tensor,
+    update_mask: Tensor,
     threads: int,
 ) -> None: ...
 def equal_planes(mask: Tensor) -> list[int]: ...

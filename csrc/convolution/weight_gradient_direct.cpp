@@ -65,7 +65,7 @@ struct Plan {
     most.y = std::min(height, std::max<int64_t>(1, kBlockPixels / most.x));
   }
 
-  // Rows and columns of input behind a number of outputs.
+  // Rows and columns of input that a number of outputs reads.
   Size2 reach(const ConvArgs& a, int64_t rows, int64_t columns) const {
     return {(rows - 1) * a.stride.y + (a.kernel.y - 1) * dilation.y + 1,
             (columns - 1) * a.stride.x + (a.kernel.x - 1) * dilation.x + 1};

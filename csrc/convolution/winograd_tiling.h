@@ -180,17 +180,17 @@ void transform_reads(const Source& source,
   }
 }
 
-// Calls body with the tile of a core.
+// Calls body with the tile of an algorithm.
 template <class Body>
-auto with_tile(Core core, const Body& body) {
-  switch (core) {
-    case Core::kWinogradDoubled:
-      return body(DoubledTile{});
-    case Core::kWinogradPairs:
+auto with_tile(Algorithm algorithm, const Body& body) {
+  switch (algorithm) {
+    case Algorithm::kWinograd4x3Upsampled:
+      return body(Tile4x3Upsampled{});
+    case Algorithm::kWinograd5x2:
       return body(PointTile<2>{});
-    case Core::kWinogradShort:
-      return body(ShortTile{});
-    case Core::kWinogradFours:
+    case Algorithm::kWinograd4x2:
+      return body(Tile4x2{});
+    case Algorithm::kWinograd3x4:
       return body(PointTile<4>{});
     default:
       return body(PointTile<3>{});
