@@ -30,8 +30,8 @@ QUICK = {
     "partial-192-64-256x256-k3",
     "transposed-256-128-64x64-k4-s2",
 }
-# Peak memory takes a process for each pass and contestant: one layer of each kind and core, and the
-# largest.
+# Peak memory takes a process for each pass and contestant: one layer of each kind and algorithm,
+# and the largest.
 MEMORY = QUICK | {
     "gated-24-48-512x512-k3-s2-elu",
     "gated-24-12-512x512-k3-elu",

@@ -37,13 +37,13 @@ class Array {
   const T* data() const { return static_cast<const T*>(view_.data); }
   T* mutable_data() { return static_cast<T*>(view_.data); }
 
-  // Whether the elements lie in the order of the axes, without gaps.
+  // Returns whether the elements lie in the order of the axes, without gaps.
   bool is_packed() const {
     constexpr int kOrder[TensorView::kMaxDims] = {0, 1, 2, 3};
     return is_packed(kOrder);
   }
 
-  // Whether an (N, C, H, W) tensor lies as (N, H, W, C), without gaps.
+  // Returns whether an (N, C, H, W) tensor lies as (N, H, W, C), without gaps.
   bool is_channels_last() const {
     constexpr int kOrder[TensorView::kMaxDims] = {0, 2, 3, 1};
     return view_.ndim == 4 && is_packed(kOrder);

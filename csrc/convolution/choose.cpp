@@ -89,12 +89,12 @@ Tiling tiling_of(Algorithm algorithm, const ChoiceArgs& a) {
   });
 }
 
-// Whether tiles are worth a thought: one tap along an axis leaves them nothing to save.
+// Returns whether tiles come into question: one tap along an axis leaves them nothing to save.
 bool may_be_tiled(const ChoiceArgs& a) {
   return a.tiled && a.kernel.y > 1 && a.kernel.x > 1 && is_tiled(a.stride, a.dilation);
 }
 
-// Whether the weight is worth no packing: `most` pixels at most share it.
+// Returns whether a weight is worth no packing: `most` pixels at most share it.
 bool is_unpacked(const ChoiceArgs& a, int64_t most) {
   const int64_t weights = a.filters * a.channels * a.kernel.y * a.kernel.x;
   return a.in_place && a.groups == 1 && a.batch * a.size.y * a.size.x <= most &&

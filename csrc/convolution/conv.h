@@ -1,4 +1,4 @@
-// What the convolution kernels take; one group. Images lie as (N, H, W, C), channels adjacent;
+// Arguments of the convolution kernels; one group. Images lie as (N, H, W, C), channels adjacent;
 // input and result may also lie as (N, C, H, W).
 #pragma once
 

@@ -246,7 +246,7 @@ void load_block(
 }
 
 // Numbers of `count` stored pixels of a block's row, -1 for none to compute: those that see nothing
-// valid. Whether there is any other.
+// valid. Returns whether there is any other.
 bool pixels_of(const ConvArgs& a,
                const Plan& plan,
                const Block& block,

@@ -11,7 +11,7 @@
 
 namespace inpaint {
 
-// What one tensor of a convolution's input is besides its data: its upsampling factor and the
+// One tensor of a convolution's input, its data apart: its upsampling factor and the
 // channels that each plane of its mask speaks for, in order.
 using TensorShape = std::pair<int, std::vector<int64_t>>;
 
@@ -30,7 +30,7 @@ struct PlanSpec {
   int64_t step;  // stride of a transposed convolution, 0: an ordinary one
 };
 
-// What a call brings: y (N, channels, Ho, Wo) packed in either layout, pre_activation (N, filters,
+// Tensors of a call: y (N, channels, Ho, Wo) packed in either layout, pre_activation (N, filters,
 // Ho, Wo) in channels_last; mask_ratio and update_mask as in ConvArgs.
 struct PlanCall {
   const Images& x;

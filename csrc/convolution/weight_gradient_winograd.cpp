@@ -149,7 +149,7 @@ void transform_sums(float* sums, int64_t plane) {
   }
 }
 
-// Where `count` channels of each tap of the kernel lie behind transform_sums.
+// Rows at which transform_sums leaves `count` channels of each tap of the kernel.
 template <class T>
 std::vector<int64_t> rows_of_taps(const ConvArgs& a, const Layout<T>& layout, int64_t count) {
   std::vector<int64_t> first_row(static_cast<size_t>(a.kernel.y * a.kernel.x));

@@ -69,13 +69,13 @@ void call_mask_planes(const std::vector<std::variant<Array<uint8_t>, Array<float
   kernel(a);
 }
 
-// Whether all bytes are 0 or 1.
+// Returns whether all bytes are 0 or 1.
 bool call_known_bytes(const Array<uint8_t>& mask) {
   require(mask.is_packed(), "mask must be packed bytes");
   return INPAINT_PICK(kind_of_bytes)(mask.data(), mask.size()) == MaskKind::kBinary;
 }
 
-// Whether all numbers are 0 or 1; `known`: where they are not 0.
+// Returns whether all numbers are 0 or 1; `known`: where they are not 0.
 bool call_known_numbers(const Array<float>& mask, Array<uint8_t> known) {
   require(mask.is_packed(), "mask must be packed");
   uint8_t* to = output<uint8_t>(known, mask.size());

@@ -41,9 +41,9 @@ struct ElementOf<double> {
   static constexpr auto kName = pybind11::detail::const_name("Tensor[float64]");
 };
 
-// Whether the object is a tensor of that element type; then `view` is filled. Throws a TypeError
-// for a tensor of that type whose memory cannot be addressed: not in the CPU's memory, not strided,
-// without storage, or stored negated.
+// Returns whether the object is a tensor of that element type; then `view` is filled. Throws a
+// TypeError for a tensor of that type whose memory cannot be addressed: not in the CPU's memory,
+// not strided, without storage, or stored negated.
 bool read_tensor(PyObject* object, Element element, TensorView& view);
 
 // To be called once, when the module is made.

@@ -17,9 +17,7 @@ from inpaint_ops import checks
 from inpaint_ops.backends import backend, current_backend
 from inpaint_ops.ops import recording, shortcut, triton
 from inpaint_ops.ops.native import extension
-from inpaint_ops.ops.recording import SetupContext, applied, may_be_recorded, refuse_tangents
-
-__all__ = ["OPERATORS", "Group", "Operator", "may_be_recorded", "refuse_tangents", "register"]
+from inpaint_ops.ops.recording import SetupContext, applied
 
 _library = torch.library.Library("inpaint_ops", "DEF")
 
@@ -49,20 +47,20 @@ class Group(NamedTuple):
     Args:
         at: place of the first, and of the tuple.
         make: the tuple from the arguments.
-        count: of the arguments; what else the tuple holds is not in the schema.
+        size: number of the arguments; what else the tuple holds is not in the schema.
     """
 
     at: int
     make: Callable[..., tuple[Any, ...]]
-    count: int
+    size: int
 
     def flat(self, args: Sequence[Any]) -> Sequence[Any]:
         """Return the arguments as the schema has them."""
-        return (*args[: self.at], *args[self.at][: self.count], *args[self.at + 1 :])
+        return (*args[: self.at], *args[self.at][: self.size], *args[self.at + 1 :])
 
     def nested(self, args: Sequence[Any]) -> Sequence[Any]:
         """Return the arguments as implementations take them."""
-        end = self.at + self.count
+        end = self.at + self.size
         return (*args[: self.at], self.make(*args[self.at : end]), *args[end:])
 
 
@@ -112,7 +110,7 @@ class Registered:
     def _autograd(self, keys: Any, *flat: Any) -> Any:
         """The dispatcher's kernel for autograd: records the call, or refuses what it cannot."""
         tensors = recording.tensors_of(flat)
-        refuse_tangents(self.name, tensors)
+        recording.refuse_tangents(self.name, tensors)
 
         def below(*args: Any) -> Any:
             with torch._C._AutoDispatchBelowAutograd():
@@ -232,8 +230,8 @@ def register(
         return _owned(cpu(*args) if native else reference(*args), args)
 
     def gpu(*args: Any) -> Any:
-        wide = any(isinstance(a, Tensor) and a.dtype == torch.float64 for a in args)
-        if cuda is None or wide or current_backend() == "reference":
+        double = any(isinstance(a, Tensor) and a.dtype == torch.float64 for a in args)
+        if cuda is None or double or current_backend() == "reference":
             return elsewhere(*args)
         return _owned(cuda(*args), args)
 

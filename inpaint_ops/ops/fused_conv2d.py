@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops import dispatch, recording, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients
 
@@ -36,7 +36,7 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     4 times as much as a direct sum, beside one value of 1e6 a million times as much, even where no
     window holds that value; a NaN reaches them all. ``algorithm="direct"`` avoids this for a call,
     ``with inpaint_ops.backend("direct")`` for many; docs/numerics.md has the bound. Of x and y the
-    backward pass keeps x and, for an activation, y (SiLU: the sums before it). Second derivatives
+    backward pass keeps x and, for an activation, y (SiLU: the pre-activation). Second derivatives
     raise.
 
     Args:
@@ -79,7 +79,7 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
     spec.check_algorithm(_OP, algorithm)
     spec.check_bias(_OP, bias, weight.shape[0])
-    keep = spec.needs_pre_activation(activation) and dispatch.may_be_recorded((x, weight, bias))
+    keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
     y: Tensor = _operator(x, weight, bias, g, activation, keep, algorithm)[0]
     return y if y.dtype == dtype else y.to(dtype)
 
@@ -162,8 +162,8 @@ def _backward_reference(
 ) -> Gradients:
     g, activation, wanted, _ = options
     grad_sums = formulas.finish_backward(grad, saved, activation, gated=False)
-    wide = tensors.compute_dtype(x), tensors.compute_dtype(weight)
-    grads = formulas.convolve_backward(grad_sums, *wide, g, wanted)
+    widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
+    grads = formulas.convolve_backward(grad_sums, *widened, g, wanted)
     grad_bias = grad_sums.sum((0, 2, 3)) if wanted[2] else None
     return spec.settled_gradients(x, weight, (*grads, grad_bias))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops import dispatch, recording, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
 from inpaint_ops.ops.convolution.plan import Spec
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
@@ -69,7 +69,7 @@ def fused_conv_transpose2d(
             f"{tuple(x.shape)} and weight of {tuple(weight.shape)}"
         )
     checks.check_result(_OP, "stride", (x.shape[0], weight.shape[1], *size), stride)
-    keep = spec.needs_pre_activation(activation) and dispatch.may_be_recorded((x, weight, bias))
+    keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
     y: Tensor = _operator(x, weight, bias, stride, padding, activation, keep, algorithm)[0]
     return y if y.dtype == dtype else y.to(dtype)
 
@@ -106,9 +106,9 @@ def _cpu(
         return y, pre_activation
     into, applied = (pre_activation, "identity") if keep else (y, activation)
     if not _by_kernels(x, weight, bias, _adjoint(stride, padding), into, applied, algorithm):
-        wide = tensors.compute_dtype(x), tensors.compute_dtype(weight)
+        widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
         with torch.autocast("cpu", enabled=False):  # called past the dispatcher as well
-            sums = formulas.convolve_transposed(*wide, None, stride, padding)
+            sums = formulas.convolve_transposed(*widened, None, stride, padding)
         into.copy_(cpu.finish(sums, bias, applied))
     if keep:
         # By our kernel: torch's activations depend on where its threads cut.
@@ -183,12 +183,12 @@ def _backward_reference(
 ) -> Gradients:
     stride, padding, activation, wanted, _ = options
     grad_sums = formulas.finish_backward(grad, saved, activation, gated=False)
-    wide = tensors.compute_dtype(x), tensors.compute_dtype(weight)
+    widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
     grad_x = grad_weight = None
     if wanted[0]:
-        grad_x = formulas.convolve(grad_sums, wide[1], None, _adjoint(stride, padding))
+        grad_x = formulas.convolve(grad_sums, widened[1], None, _adjoint(stride, padding))
     if wanted[1]:
-        grad_weight = formulas.transposed_weight_gradient(grad_sums, *wide, stride, padding)
+        grad_weight = formulas.transposed_weight_gradient(grad_sums, *widened, stride, padding)
     grad_bias = grad_sums.sum((0, 2, 3)) if wanted[2] else None
     return spec.settled_gradients(x, weight, (grad_x, grad_weight, grad_bias))
 

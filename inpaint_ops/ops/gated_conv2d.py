@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops import dispatch, recording, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients
 
@@ -78,7 +78,7 @@ def gated_conv2d(
     checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
     spec.check_algorithm(_OP, algorithm)
     spec.check_bias(_OP, bias, weight.shape[0])
-    keep = dispatch.may_be_recorded((x, weight, bias))
+    keep = recording.may_be_recorded((x, weight, bias))
     y: Tensor = _operator(x, weight, bias, g, activation, keep, algorithm)[0]
     return y if y.dtype == dtype else y.to(dtype)
 
@@ -161,8 +161,8 @@ def _backward_reference(
 ) -> Gradients:
     g, activation, wanted, _ = options
     grad_sums = formulas.finish_backward(grad, saved, activation, gated=True)
-    wide = tensors.compute_dtype(x), tensors.compute_dtype(weight)
-    grads = formulas.convolve_backward(grad_sums, *wide, g, wanted)
+    widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
+    grads = formulas.convolve_backward(grad_sums, *widened, g, wanted)
     grad_bias = grad_sums.sum((0, 2, 3)) if wanted[2] else None
     return spec.settled_gradients(x, weight, (*grads, grad_bias))
 

@@ -10,7 +10,7 @@ import torch  # noqa: F401 - first: its OpenMP runtime must be the one in the pr
 
 @dataclass(frozen=True)
 class ExtensionStatus:
-    """What was found when the extension was loaded.
+    """The state of the extension when it was loaded.
 
     Attributes:
         available: whether the CPU kernels can be used.
@@ -69,7 +69,7 @@ def _warn_once() -> None:
 
 
 def status() -> ExtensionStatus:
-    """What is built and in use."""
+    """Return what is built and in use."""
     if _module is None:
         return ExtensionStatus(False, _error, None, (), False)
     return ExtensionStatus(

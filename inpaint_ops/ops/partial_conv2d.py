@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, triton
+from inpaint_ops.ops import dispatch, recording, triton
 from inpaint_ops.ops import tensors as tensor_rules
 from inpaint_ops.ops.convolution import partial_cpu, partial_formulas, spec
 
@@ -101,7 +101,7 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     spec.check_bias(_OP, bias, weight.shape[0])
     for image, mask in zip(images, masks):
         _check_valid(image, mask, masks[0])
-    dispatch.refuse_tangents(_OP, masks)
+    recording.refuse_tangents(_OP, masks)
     masks = [mask.detach() if mask.requires_grad else mask for mask in masks]
     # Each tensor has an upsampling of its own.
     g = g if g.upsample == 1 else g._replace(upsample=1)

@@ -78,7 +78,7 @@ def transformed_function(name: str, gradients: Gradients, setup: SetupContext) -
             return torch.stack(results), 0
         return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
 
-    function = _function(
+    function: Any = _function(
         name,
         forward=forward,
         setup_context=setup_context,

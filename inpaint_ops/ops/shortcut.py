@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 _TYPES = (Tensor, torch.nn.Parameter)
-# What the dispatcher takes first for a CPU tensor that nothing but autograd watches, and below
-# autograd; in inference mode there is nothing above.
+# The dispatcher's first keys for a CPU tensor that nothing but autograd watches: those below
+# autograd, and all. In inference mode there are none above.
 _BELOW = frozenset({torch._C.DispatchKey.BackendSelect, torch._C.DispatchKey.CPU})
 _KEYS = _BELOW | {torch._C.DispatchKey.AutogradCPU, torch._C.DispatchKey.ADInplaceOrView}
 

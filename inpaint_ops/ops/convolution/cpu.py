@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 class MaskPlanes(NamedTuple):
-    """What the masks of a partial convolution make of its sums.
+    """Two factors that the masks of a partial convolution give.
 
     Both are float32 (N or 1, Ho, Wo): the result is sum * mask_ratio + bias * update_mask, and zero
     where update_mask is.
@@ -42,14 +42,14 @@ class MaskPlanes(NamedTuple):
 
 
 def parts_of(x: Tensor, g: Geometry) -> tuple[Part]:
-    """The input of a convolution that is one tensor."""
+    """Return the input of a convolution that is one tensor."""
     return (Part(x, g.upsample, (x.shape[1],)),)
 
 
 def shapes_of(
     parts: Sequence[Part], weight: Tensor, size: Pair, *, in_place: bool = False
 ) -> Shapes:
-    """The shapes of a convolution, see `Shapes`."""
+    """Return the shapes of a convolution."""
     filters, channels, kh, kw = weight.shape
     read = tuple([(part.upsample, part.widths) for part in parts])
     return Shapes(parts[0].x.shape[0], size, (filters, channels, kh, kw), read, in_place)
@@ -66,7 +66,7 @@ def forward(
     keep: bool,
     direct: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The operators `fused_conv2d` and `gated_conv2d`: the result and, if `keep`, its sums."""
+    """Compute `fused_conv2d` or `gated_conv2d`: the result and, if `keep`, the pre-activation."""
     size = g.out_size(x, weight)
     y, pre_activation = spec.results_like(x, weight, size, gated=gated, keep=keep)
     if y.numel():
@@ -94,7 +94,7 @@ def convolve(
     planes: MaskPlanes | None = None,
     region: Region | None = None,
 ) -> Tensor:
-    """Convolution of float32 values and everything fused after it.
+    """Convolve float32 values and do everything fused after it.
 
     Args:
         parts: of the input, in float32.
@@ -198,7 +198,7 @@ def transposed(
 def transposed_plan(
     x: Tensor, weight: Tensor, g: Geometry, activation: str, kind: str, direct: bool
 ) -> Plan:
-    """The plan of `transposed`."""
+    """Return the plan of `transposed`."""
     channels, filters, kh, kw = weight.shape
     shapes = Shapes(
         x.shape[0],
@@ -211,19 +211,19 @@ def transposed_plan(
 
 
 def adjacent(x: Tensor) -> Tensor:
-    """The tensor with adjacent channels, a copy only where they are not adjacent yet."""
+    """Return the tensor with adjacent channels, a copy only where they are not adjacent yet."""
     together = x.shape[1] == 1 or x.stride(1) == 1
     return x if together else tensors.packed_image(x)
 
 
 def channels_last(x: Tensor, channels: int, size: Pair) -> Tensor:
-    """Memory of a float32 image in channels_last, of the batch of x."""
+    """Return memory of a float32 image in channels_last, with the batch of x."""
     shape = (x.shape[0], channels, *size)
     return torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
 
 
 def joined(parts: Sequence[Part], g: Geometry) -> Tensor:
-    """The input as one tensor, zero where it may not be read, for `g` to upsample if it does."""
+    """Return the input as one tensor for `g` to read, zero where it may not be read."""
     images = []
     for part in parts:
         x = part.x
@@ -239,7 +239,7 @@ def _packed(x: Tensor | None) -> Tensor | None:
 
 
 def _float32_like(y: Tensor) -> Tensor:
-    """The tensor itself, or memory for what it is to hold, if a kernel cannot write to it."""
+    """Return the tensor itself or, if no kernel can write to it, memory for what it is to hold."""
     packed = y.is_contiguous() or y.is_contiguous(memory_format=torch.channels_last)
     if packed and y.dtype == torch.float32:
         return y
@@ -257,10 +257,10 @@ def _convolve_by_aten(
     g = what.geometry
     if x.shape[1] > 1:
         x = x.contiguous(memory_format=torch.channels_last)
-    wide = tensors.compute_dtype(weight)
+    weight = tensors.compute_dtype(weight)
     if what.activation == "identity" and not what.gated and planes is None:
-        return formulas.convolve(x, wide, bias, g)
-    sums = formulas.convolve(x, wide, None, g).contiguous(memory_format=torch.channels_last)
+        return formulas.convolve(x, weight, bias, g)
+    sums = formulas.convolve(x, weight, None, g).contiguous(memory_format=torch.channels_last)
     y = sums
     if what.gated:
         y = channels_last(sums, sums.shape[1] // 2, (sums.shape[2], sums.shape[3]))
@@ -269,7 +269,7 @@ def _convolve_by_aten(
 
 
 def finish(sums: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    """Bias and activation of sums that are ours to overwrite."""
+    """Add the bias to sums that are ours to overwrite, and apply the activation."""
     sums = sums.contiguous(memory_format=torch.channels_last)
     bias = None if bias is None else tensors.compute_dtype(bias)
     _epilogue(sums, bias, None, sums, None, False, activation)

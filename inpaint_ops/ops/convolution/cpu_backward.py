@@ -22,7 +22,7 @@ _MOST_PADDED = 3
 def finish_backward(
     grad: Tensor, saved: Tensor, activation: str, *, gated: bool, bias: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the sums (float32, channels_last) and of the bias (float64).
+    """Return the gradients of the sums (float32, channels_last) and of the bias (float64).
 
     saved: the sums before activation and gate where `spec.needs_pre_activation`, else the result;
     not read without activation and gate.
@@ -98,7 +98,7 @@ def convolve_backward(
     wanted: Sequence[bool],
     direct: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of x and weight in float32 from that of the sums.
+    """Return the gradients of x and weight in float32 from that of the sums.
 
     That of x is itself a convolution of `grad`, with filters and channels exchanged and the taps
     turned round; with a stride, one for each remainder of the position modulo the stride. All but
@@ -134,7 +134,7 @@ def convolve_backward(
 
 
 def _is_whole(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
-    """Whether the kernel is as large as the image: one output, a matrix product."""
+    """Return whether the kernel is as large as the image: one output, a matrix product."""
     one = grad.shape[2:] == (1, 1) and x.shape[2:] == weight.shape[2:]
     return one and g.groups == g.upsample == 1 and g.padding == (0, 0, 0, 0)
 
@@ -176,7 +176,7 @@ def weight_gradient(
 def _input_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, direct: bool
 ) -> Tensor | None:
-    """The gradient of x in float32, or None where oneDNN is to form it."""
+    """Return the gradient of x in float32, or None where oneDNN is to form it."""
     if g.groups != 1:
         return None
     scattered = cpu.transposed_plan(grad, weight, g, "identity", "scattered", direct).kernels
@@ -235,7 +235,7 @@ def _part(
 
 
 def _doubled(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
-    """The gradient of x before a doubling of the image, without the doubled image.
+    """Return the gradient of an image from that of its doubling, which is never made.
 
     Pixel i is read as 2 i and 2 i + 1, so its gradient is a convolution with stride 2, by sums of
     two by two neighbouring taps: (kh + 1) (kw + 1) of them instead of 4 kh kw.
@@ -271,7 +271,7 @@ def _strided(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, direct: bool)
 
 
 def _add_padding(grad_x: Tensor, grad: Tensor, weight: Tensor, g: Geometry, direct: bool) -> None:
-    """Adds the gradient of reflected or repeated pixels, strip by strip; stride 1."""
+    """Add the gradient of reflected or repeated pixels, strip by strip; stride 1."""
     top, bottom, left, right = g.padding
     height, width = (size * g.upsample for size in grad_x.shape[2:])
     rows, columns = (
@@ -300,7 +300,7 @@ def _sources(size: int, before: int, after: int, g: Geometry) -> Tensor:
 def _narrow(
     image: Tensor, axis: int, before: int, size: int, sources: Tensor, g: Geometry
 ) -> Tensor:
-    """Brings an axis of a part of the padded image, which is ours to overwrite, to that of x."""
+    """Bring an axis of a part of the padded image, which is ours to overwrite, to that of x."""
     inner = image.narrow(axis, before, size)
     end = image.shape[axis] - before - size
     if g.upsample > 1:

@@ -18,7 +18,7 @@ from inpaint_ops.weight_state import Snapshot, storage_key
 
 
 def _removed(forms: dict[Any, Any], variant: Any) -> tuple[Any, int]:
-    """What is removed, or None, and its count of references: nobody can come by it any more."""
+    """Remove a form and return it, or None, with the references to it: nobody gets new ones."""
     form = forms.pop(variant, None)
     return form, sys.getrefcount(form)
 

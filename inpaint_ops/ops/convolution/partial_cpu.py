@@ -61,7 +61,7 @@ def _packed(x: Tensor, valid: Tensor) -> _Mask:
 
 
 def _parts(x: Sequence[Tensor], masks: Sequence[_Mask], factors: Sequence[int]) -> list[cpu.Part]:
-    """What the kernels read, in float32."""
+    """Return the tensors as the kernels read them, in float32."""
     parts = []
     for one, mask, factor in zip(x, masks, factors):
         image = tensors.compute_dtype(one)

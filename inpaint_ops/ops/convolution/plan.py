@@ -16,7 +16,7 @@ WeightShape = tuple[int, int, int, int]
 
 
 class Form(NamedTuple):
-    """What a packed weight depends on besides the weight.
+    """Options of a packed weight.
 
     Args:
         algorithm: one of the extension's `algorithms`.
