@@ -73,12 +73,12 @@ def transformed_function(name: str, gradients: Gradients, setup: SetupContext) -
         results = []
         for i in range(info.batch_size):
             one = (x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(inputs, dims))
-            results.append(function.apply(*one))
+            results.append(transformed.apply(*one))
         if isinstance(results[0], Tensor):
             return torch.stack(results), 0
         return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
 
-    function: Any = _function(
+    transformed: Any = _function(
         name,
         forward=forward,
         setup_context=setup_context,
@@ -86,7 +86,7 @@ def transformed_function(name: str, gradients: Gradients, setup: SetupContext) -
         jvp=jvp,
         vmap=vmap,
     )
-    return function
+    return transformed
 
 
 def _backward(gradients: Gradients) -> Callable[..., Any]:
