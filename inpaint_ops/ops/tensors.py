@@ -10,7 +10,7 @@ from inpaint_ops.ops.native import extension
 
 
 def native() -> ModuleType:
-    """The extension, inside a CPU implementation."""
+    """Return the extension, inside a CPU implementation."""
     module = extension()
     assert module is not None
     return module

@@ -34,7 +34,7 @@ def upsampled_backward(grad: Tensor, factor: int) -> Tensor:
 
 
 def prepared(x: Tensor, g: Geometry) -> tuple[Tensor, list[int]]:
-    """Upsamples and pads as far as aten's convolution cannot; also what padding is left to it."""
+    """Upsample and pad as far as aten's convolution cannot; also the padding left to it."""
     x = upsampled(x, g.upsample)
     top, bottom, left, right = g.padding
     if g.padding_mode == "zeros" and top == bottom and left == right:
@@ -61,7 +61,7 @@ def unprepared(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
-    """The sums, by aten."""
+    """Return the sums of a convolution, by aten."""
     image, padding = prepared(x, g)
     image, stride = pixels_read(image, weight, g, padding)
     result: Tensor = torch.ops.aten.convolution(
@@ -145,39 +145,39 @@ def convolve_backward(
     return (unprepared(grad_image, x, g) if wanted[0] else None), grad_weight
 
 
-def activate(z: Tensor, activation: str) -> Tensor:
-    """The activation of that name."""
+def activate(x: Tensor, activation: str) -> Tensor:
+    """Apply the activation of that name."""
     if activation == "relu":
-        return z.relu()
+        return x.relu()
     if activation == "leaky_relu":
-        return F.leaky_relu(z, LEAKY_SLOPE)
+        return F.leaky_relu(x, LEAKY_SLOPE)
     if activation == "elu":
-        return F.elu(z)
+        return F.elu(x)
     if activation == "silu":
-        return F.silu(z)
+        return F.silu(x)
     if activation == "tanh":
-        return z.tanh()
+        return x.tanh()
     if activation == "sigmoid":
-        return z.sigmoid()
-    return z
+        return x.sigmoid()
+    return x
 
 
-def derivative(z: Tensor, activation: str) -> Tensor:
-    """The activation's derivative at z."""
-    one = torch.ones_like(z)
+def derivative(x: Tensor, activation: str) -> Tensor:
+    """Return the activation's derivative at x."""
+    one = torch.ones_like(x)
     if activation == "relu":
-        return (z > 0).to(z.dtype)
+        return (x > 0).to(x.dtype)
     if activation == "leaky_relu":
-        return torch.where(z > 0, one, LEAKY_SLOPE)
+        return torch.where(x > 0, one, LEAKY_SLOPE)
     if activation == "elu":
-        return torch.where(z > 0, one, z.clamp_max(0).exp())
+        return torch.where(x > 0, one, x.clamp_max(0).exp())
     if activation == "silu":
-        s = z.sigmoid()
-        return s + z * s * (1 - s)
+        s = x.sigmoid()
+        return s + x * s * (1 - s)
     if activation == "tanh":
-        return 1 - z.tanh().square()
+        return 1 - x.tanh().square()
     if activation == "sigmoid":
-        return z.sigmoid() * (1 - z.sigmoid())
+        return x.sigmoid() * (1 - x.sigmoid())
     return one
 
 
@@ -202,7 +202,7 @@ def finished(
 
 
 def finish(pre_activation: Tensor, activation: str, gated: bool) -> Tensor:
-    """Activation and gate."""
+    """Apply activation and gate."""
     if not gated:
         return activate(pre_activation, activation)
     features, gates = pre_activation.chunk(2, 1)
@@ -239,6 +239,6 @@ def gate_backward(grad: Tensor, pre_activation: Tensor, activation: str) -> Tens
 
 
 def widened(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The tensors of a layer in the dtype that sums are formed in."""
+    """Return the tensors of a layer in the dtype that sums are formed in."""
     wide = None if bias is None else tensors.compute_dtype(bias)
     return tensors.compute_dtype(x), tensors.compute_dtype(weight), wide

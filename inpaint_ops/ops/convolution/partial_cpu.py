@@ -35,7 +35,7 @@ class _Mask(NamedTuple):
 
 
 def _packed(x: Tensor, valid: Tensor) -> _Mask:
-    """The mask of a tensor; equal neighbouring planes, as public layers repeat them, are one."""
+    """Return the mask of a tensor; equal neighbouring planes, as layers repeat them, are one."""
     native = tensors.native()
     channels = x.shape[1]
     if valid.shape[1] > 1 and valid.stride(1) == 0:
@@ -111,7 +111,7 @@ def _upsampling(g: Geometry, factor: int) -> Geometry:
 def forward(
     x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The operator: y, update_mask and mask_ratio."""
+    """Return y, update_mask and mask_ratio."""
     if weight.dtype == torch.float64:
         return partial_formulas.reference(x, valid, weight, bias, *rest)
     g, rule, factors, algorithm = rest
@@ -140,7 +140,7 @@ def forward(
 def backward(
     grad: Tensor, x: list[Tensor], valid: list[Tensor], weight: Tensor, *rest: Any
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Gradients of the tensors, of the weight and of the bias."""
+    """Return the gradients of the tensors, of the weight and of the bias."""
     if weight.dtype == torch.float64:
         return partial_formulas.backward_reference(grad, x, valid, weight, *rest)
     update_mask, mask_ratio, where, factors, needs, algorithm = rest

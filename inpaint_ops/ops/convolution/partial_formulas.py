@@ -30,7 +30,7 @@ def lead(x: Sequence[Tensor]) -> Tensor:
 
 
 def batch_of(valid: Sequence[Tensor]) -> int:
-    """Of all masks together."""
+    """Return the batch of all masks together."""
     batches = [mask.shape[0] for mask in valid]
     return next((n for n in batches if n != 1), 1)
 
@@ -40,14 +40,14 @@ def batch_of(valid: Sequence[Tensor]) -> int:
 
 
 def widths_of(x: Tensor, valid: Tensor) -> list[int]:
-    """Those of one tensor's mask."""
+    """Return the channels that each plane of a tensor's mask speaks for."""
     return [x.shape[1]] if valid.shape[1] == 1 else [1] * x.shape[1]
 
 
 def joined(
     x: Sequence[Tensor], valid: Sequence[Tensor], factors: Sequence[int]
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Everything upsampled and concatenated, and the widths."""
+    """Return everything upsampled and concatenated, and the widths."""
     images = [formulas.upsampled(one, factor) for one, factor in zip(x, factors)]
     masks = [formulas.upsampled(one, factor) for one, factor in zip(valid, factors)]
     widths = [width for one, mask in zip(x, valid) for width in widths_of(one, mask)]

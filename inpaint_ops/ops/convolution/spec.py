@@ -87,7 +87,7 @@ def is_direct(algorithm: str) -> bool:
 
 
 def check_pair(op: str, name: str, value: Any, minimum: int) -> Pair:
-    """An int, meaning both, or a pair of ints, of at least `minimum`."""
+    """Check an int, meaning both, or a pair of ints, of at least `minimum`."""
     pair = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
         raise ValueError(f"{op}: {name} must be an int or a pair, got {value}")
@@ -217,7 +217,7 @@ def check_tensors(
 
 
 def check_bias(op: str, bias: Tensor | None, filters: int) -> None:
-    """One number for each filter."""
+    """Check that the bias has one number for each filter."""
     if bias is not None and tuple(bias.shape) != (filters,):
         raise ValueError(f"{op}: bias must have shape ({filters},), got {tuple(bias.shape)}")
 
@@ -273,7 +273,7 @@ def pre_activation_like(x: Tensor, filters: int, size: Pair, keep: bool) -> Tens
 
 
 def pre_activation_dtype(x: Tensor) -> torch.dtype:
-    """At least float32; on GPUs that of x, as eager PyTorch keeps them: memory is what counts."""
+    """Return at least float32; on GPUs the dtype of x, as eager PyTorch does: memory counts."""
     on_gpu = x.device.type == "cuda" or current_backend() == "triton"
     if on_gpu or x.dtype == torch.float64:
         return x.dtype
@@ -315,7 +315,7 @@ def settled(value: Tensor, like: Tensor, layout: torch.memory_format) -> Tensor:
 
 
 def empty_gradient(like: Tensor) -> Tensor:
-    """Stands for a gradient nobody wants: operators return tensors only."""
+    """Return the stand-in for a tensor nobody wants: operators return tensors only."""
     return like.new_empty((0,))
 
 
