@@ -25,16 +25,16 @@ class ConvPlan(Protocol):
 
     def __init__(
         self,
-        core: int,
+        algorithm: str,
         kernel: tuple[int, int],
         stride: tuple[int, int],
         dilation: tuple[int, int],
         padding: tuple[int, int],
-        padding_mode: int,
+        padding_mode: str,
         tensors: Sequence[tuple[int, Sequence[int]]],
         filters: int,
         gated: bool,
-        activation: int,
+        activation: str,
         step: int,
     ) -> None: ...
     def run(
@@ -44,9 +44,9 @@ class ConvPlan(Protocol):
         packed: NDArray[Any],
         bias: Tensor | None,
         y: Tensor,
-        z: Tensor | None,
-        scale: Tensor | None,
-        share: Tensor | None,
+        pre_activation: Tensor | None,
+        mask_ratio: Tensor | None,
+        update_mask: Tensor | None,
         region: tuple[int, int, int, int] | None,
         threads: int,
     ) -> None: ...
@@ -57,9 +57,9 @@ class ConvPlan(Protocol):
         weight: Tensor,
         bias: Tensor | None,
         y: Tensor,
-        z: Tensor | None,
-        scale: Tensor | None,
-        share: Tensor | None,
+        pre_activation: Tensor | None,
+        mask_ratio: Tensor | None,
+        update_mask: Tensor | None,
         threads: int,
     ) -> None: ...
 
@@ -74,7 +74,7 @@ class Extension(Protocol):
     WeightMemory: WeightMemoryClass
     ConvPlan: ConvPlanClass
     openmp: bool
-    cores: tuple[str, ...]
+    algorithms: tuple[str, ...]
     activations: tuple[str, ...]
     padding_modes: tuple[str, ...]
     leaky_slope: float
@@ -144,9 +144,9 @@ class Extension(Protocol):
         scale: float,
         threads: int,
     ) -> None: ...
-    def choose_core(
+    def choose_algorithm(
         self,
-        weight_gradient: bool,
+        pass_: str,
         batch: int,
         weight_shape: tuple[int, int, int, int],
         groups: int,
@@ -156,11 +156,12 @@ class Extension(Protocol):
         upsample: int,
         size: tuple[int, int],
         tiled: bool,
+        in_place: bool,
     ) -> str: ...
     def pack_weight(
         self,
         weight: Tensor,
-        core: int,
+        algorithm: str,
         stride: tuple[int, int],
         gated: bool,
         flipped: bool,
@@ -169,7 +170,6 @@ class Extension(Protocol):
         threads: int,
         spare: NDArray[Any] | None,
     ) -> NDArray[Any]: ...
-    def unpacked_worth(self, pixels: int, weights: int, transposed: bool) -> bool: ...
     def conv_weight_gradient(
         self,
         x: Sequence[Tensor],
@@ -177,34 +177,34 @@ class Extension(Protocol):
         tensors: Sequence[tuple[int, Sequence[int]]],
         grad: Tensor,
         grad_weight: Tensor,
-        core: int,
+        algorithm: str,
         stride: tuple[int, int],
         padding: tuple[int, int],
         dilation: tuple[int, int],
-        padding_mode: int,
+        padding_mode: str,
         threads: int,
     ) -> None: ...
     def conv_epilogue(
         self,
-        z: Tensor,
+        sums: Tensor,
         bias: Tensor | None,
-        scale: Tensor | None,
-        share: Tensor | None,
+        mask_ratio: Tensor | None,
+        update_mask: Tensor | None,
         y: Tensor,
-        z_out: Tensor | None,
+        pre_activation: Tensor | None,
         gated: bool,
-        activation: int,
+        activation: str,
         threads: int,
     ) -> None: ...
     def conv_epilogue_backward(
         self,
         grad: Tensor,
-        z: Tensor,
-        grad_z: Tensor | None,
+        saved: Tensor,
+        grad_pre_activation: Tensor | None,
         grad_bias: Tensor | None,
         gated: bool,
         from_result: bool,
-        activation: int,
+        activation: str,
         threads: int,
     ) -> None: ...
     def mask_planes(
@@ -218,8 +218,8 @@ class Extension(Protocol):
         total: float,
         by_sum: bool,
         biased: bool,
-        scale: Tensor,
-        share: Tensor,
+        mask_ratio: Tensor,
+        update_mask: Tensor,
         threads: int,
     ) -> None: ...
     def equal_planes(self, mask: Tensor) -> list[int]: ...

@@ -90,7 +90,7 @@ def _fused(x: Tensor) -> bool:
 
 
 def _planes_of(x: Tensor) -> bool:
-    """Whether the kernel takes x as planes; gradients and residual follow it."""
+    """Return whether the kernel takes x as planes; gradients and residual follow it."""
     return tensors.memory_format(x) == torch.contiguous_format
 
 

@@ -11,7 +11,7 @@ from inpaint_ops.ops.native import extension
 
 
 def native() -> Extension:
-    """The extension, inside a CPU implementation."""
+    """Return the extension, inside a CPU implementation."""
     module = extension()
     assert module is not None
     return module
@@ -40,7 +40,7 @@ def memory_format(x: Tensor) -> torch.memory_format:
 
 
 def autocast_is_on(device: torch.device) -> bool:
-    """Whether autocast is in force for a device type, of which not all know it."""
+    """Return whether autocast is in force for a device type; not all types know it."""
     kind = device.type
     available = kind == "cpu" or torch.amp.is_autocast_available(kind)
     return available and torch.is_autocast_enabled(kind)

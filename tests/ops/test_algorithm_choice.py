@@ -1,4 +1,4 @@
-"""The choice of a core: one rule, in the extension, for each instruction set."""
+"""The choice of an algorithm: one rule, in the extension, for each instruction set."""
 
 import platform
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from inpaint_ops.benchmarks.cases.conv_layers import all_layers
 from inpaint_ops.ops import native as ops_native
-from inpaint_ops.ops.convolution import cores, spec
+from inpaint_ops.ops.convolution import plan, spec
 from inpaint_ops.ops.convolution.spec import Geometry
 
 pytestmark = pytest.mark.skipif(
@@ -21,9 +21,13 @@ if platform.machine() in ("aarch64", "arm64"):
     ROW_TILE["baseline"] = 14
 
 
+def choose(batch, weight, g, size, kind="forward", direct=False):
+    shapes = plan.Shapes(batch, size, weight, ((g.upsample, (weight[1],)),))
+    return plan.choose(plan.Spec(g, kind=kind), shapes, direct)
+
+
 def test_codes_of_names_are_those_of_the_kernels():
     native = ops_native.extension()
-    assert native.cores == cores.CORES
     assert native.activations == spec.ACTIVATIONS
     assert native.padding_modes == spec.PADDING_MODES
     assert native.leaky_slope == pytest.approx(spec.LEAKY_SLOPE)
@@ -32,11 +36,9 @@ def test_codes_of_names_are_those_of_the_kernels():
 def test_the_rule_is_that_of_the_instruction_set(instruction_set):
     """5 x 5 outputs in four tiles are worth Winograd's weights only where products are staged."""
     g = Geometry((1, 1), (1, 1, 1, 1), (1, 1))
-    chosen = {
-        4 * batch: cores.choose(batch, (1024, 1024, 3, 3), g, (5, 5)) for batch in (1, 3, 4, 5)
-    }
+    chosen = {4 * batch: choose(batch, (1024, 1024, 3, 3), g, (5, 5)) for batch in (1, 3, 4, 5)}
     rows = ROW_TILE[instruction_set]
-    assert chosen == {tiles: "winograd" if tiles > rows else "direct" for tiles in chosen}
+    assert chosen == {tiles: "winograd_4x3" if tiles > rows else "direct" for tiles in chosen}
 
 
 sizes = st.tuples(*[st.integers(1, 40)] * 2)
@@ -64,57 +66,57 @@ def test_kernels_take_what_is_chosen(
     try:
         for name in native.instruction_sets():
             native.set_instruction_set(name)
-            core = cores.choose(batch, weight, g, size)
-            if core == "aten":
+            algorithm = choose(batch, weight, g, size)
+            if algorithm == "aten":
                 assert filters <= 4
                 assert stride[1] > 1
                 assert dilation[1] > 1
                 continue
-            # Raises if the core does not take the convolution.
+            # Raises if the algorithm does not take the convolution.
             native.ConvPlan(
-                cores.CORES.index(core),
+                algorithm,
                 kernel,
                 stride,
                 dilation,
                 (padding, padding),
-                0,
+                "zeros",
                 [(upsample, (channels,))],
                 filters,
                 False,
-                0,
+                "identity",
                 0,
             )
-            of_weight = cores.choose_weight_gradient(batch, weight, g, size)
-            assert of_weight in cores.CORES
+            of_weight = choose(batch, weight, g, size, "weight_gradient")
+            assert of_weight in native.algorithms
             if of_weight != "direct":
                 assert all(s == 1 or d == 1 for s, d in zip(stride, dilation))
-            assert cores.choose(batch, weight, g, size, tiled=False) in ("direct", "aten")
+            assert choose(batch, weight, g, size, direct=True) in ("direct", "aten")
     finally:
         native.set_instruction_set(before)
 
 
 def test_groups_are_the_librarys():
     g = Geometry((1, 1), (1, 1, 1, 1), (1, 1), groups=2)
-    assert cores.choose(1, (64, 8, 3, 3), g, (64, 64)) == "aten"
+    assert choose(1, (64, 8, 3, 3), g, (64, 64)) == "aten"
 
 
-def test_listed_layers_have_one_core_on_every_instruction_set(instruction_set):
+def test_listed_layers_have_one_algorithm_on_every_instruction_set(instruction_set):
     """What depends on registers is a matter of few tiles: of no layer of the ten methods."""
     native = ops_native.extension()
     chosen = []
     for name in (instruction_set, native.instruction_sets()[0]):
         native.set_instruction_set(name)
-        chosen.append({layer.id: core_of(layer) for layer in all_layers()})
+        chosen.append({layer.id: algorithm_of(layer) for layer in all_layers()})
     native.set_instruction_set(instruction_set)
     assert chosen[0] == chosen[1]
 
 
-def core_of(layer):
+def algorithm_of(layer):
     if layer.op == "transposed":
-        taps = -(-layer.kernel // layer.stride)
-        g = Geometry((1, 1), (0, 0, 0, 0), (1, 1))
-        return cores.choose(1, (layer.out, layer.channels, taps, taps), g, (layer.size,) * 2)
+        g = Geometry((layer.stride,) * 2, (layer.pad,) * 4, (1, 1))
+        weight = (layer.channels, layer.out, layer.kernel, layer.kernel)
+        return choose(1, weight, g, (layer.size,) * 2, "transposed")
     weight = (layer.filters, layer.channels, layer.kernel, layer.kernel)
     stride, dilation = (layer.stride,) * 2, (layer.dilation,) * 2
     g = Geometry(stride, (layer.pad,) * 4, dilation, upsample=layer.upsample)
-    return cores.choose(1, weight, g, (layer.out_size,) * 2)
+    return choose(1, weight, g, (layer.out_size,) * 2)
