@@ -6,7 +6,6 @@ into keys of a state dict.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -80,16 +79,13 @@ def _numbered(public: str, ours: str, layers: Mapping[str, Any]) -> list[tuple[s
     """Return the pairs of names that a row stands for; see `layer_keys`."""
     if "{" not in ours:
         return [(public, ours)]
-    pairs = []
-    for count in itertools.count():
 
-        def number(match: re.Match[str], count: int = count) -> str:
-            return str(int(match[1]) + count)
+    def counted(name: str, count: int) -> str:
+        return re.sub(r"\{(\d+)\}", lambda start: str(int(start[1]) + count), name)
 
-        theirs, mine = (re.sub(r"\{(\d+)\}", number, name) for name in (public, ours))
-        if pairs and mine not in layers:
-            break
-        pairs.append((theirs, mine))
+    pairs = [(counted(public, 0), counted(ours, 0))]
+    while (following := counted(ours, len(pairs))) in layers:
+        pairs.append((counted(public, len(pairs)), following))
     return pairs
 
 
