@@ -71,7 +71,7 @@ def scatter_positions(
     threads: int,
 ) -> None: ...
 def choose_algorithm(
-    pass_: str,
+    kind: str,
     batch: int,
     weight_shape: tuple[int, int, int, int],
     groups: int,
