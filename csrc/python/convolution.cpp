@@ -20,9 +20,9 @@ PaddingMode padding_mode_of(const std::string& name) {
   return named<PaddingMode>(kPaddingModeNames, name, "padding mode");
 }
 
-// The name of an algorithm, or "aten" where none takes the convolution. `pass`: "forward",
+// The name of an algorithm, or "aten" where none takes the convolution. `kind`: "forward",
 // "transposed" or "weight_gradient".
-const char* call_choose(const std::string& pass,
+const char* call_choose(const std::string& kind,
                         int64_t batch,
                         const std::array<int64_t, 4>& weight_shape,
                         int64_t groups,
@@ -33,7 +33,7 @@ const char* call_choose(const std::string& pass,
                         const Pair& size,
                         bool tiled,
                         bool in_place) {
-  const bool transposed = pass == "transposed", weight_gradient = pass == "weight_gradient";
+  const bool transposed = kind == "transposed", weight_gradient = kind == "weight_gradient";
   const auto [first, second, kernel_y, kernel_x] = weight_shape;
   const ChoiceArgs args{batch,
                         transposed ? second : first,
@@ -47,7 +47,7 @@ const char* call_choose(const std::string& pass,
                         size2(size),
                         tiled,
                         in_place};
-  require(transposed || weight_gradient || pass == "forward", "pass");
+  require(transposed || weight_gradient || kind == "forward", "kind");
   require(batch >= 0 && first >= 1 && second >= 1 && groups >= 1, "sizes must be positive");
   for (const Size2& each : {args.kernel, args.stride, args.dilation})
     require(each.y >= 1 && each.x >= 1, "kernel, stride and dilation must be positive");
@@ -177,7 +177,7 @@ void bind_convolution(py::module_& m) {
   m.attr("leaky_slope") = kLeakySlope;
   m.def("choose_algorithm",
         &call_choose,
-        arg("pass_"),
+        arg("kind"),
         arg("batch"),
         arg("weight_shape"),
         arg("groups"),

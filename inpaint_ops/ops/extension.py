@@ -146,7 +146,7 @@ class Extension(Protocol):
     ) -> None: ...
     def choose_algorithm(
         self,
-        pass_: str,
+        kind: str,
         batch: int,
         weight_shape: tuple[int, int, int, int],
         groups: int,

@@ -19,7 +19,8 @@ import inpaint_ops
 from fuzz.case import ROUNDOFF, SMALLEST, Entry, Results, close
 from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
 from inpaint_ops import reference
-from inpaint_ops.ops import tensors
+from inpaint_ops.ops.convolution import plan
+from inpaint_ops.ops.convolution.spec import Geometry
 
 # Largest first and second derivatives.
 SLOPE = {"silu": 1.1}
@@ -377,10 +378,12 @@ class TransposedConvolution(Convolution):
 
 def weight_in_place(case: Case, pixels: int, weights: int) -> Sequence[str]:
     """The weight, where few pixels read a contiguous one as it lies, in one of the passes."""
-    few = case["run"]["backend"] == "auto" and tensors.native().unpacked_worth(
-        pixels, weights, True
-    )
-    return ("weight",) if few else ()
+    if case["run"]["backend"] != "auto":
+        return ()
+    # The rule for transposed convolutions, which takes the most pixels.
+    what = plan.Spec(Geometry((1, 1), (0, 0, 0, 0), (1, 1)), kind="scattered")
+    shapes = plan.Shapes(1, (1, pixels), (weights, 1, 1, 1), (), in_place=True)
+    return ("weight",) if plan.choose(what, shapes) == "unpacked" else ()
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Draw:
         return True
 
     def few_pixels(self, case: Case, filters: int = 1) -> tuple[int, int, int] | None:
-        """Makes some layers such that their weights are read where they lie, see unpacked_worth.
+        """Makes some layers such that their weights are read where they lie, by few pixels.
 
         Args:
             case: gets a type and a kernel; drawn before, all else stays as it is.
