@@ -91,9 +91,7 @@ def layer(module: str) -> int | None:
 
 def uphill() -> list[Import]:
     """Imports from a layer above."""
-    return [
-        one for one in tree.imports() if (layer(one.source) or 0) < (layer(one.target) or 0)
-    ]
+    return [one for one in tree.imports() if (layer(one.source) or 0) < (layer(one.target) or 0)]
 
 
 def cycles() -> list[list[str]]:
