@@ -59,12 +59,10 @@ class Operator:
 HOLE = (torch.arange(12) % 4 == 1).float().expand(1, 1, 12, 12)
 
 
-def convolution(weight: Sequence[int], filters: int) -> Callable[..., dict[str, Tensor]]:
-    def tensors(height: int = 6, width: int = 6) -> dict[str, Tensor]:
-        x = draw(2, 4, height, width)
-        return {"x": x, "weight": draw(*weight) / 6, "bias": draw(filters)}
-
-    return tensors
+def convolution(
+    weight: Sequence[int], filters: int, size: Sequence[int] = (2, 4, 6, 6)
+) -> Callable[[], dict[str, Tensor]]:
+    return lambda: {"x": draw(*size), "weight": draw(*weight) / 6, "bias": draw(filters)}
 
 
 def maps(*names: str, channels: int = 4) -> Callable[..., dict[str, Tensor]]:
@@ -82,13 +80,11 @@ def maps(*names: str, channels: int = 4) -> Callable[..., dict[str, Tensor]]:
     return tensors
 
 
-def partial_tensors(height: int = 6, width: int = 6) -> dict[str, Tensor]:
-    known = bits(2, 1, height, width)
-    return {"x": draw(2, 4, height, width), "valid": known, **_filters()}
-
-
-def _filters() -> dict[str, Tensor]:
-    return {"weight": draw(4, 4, 3, 3) / 6, "bias": draw(4)}
+def partial_tensors(
+    weight: Sequence[int] = (4, 4, 3, 3), height: int = 6, width: int = 6
+) -> dict[str, Tensor]:
+    made = convolution(weight, weight[0], (2, weight[1], height, width))()
+    return {"x": made.pop("x"), "valid": bits(2, 1, height, width), **made}
 
 
 def norm_tensors(channels: int = 4, height: int = 6, width: int = 6) -> dict[str, Tensor]:
@@ -130,7 +126,7 @@ OPERATORS: dict[str, Operator] = {
             {"padding": 1, "activation": "silu", "algorithm": "direct"},
             {"padding": "same", "stride": 2, "padding_mode": "reflect"},
         ),
-        large=lambda: convolution((40, 4, 3, 3), 40)(33, 35),
+        large=convolution((40, 40, 3, 3), 40, (2, 40, 33, 35)),
         call=(
             lambda x, w, b: ops.fused_conv2d(x, w, b, padding=1, activation="silu"),
             [draw(2, 4, 12, 12), draw(8, 4, 3, 3), draw(8)],
@@ -145,7 +141,7 @@ OPERATORS: dict[str, Operator] = {
             {"padding": 1, "upsample": 2, "padding_mode": "replicate"},
             {"padding": "same", "stride": 2, "algorithm": "direct"},
         ),
-        large=lambda: convolution((40, 4, 3, 3), 40)(33, 35),
+        large=convolution((40, 40, 3, 3), 40, (2, 40, 33, 35)),
         call=(
             lambda x, w: ops.gated_conv2d(x, w, padding=1),
             [draw(1, 4, 12, 12), draw(8, 4, 3, 3)],
@@ -157,7 +153,7 @@ OPERATORS: dict[str, Operator] = {
         convolution((4, 4, 4, 4), 4),
         {"activation": "elu"},
         variants=({"activation": "identity"}, {"activation": "silu", "algorithm": "direct"}),
-        large=lambda: convolution((4, 33, 4, 4), 33)(21, 19),
+        large=convolution((20, 33, 4, 4), 33, (2, 20, 21, 19)),
         call=(
             lambda x, w: ops.fused_conv_transpose2d(x, w, activation="tanh"),
             [draw(1, 4, 6, 6), draw(4, 5, 4, 4)],
@@ -173,7 +169,7 @@ OPERATORS: dict[str, Operator] = {
             {"padding": 1, "normalise": "sum"},
             {"padding": "same", "stride": 2, "algorithm": "direct"},
         ),
-        large=lambda: partial_tensors(40, 37),
+        large=lambda: partial_tensors((20, 12, 3, 3), 40, 37),
         call=(
             lambda x1, x2, w, b: ops.partial_conv2d(
                 (x1, x2), (1 - HOLE[..., :6, :6], HOLE), w, b, padding=1, upsample=(2, 1)
@@ -242,7 +238,7 @@ OPERATORS: dict[str, Operator] = {
     "nearest_patch": Operator(
         matching_tensors,
         masks=("valid", "where"),
-        variants=({"metric": "l2"},),
+        variants=({"metric": "l2"}, {"patch_size": 3, "stride": 1, "key_stride": 2}),
         large=lambda: matching_tensors(20, 20, 40),
     ),
     "refine_patch": Operator(

@@ -35,14 +35,23 @@ def to_dtype(tensors, dtype):
     return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
 
 
+def optional_tensors(op):
+    """The names of tensors that may be None."""
+    parameters = inspect.signature(getattr(ops, op)).parameters
+    return [name for name in OPERATORS[op].tensors() if parameters[name].default is None]
+
+
 def images(op):
     """The names of tensors with an axis of images."""
     return [name for name in OPERATORS[op].tensors() if name not in OPERATORS[op].shared]
 
 
-def with_gradients(op, tensors, options=None, *, call=run, gradient=upstream):
-    """All results and the gradients of all leaves."""
-    leaves = {name: tensors[name].detach().requires_grad_() for name in OPERATORS[op].leaves}
+def with_gradients(op, tensors, options=None, *, call=run, gradient=upstream, wanted=None):
+    """All results and the gradients of all leaves, or of those wanted."""
+    names = [
+        n for n in (OPERATORS[op].leaves if wanted is None else wanted) if tensors[n] is not None
+    ]
+    leaves = {name: tensors[name].detach().requires_grad_() for name in names}
     results = call(op, {**tensors, **leaves}, options)
     found = [result.detach() for result in results]
     if leaves:
@@ -59,6 +68,15 @@ def check_equal(op, actual, expected):
             torch.testing.assert_close(got, want)
 
 
+def check_all_close(op, actual, expected, dtype=None):
+    for got, want in zip(actual, expected, strict=True):
+        assert got.shape == want.shape
+        if got.is_floating_point():
+            check_close(got, want, terms=OPERATORS[op].terms, dtype=dtype)
+        else:
+            assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize(("op", "options"), WITH_OPTIONS)
 def test_agrees_with_its_reference(op, options, backend):
@@ -67,12 +85,18 @@ def test_agrees_with_its_reference(op, options, backend):
         actual = with_gradients(op, tensors, options)
     wide = to_dtype(tensors, torch.float64)
     expected = with_gradients(op, wide, options, call=run_reference)
-    for got, want in zip(actual, expected, strict=True):
-        assert got.shape == want.shape
-        if got.is_floating_point():
-            check_close(got, want, terms=OPERATORS[op].terms)
-        else:
-            assert torch.equal(got, want)
+    check_all_close(op, actual, expected)
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_optional_tensors_may_be_absent(op):
+    tensors = OPERATORS[op].tensors()
+    optional = optional_tensors(op)
+    for absent in [*([name] for name in optional), optional]:
+        given = {n: None if n in absent else t for n, t in tensors.items()}
+        wide = {n: None if n in absent else t for n, t in to_dtype(tensors, torch.float64).items()}
+        actual = with_gradients(op, given)
+        check_all_close(op, actual, with_gradients(op, wide, call=run_reference))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -85,11 +109,7 @@ def test_dtypes(op, dtype):
     if OPERATORS[op].leaves:
         gradients = actual[-len(OPERATORS[op].leaves) :]
         assert all(t.dtype == dtype for t in gradients)
-    for got, want in zip(actual, expected, strict=True):
-        if got.is_floating_point():
-            check_close(got, want, terms=OPERATORS[op].terms, dtype=dtype)
-        else:
-            assert torch.equal(got, want)
+    check_all_close(op, actual, expected, dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -214,23 +234,31 @@ def held(value, leaf):
     return [held(one, leaf) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-# The layouts with the entry's own options, the variants with one layout.
+# Other places in memory and another type with the entry's own options, the variants with one.
+KINDS = {**LAYOUTS, "bfloat16": torch.Tensor.bfloat16, "absent": torch.clone}
 CHECKED = [(op, i, "contiguous") for op in OURS for i in range(len(options_of(op)))]
-CHECKED += [(op, 0, layout) for op in OURS for layout in LAYOUTS]
+CHECKED += [(op, 0, kind) for op in OURS for kind in KINDS]
 
 
-@pytest.mark.parametrize(("op", "variant", "layout"), CHECKED)
-def test_registered_operators_pass_opcheck(op, variant, layout):
+@pytest.mark.parametrize(("op", "variant", "kind"), CHECKED)
+def test_registered_operators_pass_opcheck(op, variant, kind):
     """Each operator that a call and its gradients reach, as they reach it."""
-    arrange = LAYOUTS.get(layout, torch.clone)
+    arrange, leaves = KINDS.get(kind, torch.clone), OPERATORS[op].leaves
     tensors = {n: arrange(t) if t.dim() == 4 else t for n, t in OPERATORS[op].tensors().items()}
+    if kind == "bfloat16":
+        tensors = to_dtype(tensors, torch.bfloat16)
+    elif kind == "absent":
+        tensors |= dict.fromkeys(optional_tensors(op))
+    options = options_of(op)[variant]
     with Recorder() as recorder:
-        with_gradients(op, tensors, options_of(op)[variant])
+        with_gradients(op, tensors, options)
+        if kind == "contiguous" and len(leaves) > 1:
+            with_gradients(op, tensors, options, wanted=leaves[1:2])
     backward = {func._opname.endswith("_backward") for func, _ in recorder.calls}
-    assert backward == ({False, True} if OPERATORS[op].leaves else {False})
+    assert backward == ({False, True} if leaves else {False})
     for func, args in recorder.calls:
         torch.library.opcheck(func, held(args, leaf=False))
-        if not func._opname.endswith("_backward") and OPERATORS[op].leaves:
+        if not func._opname.endswith("_backward") and leaves:
             assert any(t.requires_grad for t in tree_leaves(args) if isinstance(t, Tensor))
             torch.library.opcheck(func, held(args, leaf=True))
 
@@ -293,27 +321,33 @@ def test_second_derivatives_raise(op):
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE)
-def test_the_backward_pass_keeps_the_backend_of_its_forward_pass(op):
+@pytest.mark.parametrize("inside", ["reference", "direct"])
+def test_the_backward_pass_keeps_the_backend_of_its_forward_pass(op, inside):
     tensors = OPERATORS[op].tensors()
 
     def under(outside):
         leaves = {n: tensors[n].clone().requires_grad_() for n in OPERATORS[op].leaves}
-        with inpaint_ops.backend("reference"):
+        with inpaint_ops.backend(inside):
             first = run(op, {**tensors, **leaves})[0]
         with inpaint_ops.backend(outside):
             return torch.autograd.grad(first, list(leaves.values()), upstream(first))
 
-    assert all(map(torch.equal, under("auto"), under("reference")))
+    assert all(map(torch.equal, under("auto"), under(inside)))
 
 
+# How a tensor is spoilt, the error, and what its text says after the name.
 BAD_TENSORS = {
-    "number": (lambda t: 1, TypeError, "must be a Tensor"),
-    "integers": (lambda t: t.to(torch.int32), TypeError, "must|dtype"),
-    "rank": (lambda t: t[0], ValueError, "must"),
-    "double": (lambda t: t.double(), TypeError, "must"),
-    "meta": (lambda t: t.to("meta"), ValueError, "must be on"),
+    "number": (lambda t: 1, TypeError, "must be a Tensor.*, got int"),
+    "integers": (
+        lambda t: t.to(torch.int32),
+        TypeError,
+        "must have .*dtype|must be .*floating",
+    ),
+    "rank": (lambda t: t[0], ValueError, "must have"),
+    "double": (lambda t: t.double(), TypeError, "must have .*dtype"),
+    "meta": (lambda t: t.to("meta"), ValueError, "must be on (one device|cpu)"),
     "channels": (lambda t: t[:, :-1], ValueError, "must"),
-    "size": (lambda t: t[..., :-1], ValueError, "must"),
+    "size": (lambda t: t[..., :-1], ValueError, "must have shape"),
 }
 
 
@@ -339,15 +373,31 @@ BAD_CALLS = [
 def test_bad_tensors_are_refused_by_name(op, name, kind):
     spoil, error, text = BAD_TENSORS[kind]
     tensors = OPERATORS[op].tensors()
-    with pytest.raises(error, match=f"^{op}: .*({text})"):
+    with pytest.raises(error, match=f"^{op}: .*({text})") as caught:
         run(op, {**tensors, name: spoil(tensors[name])})
+    # The other of two tensors that must agree is named as well, or alone.
+    assert kind == "channels" or name in str(caught.value).partition("got")[0]
 
 
-BAD_NUMBERS = {
-    float: ((math.nan, ValueError), (math.inf, ValueError), ("1", TypeError)),
-    int: ((1.5, TypeError), ("1", TypeError), (True, TypeError), (-1, ValueError)),
-    str: (("no such word", ValueError),),
+BAD_OPTIONS = {
+    float: (
+        (math.nan, ValueError, "finite, got nan"),
+        (math.inf, ValueError, "finite, got inf"),
+        ("1", TypeError, "a number, got str"),
+    ),
+    int: (
+        (1.5, TypeError, "an int.*, got float"),
+        ("1", TypeError, "an int.*, got str"),
+        (True, TypeError, "an int.*, got bool"),
+        (-1, ValueError, ".*, got -1"),
+    ),
+    bool: ((1, TypeError, "a bool, got int"),),
+    str: (("no such word", ValueError, "one of .*, got 'no such word'"),),
 }
+
+
+# Options that only choose what is returned, by their truth.
+UNCHECKED = {"return_index"}
 
 
 def bad_options():
@@ -355,13 +405,13 @@ def bad_options():
         function = getattr(ops, op)
         hints = typing.get_type_hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                for value, error in BAD_NUMBERS.get(hints[name], ()):
-                    yield pytest.param(op, name, value, error, id=f"{op}-{name}-{value}")
+            if parameter.kind is parameter.KEYWORD_ONLY and name not in UNCHECKED:
+                for value, error, text in BAD_OPTIONS.get(hints[name], ()):
+                    yield pytest.param(op, name, value, error, text, id=f"{op}-{name}-{value}")
 
 
-@pytest.mark.parametrize(("op", "name", "value", "error"), list(bad_options()))
-def test_bad_options_are_refused_by_name(op, name, value, error):
+@pytest.mark.parametrize(("op", "name", "value", "error", "text"), list(bad_options()))
+def test_bad_options_are_refused_by_name(op, name, value, error, text):
     options = {**OPERATORS[op].options, name: value}
-    with pytest.raises(error, match=f"^{op}: {name} must"):
+    with pytest.raises(error, match=f"^{op}: {name} must be {text}"):
         run(op, OPERATORS[op].tensors(), options)
