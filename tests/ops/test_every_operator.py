@@ -370,7 +370,7 @@ BAD_CALLS = [
 
 
 @pytest.mark.parametrize(("op", "name", "kind"), BAD_CALLS)
-def test_bad_tensors_are_refused_by_name(op, name, kind):
+def test_bad_input_tensors_are_refused_by_name(op, name, kind):
     spoil, error, text = BAD_TENSORS[kind]
     tensors = OPERATORS[op].tensors()
     with pytest.raises(error, match=f"^{op}: .*({text})") as caught:
@@ -411,7 +411,7 @@ def bad_options():
 
 
 @pytest.mark.parametrize(("op", "name", "value", "error", "text"), list(bad_options()))
-def test_bad_options_are_refused_by_name(op, name, value, error, text):
+def test_bad_input_options_are_refused_by_name(op, name, value, error, text):
     options = {**OPERATORS[op].options, name: value}
     with pytest.raises(error, match=f"^{op}: {name} must be {text}"):
         run(op, OPERATORS[op].tensors(), options)

@@ -33,7 +33,7 @@ LAYOUTS = (
         "generator",
         _generator_keys,
         # Keys that together occur in no file of another layout.
-        ("gen.conv1.weight", "gen.conv2.bias"),
+        ("gen.conv1.weight", "gen.conv2.weight"),
         options=_generator_options,
         # What the names tell of how the owner's code computes. `unstated` are those of them that
         # differ between files with the same names: loading says what it assumes.

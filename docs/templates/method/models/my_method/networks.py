@@ -17,7 +17,7 @@ class Generator(nn.Module):
 
     def __init__(self, *, base_channels: int = 32) -> None:
         super().__init__()
-        self.first = GatedConv2d(4, 2 * base_channels, 5, padding=2)
+        self.first = GatedConv2d(4, base_channels, 5, padding=2)
         self.output = FusedConv2d(base_channels, 3, 3, padding=1, activation="tanh")
 
     def forward(self, picture: Tensor, hole: Tensor) -> Tensor:
