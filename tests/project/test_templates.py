@@ -82,7 +82,8 @@ def copy_tree(target):
         shutil.copytree(ROOT / "tests" / folder, target / "tests" / folder, ignore=ignore)
     for file in (
         *("pyproject.toml", "tests/conftest.py"),
-        *("tests/ops/test_every_operator.py", "tests/models/test_models.py"),
+        *("tests/ops/test_every_operator.py", "tests/ops/test_every_operator_refuses.py"),
+        "tests/models/test_models.py",
     ):
         (target / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, target / file)
