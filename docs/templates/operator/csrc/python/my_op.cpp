@@ -7,7 +7,7 @@
 namespace inpaint {
 namespace {
 
-void call(
+void call_my_op(
     const Array<float>& x, const Array<float>& weight, double factor, Array<float> y, int threads) {
   require(x.ndim() == 4 && x.is_packed() && threads >= 1, "x must be packed (N, C, H, W)");
   require(weight.is_packed() && weight.size() == x.shape(1), "weight must be packed and fit");
@@ -30,7 +30,7 @@ void call(
 
 void bind_my_op(py::module_& m) {
   m.def("my_op",
-        &call,
+        &call_my_op,
         py::arg("x").noconvert(),
         py::arg("weight").noconvert(),
         py::arg("factor"),
