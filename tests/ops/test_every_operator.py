@@ -65,6 +65,13 @@ def check_equal(op, actual, expected):
             torch.testing.assert_close(got, want)
 
 
+def results_alone(op, tensors, options=None):
+    """Pairs of results, of the kernels and of the reference path."""
+    ours = run(op, tensors, options)
+    with inpaint_ops.backend("reference"):
+        return list(zip(ours, run(op, tensors, options), strict=True))
+
+
 def check_all_close(op, actual, expected, dtype=None):
     for got, want in zip(actual, expected, strict=True):
         assert got.shape == want.shape
@@ -107,6 +114,8 @@ def test_dtypes(op, dtype):
         gradients = actual[-len(OPERATORS[op].leaves) :]
         assert all(t.dtype == dtype for t in gradients)
     check_all_close(op, actual, expected, dtype)
+    for ours, plain in results_alone(op, tensors):
+        assert ours.dtype == plain.dtype
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -124,6 +133,8 @@ def test_layouts_give_equal_values(op, options, layout):
 
     laid_out = {name: moved(t) for name, t in tensors.items()}
     check_equal(op, with_gradients(op, laid_out, options, gradient=gradient), expected)
+    for ours, plain in results_alone(op, laid_out, options):
+        assert ours.dim() != 4 or ours.stride() == plain.stride()
     # Only one of the tensors.
     for name, tensor in laid_out.items():
         check_equal(op, with_gradients(op, {**tensors, name: tensor}, options), expected)
