@@ -6,9 +6,8 @@ import pytest
 import torch
 from layouts import LAYOUTS, same_bits
 from operators import OPERATORS, options_of, run, run_reference
+from recording import Recorder, check_operators, is_backward
 from support import check_close
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import inpaint_ops
 from inpaint_ops import ops
@@ -222,26 +221,6 @@ def test_masks_of_any_type_say_the_same(op, name, kind):
     assert all(torch.equal(a, b.to(a.dtype)) for a, b in zip(expected, other, strict=True))
 
 
-class Recorder(TorchDispatchMode):
-    """Keeps each call of our registered operators, with the arguments as they lie."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "inpaint_ops":
-            self.calls.append((func, args))
-        return func(*args, **(kwargs or {}))
-
-
-def held(value, leaf):
-    """An argument to call again with: a leaf, if wanted, where autograd watched it."""
-    if isinstance(value, Tensor):
-        return value.detach().requires_grad_(leaf and value.requires_grad)
-    return [held(one, leaf) for one in value] if isinstance(value, (list, tuple)) else value
-
-
 # Other places in memory and another type with the entry's own options, the variants with one.
 KINDS = {
     "channels_last": LAYOUTS["channels_last"],
@@ -251,10 +230,6 @@ KINDS = {
 }
 CHECKED = [(op, i, "contiguous") for op in OURS for i in range(len(options_of(op)))]
 CHECKED += [(op, 0, kind) for op in OURS for kind in KINDS]
-
-
-def is_backward(call):
-    return call[0]._opname.endswith("_backward")
 
 
 @pytest.mark.parametrize(("op", "variant", "kind"), CHECKED)
@@ -278,9 +253,7 @@ def test_registered_operators_pass_opcheck(op, variant, kind):
             with torch.no_grad():
                 run(op, tensors, options)
         calls = [*calls, *filter(is_backward, recorder.calls), recorder.calls[-1]]
-    for call in calls:
-        func, args = call
-        torch.library.opcheck(func, held(args, leaf=not is_backward(call)))
+    check_operators(calls)
 
 
 @pytest.mark.parametrize("op", OPERATORS)
