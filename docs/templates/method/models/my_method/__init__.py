@@ -8,7 +8,6 @@ from inpaint_ops.models.my_method.model import MyMethod
 from inpaint_ops.models.my_method.recipe import MyMethodRecipe
 from inpaint_ops.models.registry import register_model
 
-MyMethod.recipe_class = MyMethodRecipe
-register_model("my_method")(MyMethod)
+register_model("my_method", MyMethod, recipe=MyMethodRecipe)
 
-__all__ = ["MyMethod", "MyMethodRecipe"]
+__all__ = ["MyMethod"]

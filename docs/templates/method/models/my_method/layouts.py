@@ -11,15 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from inpaint_ops.models.weights.layouts import Layout, fixed
+from inpaint_ops.models.weights.layouts import Layout, fixed, layer_keys
 
-# Public key to ours, both without "weight" and "bias".
-_GENERATOR = {"gen.conv1": "first", "gen.conv2": "output"}
-
-
-def _generator_keys(network: Any) -> dict[str, str]:
-    kinds = ("weight", "bias")
-    return {f"{public}.{k}": f"{ours}.{k}" for public, ours in _GENERATOR.items() for k in kinds}
+# Public layer to ours; each brings all that our network holds of it.
+GENERATOR = {"gen.conv1": "first", "gen.conv2": "output"}
 
 
 def _generator_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -31,7 +26,7 @@ LAYOUTS = (
     Layout(
         "owner",
         "generator",
-        _generator_keys,
+        layer_keys(GENERATOR),
         # Keys that together occur in no file of another layout.
         ("gen.conv1.weight", "gen.conv2.weight"),
         options=_generator_options,

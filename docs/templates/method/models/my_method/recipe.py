@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed
+from inpaint_ops.models.my_method.model import MyMethod
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
 
 
@@ -26,8 +25,7 @@ class MyMethodRecipe(TrainingRecipe):
             numbers={"rate": 1e-4, "reconstruction": 1.0, "adversarial": 0.01},
         ),
     )
-    # `Any`, so that the recipe names the model without importing it.
-    model: Any
+    model: MyMethod
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Adam for both networks."""
