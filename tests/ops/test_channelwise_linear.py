@@ -93,15 +93,10 @@ def test_layer():
 
 X, WEIGHT, BIAS = torch.zeros(2, 4, 5, 3), torch.zeros(4, 6, 15), torch.zeros(4, 6)
 BAD_INPUT = [
-    ({"x": 1}, TypeError, "x must be a Tensor, got int"),
-    ({"x": X.int()}, TypeError, "x must have dtype"),
     ({"x": X[0]}, ValueError, r"x must have shape \(N, C, H, W\)"),
     ({"weight": None}, TypeError, "weight must be a Tensor, got NoneType"),
-    ({"weight": WEIGHT.double()}, TypeError, "x and weight must have one dtype"),
-    ({"weight": WEIGHT.to("meta")}, ValueError, "x and weight must be on one device"),
     ({"weight": WEIGHT[0]}, ValueError, r"weight must have shape \(C, Ho \* Wo, H \* W\)"),
     ({"weight": WEIGHT[..., :9]}, ValueError, r"weight must have shape \(4, Ho \* Wo, 15\)"),
-    ({"bias": 1}, TypeError, "bias must be a Tensor, got int"),
     ({"bias": BIAS[0]}, ValueError, r"bias must have shape \(C, Ho \* Wo\)"),
     ({"bias": BIAS[:, :3]}, ValueError, r"bias must have shape \(4, 6\), got \(4, 3\)"),
 ]

@@ -366,16 +366,6 @@ def test_gradcheck(options):
     )
 
 
-def test_second_derivatives_raise():
-    f, b, hole = inputs()
-    f.requires_grad_()
-    y, index = contextual_attention(f, b, hole, return_index=True)
-    assert not index.requires_grad
-    (grad,) = torch.autograd.grad(y.square().sum(), f, create_graph=True)
-    with pytest.raises(RuntimeError, match="second derivative"):
-        grad.sum().backward()
-
-
 @given(seed=st.integers(0, 1000), n=st.integers(1, 3))
 def test_samples_are_independent(seed, n):
     f, b, hole = inputs(n, 3, (8, 6), seed=seed)
@@ -406,26 +396,6 @@ def test_index_is_never_missing(seed):
     assert not touched.gather(1, index.flatten(1)).any()
 
 
-def test_operator_passes_opcheck():
-    op = torch.ops.inpaint_ops.contextual_attention.default
-    backward = torch.ops.inpaint_ops.contextual_attention_backward.default
-    options = (2, 10.0, True, "floor", "max", "zero", "constant")
-    f, b, hole = inputs(c=4, size=(6, 6))
-    wide = torch.zeros(2, 9, 6, 12)
-    wide[:, 2:6, :, ::2] = b
-    for other in (
-        b,
-        b.contiguous(memory_format=torch.channels_last),
-        wide[:, 2:6, :, ::2],
-    ):
-        torch.library.opcheck(
-            op, (other.detach().clone().requires_grad_(), other.detach(), hole, *options)
-        )
-        torch.library.opcheck(op, (other.detach(), other.detach(), None, *options))
-        _, _, row_max, row_sum = op(f, other, hole, *options)
-        torch.library.opcheck(backward, (f, f, other, hole, row_max, row_sum, *options))
-
-
 def test_compiles_and_exports():
     layer = ContextualAttention(fuse=True, return_flow=True)
     x = inputs(1, 4, (8, 8))[0].requires_grad_()
@@ -449,17 +419,6 @@ def test_autocast_runs_in_float32():
         y = contextual_attention(f.bfloat16(), b, hole)
     assert y.dtype == torch.float32
     assert torch.equal(y, contextual_attention(f.bfloat16().float(), b, hole))
-
-
-def test_backward_keeps_the_backend_of_its_forward():
-    f, b, hole = inputs()
-    f.requires_grad_()
-    with inpaint_ops.backend("reference"):
-        y = contextual_attention(f, b, hole)
-    (grad,) = torch.autograd.grad(y.square().sum(), f)
-    y = contextual_attention(f, b, hole)
-    (fused,) = torch.autograd.grad(y.square().sum(), f)
-    check_close(fused, grad, terms=1024)
 
 
 def test_flow_is_drawn_without_a_loop():
@@ -489,22 +448,13 @@ def test_layer_copies_pickles_and_loads_public_weights():
 X = torch.zeros(2, 4, 8, 6)
 H = torch.zeros(2, 1, 4, 3)
 BAD_INPUT = [
-    ({"fg": 1}, TypeError, "fg must be a Tensor, got int"),
-    ({"fg": X.int()}, TypeError, "fg must have dtype"),
     ({"bg": X[0]}, ValueError, r"bg must have shape \(N, C, H, W\)"),
     ({"bg": X[:, :0]}, ValueError, "bg must have at least one channel"),
     ({"bg": X[..., :0]}, ValueError, "bg must have at least one pixel"),
-    ({"bg": X.double()}, TypeError, "fg and bg must have one dtype"),
-    ({"bg": X.to("meta")}, ValueError, "fg and bg must be on one device"),
     ({"bg": X[:, :2]}, ValueError, "fg and bg must agree in N and C"),
-    ({"hole": 1}, TypeError, "hole must be a Tensor, got int"),
-    ({"hole": H.long()}, TypeError, "hole must be bool, uint8 or floating"),
     ({"hole": H[..., :2]}, ValueError, r"hole must have shape \(2, 1, 4, 3\) or \(1, 1, 4, 3\)"),
-    ({"hole": H.to("meta")}, ValueError, "hole must be on cpu"),
     ({"rate": 0}, ValueError, "rate must be at least 1, got 0"),
     ({"rate": 2.0}, TypeError, "rate must be an int, got float"),
-    ({"softmax_scale": math.inf}, ValueError, "softmax_scale must be finite"),
-    ({"fuse": 1}, TypeError, "fuse must be a bool, got int"),
     ({"pick": "nearest"}, ValueError, "pick must be one of floor, align_corners, got 'nearest'"),
     ({"key_norm": "l2"}, ValueError, "key_norm must be one of max, sum"),
     ({"hole_mode": "skip"}, ValueError, "hole_mode must be one of zero, exclude"),

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from operator_calls import CALLS
+from operators import CALLS
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode

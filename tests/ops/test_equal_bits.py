@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from conv_cases import upstream
+from layouts import LAYOUTS, bits
 from torch import Tensor
 
 from inpaint_ops import (
@@ -182,10 +183,6 @@ def results(case: Case, images: Any, shared: Any, gradient: Any = upstream) -> A
     return tuple(t.detach() for t in made), grads
 
 
-def bits(t: Tensor) -> Tensor:
-    return t.contiguous().view(torch.int32) if t.dtype == torch.float32 else t
-
-
 def check_equal(actual: Any, expected: Any) -> None:
     for got, want in zip((*actual[0], *actual[1]), (*expected[0], *expected[1])):
         assert (got is None) == (want is None)
@@ -194,27 +191,6 @@ def check_equal(actual: Any, expected: Any) -> None:
             # The sign of zero counts as well.
             same = bits(got) == bits(want)
             assert same.all(), (got.double() - want.double()).abs().max()
-
-
-def sliced(t: Tensor) -> Tensor:
-    """The same values at an offset, every second of a row, in memory that holds NaN elsewhere."""
-    n, c, h, w = t.shape
-    wide = torch.full((n, c + 3, h + 2, 2 * w + 1), torch.nan)
-    part = wide[:, 2 : 2 + c, 1 : 1 + h, 1 : 1 + 2 * w : 2]
-    part.copy_(t)
-    return part
-
-
-def transposed(t: Tensor) -> Tensor:
-    """The same values, columns first in memory."""
-    return t.transpose(2, 3).contiguous().transpose(2, 3)
-
-
-LAYOUTS = {
-    "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
-    "sliced": sliced,
-    "transposed": transposed,
-}
 
 
 @pytest.mark.parametrize("name", CASES)

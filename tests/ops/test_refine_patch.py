@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import inpaint_ops
 from inpaint_ops.ops import native, nearest_patch, refine_patch
 from inpaint_ops.reference import refine_patch as reference
 
@@ -96,24 +95,6 @@ def test_ties_nan_and_unusable_keys():
     assert (nothing[0].item(), nothing[1].item()) == (-1, float("inf"))
 
 
-def test_layouts_and_threads_change_nothing():
-    q, k, guess, valid, where = make(3, 2, 5, (24, 25), (26, 27), 7)
-    options = {"valid": valid, "where": where, "radius": 2}
-    expected = refine_patch(q, k, guess, **options)
-    last = {"memory_format": torch.channels_last}
-    found = refine_patch(q.contiguous(**last), k.contiguous(**last), guess, **options)
-    assert torch.equal(found[0], expected[0])
-    assert torch.equal(found[1], expected[1])
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        found = refine_patch(q, k, guess, **options)
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(found[0], expected[0])
-    assert torch.equal(found[1], expected[1])
-
-
 def test_empty_and_too_small():
     empty = refine_patch(
         torch.zeros(0, 3, 9, 9), torch.zeros(0, 3, 9, 9), torch.zeros(0, 3, 3, dtype=torch.int64)
@@ -127,17 +108,6 @@ def test_empty_and_too_small():
         torch.zeros(1, 3, 9, 9), torch.zeros(1, 3, 5, 9), torch.zeros(1, 3, 3, dtype=torch.int64)
     )
     assert int(no_key[0].max()) == -1
-
-
-def test_opcheck_and_reference_backend():
-    q, k, guess, valid, where = make(5, 1, 2, (9, 10), (11, 9), 3)
-    operator = torch.ops.inpaint_ops.refine_patch.default
-    torch.library.opcheck(operator, (q, k, guess, valid, where, 3, 1, 1))
-    torch.library.opcheck(operator, (q, k, guess, None, None, 3, 1, 1))
-    expected = refine_patch(q, k, guess, patch_size=3)
-    with inpaint_ops.backend("reference"):
-        found = refine_patch(q, k, guess, patch_size=3)
-    assert_same(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_cases import CASES
-from operator_calls import ARGUMENTS, CALLS, EVERY_TENSOR, bits, draw, run
+from operators import CALLS, EVERY_TENSOR, OPERATORS, bits, draw, run
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
@@ -45,11 +45,11 @@ def check_resizable(tensors):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("op", ARGUMENTS)
+@pytest.mark.parametrize("op", OPERATORS)
 def test_storages_stay_resizable(op, dtype, layout):
     tensors = {
         name: t.to(dtype) if t.is_floating_point() else t
-        for name, t in laid_out(ARGUMENTS[op][1](), layout).items()
+        for name, t in laid_out(OPERATORS[op].tensors(), layout).items()
     }
     results = run(op, tensors)
     held = dict(tensors) | {f"result {i}": result for i, result in enumerate(results)}
@@ -78,7 +78,7 @@ def leaf_gradients(leaves):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("op", ["partial_conv2d", "shift_connection", "contextual_attention"])
 def test_masks_stay_resizable(op, dtype):
-    tensors = ARGUMENTS[op][1]()
+    tensors = OPERATORS[op].tensors()
     name = "valid" if op == "partial_conv2d" else "hole"
     tensors[name] = tensors[name].to(dtype)
     results = run(op, tensors)
@@ -169,22 +169,21 @@ def test_results_are_no_views(op, backend, layout, plain, monkeypatch):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("backend", ["auto", "reference"])
-@pytest.mark.parametrize(
-    "op", [op for op in ARGUMENTS if op not in ("nearest_patch", "refine_patch")]
-)
+@pytest.mark.parametrize("op", [op for op, entry in OPERATORS.items() if entry.leaves])
 @pytest.mark.parametrize("plain", [True, False], ids=["short way", "dispatcher"])
 def test_results_may_be_changed_in_place(op, backend, layout, plain, monkeypatch):
     if not plain:
         monkeypatch.setattr(shortcut, "is_open", lambda tensors: False)
-    tensors = laid_out(ARGUMENTS[op][1](), layout)
-    if op == "fused_conv2d":  # a fused ReLU needs its result, as torch's own does
-        monkeypatch.setitem(ARGUMENTS, op, (*ARGUMENTS[op][:2], {"padding": 1}))
+    tensors = laid_out(OPERATORS[op].tensors(), layout)
+    options = dict(OPERATORS[op].options)
+    if op.startswith("fused"):  # a fused activation needs its result, as torch's own does
+        options["activation"] = "identity"
     names = [n for n in tensors if n not in ("hole", "valid") and tensors[n].is_floating_point()]
     gradients = []
     for in_place in (True, False):
         leaves = {name: tensors[name].clone().requires_grad_() for name in names}
         with inpaint_ops.backend(backend):
-            y = run(op, tensors | leaves)[0] - (1 if op == "id_mrf_loss" else 0)
+            y = run(op, tensors | leaves, options)[0] - (1 if op == "id_mrf_loss" else 0)
             y = nn.ReLU(inplace=in_place)(y)
             y.square().sum().backward()
         gradients.append([leaf.grad for leaf in leaves.values()])
@@ -279,7 +278,7 @@ def test_other_kinds_of_tensors_are_refused_by_name(op, name, kind):
     make, message = KINDS[kind]
     if name == "guess" and kind == "mkldnn":
         pytest.skip("mkldnn holds no integers")
-    tensors = ARGUMENTS[op][1]()
+    tensors = OPERATORS[op].tensors()
     # What is no device of its own is a type that does not fit.
     error = ValueError if kind == "meta" else TypeError
     with pytest.raises(error, match=f"^{op}: .*{message}") as caught:
@@ -313,8 +312,8 @@ def test_the_binding_refuses_what_it_cannot_address(make, reason):
 
 
 def test_negated_views_are_read_as_what_they_are():
-    for op, (_, make, _) in ARGUMENTS.items():
-        tensors = {n: t for n, t in make().items() if n not in ("hole", "valid", "where")}
+    for op, entry in OPERATORS.items():
+        tensors = {n: t for n, t in entry.tensors().items() if n not in ("hole", "valid", "where")}
         if op == "partial_conv2d":
             tensors["valid"] = torch.ones(1, 1, 6, 6)
         negated = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from operator_calls import ARGUMENTS, CALLS, EVERY_TENSOR, draw, run
+from operators import CALLS, EVERY_TENSOR, OPERATORS, draw, run
 from torch.autograd import forward_ad
 
 import inpaint_ops
@@ -51,7 +51,7 @@ def first_result(op, name, tensors):
 
 
 def floating(op, name):
-    return op != "channelwise_linear" and ARGUMENTS[op][1]()[name].is_floating_point()
+    return OPERATORS[op].ours and OPERATORS[op].tensors()[name].is_floating_point()
 
 
 @pytest.mark.parametrize(("op", "name"), [case for case in EVERY_TENSOR if floating(*case)])
@@ -60,7 +60,7 @@ def floating(op, name):
 def test_forward_mode_raises(op, name, backend, plain, monkeypatch):
     if not plain:
         monkeypatch.setattr(shortcut, "is_open", lambda tensors: False)
-    tensors = ARGUMENTS[op][1]()
+    tensors = OPERATORS[op].tensors()
     call = first_result(op, name, tensors)
     # Masks have no batch that vmap could take away from their shape's check.
     for transform in ("jvp", "jacfwd", "linearize", "make_dual", "without gradients"):
@@ -109,7 +109,7 @@ def test_the_plain_layers_have_forward_mode():
 
 @pytest.mark.parametrize("op", ["fused_conv2d", "instance_norm", "nearest_patch"])
 def test_constants_do_not_stop_forward_mode(op):
-    tensors = ARGUMENTS[op][1]()
+    tensors = OPERATORS[op].tensors()
     x = draw(3)
     with forward_ad.dual_level():
         constant = run(op, tensors)[0].sum()
