@@ -2,8 +2,8 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from inpaint_ops import _program as _program  # first: it minds Ctrl-C while the rest loads
 from inpaint_ops import layers, ops, reference
+from inpaint_ops import program as program  # first: answers Ctrl-C while the rest loads
 from inpaint_ops.backends import backend
 from inpaint_ops.exemplar.fill import fill_exemplar
 from inpaint_ops.layers import (
@@ -28,7 +28,7 @@ from inpaint_ops.ops import (
     partial_conv2d,
     shift_connection,
 )
-from inpaint_ops.weight_state import frozen
+from inpaint_ops.ops.weight_state import frozen
 
 try:
     __version__ = version("inpaint-ops")

@@ -23,7 +23,7 @@ from inpaint_ops.kernels.attention import softmax, stencils
 from inpaint_ops.kernels.launch import aligned, dtype_class
 from inpaint_ops.kernels.products import product, without_autocast
 from inpaint_ops.ops.tensors import memory_format
-from inpaint_ops.reference.contextual_attention import _pad_to_blocks, _patches_over
+from inpaint_ops.reference.contextual_attention import pad_to_blocks, patches_over
 
 _MIN_ROWS = 4
 
@@ -297,7 +297,7 @@ def contextual_attention(
     index = fg.new_empty((n, h, w), dtype=torch.int64)
     row_max = fg.new_empty((n, h, w), dtype=torch.float32)
     row_sum = torch.empty_like(row_max)
-    over = _patches_over(height, width, chosen.rate, chosen.overlap, row_max)
+    over = patches_over(height, width, chosen.rate, chosen.overlap, row_max)
     for part in _chunks(fg, bg, chosen.rate):
         samples = _Samples(fg[part], bg[part], _of(hole, part), chosen)
         statistics = [torch.empty_like(x[part]) for x in (index, row_max, row_sum)]
@@ -324,7 +324,7 @@ def contextual_attention_backward(
     h, w = row_max.shape[1:]
     grad_fg = torch.empty_like(fg, memory_format=memory_format(fg))
     grad_bg = torch.empty_like(bg, memory_format=memory_format(bg))
-    over = _patches_over(fg.shape[2], fg.shape[3], rate, chosen.overlap, row_max)
+    over = patches_over(fg.shape[2], fg.shape[3], rate, chosen.overlap, row_max)
     for part in _chunks(fg, bg, rate):
         samples = _Samples(fg[part], bg[part], _of(hole, part), chosen)
         blocks = _blocks((grad[part] / over).to(fg.dtype), rate, h, w)
@@ -384,7 +384,7 @@ def _box(x: Tensor) -> Tensor:
 def _blocks(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
     """(N, rows + 1, columns + 1, rate^2 C) blocks of pixels that patches share, zeros outside."""
     n, c = x.shape[:2]
-    padded = _pad_to_blocks(x, rate, rows, columns)
+    padded = pad_to_blocks(x, rate, rows, columns)
     blocks = padded.view(n, c, rows + 1, rate, columns + 1, rate)
     return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3)
 

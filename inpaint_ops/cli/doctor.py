@@ -1,4 +1,4 @@
-"""What this installation has, what it lacks and why: the facts behind ``inpaint-ops doctor``."""
+"""Facts for ``inpaint-ops doctor``: parts of this installation, and reasons for missing ones."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EXTRAS = {
 
 
 def collect() -> dict[str, Any]:
-    """Everything worth knowing about the installation and the machine, ready for JSON.
+    """Return the facts about the installation and the machine, ready for JSON.
 
     Returns:
-        Sections "versions", "machine", "extension", "backends", "convolutions" (which core sums
-        which kind of layer on the CPU), "cuda", "gpu_kernels" and "extras", and "broken": one line
-        for each section that could not be read and for an extension that is
-        there but does not load. A section that could not be read is None.
+        Sections "versions", "machine", "extension", "backends", "convolutions" (the algorithm that
+        sums each kind of layer on the CPU), "cuda", "gpu_kernels" and "extras". A section that
+        could not be read is None. Section "broken" has a line for each of those, and one for an
+        extension that was built and does not load.
     """
     facts: dict[str, Any] = {}
     broken: list[str] = []
@@ -38,7 +38,7 @@ def collect() -> dict[str, Any]:
         "versions": _versions,
         "machine": _machine,
         "extension": _extension,
-        "backends": _backends,
+        "backends": backends,
         "convolutions": _convolutions,
         "cuda": _cuda,
         "gpu_kernels": _gpu_kernels,
@@ -59,7 +59,7 @@ def collect() -> dict[str, Any]:
 
 
 def render(facts: dict[str, Any]) -> str:
-    """The facts of `collect` as text for a terminal."""
+    """Return the facts of `collect` as text for a terminal."""
     lines: list[str] = []
     for name, version in (facts["versions"] or {}).items():
         lines.append(_row(name, version or "not installed"))
@@ -87,7 +87,9 @@ def render(facts: dict[str, Any]) -> str:
         lines.append(_row(f"  {name}", served))
     if facts["convolutions"]:
         lines += ["", "Convolutions on the CPU (batch 1)"]
-        lines += [_row(f"  {kind}", core, 48) for kind, core in facts["convolutions"].items()]
+        lines += [
+            _row(f"  {kind}", algorithm, 48) for kind, algorithm in facts["convolutions"].items()
+        ]
     lines += ["", "Extras"]
     for name, extra in (facts["extras"] or {}).items():
         missing = ", ".join(extra["missing"])
@@ -163,10 +165,32 @@ def _extension() -> dict[str, Any]:
     }
 
 
-def _backends() -> dict[str, dict[str, str]]:
-    from inpaint_ops.ops import native as extension
+def backends() -> dict[str, dict[str, str]]:
+    """Return the implementation that serves each operator on each type of device.
 
-    return extension.backends()
+    Returns:
+        Operator name to device type to text, e.g. ``{"nearest_patch": {"cpu": "csrc (avx2)"}}``.
+    """
+    from inpaint_ops.ops import native, triton
+    from inpaint_ops.ops.dispatch import OPERATORS
+
+    extension = native.status()
+    cpu = f"csrc ({extension.instruction_set})" if extension.available else "reference"
+    reason = triton.missing()
+    return {
+        name: {
+            "cpu": operator.library or cpu,
+            "cuda": operator.library or _on_cuda(operator.cuda, reason),
+            "other": operator.library or "reference",
+        }
+        for name, operator in sorted(OPERATORS.items())
+    }
+
+
+def _on_cuda(made_of: str | None, reason: str | None) -> str:
+    if made_of is None:
+        return "reference"
+    return made_of if reason is None else f"{made_of} (error when called: {reason})"
 
 
 def _convolutions() -> dict[str, str]:

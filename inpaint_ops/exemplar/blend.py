@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops._chebyshev import chebyshev
+from inpaint_ops.exemplar.chebyshev import chebyshev
 
 # A step below the first value (of a range of 1) is a seam and goes, one above the second is an edge
 # and stays.

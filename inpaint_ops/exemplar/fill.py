@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.exemplar import levels as _levels
-from inpaint_ops.exemplar import scatter as _scatter
 from inpaint_ops.exemplar.blend import blend
-from inpaint_ops.exemplar.levels import Level
+from inpaint_ops.exemplar.levels import Level, build_levels, diffuse, touching_patches
+from inpaint_ops.exemplar.scatter import interpolate, split
 from inpaint_ops.exemplar.search import Matches, begin, enlarge
 from inpaint_ops.exemplar.vote import vote
 
@@ -169,17 +168,17 @@ def _fill(
 ) -> Tensor:
     """One picture, (1, C, H, W) float32."""
     image = torch.where(hole, 0.0, image)
-    scattered, solid = _scatter.split(image, hole, patch_size)
+    scattered, solid = split(image, hole, patch_size)
     if bool(scattered.any()):
         share = 0.2 if bool(solid.any()) else 1.0
-        image = _scatter.interpolate(image, scattered, solid, lambda s: report.done(share * s))
+        image = interpolate(image, scattered, solid, lambda s: report.done(share * s))
         if share == 1.0:
             return image
         hole = solid
     size = _usable_size(hole, patch_size)
     if size < 3:
-        return _levels.diffuse(image, hole).clamp(0, 1)
-    levels, first = _levels.build_levels(image, hole, size, texture_weight, _FIRST_PAIRS)
+        return diffuse(image, hole).clamp(0, 1)
+    levels, first = build_levels(image, hole, size, texture_weight, _FIRST_PAIRS)
     # The first fillings are tried on small levels; together they cost about as much as one more.
     work = [level.queries for level in [*levels[:first], levels[first]]]
     done = 0
@@ -211,7 +210,7 @@ def _usable_size(hole: Tensor, patch_size: int) -> int:
     for size in range(3, patch_size + 1, 2):
         if size > min(hole.shape[2:]):
             break
-        keys = int((~_levels._touching(hole, size)).sum())
+        keys = int((~touching_patches(hole, size)).sum())
         # A handful would be the only source of the whole filling.
         if keys * _FEWER < most or keys == 0:
             break

@@ -54,7 +54,7 @@ def build_levels(
     """
     holes, first = [hole], -1
     while True:
-        touching = _touching(holes[-1], patch_size)
+        touching = touching_patches(holes[-1], patch_size)
         queries = int(touching.sum())
         wide = _radius(holes[-1], 2 * patch_size + 2) > 2 * patch_size + 2
         if not wide and queries * (touching.numel() - queries) <= pairs:
@@ -64,7 +64,7 @@ def build_levels(
         smaller = _halve_hole(holes[-1])
         if min(smaller.shape[2:]) < 3 * patch_size:
             break
-        if int((~_touching(smaller, patch_size)).sum()) < 4 * patch_size**2:
+        if int((~touching_patches(smaller, patch_size)).sum()) < 4 * patch_size**2:
             break
         holes.append(smaller)
 
@@ -81,12 +81,13 @@ def build_levels(
         if index:
             features = _halve(features, ~holes[index - 1])
         features = torch.where(level_hole, 0.0, features)
-        touching = _touching(level_hole, patch_size)
+        touching = touching_patches(level_hole, patch_size)
         levels.append(Level(features, level_hole, touching, _penalty(level_hole, patch_size)))
     return levels, first
 
 
-def _touching(hole: Tensor, patch_size: int) -> Tensor:
+def touching_patches(hole: Tensor, patch_size: int) -> Tensor:
+    """Return the patches with a hole pixel, (1, 1, h - k + 1, w - k + 1) bool."""
     return F.max_pool2d(hole.float(), patch_size, stride=1) > 0
 
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops._chebyshev import chebyshev
-from inpaint_ops.exemplar.levels import _touching, diffuse
+from inpaint_ops.exemplar.chebyshev import chebyshev
+from inpaint_ops.exemplar.levels import diffuse, touching_patches
 
 # A square of missing pixels of this side or more is a hole to be filled with copies.
 _SOLID, _LARGEST = 5, 15
@@ -77,7 +77,7 @@ def _surface_is_better(image: Tensor, specks: Tensor, solid: Tensor, patch_size:
     """Whether the surface guesses known pixels, hidden like the specks, better than copies do."""
     hidden = _shifted_specks(specks, specks | solid, patch_size // 2 + 1)
     missing = hidden | specks | solid
-    corners = (~_touching(missing, patch_size))[0, 0].nonzero()
+    corners = (~touching_patches(missing, patch_size))[0, 0].nonzero()
     pixels = hidden[0, 0].nonzero()
     if len(corners) == 0 or len(pixels) == 0:
         return len(corners) == 0
@@ -131,7 +131,7 @@ def _sample(rows: Tensor, count: int) -> Tensor:
 
 
 def _whole(hole: Tensor, patch_size: int) -> int:
-    return int((~_touching(hole, patch_size)).sum())
+    return int((~touching_patches(hole, patch_size)).sum())
 
 
 def _opened(hole: Tensor, side: int) -> Tensor:

@@ -1,13 +1,9 @@
 """The compiled extension: loaded once, its absence explained once."""
 
 import os
-import platform
-import sys
 import warnings
 from dataclasses import dataclass
 from types import ModuleType
-
-import torch  # first: its OpenMP runtime must be the one in the process
 
 
 @dataclass(frozen=True)
@@ -77,40 +73,3 @@ def status() -> ExtensionStatus:
     return ExtensionStatus(
         True, None, _module.instruction_set(), tuple(_module.instruction_sets()), _module.openmp
     )
-
-
-def backends() -> dict[str, dict[str, str]]:
-    """Which implementation serves each operator on each device type.
-
-    Returns:
-        Operator name to device type to text, e.g. ``{"nearest_patch": {"cpu": "csrc (avx2)"}}``.
-    """
-    from inpaint_ops.ops import triton
-    from inpaint_ops.ops.dispatch import OPERATORS
-
-    cpu = "reference" if _module is None else f"csrc ({_module.instruction_set()})"
-    reason = triton.missing()
-    return {
-        name: {
-            "cpu": operator.library or cpu,
-            "cuda": operator.library or _on_cuda(operator.cuda, reason),
-            "other": operator.library or "reference",
-        }
-        for name, operator in sorted(OPERATORS.items())
-    }
-
-
-def _on_cuda(made_of: str | None, reason: str | None) -> str:
-    if made_of is None:
-        return "reference"
-    return made_of if reason is None else f"{made_of} (error when called: {reason})"
-
-
-def environment() -> dict[str, str]:
-    """Versions that decide which kernels run; for reports."""
-    return {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "instruction_set": status().instruction_set or "none",
-    }

@@ -75,7 +75,7 @@ def contextual_attention(  # noqa: PLR0913
         attention, index = sample.attention()
         pasted = F.conv_transpose2d(attention, sample.values, stride=rate)
         y = pasted[:, :, rate // 2 :, rate // 2 :][:, :, :height, :width]
-        results.append(y / _patches_over(height, width, rate, overlap, y))
+        results.append(y / patches_over(height, width, rate, overlap, y))
         indices.append(index)
     y = torch.cat(results) if n else fg
     if not return_index:
@@ -107,8 +107,8 @@ def contextual_attention_backward(  # noqa: PLR0913
         s = _Sample(fg[i : i + 1], bg[i : i + 1], _of(hole, i), options)
         attention, _ = s.attention()
 
-        over = _patches_over(fg.shape[2], fg.shape[3], rate, overlap, grad)
-        grad_y = _pad_to_blocks(grad[i : i + 1] / over, rate, s.f.shape[2], s.f.shape[3])
+        over = patches_over(fg.shape[2], fg.shape[3], rate, overlap, grad)
+        grad_y = pad_to_blocks(grad[i : i + 1] / over, rate, s.f.shape[2], s.f.shape[3])
         grad_attention = F.conv2d(grad_y, s.values, stride=rate)
         patches = F.unfold(grad_y, 2 * rate, stride=rate)[0]
         grad_values = patches @ attention[0].flatten(1).T
@@ -201,7 +201,7 @@ def _add_at_picked(x: Tensor, part: Tensor, rate: int, pick: str) -> None:
     x[:, rows[:, None], columns] += part
 
 
-def _pad_to_blocks(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
+def pad_to_blocks(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
     """Pads to (rows + 1) x (columns + 1) blocks of rate x rate pixels, rate // 2 of them before."""
     before = rate // 2
     right = (columns + 1) * rate - before - x.shape[3]
@@ -211,11 +211,11 @@ def _pad_to_blocks(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
 
 def _value_patches(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
     """(1, C, H, W) to (rows * columns, C, 2 rate, 2 rate), at stride `rate`, zeros outside."""
-    patches = F.unfold(_pad_to_blocks(x, rate, rows, columns), 2 * rate, stride=rate)
+    patches = F.unfold(pad_to_blocks(x, rate, rows, columns), 2 * rate, stride=rate)
     return patches[0].T.reshape(rows * columns, x.shape[1], 2 * rate, 2 * rate)
 
 
-def _patches_over(height: int, width: int, rate: int, overlap: str, like: Tensor) -> Tensor:
+def patches_over(height: int, width: int, rate: int, overlap: str, like: Tensor) -> Tensor:
     """How many patches cover each pixel, or 4 everywhere."""
     if overlap == "constant":
         return like.new_full((), 4.0)

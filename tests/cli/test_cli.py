@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from inpaint_ops import _program
+from inpaint_ops import program
 from inpaint_ops.cli import commands, doctor, filling, main
 from inpaint_ops.images.files import load_hole
 from inpaint_ops.masks.holes import HOLE_RATIO_BINS
@@ -562,7 +562,7 @@ def sigint():
 
 @pytest.mark.parametrize("answer", ["swallowed", "turned into an error"])
 def test_an_interrupt_that_does_not_arrive(sigint, filler, pair, monkeypatch, capsys, answer):
-    monkeypatch.setattr(_program, "_AGAIN", 0.05)
+    monkeypatch.setattr(program, "_AGAIN", 0.05)
 
     def stubborn(image, hole, *, seed=0, progress=None):
         with contextlib.suppress(KeyboardInterrupt):
@@ -781,7 +781,8 @@ def test_doctor_json(run):
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["machine"]["torch_threads"] == torch.get_num_threads()
     assert facts["extension"]["available"] == native.status().available
-    assert facts["backends"] == native.backends()
+    assert facts["backends"] == doctor.backends()
+    assert facts["backends"]["nearest_patch"]["other"] == "reference"
     if facts["extension"]["available"]:
         assert facts["convolutions"]["3x3"].startswith("winograd")
         assert facts["convolutions"]["grouped"] == "aten"

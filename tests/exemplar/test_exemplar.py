@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inpaint_ops
-from inpaint_ops._chebyshev import chebyshev
 from inpaint_ops.exemplar import scatter
 from inpaint_ops.exemplar.blend import blend
+from inpaint_ops.exemplar.chebyshev import chebyshev
 from inpaint_ops.exemplar.fill import fill_exemplar
 from inpaint_ops.exemplar.scatter import interpolate, split
 from inpaint_ops.exemplar.vote import vote
