@@ -2,8 +2,11 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from inpaint_ops import program as program  # answers Ctrl-C while the rest loads
+
+# isort: split
+
 from inpaint_ops import layers, ops, reference
-from inpaint_ops import program as program  # first: answers Ctrl-C while the rest loads
 from inpaint_ops.backends import backend
 from inpaint_ops.exemplar.fill import fill_exemplar
 from inpaint_ops.layers import (

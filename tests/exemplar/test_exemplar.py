@@ -16,7 +16,7 @@ from inpaint_ops.exemplar.chebyshev import chebyshev
 from inpaint_ops.exemplar.fill import fill_exemplar
 from inpaint_ops.exemplar.scatter import interpolate, split
 from inpaint_ops.exemplar.vote import vote
-from inpaint_ops.masks.holes import free_form_hole, irregular_hole
+from inpaint_ops.masks import free_form_hole, irregular_hole
 
 
 def noise(*size, seed=0):

@@ -1,13 +1,12 @@
-"""Pictures and holes on disk: integer pixels in, integer pixels out, known pixels bit for bit.
+"""A picture of integer pixels, read from a file and written back with known pixels bit for bit.
 
-Pillow does the decoding and is imported on first use, so this module itself needs only torch
-and numpy.
+Pillow does the decoding and is imported on first use; this module itself needs only torch and
+numpy.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,49 +16,13 @@ import torch
 
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.images.decoding import decode, pillow, with_resolution, without_interoperability
-from inpaint_ops.masks.reading import POLARITIES, describe, read_missing
+from inpaint_ops.images.formats import JPEG_EXIF, WRITE_FORMATS, WRITE_SUFFIXES, Format
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
 MAX_PIXELS = 300_000_000
-_JPEG_EXIF = 65533
-
-
-@dataclass(frozen=True)
-class _Format:
-    """What one file format can hold, and how Pillow is asked to write it."""
-
-    name: str
-    alpha: bool = False
-    deep: bool = False
-    max_side: int = 2**31 - 1
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-_PNG = _Format("PNG", alpha=True, deep=True)
-_JPEG = _Format("JPEG", max_side=65500, options={"quality": 95, "subsampling": 0})
-_TIFF = _Format("TIFF", alpha=True, deep=True)
-# "exact" keeps the colours under fully transparent pixels.
-_WEBP = _Format("WEBP", alpha=True, max_side=16383, options={"lossless": True, "exact": True})
-_PPM = _Format("PPM", deep=True)
-_WRITE_FORMATS = {
-    ".png": _PNG,
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
-    ".jpe": _JPEG,
-    ".jfif": _JPEG,
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
-    ".webp": _WEBP,
-    ".bmp": _Format("BMP"),
-    ".pgm": _PPM,
-    ".ppm": _PPM,
-    ".pnm": _PPM,
-}
-WRITE_SUFFIXES = frozenset(_WRITE_FORMATS)
-READ_SUFFIXES = WRITE_SUFFIXES | {".apng", ".mpo", ".dib", ".gif", ".pbm", ".tga", ".avif"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +155,7 @@ class Photo:
             OSError: path is a directory, or its folder is missing or not writable.
         """
         target = Path(path)
-        form = _WRITE_FORMATS.get(target.suffix.lower())
+        form = WRITE_FORMATS.get(target.suffix.lower())
         if form is None:
             known = " ".join(sorted(WRITE_SUFFIXES))
             raise ValueError(f"{target}: unknown file extension, expected one of {known}")
@@ -203,11 +166,11 @@ class Photo:
         if max(self.size) > form.max_side:
             raise ValueError(
                 f"{target}: {form.name} holds at most {form.max_side} pixels a side,"
-                f" got {_size_text(self.size)}"
+                f" got {size_text(self.size)}"
             )
-        if form.name == "JPEG" and len(self.exif) > _JPEG_EXIF:
+        if form.name == "JPEG" and len(self.exif) > JPEG_EXIF:
             raise ValueError(
-                f"{target}: JPEG holds at most {_JPEG_EXIF} bytes of EXIF, got {len(self.exif)};"
+                f"{target}: JPEG holds at most {JPEG_EXIF} bytes of EXIF, got {len(self.exif)};"
                 " use .png or .tif"
             )
         if target.is_dir():
@@ -232,7 +195,7 @@ class Photo:
         """
         self.check_save(path)
         target = Path(path)
-        form = _WRITE_FORMATS[target.suffix.lower()]
+        form = WRITE_FORMATS[target.suffix.lower()]
         pixels = self.pixels
         if self.has_alpha and not form.alpha:
             pixels = pixels[..., : self._colours]
@@ -258,7 +221,7 @@ class Photo:
         missing: npt.NDArray[np.bool_] = (hole.detach()[0, 0] != 0).cpu().numpy()
         return missing
 
-    def _metadata(self, form: _Format) -> dict[str, Any]:
+    def _metadata(self, form: Format) -> dict[str, Any]:
         options: dict[str, Any] = {}
         if self.exif:
             tiff = form.name == "TIFF"
@@ -306,114 +269,6 @@ def load_photo(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     return Photo(**decode(Path(path), max_pixels))
 
 
-def load_hole(
-    path: str | os.PathLike[str],
-    size: tuple[int, int],
-    polarity: str = "white",
-    *,
-    resize: bool = False,
-    allow_empty: bool = False,
-    max_pixels: int = MAX_PIXELS,
-) -> Tensor:
-    """Read a hole: a (1, 1, height, width) bool tensor, True = missing.
-
-    "white" and "black" compare the luma (ITU-R BT.601) with half the range; where the file has
-    alpha, what is transparent by half or more was not painted and is known. "alpha" takes the
-    pixels that are transparent by more than half, "painted" those that are neither transparent nor
-    black.
-
-    A file of two colours on the same side of the half is read as it is meant: beside black (or
-    around a brush transparency) the other colour counts as white, beside white as black. That
-    covers masks of 0 and 1, label pictures of one label, red and blue brushes.
-
-    Args:
-        path: the file.
-        size: height and width in pixels of the picture the hole belongs to.
-        polarity: which value marks a missing pixel: "white", "black", "alpha" or "painted".
-        resize: scale a hole of another size to size (nearest pixel) instead of refusing it.
-        allow_empty: accept a file without a missing pixel.
-        max_pixels: as `load_photo`.
-
-    Warns:
-        UserWarning: two colours were read as above, or a coloured part was read as known.
-
-    Raises:
-        ImportError, OSError: as `load_photo`.
-        ValueError: as `load_photo`, an unknown polarity, a wrong size, no alpha in the file, or
-            nothing is missing.
-    """
-    hole, notes = read_hole(
-        path, size, polarity, resize=resize, allow_empty=allow_empty, max_pixels=max_pixels
-    )
-    for note in notes:
-        warnings.warn(f"{path}: {note}", UserWarning, stacklevel=2)
-    return hole
-
-
-def read_hole(
-    path: str | os.PathLike[str],
-    size: tuple[int, int],
-    polarity: str = "white",
-    *,
-    resize: bool = False,
-    allow_empty: bool = False,
-    max_pixels: int = MAX_PIXELS,
-) -> tuple[Tensor, list[str]]:
-    """Return what `load_hole` does, and its warnings as texts without the path."""
-    if polarity not in POLARITIES:
-        raise ValueError(f"load_hole: polarity must be one of {POLARITIES}, got {polarity!r}")
-    photo = load_photo(path, max_pixels=max_pixels)
-    if polarity == "alpha" and not photo.has_alpha:
-        raise ValueError(f"{path}: has no alpha channel that could mark the hole")
-    if photo.size != tuple(size) and not resize:
-        raise ValueError(
-            f"{path}: the hole has {_size_text(photo.size)} pixels,"
-            f" but the picture has {_size_text(size)}; resizing was not asked for"
-        )
-    missing, notes = read_missing(photo.pixels, polarity)
-    if not missing.any() and not allow_empty:
-        raise ValueError(
-            f"{path}: nothing is missing where {polarity} marks the hole; the file holds"
-            f" {describe(photo.pixels)}; --hole (polarity) {_other_ways(photo, polarity)};"
-            " --allow-empty (allow_empty) accepts an empty hole"
-        )
-    if photo.size != tuple(size):
-        rows, columns = (
-            (2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, photo.size)
-        )
-        missing = missing[rows[:, None], columns]
-        if not missing.any() and not allow_empty:
-            raise ValueError(f"{path}: the hole vanished as it was resized to {_size_text(size)}")
-    return torch.from_numpy(np.ascontiguousarray(missing))[None, None], notes
-
-
-def _other_ways(photo: Photo, polarity: str) -> str:
-    """What the other polarities would take as missing."""
-    found = []
-    for other in POLARITIES:
-        if other != polarity and (other != "alpha" or photo.has_alpha):
-            share = read_missing(photo.pixels, other)[0].mean()
-            found.append(f"{other} would take {100 * share:.1f} %")
-    return ", ".join(found)
-
-
-def save_hole(hole: Tensor, path: str | os.PathLike[str]) -> None:
-    """Write a (1, 1, height, width) bool or 0/1 tensor as 8-bit grey, white = missing.
-
-    Raises:
-        TypeError, ValueError, OSError: not such a tensor, or as `Photo.save`.
-    """
-    if not isinstance(hole, torch.Tensor):
-        raise TypeError(f"save_hole: hole must be a tensor, got {type(hole).__name__}")
-    if hole.ndim != 4 or hole.shape[:2] != (1, 1):
-        raise ValueError(
-            f"save_hole: hole must have shape (1, 1, height, width), got {tuple(hole.shape)}"
-        )
-    if _WRITE_FORMATS.get(Path(path).suffix.lower()) is _JPEG:
-        raise ValueError(f"{path}: JPEG would blur the edges of a hole; use .png")
-    missing = (hole.detach()[0, 0] != 0).cpu().numpy()
-    Photo(missing.astype(np.uint8)[..., None] * np.uint8(255)).save(path)
-
-
-def _size_text(size: tuple[int, int]) -> str:
+def size_text(size: tuple[int, int]) -> str:
+    """Return a (height, width) for a message."""
     return f"{size[1]}x{size[0]} (width x height)"
