@@ -15,12 +15,12 @@ Progress: TypeAlias = "Callable[[float], None] | None"
 
 
 class Filler(Protocol):
-    """Something that fills holes: (1, 3, H, W) in [0, 1] and (1, 1, H, W) to a picture."""
+    """Function of a picture, (1, 3, H, W) in [0, 1], and a hole, (1, 1, H, W), that fills it."""
 
     def __call__(
         self, image: Tensor, hole: Tensor, *, seed: int = 0, progress: Progress = None
     ) -> Tensor:
-        """The picture with its hole filled; known pixels are not read from the answer."""
+        """Return a picture with the hole filled; only its missing pixels are read."""
 
 
 def _exemplar() -> Filler:
@@ -35,10 +35,10 @@ FILLERS: dict[str, Callable[[], Filler]] = {"exemplar": _exemplar}
 
 @dataclass(frozen=True)
 class FillerChoice:
-    """What fills holes; the fields are options of ``fill``.
+    """Choice of a filler; the fields are options of ``fill``.
 
-    `options` are "name=value" texts for the constructor of the method, `weights` its files,
-    `layout` theirs, and `features` the VGG file of methods that need one.
+    `options` are "name=value" texts for the constructor of the method. `weights` are its files and
+    `layout` is their layout. `features` is the VGG file of methods that need one.
     """
 
     model: str = "exemplar"
@@ -48,7 +48,7 @@ class FillerChoice:
     options: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Checks the choice without reading a file.
+        """Check the choice without reading a file.
 
         Raises:
             ValueError: unknown method, or weights or options where they do not belong.
@@ -77,10 +77,10 @@ class FillerChoice:
             _parse_option(text)
 
     def build(self) -> Filler:
-        """Builds the filler.
+        """Build the filler.
 
         Raises:
-            OSError, ValueError: what `check` finds, and weights or options that do not fit.
+            OSError, ValueError: errors of `check`, and weights or options that do not fit.
         """
         self.check()
         if self.model in FILLERS:

@@ -10,13 +10,13 @@ from inpaint_ops.cli.fillers import Filler, Progress
 from inpaint_ops.cli.outputs import Outputs, hole_of, pictures_in, same_file
 from inpaint_ops.images import load_photo, read_hole
 
-# A hole of more than this share of the picture is worth a word: it may be the wrong way round.
+# Share of the picture above which a note asks about the polarity: the hole may be inverted.
 _MOST = 0.5
 
 
 @dataclass(frozen=True)
 class FillSettings:
-    """How holes are read and files are treated; the fields are the options of ``fill``."""
+    """Rules for reading holes and writing files; the fields are options of ``fill``."""
 
     polarity: str = "white"
     resize_hole: bool = False
@@ -27,11 +27,11 @@ class FillSettings:
 
 @dataclass(frozen=True)
 class FileReport:
-    """What became of a picture.
+    """Result of filling a picture.
 
     Attributes:
         share: of the picture that was filled.
-        notes: what is worth a word, and the file it is about.
+        notes: remarks for the user, each with the file that it is about.
     """
 
     share: float
@@ -40,7 +40,7 @@ class FileReport:
 
 @dataclass
 class FolderReport:
-    """What became of the pictures of a folder; notes are those of `FileReport`."""
+    """Results of filling the pictures of a folder; notes are those of `FileReport`."""
 
     filled: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
@@ -60,18 +60,17 @@ def fill_file(
 
     Args:
         image: picture file.
-        hole: hole file, or None to take the transparent pixels of the picture, which become
-            opaque.
+        hole: hole file. None takes the transparent pixels of the picture and makes them opaque.
         out: file to write; missing folders are made.
-        filler: does the work.
+        filler: function that fills the hole.
         settings: polarity, resizing, empty holes, seed, overwriting.
         progress: called with a fraction in [0, 1], or None.
 
     Raises:
         FileExistsError: out exists and may not be overwritten.
         ValueError: nothing is missing and settings do not allow that, or everything is.
-        OSError, ValueError: from reading, checking or writing a file, all checks of the target
-            before the work begins.
+        OSError, ValueError: from reading, checking or writing a file. The target is checked before
+            the work begins.
     """
     _check_target(image, hole, out, settings.overwrite)
     photo = load_photo(image)

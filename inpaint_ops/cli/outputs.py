@@ -12,8 +12,8 @@ from inpaint_ops.images import READ_SUFFIXES, WRITE_SUFFIXES
 class Outputs:
     """The outputs of a folder's pictures; no two pictures share one.
 
-    Files are compared as files, not by name: many file systems take a.png and A.png, or two
-    spellings of an accent, for one name.
+    Files are compared by identity, not by name: on many file systems a.png and A.png, or two
+    spellings of an accent, are one file.
     """
 
     def __init__(self, pictures: list[Path], holes: list[Path], out: Path) -> None:

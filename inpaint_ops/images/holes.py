@@ -1,4 +1,4 @@
-"""Hole files: read as bool tensors with one rule for what marks a missing pixel, and written."""
+"""Hole files: one rule for which pixels of a file are missing, and their way back to a file."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def load_hole(
 ) -> Tensor:
     """Read a hole: a (1, 1, height, width) bool tensor, True = missing.
 
-    "white" and "black" compare the luma (ITU-R BT.601) with half the range; where the file has
-    alpha, what is transparent by half or more was not painted and is known. "alpha" takes the
-    pixels that are transparent by more than half, "painted" those that are neither transparent nor
-    black.
+    "white" and "black" compare the luma (ITU-R BT.601) with half the range. Where the file has
+    alpha, pixels that are transparent by half or more were not painted and are known. "alpha" takes
+    the pixels that are transparent by more than half, "painted" those that are neither transparent
+    nor black.
 
-    A file of two colours on the same side of the half is read as it is meant: beside black (or
-    around a brush transparency) the other colour counts as white, beside white as black. That
-    covers masks of 0 and 1, label pictures of one label, red and blue brushes.
+    Two colours may lie on the same side of the half. Then one of them is black, white or, around a
+    brush, transparent. Beside black or transparency the other colour counts as white, beside white
+    as black. That covers masks of 0 and 1, label pictures of one label, red and blue brushes.
 
     Args:
         path: the file.
@@ -71,7 +71,7 @@ def read_hole(
     allow_empty: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Tensor, list[str]]:
-    """Return what `load_hole` does, and its warnings as texts without the path."""
+    """Return the hole of `load_hole`, and its warnings as texts without the path."""
     if polarity not in POLARITIES:
         raise ValueError(f"load_hole: polarity must be one of {POLARITIES}, got {polarity!r}")
     photo = load_photo(path, max_pixels=max_pixels)
@@ -100,7 +100,7 @@ def read_hole(
 
 
 def _other_ways(photo: Photo, polarity: str) -> str:
-    """What the other polarities would take as missing."""
+    """Return the share of pixels that each other polarity would take as missing."""
     found = []
     for other in POLARITIES:
         if other != polarity and (other != "alpha" or photo.has_alpha):

@@ -27,7 +27,7 @@ MAX_PIXELS = 300_000_000
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A picture as stored: integer pixels, upright, with what is needed to write it back.
+    """A picture as stored: upright integer pixels, and the metadata to write it back.
 
     Args:
         pixels: (height, width, channels) uint8 with 1 to 4 channels (grey, grey + alpha, RGB,
@@ -73,7 +73,7 @@ class Photo:
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the last channel is alpha."""
+        """True if the last channel is alpha."""
         return self.pixels.shape[2] in (2, 4)
 
     @property
@@ -82,13 +82,13 @@ class Photo:
         return int(np.iinfo(self.pixels.dtype).max)
 
     def image(self) -> Tensor:
-        """Colours as a (1, 3, height, width) float32 tensor in [0, 1]; grey is repeated."""
+        """Return colours as a (1, 3, height, width) float32 tensor in [0, 1]; grey is repeated."""
         colour = self.pixels[..., : self._colours].astype(np.float32) / np.float32(self.levels)
-        planes = np.broadcast_to(colour, (*self.size, 3)).transpose(2, 0, 1)
-        return torch.from_numpy(np.ascontiguousarray(planes))[None]
+        channels = np.broadcast_to(colour, (*self.size, 3)).transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(channels))[None]
 
     def alpha_hole(self, *, allow_empty: bool = False) -> Tensor:
-        """The fully transparent pixels as a (1, 1, height, width) bool tensor, True = missing.
+        """Return the fully transparent pixels as a (1, 1, height, width) bool hole.
 
         Args:
             allow_empty: accept a picture without a fully transparent pixel.
@@ -107,7 +107,7 @@ class Photo:
         return torch.from_numpy(self.pixels[..., -1] == 0)[None, None]
 
     def opaque(self, hole: Tensor) -> Photo:
-        """A copy that is opaque inside hole, a (1, 1, height, width) bool or 0/1 tensor."""
+        """Return a copy that is opaque inside hole, a (1, 1, height, width) bool or 0/1 tensor."""
         missing = self._hole_array(hole)
         pixels = self.pixels.copy()
         if self.has_alpha:
@@ -115,7 +115,7 @@ class Photo:
         return replace(self, pixels=pixels)
 
     def filled(self, image: Tensor, hole: Tensor) -> Photo:
-        """A copy with the colours of image inside the hole; all else stays bit for bit.
+        """Return a copy with the colours of image inside the hole; all else stays bit for bit.
 
         Values are clipped to [0, 1] and rounded to the nearest level; grey takes the mean of the
         three channels. Alpha is kept.
@@ -137,8 +137,8 @@ class Photo:
                 f"filled: image must have shape {(1, 3, *self.size)}, got {tuple(image.shape)}"
             )
         # float64 holds the product with 65535 without a rounding of its own.
-        planes = image.detach()[0].permute(1, 2, 0).cpu()
-        values = planes[torch.from_numpy(missing)].double().numpy()
+        colours = image.detach()[0].permute(1, 2, 0).cpu()
+        values = colours[torch.from_numpy(missing)].double().numpy()
         if not np.isfinite(values).all():
             raise ValueError("filled: image must be finite inside the hole, got NaN or infinity")
         if self._colours == 1:
@@ -148,7 +148,7 @@ class Photo:
         return replace(self, pixels=pixels)
 
     def check_save(self, path: str | os.PathLike[str]) -> None:
-        """Raise now what `save` would raise later because the file cannot hold this picture.
+        """Raise the errors of `save` that are known before anything is written.
 
         Raises:
             ValueError: unknown extension, or the format cannot hold alpha, 16 bits or the size.

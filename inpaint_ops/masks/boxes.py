@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def center_hole(height: int, width: int, size: int | tuple[int, int] | None = None) -> Tensor:
-    """A box in the middle.
+    """Return a box in the middle as a hole.
 
     Args:
         height: of the picture in pixels.
@@ -48,7 +48,7 @@ def random_box_hole(
     ratio: tuple[float, float] | None = None,
     border: int = 0,
 ) -> Tensor:
-    """A box at a random place.
+    """Return a box at a random place as a hole.
 
     Args:
         height: of the picture in pixels.

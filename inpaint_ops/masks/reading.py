@@ -1,4 +1,4 @@
-"""From the pixels of a hole file to the missing pixels, and what to say about the reading."""
+"""Rules that turn the pixels of a hole file into missing pixels, and notes on what was assumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 POLARITIES = ("white", "black", "alpha", "painted")
 
-# Share of clearly coloured pixels that are worth a word: fewer are the rims of a JPEG's blocks.
+# Share of clearly coloured pixels from which on a note is given: fewer are rims of JPEG blocks.
 _COLOURED = 0.001
 _COLOURS_NAMED = 4
 
@@ -78,7 +78,7 @@ def _marked_of_two(
     levels: int,
     polarity: str,
 ) -> npt.NDArray[np.bool_] | None:
-    """The pixels of the mark where the file has one colour beside its ground; else None.
+    """Return the marked pixels of a file with one colour beside its ground; else None.
 
     The ground is black, or the transparency around a brush, where every painted pixel is dark; it
     is white where every painted pixel is bright. Masks of zeros and ones, label pictures with a

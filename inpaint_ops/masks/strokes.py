@@ -32,11 +32,11 @@ def free_form_hole(
     border: int = 0,
     scale_brush: bool = False,
 ) -> Tensor:
-    """Zig-zag brush strokes.
+    """Draw zig-zag brush strokes.
 
-    Without ratio 1 to 3 strokes of 4 to 11 segments are drawn; a stroke is 12 to 39 pixels wide,
-    a segment has a normally distributed length of mean R = sqrt(height^2 + width^2) / 8 and
-    deviation floor(R / 2), clipped to [0, 2R], and turns back and forth by about 2 pi / 5.
+    Without ratio 1 to 3 strokes of 4 to 11 segments are drawn, of a width of 12 to 39 pixels. The
+    length of a segment is normally distributed with mean R = sqrt(height^2 + width^2) / 8 and
+    deviation floor(R / 2), clipped to [0, 2R]. Segments turn back and forth by about 2 pi / 5.
 
     Args:
         height: of the picture in pixels.
@@ -53,9 +53,9 @@ def free_form_hole(
         ValueError: an argument is out of range, or ratio cannot be met.
 
     Source: Yu et al., "Free-Form Image Inpainting with Gated Convolution" (ICCV 2019), with the
-    parameters of JiahuiYu/generative_inpainting:inpaint_ops.py. That code takes height for width,
-    which matters for pictures that are not square; here it is not so. The edges of strokes
-    differ by pixels: ours are exact distances to the segment.
+    parameters of JiahuiYu/generative_inpainting:inpaint_ops.py. Deviations: that code exchanges
+    height and width, which matters for pictures that are not square. The edges of its strokes
+    differ by pixels from ours, which are exact distances to the segment.
     """
     rng = random_generator("free_form_hole", seed)
     check_picture("free_form_hole", height, width, border)
@@ -93,10 +93,10 @@ def irregular_hole(
     ratio: tuple[float, float] | None = None,
     border: int = 0,
 ) -> Tensor:
-    """Lines that wander: random walks whose heading and thickness drift.
+    """Draw lines that wander: random walks whose heading and thickness drift.
 
-    A line has 8 to 40 steps; everything scales with s = sqrt(height * width): a step is s / 40 to
-    s / 12 long, the thickness is s / 128 to s / 12.
+    A line has 8 to 40 steps. All lengths scale with s = sqrt(height * width): a step has s / 40 to
+    s / 12, the thickness is s / 128 to s / 12.
 
     Args:
         height: of the picture in pixels.
@@ -132,7 +132,7 @@ def irregular_hole(
             radius = min(max(radius * math.exp(rng.normal(0, 0.15)), scale / 256), scale / 24)
             length = scale * rng.uniform(1 / 40, 1 / 12)
             point = canvas.line(point, heading, length, radius, budget)
-            # Going on would draw a frame along the edge.
+            # A line that went on would follow the edge like a frame.
             if canvas.on_edge(point):
                 break
 

@@ -1,4 +1,7 @@
-"""Contextual attention as the papers and the public code write it: patches as filters."""
+"""Contextual attention as the papers and the public code write it, with patches as filters.
+
+Sizes: h x w query cells, hb x wb key cells, rate x rate feature pixels a cell.
+"""
 
 from typing import NamedTuple
 
@@ -8,7 +11,7 @@ from torch import Tensor
 
 
 def picked_pixels(size: int, rate: int, pick: str) -> list[int]:
-    """The feature pixel that stands for each cell of the matching grid, along one axis.
+    """Return the feature pixels that stand for the cells of the matching grid, along one axis.
 
     Args:
         size: feature pixels along the axis.
@@ -34,10 +37,11 @@ def _pick(x: Tensor, rate: int, pick: str) -> Tensor:
 
 
 def _fuse(scores: Tensor, h: int, w: int, hb: int, wb: int, adjoint: bool = False) -> Tensor:
-    """Adds to each score those of the neighbours in rows, then in columns, of both grids.
+    """Add to each score those of its neighbours in rows, then in columns, of both grids.
 
-    (1, hb * wb, h, w) to the same. The grids are flattened first, so that the end of a row goes on
-    in the next row: wrong at the border, but what all public code does and networks trained with.
+    Takes and returns (1, hb * wb, h, w). The grids are flattened first, so that the end of a row is
+    a neighbour of the beginning of the next row. That is wrong at the border, but all public code
+    does it and the networks were trained with it. The adjoint has the two steps in the other order.
     """
     eye = torch.eye(3, dtype=scores.dtype, device=scores.device).view(1, 1, 3, 3)
     x = scores.view(1, 1, hb * wb, h * w)
@@ -99,7 +103,7 @@ def contextual_attention_backward(  # noqa: PLR0913
     hole_mode: str,
     overlap: str,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `contextual_attention` in fg and bg, step by step back through it."""
+    """Gradients of `contextual_attention` in fg and bg, each step of it backward in turn."""
     options = _Options(rate, softmax_scale, fuse, pick, key_norm, hole_mode, overlap)
     c = fg.shape[1]
     grad_fg, grad_bg = torch.zeros_like(fg), torch.zeros_like(bg)
@@ -155,13 +159,13 @@ class _Sample:
         self.hb, self.wb = b.shape[2], b.shape[3]
         self.usable = torch.ones(self.hb * self.wb, 1, 1, 1, dtype=torch.bool, device=fg.device)
         if hole is not None:
-            # A key is missing if any cell of its patch is; beyond the border nothing is.
+            # A key is missing if any cell of its patch is; cells beyond the border are not.
             near = F.max_pool2d((hole != 0).to(fg.dtype), 3, stride=1, padding=1)
             self.usable = near.view(-1, 1, 1, 1) == 0
         self.values = _value_patches(bg, rate, self.hb, self.wb)
         self.keys = F.unfold(b, 3, padding=1)[0].T.reshape(-1, c, 3, 3)
         if not options.fuse:
-            # Nothing reads them, and what they hold must not reach a sum even times zero.
+            # Missing keys have weight zero, but a product with NaN would not be zero.
             self.values = self.values.masked_fill(~self.usable, 0.0)
             self.keys = self.keys.masked_fill(~self.usable, 0.0)
         square = self.keys.square().sum((1, 2, 3), keepdim=True)
@@ -174,35 +178,35 @@ class _Sample:
             self.norm = (square + 9e-4 * c).sqrt()
 
     def attention(self) -> tuple[Tensor, Tensor]:
-        """Weights (1, hb * wb, h, w), zero for missing keys, and the best key (1, h, w)."""
+        """Return weights (1, hb * wb, h, w), zero for missing keys, and the best key (1, h, w)."""
         options = self.options
         scores = F.conv2d(self.f, self.keys / self.norm, padding=1)
         if options.fuse:
             scores = _fuse(scores, self.f.shape[2], self.f.shape[3], self.hb, self.wb)
         scores = scores * options.softmax_scale
-        # Select, not multiply: a missing key may be anything.
+        # Select, not multiply: a missing key may hold NaN.
         missing = ~self.usable.view(1, -1, 1, 1)
-        only = scores.masked_fill(missing, float("-inf"))
+        usable = scores.masked_fill(missing, float("-inf"))
         if options.hole_mode == "exclude" and bool(self.usable.any()):
-            weights = only.softmax(1)
+            weights = usable.softmax(1)
         else:
             weights = scores.masked_fill(missing, 0.0).softmax(1)
-        return weights.masked_fill(missing, 0.0), only.argmax(1)
+        return weights.masked_fill(missing, 0.0), usable.argmax(1)
 
 
 def _of(hole: Tensor | None, sample: int) -> Tensor | None:
-    """The hole of one sample."""
+    """Return the hole of one sample."""
     return None if hole is None else hole[sample % hole.shape[0]][None]
 
 
-def _add_at_picked(x: Tensor, part: Tensor, rate: int, pick: str) -> None:
+def _add_at_picked(x: Tensor, addend: Tensor, rate: int, pick: str) -> None:
     rows = torch.tensor(picked_pixels(x.shape[1], rate, pick), device=x.device)
     columns = torch.tensor(picked_pixels(x.shape[2], rate, pick), device=x.device)
-    x[:, rows[:, None], columns] += part
+    x[:, rows[:, None], columns] += addend
 
 
 def pad_to_blocks(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
-    """Pads to (rows + 1) x (columns + 1) blocks of rate x rate pixels, rate // 2 of them before."""
+    """Pad to (rows + 1) x (columns + 1) blocks of rate x rate pixels, rate // 2 before x."""
     before = rate // 2
     right = (columns + 1) * rate - before - x.shape[3]
     bottom = (rows + 1) * rate - before - x.shape[2]
@@ -210,13 +214,13 @@ def pad_to_blocks(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
 
 
 def _value_patches(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
-    """(1, C, H, W) to (rows * columns, C, 2 rate, 2 rate), at stride `rate`, zeros outside."""
+    """Return patches (rows * columns, C, 2 rate, 2 rate) at stride `rate`, zeros outside."""
     patches = F.unfold(pad_to_blocks(x, rate, rows, columns), 2 * rate, stride=rate)
     return patches[0].T.reshape(rows * columns, x.shape[1], 2 * rate, 2 * rate)
 
 
 def patches_over(height: int, width: int, rate: int, overlap: str, like: Tensor) -> Tensor:
-    """How many patches cover each pixel, or 4 everywhere."""
+    """Return the number of patches that cover each pixel, or 4 everywhere."""
     if overlap == "constant":
         return like.new_full((), 4.0)
     counts = []
