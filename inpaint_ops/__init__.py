@@ -1,4 +1,15 @@
-"""Fused kernels for deep image inpainting: operators, layers, methods and a photo filler."""
+"""Fused kernels for deep image inpainting: operators, layers, methods and a photo filler.
+
+In reading order: `layers` hold parameters and call the operators in `ops`. An operator checks its
+arguments and runs a kernel of the CPU (csrc, compiled to `_C`), a kernel of the GPU (`kernels`), or
+the formula in `reference`. `models` are the ten methods, with `losses` and `features` for their
+training. `exemplar` is the training-free filler, `images` and `masks` read and write pictures and
+holes, `blending` joins predictions to pictures. `cli` is the program, `benchmarks` measure.
+
+Helpers at the root import nothing else of the package: `checks` (arguments), `backends` (choice of
+implementation), `checkpoints` (files of weights), `atomic` (files that appear whole), `program`
+(Ctrl-C and streams of the program).
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 

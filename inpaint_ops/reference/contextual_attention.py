@@ -10,6 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+class AttentionOptions(NamedTuple):
+    """Options of `inpaint_ops.contextual_attention` but for what it returns, in the op's order."""
+
+    rate: int
+    softmax_scale: float
+    fuse: bool
+    pick: str
+    key_norm: str
+    hole_mode: str
+    overlap: str
+
+
 def picked_pixels(size: int, rate: int, pick: str) -> list[int]:
     """Return the feature pixels that stand for the cells of the matching grid, along one axis.
 
@@ -70,7 +82,7 @@ def contextual_attention(  # noqa: PLR0913
     return_index: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Plain version of `inpaint_ops.contextual_attention`: same arguments and results."""
-    options = _Options(rate, softmax_scale, fuse, pick, key_norm, hole_mode, overlap)
+    options = AttentionOptions(rate, softmax_scale, fuse, pick, key_norm, hole_mode, overlap)
     n, _, height, width = fg.shape
     dtype = torch.float64 if fg.dtype == torch.float64 else torch.float32
     results, indices = [], []
@@ -89,29 +101,18 @@ def contextual_attention(  # noqa: PLR0913
     return y.to(fg.dtype), index
 
 
-def contextual_attention_backward(  # noqa: PLR0913
-    grad: Tensor,
-    fg: Tensor,
-    bg: Tensor,
-    hole: Tensor | None,
-    *,
-    rate: int,
-    softmax_scale: float,
-    fuse: bool,
-    pick: str,
-    key_norm: str,
-    hole_mode: str,
-    overlap: str,
+def contextual_attention_backward(
+    grad: Tensor, fg: Tensor, bg: Tensor, hole: Tensor | None, options: AttentionOptions
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `contextual_attention` in fg and bg, each step of it backward in turn."""
-    options = _Options(rate, softmax_scale, fuse, pick, key_norm, hole_mode, overlap)
+    rate = options.rate
     c = fg.shape[1]
     grad_fg, grad_bg = torch.zeros_like(fg), torch.zeros_like(bg)
     for i in range(fg.shape[0]):
         s = _Sample(fg[i : i + 1], bg[i : i + 1], _of(hole, i), options)
         attention, _ = s.attention()
 
-        over = patches_over(fg.shape[2], fg.shape[3], rate, overlap, grad)
+        over = patches_over(fg.shape[2], fg.shape[3], rate, options.overlap, grad)
         grad_y = pad_to_blocks(grad[i : i + 1] / over, rate, s.f.shape[2], s.f.shape[3])
         grad_attention = F.conv2d(grad_y, s.values, stride=rate)
         patches = F.unfold(grad_y, 2 * rate, stride=rate)[0]
@@ -122,8 +123,8 @@ def contextual_attention_backward(  # noqa: PLR0913
         grad_bg[i] = grad_pixels[0, :, before:, before:][:, : bg.shape[2], : bg.shape[3]]
 
         mean = (attention * grad_attention).sum(1, keepdim=True)
-        grad_scores = softmax_scale * attention * (grad_attention - mean)
-        if fuse:
+        grad_scores = options.softmax_scale * attention * (grad_attention - mean)
+        if options.fuse:
             grad_scores = _fuse(grad_scores, s.f.shape[2], s.f.shape[3], s.hb, s.wb, adjoint=True)
 
         keys = s.keys / s.norm
@@ -133,25 +134,17 @@ def contextual_attention_backward(  # noqa: PLR0913
         along = (grad_keys * keys).sum((1, 2, 3), keepdim=True) * keys
         grad_keys = (grad_keys - torch.where(s.above, along, 0.0)) / s.norm
         grad_b = F.fold(grad_keys.view(1, -1, 9 * c).transpose(1, 2), (s.hb, s.wb), 3, padding=1)
-        _add_at_picked(grad_fg[i], grad_f[0], rate, pick)
-        _add_at_picked(grad_bg[i], grad_b[0], rate, pick)
+        _add_at_picked(grad_fg[i], grad_f[0], rate, options.pick)
+        _add_at_picked(grad_bg[i], grad_b[0], rate, options.pick)
     return grad_fg, grad_bg
-
-
-class _Options(NamedTuple):
-    rate: int
-    softmax_scale: float
-    fuse: bool
-    pick: str
-    key_norm: str
-    hole_mode: str
-    overlap: str
 
 
 class _Sample:
     """One sample: picked features, key patches and their norms, value patches, usable keys."""
 
-    def __init__(self, fg: Tensor, bg: Tensor, hole: Tensor | None, options: _Options) -> None:
+    def __init__(
+        self, fg: Tensor, bg: Tensor, hole: Tensor | None, options: AttentionOptions
+    ) -> None:
         self.options = options
         rate, c = options.rate, fg.shape[1]
         self.f = _pick(fg, rate, options.pick)
