@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+DEMO_INSTALLED = $(VENV)/.installed_demo
 SOURCES = $(wildcard csrc/*/*.h csrc/*/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
@@ -13,19 +14,19 @@ PACKAGE = inpaint_ops kernels models benchmarks
     sanitized-build clean
 
 help:
-	@echo "make demo      install, fill real photos, write pictures and a short benchmark report"
-	@echo "make test      install, run all tests"
+	@echo "make demo      install what it needs, fill real photos, measure a minute: pictures in demo/"
+	@echo "make test      install everything, run all tests"
 	@echo "make test-isa  the operators' tests once for each instruction set of this machine"
 	@echo "make arm64     the operators' tests for 64-bit Arm under qemu (Debian)"
 	@echo "make lint      ruff, mypy, clang-format"
 	@echo "make format    apply ruff and clang-format"
 	@echo "make bench     the full benchmark report"
-	@echo "make gpu-compile  compile every GPU kernel, no GPU needed, and check its budget (ALL=1: more chips)"
+	@echo "make gpu-compile  compile every GPU kernel for benchmarks/gpu/budget.json, no GPU needed (ALL=1: more chips)"
 	@echo "make gpu-check  every operator right and fast on the GPU of this machine, 8 minutes"
 	@echo "make gpu-roofline  what the GPU kernels should gain, predicted from data sheets"
 	@echo "make sanitize  the tests of the extension under ASan and UBSan"
 	@echo "make fuzz      random calls against the reference (CASES=20000 SEED=0; SANITIZE=1: under ASan and UBSan)"
-	@echo "make mutants   whether the fuzzer and the tests find faults put into the kernels"
+	@echo "make mutants   put faults into the kernels and list those that neither fuzzer nor tests find"
 
 install: $(INSTALLED)
 
@@ -36,7 +37,14 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_TEST_BUILD=1 $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
-demo: $(INSTALLED)
+# For those who only look: an ordinary build, and no tool of development.
+$(DEMO_INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install -q -c constraints.txt -e ".[demo]"
+	touch $@
+
+# Where everything is installed, nothing else is.
+demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(DEMO_INSTALLED))
 	$(BIN)/python -m inpaint_ops.benchmarks.demo --out demo
 
 test: $(INSTALLED)
@@ -59,13 +67,17 @@ arm64: $(INSTALLED)
 	$(call package_tree,build/arm64/package)
 	PYTHON_FOR_PIP=$(BIN)/python tests/helpers/arm64.sh build/arm64/package -k "not ($(NOT_SANITIZED))" $(OPERATOR_TESTS) $(PYTEST_ARGS)
 
-# mypy does not follow the import hook of an editable install: it gets the package as installed.
+# mypy does not follow the import hook of an editable install: it gets links to the folders under
+# the names they are installed as.
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
-	$(call package_tree,build/typed)
-	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p inpaint_ops
+	rm -rf build/typed
+	mkdir -p build/typed/inpaint_ops
+	ln -s $(addprefix ../../../,$(filter-out %.so,$(wildcard inpaint_ops/*)) kernels models benchmarks) build/typed/inpaint_ops/
+	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache \
+	    --python-executable ../../$(BIN)/python -p inpaint_ops
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

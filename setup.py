@@ -30,8 +30,10 @@ if X86:
     ]
 
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
-# What is the same for every instruction set: the bindings, and what the machine has.
-SHARED_SOURCES = [s for s in SOURCES if Path(s).parent.name == "python" or Path(s).stem == "cpu"]
+# What is the same for every instruction set: bindings, plans, and what the machine has.
+SHARED_SOURCES = [
+    s for s in SOURCES if Path(s).parent.name == "python" or Path(s).stem in ("cpu", "pack", "plan")
+]
 KERNEL_SOURCES = [s for s in SOURCES if s not in SHARED_SOURCES]
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h"))
 
@@ -108,7 +110,7 @@ setup(
     packages=PACKAGES,
     package_dir={f"inpaint_ops.{inner}": inner for inner in INNER},
     package_data={
-        "inpaint_ops": ["py.typed", "_C.pyi"],
+        "inpaint_ops": ["py.typed"],
         "inpaint_ops.benchmarks.gpu": ["budget.json"],
     },
     ext_modules=[

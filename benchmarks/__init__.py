@@ -1,1 +1,11 @@
-"""Benchmarks: fused operators against the public formulas, the compiler and the machine's floor."""
+"""Benchmarks: operators and methods against the public formulas, the compiler and the machine.
+
+In the order of a run:
+
+- `cases`: the problems, one file for each operator; a case is right or it is not timed.
+- `harness`: checks, times, memory and errors of a case.
+- `report`: tables, plots and the page of a run.
+- `main`: the command that ties them, ``python -m inpaint_ops.benchmarks``.
+- `demo`, `demo_speed`: ``make demo``, pictures and a minute of these cases.
+- `gpu`: checks, compilation and predictions of the GPU kernels.
+"""

@@ -1,4 +1,4 @@
-"""``make demo``: real photos with drawn holes, filled by the command line, and a report."""
+"""``make demo``: real photos with drawn holes, filled by the command line, then a benchmark."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from inpaint_ops.benchmarks import main as benchmark
 from inpaint_ops.cli import main as command_line
 
 Shape = tuple[str, tuple[int, ...], int]
 
-# Photos inside the scikit-image wheel, public domain or CC0, and what to take out of each: kind,
-# coordinates, width of lines in pixels.
+# Photos inside the scikit-image wheel, public domain or CC0, and the shapes to take out of each:
+# kind, coordinates, width of lines in pixels.
 HOLES: dict[str, Sequence[Shape]] = {
     "rocket.jpg": [("box", (285, 70, 356, 346), 0)],
     "astronaut.png": [
@@ -34,7 +33,7 @@ HOLES: dict[str, Sequence[Shape]] = {
 
 
 def draw_hole(size: tuple[int, int], shapes: Sequence[Shape]) -> Image.Image:
-    """White shapes on black; `size` is (width, height)."""
+    """Draw white shapes on black; `size` is (width, height)."""
     picture = Image.new("L", size, 0)
     draw = ImageDraw.Draw(picture)
     for kind, points, width in shapes:
@@ -48,16 +47,16 @@ def draw_hole(size: tuple[int, int], shapes: Sequence[Shape]) -> Image.Image:
 
 
 def photo_folder() -> Path:
-    """Where scikit-image keeps its photos; nothing is downloaded."""
+    """Return the folder of scikit-image's photos; nothing is downloaded."""
     try:
         import skimage
     except ImportError:
-        raise SystemExit("the demo needs scikit-image: pip install 'inpaint-ops[peers]'") from None
+        raise SystemExit("the demo needs scikit-image: pip install 'inpaint-ops[demo]'") from None
     return Path(skimage.__file__).parent / "data"
 
 
 def triptych(photo: Path, hole: Path, filled: Path) -> Image.Image:
-    """Before, hole in magenta, after."""
+    """Return before, hole in magenta and after side by side."""
     before = np.asarray(Image.open(photo).convert("RGB"))
     after = np.asarray(Image.open(filled).convert("RGB"))
     missing = np.asarray(Image.open(hole)) > 127
@@ -67,8 +66,8 @@ def triptych(photo: Path, hole: Path, filled: Path) -> Image.Image:
     return Image.fromarray(np.concatenate([before, gap, marked, gap, after], 1))
 
 
-def run(out: Path, report: bool) -> int:
-    """Writes everything below `out`; returns the exit code."""
+def run(out: Path, benchmark: bool) -> int:
+    """Write everything below `out` and return the exit code."""
     folders = {name: out / name for name in ("photos", "holes", "filled")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,18 +88,20 @@ def run(out: Path, report: bool) -> int:
         picture = triptych(*(folders[folder] / file for folder in ("photos", "holes", "filled")))
         picture.save(out / file)
         print(f"  {out / file}")
-    if not report:
+    if not benchmark:
         return 0
-    return benchmark.run(["--quick", "--out", str(out / "report")])
+    from inpaint_ops.benchmarks import demo_speed
+
+    return demo_speed.run(out)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m inpaint_ops.benchmarks.demo")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write")
-    parser.add_argument("--no-report", action="store_true", help="pictures only")
+    parser.add_argument("--no-benchmark", action="store_true", help="pictures only")
     options = parser.parse_args(argv)
-    return run(options.out, not options.no_report)
+    return run(options.out, not options.no_benchmark)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from inpaint_ops.benchmarks.harness.runner import COMPILED, OURS, Result, run_ca
 from inpaint_ops.benchmarks.report import page, terminal
 from inpaint_ops.benchmarks.report.report import Report, bytes_text, ratio_text, seconds_text
 from inpaint_ops.benchmarks.report.stored import restore
+from inpaint_ops.program import reason
 
 # Without a terminal rich would fold the tables to 80 columns.
 _PIPE_WIDTH = 170
@@ -29,14 +30,14 @@ _JSON, _PAGE = "benchmark.json", "benchmark.html"
 
 
 def run(argv: list[str]) -> int:
-    """Measures, prints and writes ``benchmark.json`` and ``benchmark.html``.
+    """Measure, print and write ``benchmark.json`` and ``benchmark.html``.
 
     Args:
         argv: arguments without the program's name.
 
     Returns:
         0, 1 if a result was wrong or a contestant raised, 2 for wrong usage, 130 if interrupted or
-        terminated (what was measured by then is written).
+        terminated (the results until then are written).
     """
     try:
         options = _parse(argv)
@@ -55,7 +56,7 @@ def run(argv: list[str]) -> int:
         try:
             _take_over(report, restore((options.out / _JSON).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            console.print(f"--resume: {error}", highlight=False, markup=False)
+            console.print(f"--resume: {reason(error)}", highlight=False, markup=False)
             return 2
     try:
         with _terminated_like_interrupted():
@@ -106,7 +107,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         try:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            parser.error(f"--out: {error}")
+            parser.error(f"--out: {reason(error)}")
     return options
 
 
@@ -165,7 +166,7 @@ def _take_over(report: Report, earlier: Report) -> None:
 
 @contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """A request to end arrives as KeyboardInterrupt."""
+    """Turn a request to end into KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -199,7 +200,7 @@ def _measure(
         except Unavailable as reason:
             report.skipped.append((case.op, case.id, str(reason)))
             console.print(f"    not run: {reason}", highlight=False, markup=False)
-        # A run takes an hour: whatever ends it, this much is kept.
+        # A run takes an hour. Whatever ends it, the results until then are kept.
         _write(options.out / _JSON, report.to_json())
 
 
@@ -209,7 +210,7 @@ def _measure_case(
     settings = report.settings
     setup = load(case.op).setup
     peaks = {threads: report.peaks[threads] for threads in options.threads}
-    # What is yielded counts when all of it is there: an interrupted case is measured again.
+    # A case counts when all its results are there: an interrupted one is measured again.
     results: list[Result] = []
     memories: list[Memory] = []
     if case.once:
@@ -242,7 +243,7 @@ def _measure_case(
 
 
 def _memories(case: Case, result: Result, threads: int) -> list[Memory]:
-    """Of every contestant that took part."""
+    """Measure every contestant that took part."""
     names = [name for name, entry in result.entries.items() if entry.status != "missing"]
     return [
         measure(case, name, threads=threads)

@@ -19,7 +19,7 @@ from inpaint_ops import program as program  # answers Ctrl-C while the rest load
 
 from inpaint_ops import layers, ops, reference
 from inpaint_ops.backends import backend
-from inpaint_ops.exemplar.fill import fill_exemplar
+from inpaint_ops.exemplar import fill_exemplar
 from inpaint_ops.layers import (
     ChannelwiseLinear,
     ContextualAttention,

@@ -69,6 +69,18 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         return
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if they are missing.
+
+    Raises:
+        OSError: a file is in its place, or it may not be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise NotADirectoryError(f"{folder}: is no folder, a file has its place") from exc
+
+
 def remove_left_overs(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder.
 

@@ -10,18 +10,18 @@ _current: ContextVar[str] = ContextVar("inpaint_ops_backend", default="auto")
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Selects what serves the operators inside a ``with`` block, in this thread.
+    """Select what serves the operators inside a ``with`` block, in this thread.
 
     Backward passes use the choice that was in force in their forward pass.
 
     Args:
         name: "auto" (the fused kernel of the device, else the reference; float64 on GPUs always
-            takes the reference), "direct" (the same, but
-            convolutions never take the Winograd core, whose rounding errors are 2 to 4 times those
-            of a direct sum and which spreads a NaN of x over up to 5 pixels more than the kernel
-            reaches), "triton" (the GPU kernels; on CPU tensors they run only in Triton's
-            interpreter, in a process started with TRITON_INTERPRET=1, and raise otherwise) or
-            "reference" (plain PyTorch, for tests, benchmarks and debugging).
+            takes the reference), "direct" (the same, but convolutions never take Winograd's
+            algorithms, whose rounding errors are 2 to 4 times those of a direct sum and which
+            spread a NaN of x over up to 5 pixels more than the kernel reaches), "triton" (the GPU
+            kernels; on CPU tensors they run only in Triton's interpreter, in a process started with
+            TRITON_INTERPRET=1, and raise otherwise) or "reference" (plain PyTorch, for tests,
+            benchmarks and debugging).
 
     Raises:
         ValueError: for another name.
@@ -36,5 +36,5 @@ def backend(name: str) -> Iterator[None]:
 
 
 def current_backend() -> str:
-    """The choice in force."""
+    """Return the choice in force."""
     return _current.get()

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops.program import reason
+
 State = dict[str, Tensor]
 Weights = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -83,6 +85,22 @@ def unwrapped(state: State) -> State:
         plain = {key.removeprefix("module."): plain[key] for key in layers}
 
 
+def peeled(state: State) -> Iterator[tuple[State, str]]:
+    """The state dict, then again and again without the first name if all its keys share that.
+
+    Yields each with the prefix that it has lost. Modules that hold a network under a name of their
+    own, as Lightning's do, put such a prefix before its keys.
+    """
+    prefix = ""
+    while state:
+        yield state, prefix
+        head = next(iter(state)).partition(".")[0] + "."
+        if not all(key.startswith(head) for key in state):
+            return
+        state = unwrapped({key.removeprefix(head): value for key, value in state.items()})
+        prefix += head
+
+
 def read_checkpoints(weights: Weights | Checkpoint | Sequence[Weights]) -> list[Checkpoint]:
     """Read one checkpoint or several that belong together.
 
@@ -93,11 +111,15 @@ def read_checkpoints(weights: Weights | Checkpoint | Sequence[Weights]) -> list[
         return [read_checkpoint(weights)]  # type: ignore[arg-type]
     if not weights:
         raise ValueError("load_weights: weights must hold at least one file, got an empty list")
-    return [read_checkpoint(one) for one in weights]
+    return [read_checkpoint(one, f"weights[{i}]") for i, one in enumerate(weights)]
 
 
-def read_checkpoint(weights: Weights | Checkpoint) -> Checkpoint:
+def read_checkpoint(weights: Weights | Checkpoint, name: str = "weights") -> Checkpoint:
     """Read a file without running code from it; mappings are taken as they are.
+
+    Args:
+        weights: path, mapping, or what was read before.
+        name: of the argument, for messages.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -107,12 +129,9 @@ def read_checkpoint(weights: Weights | Checkpoint) -> Checkpoint:
     if isinstance(weights, Checkpoint):
         return weights
     if isinstance(weights, Mapping):
-        return Checkpoint(weights, {}, "the given state dict")
+        return Checkpoint(weights, {}, "the given state dict" if name == "weights" else name)
     if not isinstance(weights, (str, os.PathLike)):
-        raise TypeError(
-            "load_weights: weights must be a path, a dict or a list of them, "
-            f"got {type(weights).__name__}"
-        )
+        raise _wrong_type(weights, name)
     path = Path(weights)
     if not path.is_file():
         found = "a folder, not a file" if path.is_dir() else "not a file"
@@ -122,6 +141,12 @@ def read_checkpoint(weights: Weights | Checkpoint) -> Checkpoint:
     if path.suffix == ".safetensors" or _looks_like_safetensors(path):
         return _read_safetensors(path)
     return _read_torch(path)
+
+
+def _wrong_type(weights: Any, name: str) -> TypeError:
+    expected = "a path, a dict or a list of them" if name == "weights" else "a path or a dict"
+    hint = "; give its state_dict()" if isinstance(weights, torch.nn.Module) else ""
+    return TypeError(f"load_weights: {name} must be {expected}, got {type(weights).__name__}{hint}")
 
 
 def _looks_like_safetensors(path: Path) -> bool:
@@ -151,7 +176,7 @@ def _read_torch(path: Path) -> Checkpoint:
 
 def _reason(exc: Exception) -> str:
     """Return torch's reason in one line, without its advice to read the file unsafely."""
-    text = str(exc)
+    text = reason(exc)
     found = re.search(r"GLOBAL (\S+)", text)
     if found:
         return f"it holds {found[1]}, a Python object, which is not read as it could run code"
@@ -170,7 +195,7 @@ def _check_archive(path: Path) -> None:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception as exc:
         raise ValueError(
-            f"load_weights: {path} cannot be read as weights (damaged archive: {exc})"
+            f"load_weights: {path} cannot be read as weights (damaged archive: {reason(exc)})"
         ) from exc
     size = path.stat().st_size
     if unpacked > _MOST_UNPACKED * size + (1 << 20):
@@ -201,7 +226,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
             content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except Exception as exc:
-        raise ValueError(f"load_weights: {path} cannot be read as safetensors: {exc}") from exc
+        raise ValueError(
+            f"load_weights: {path} cannot be read as safetensors: {reason(exc)}"
+        ) from exc
     return Checkpoint(content, metadata, str(path))
 
 

@@ -1,4 +1,4 @@
-"""Argument checks and small helpers shared by the operators."""
+"""Argument checks shared by operators, layers and models."""
 
 from collections.abc import Sequence
 from math import prod
@@ -15,7 +15,7 @@ MASK_DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.flo
 def check_image(
     op: str, name: str, x: Tensor, dtypes: Sequence[torch.dtype] = FLOAT_DTYPES
 ) -> None:
-    """An (N, C, H, W) floating tensor with at least one channel."""
+    """Check an image: an (N, C, H, W) floating tensor with at least one channel."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a Tensor, got {type(x).__name__}")
     if x.dtype not in dtypes:
@@ -28,7 +28,7 @@ def check_image(
 
 
 def check_kinds(op: str, **arguments: Any) -> None:
-    """Tensors with strides and memory, where arguments are tensors or lists of them.
+    """Check that tensors, alone or in lists, have strides and memory.
 
     Costs more than the checks of shape and dtype: operators ask only where something about their
     arguments is out of the ordinary.
@@ -77,7 +77,7 @@ def _has_memory(x: Tensor) -> bool:
 
 
 def check_same(op: str, names: str, a: Tensor, b: Tensor) -> None:
-    """Two tensors of one dtype on one device."""
+    """Check that two tensors have one dtype and are on one device."""
     if a.dtype != b.dtype:
         raise TypeError(f"{op}: {names} must have one dtype, got {a.dtype} and {b.dtype}")
     if a.device != b.device:
@@ -87,7 +87,7 @@ def check_same(op: str, names: str, a: Tensor, b: Tensor) -> None:
 def check_mask(
     op: str, name: str, mask: Tensor, batch: int, size: tuple[int, int], device: torch.device
 ) -> None:
-    """An (N or 1, 1, H, W) mask; its values are checked where it is read, by `binary`."""
+    """Check an (N or 1, 1, H, W) mask; its values are checked where it is read, by `binary`."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"{op}: {name} must be a Tensor, got {type(mask).__name__}")
     if mask.dtype not in MASK_DTYPES:
@@ -105,7 +105,7 @@ _MOST = 2**31 - 1
 
 
 def check_int(op: str, name: str, value: int, minimum: int = 1, maximum: int = _MOST) -> None:
-    """An int of at least `minimum` and at most `maximum`."""
+    """Check an int of at least `minimum` and at most `maximum`."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
     if value < minimum:
@@ -115,7 +115,7 @@ def check_int(op: str, name: str, value: int, minimum: int = 1, maximum: int = _
 
 
 def check_result(op: str, name: str, shape: Sequence[int], value: object) -> None:
-    """A result, or an image on the way to it, whose values can be counted in bytes."""
+    """Check that the bytes of a result, or of an image on the way to it, can be counted."""
     # Sizes that are traced stay free.
     if all(type(size) is int for size in shape) and prod(shape) >= 2**59:
         raise ValueError(
@@ -124,7 +124,7 @@ def check_result(op: str, name: str, shape: Sequence[int], value: object) -> Non
 
 
 def check_finite(op: str, name: str, value: float) -> None:
-    """A finite number."""
+    """Check a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if value != value or value in (float("inf"), float("-inf")):
@@ -132,13 +132,13 @@ def check_finite(op: str, name: str, value: float) -> None:
 
 
 def check_choice(op: str, name: str, value: str, choices: Sequence[str]) -> None:
-    """One of a few words."""
+    """Check a word that is one of a few."""
     if value not in choices:
         raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def binary(op: str, name: str, mask: Tensor) -> Tensor:
-    """The mask as bool; called inside an operator, where values may be read.
+    """Return the mask as bool; called inside an operator, where values may be read.
 
     Raises:
         ValueError: a value is neither 0 nor 1 (soft masks have no meaning for a match).

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops import checks
-from inpaint_ops.checkpoints import read_checkpoint
+from inpaint_ops.checkpoints import peeled, read_checkpoint
 from inpaint_ops.layers import FusedConv2d
 
 # Convolutions in each of the five blocks, each block ending in a pooling layer.
 _BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _WIDTHS = (64, 128, 256, 512, 512)
+# Keys under which files keep the state dict.
+_NESTING = ("state_dict", "model", "model_state_dict")
 _POOLINGS = ("max", "average")
 _MEAN = (0.485, 0.456, 0.406)
 
@@ -57,8 +59,8 @@ class FeatureNetwork(nn.Module):
     Args:
         name: "vgg16" or "vgg19".
         weights: path of a .safetensors or PyTorch file (read with weights_only), or a state dict:
-            features.N.weight and features.N.bias. Layers that are not needed, and the classifier,
-            may be there or not.
+            features.N.weight and features.N.bias, with or without "features.", or with a prefix
+            before all keys. Layers that are not needed, and the classifier, may be there or not.
         layers: names of the maps that `forward` returns: "conv3_1" before its ReLU, "relu3_1"
             after it, "pool3" after the pooling of block 3.
         rule: input of the network, made from images that are RGB in [0, 1]. "imagenet": less the
@@ -158,7 +160,10 @@ class FeatureNetwork(nn.Module):
         op = type(self).__name__
         checkpoint = read_checkpoint(weights)
         state: dict[str, Tensor] = {}
-        for candidate in checkpoint.dicts(("state_dict",)):
+        found = (one for whole in checkpoint.dicts(_NESTING) for one, _ in peeled(whole))
+        for candidate in found:
+            if all(key.partition(".")[0].isdigit() for key in candidate):  # its features alone
+                candidate = {f"features.{key}": value for key, value in candidate.items()}
             if any(key.startswith("features.") for key in candidate):
                 state = candidate
                 break

@@ -102,6 +102,16 @@ def watch_interrupts(interrupts: Interrupts) -> Iterator[None]:
         sys.unraisablehook = hook
 
 
+def reason(exc: BaseException) -> str:
+    """Return one plain sentence for an exception: the system's errors without their numbers."""
+    if isinstance(exc, OSError) and exc.strerror and exc.args and exc.args[0] == exc.errno:
+        what = exc.strerror[:1].lower() + exc.strerror[1:]
+        # Of a renaming, the name that was to appear.
+        name = exc.filename if exc.filename2 is None else exc.filename2
+        return what if name is None else f"{os.fsdecode(name)}: {what}"
+    return str(exc) or type(exc).__name__
+
+
 def report_interrupt() -> int:
     """Say that the command was interrupted; returns the exit code."""
     with suppress(OSError, ValueError):

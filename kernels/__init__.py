@@ -1,8 +1,19 @@
 """Triton kernels for CUDA and ROCm devices, one file an operator; imported when first needed.
 
-Every kernel is a `launch.Kernel`: a jitted function with the closed table of the configurations it
-may be launched in. The same table is compiled ahead of time, without a GPU, by
-``inpaint_ops.benchmarks.gpu.compile``, which holds each row to its budget of registers, shared
-memory and instructions; so nothing runs that was not budgeted. `launch` tells how a kernel is
-declared, `tune` how a row is chosen by measurement on a GPU.
+The package is a map in reading order:
+
+* `launch`: a kernel is declared once, with the closed table of rows it may run in (`launch.Kernel`,
+  `launch.Row`). ``inpaint_ops.benchmarks.gpu.compile`` compiles each row ahead of time, without a
+  GPU, and holds it to a budget of registers, shared memory and instructions; so nothing runs that
+  was not budgeted. ``inpaint_ops.benchmarks.gpu.tune`` measures on a GPU which row suits a problem.
+* `dot`, `products`: matrix products inside a kernel, and those that the vendor's library forms.
+* ``<op>``: `forward` and, where the operator has gradients, `backward`, with the arguments and
+  results of the registered operator; ``inpaint_ops.ops.triton.kernels(op)`` finds them by name.
+  The kernels of one operator alone are in its file, those of a family in the family's folder.
+* `convolution`: fused, gated, transposed and partial convolutions.
+* `attention`: contextual attention and the ID-MRF loss, on strips of scores.
+* `matching`: the search of nearest_patch and shift_connection.
+
+A kernel's docstring states its formula, what one program computes and the grid; the head of a file
+says how memory is read and written.
 """

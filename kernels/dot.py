@@ -1,4 +1,4 @@
-"""The matrix product of two blocks, as the kernels here form it."""
+"""Matrix product of two blocks inside a kernel."""
 
 import triton
 import triton.language as tl

@@ -1,6 +1,6 @@
-"""How a Triton kernel is declared, which of its configurations is taken, and how it is launched.
+"""Declaration, choice of a configuration, and launch of a Triton kernel.
 
-A kernel file says what the kernel takes and in which rows of a table it may run::
+A kernel file states the arguments of the kernel and the rows of the table it may run in::
 
     TYPES = {"x_ptr": "*T", "y_ptr": "*T", "factor_ptr": "*fp32", "size": "i32"}
 
@@ -12,21 +12,22 @@ A kernel file says what the kernel takes and in which rows of a table it may run
         _scale_fwd_kernel,
         TYPES,
         [
-            Row("half", "half", {"BLOCK": 2048}, warps=4, wide=("x_ptr",)),
-            Row("fp32", "fp32", {"BLOCK": 1024}, warps=4, wide=("x_ptr",)),
+            Row("half", "half", {"BLOCK": 2048}, vectors=("x_ptr",)),
+            Row("fp32", "fp32", {"BLOCK": 1024}, vectors=("x_ptr",)),
         ],
         free={"ACT": (1, 0)},
     )
 
     SCALE("half", (triton.cdiv(x.numel(), 2048),), x_ptr=x, y_ptr=y, ..., size=x.numel(), ACT=0)
 
-Rules that make a table row one and only one compiled program:
+Rules by which a row of the table is exactly one compiled program:
 
-* Integers are never specialised on their value (`jit` sees to it), pointers always are: every
-  tensor given must start at a multiple of 16 bytes (`aligned` copies one that does not). What the
-  compiler has to know about a row length it learns from arithmetic (``units * 8``) or constexprs.
-* All constexprs are either in the row or `free`: of a closed set of values, the first of which
-  needs most registers and stands for the others in the compile budget.
+* Integers are never specialised on their value: `jit` sees to it. The compiler learns from
+  arithmetic (``units * 8``) or constexprs that a row length is a multiple of 16 bytes.
+* Pointers are always specialised: every tensor given must start at a multiple of 16 bytes
+  (`aligned` copies one that does not).
+* Each constexpr is either in the row or `free`, with a closed set of values. The first value needs
+  most registers and stands for the others in the compile budget.
 * "T" in a type is the dtype of the row: "half" (float16 and bfloat16, budgeted as bfloat16) or
   "fp32".
 
@@ -36,8 +37,10 @@ Offsets that may pass 2**31 are 64-bit inside the kernels; sizes of one axis are
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -48,6 +51,7 @@ import torch
 import triton
 from torch import Tensor
 
+import inpaint_ops.kernels
 from inpaint_ops.ops import triton as ops_triton
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
@@ -71,10 +75,10 @@ class Row:
         constexprs: values of the constexprs that are not free.
         warps: per program.
         stages: of the software pipeline.
-        archs: where the row is offered; rows of one name may share the architectures out.
-        dot: it multiplies matrices; a half-precision product must use the tensor cores.
+        archs: architectures that the row is for; several rows may have one name, each for others.
+        dot: true for a matrix product; in half precision it must use the tensor cores.
         tensor_cores: the same for a row in fp32, true for TF32.
-        wide: the main operands, which must be loaded by 16 bytes.
+        vectors: the main operands, which must be loaded by 16 bytes.
         occupancy: warps that must fit on one multiprocessor by registers and shared memory.
     """
 
@@ -86,29 +90,25 @@ class Row:
     archs: tuple[str, ...] = ARCHITECTURES
     dot: bool = False
     tensor_cores: bool | None = None
-    wide: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
     occupancy: int = 8
 
     @property
     def needs_tensor_cores(self) -> bool:
-        """Whether the compiled program has to hold matrix instructions."""
+        """True where the compiled program has to hold matrix instructions."""
         return self.dot and (
             self.dtype == "half" if self.tensor_cores is None else self.tensor_cores
         )
 
 
 def jit(types: Mapping[str, str]) -> Callable[[Callable[..., None]], Any]:
-    """``triton.jit`` that compiles one program whatever the values of the integers."""
+    """Decorate as ``triton.jit`` does, with one program whatever the values of the integers."""
     scalars = [name for name, kind in types.items() if not kind.startswith("*")]
     decorator: Any = triton.jit(do_not_specialize=scalars)
     return decorator  # type: ignore[no-any-return]
 
 
-class Unfit(Exception):
-    """Raised by a call under tuning: this row does not serve that problem."""
-
-
-KERNELS: list[Kernel] = []
+_DECLARED: list[Kernel] = []
 
 
 @dataclass(eq=False)
@@ -121,25 +121,21 @@ class Kernel:
             "i32", "i64" or "fp32".
         rows: the table.
         free: values allowed for each other constexpr, the costliest first.
-        tunes: what `tune` measures: takes a device and yields (key, call), where call(row name)
-            runs one problem of the ten models, or raises `Unfit`; the fastest row is kept under
-            the key, which `tuned` is later asked for.
     """
 
     function: Any
     types: Mapping[str, str]
     rows: Sequence[Row]
     free: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    tunes: Callable[[torch.device], Any] | None = None
 
     def __post_init__(self) -> None:
-        KERNELS.append(self)
+        _DECLARED.append(self)
 
     @property
     def name(self) -> str:
-        """Module and function, e.g. "gated_conv2d:_gated_conv2d_fwd_kernel"."""
-        plain = self.function.fn  # the interpreter's stand-in hides where it was written
-        return f"{plain.__module__.rpartition('.')[2]}:{plain.__name__}"
+        """Name of the function without underscore and "_kernel", such as "conv_fwd"; unique."""
+        plain = self.function.fn  # the interpreter's stand-in hides the name
+        return str(plain.__name__).strip("_").removesuffix("_kernel")
 
     def row(self, name: str, arch: str) -> Row:
         """The row of that name for an architecture."""
@@ -149,9 +145,9 @@ class Kernel:
         raise LookupError(f"{self.name} has no row {name!r} for {arch}")
 
     def __call__(self, name: str, grid: tuple[int, ...], **arguments: Any) -> None:
-        """Launches a row; `grid` with a zero in it launches nothing.
+        """Launch a row; a grid with a zero in it launches nothing.
 
-        The arguments are checked: a mistake here would read wild addresses on a device.
+        Dtypes, devices and alignment are checked first: a mistake would read wild addresses.
         """
         if 0 in grid:
             return
@@ -184,29 +180,36 @@ def _check_pointer(kernel: Kernel, row: Row, key: str, tensor: Tensor, device: A
         raise ValueError(f"{kernel.name}: {key} must start at a multiple of 16 bytes")
 
 
+def all_kernels() -> list[Kernel]:
+    """Every kernel of the package; imports all its files, in which they are declared."""
+    for module in pkgutil.walk_packages(inpaint_ops.kernels.__path__, "inpaint_ops.kernels."):
+        importlib.import_module(module.name)
+    return _DECLARED
+
+
 def dtype_class(dtype: torch.dtype) -> str:
-    """The dtype of the rows that serve tensors of that type."""
+    """Dtype of the rows for tensors of that type: "half" or "fp32"."""
     return "half" if dtype in HALF else "fp32"
 
 
 def aligned(x: Tensor) -> Tensor:
-    """x, or a copy if it does not start at a multiple of 16 bytes.
+    """Return x, or a copy if it does not start at a multiple of 16 bytes.
 
-    A view with an odd offset would otherwise turn every 16-byte load into scalar ones: the same
-    convolution then has 662 spills instead of none.
+    The compiler is told that pointers are aligned. Told otherwise, it would turn every 16-byte load
+    into scalar ones: the same convolution then has 662 register spills instead of none.
     """
     return x.clone(memory_format=torch.preserve_format) if x.data_ptr() % 16 else x
 
 
 def dense(x: Tensor) -> Tensor:
-    """X contiguous and aligned; a copy only where it is not."""
+    """Return x contiguous and aligned; a copy only where it is not."""
     return aligned(x.contiguous())
 
 
 def channels_last(x: Tensor, vector: int = 1) -> Tensor:
-    """(N, C, H, W) as dense NHWC memory, aligned, C padded with zeros to a multiple of `vector`.
+    """Return (N, C, H, W) as dense, aligned NHWC memory, C padded with zeros to whole vectors.
 
-    Without a copy where it already is all that.
+    A vector is `vector` channels. Nothing is copied where x already is all that.
     """
     n, c, h, w = x.shape
     padded = -(-c // vector) * vector
@@ -223,13 +226,13 @@ def channels_last(x: Tensor, vector: int = 1) -> Tensor:
 
 
 def architecture(device: torch.device) -> str:
-    """The row of `ARCHITECTURES` that a device falls under.
+    """Member of `ARCHITECTURES` that a device counts as.
 
     Raises:
         RuntimeError: the device is older than any of them.
     """
     if device.type != "cuda":
-        return "sm_80"  # the interpreter: any will do
+        return "sm_80"  # in the interpreter any will do
     return _architecture(device.index if device.index is not None else torch.cuda.current_device())
 
 
@@ -241,7 +244,7 @@ def _architecture(index: int) -> str:
 
 
 def closest_architecture(major: int, minor: int) -> str:
-    """The newest known CUDA architecture of that generation that the device can stand for."""
+    """Newest member of `ARCHITECTURES` of the device's generation whose code it can run."""
     if major == 11:
         return "sm_100"
     known = sorted(int(name[3:]) for name in ARCHITECTURES if name.startswith("sm_"))
@@ -257,14 +260,15 @@ def closest_architecture(major: int, minor: int) -> str:
 
 
 def size_class(value: int) -> int:
-    """Logarithm to base 4, rounded: sizes of one class share a tuned row."""
+    """Logarithm to base 4, rounded down: sizes of one class share a tuned row."""
     return max(0, value.bit_length() - 1) // 2
 
 
 def tuned(kernel: Kernel, key: str, device: torch.device, otherwise: str) -> str:
-    """The row that `tune` found fastest for a key on this kind of device, else `otherwise`.
+    """Row that was measured fastest for a key on this kind of device, else `otherwise`.
 
-    The table is the file that the environment variable INPAINT_OPS_TUNED names.
+    The measurements are in the file that the environment variable INPAINT_OPS_TUNED names;
+    ``python -m inpaint_ops.benchmarks.gpu.tune`` writes it.
     """
     path = os.environ.get("INPAINT_OPS_TUNED")
     if not path:
@@ -281,10 +285,10 @@ def _tuned_table(path: str) -> Any:
 
 
 def tf32_allowed() -> bool:
-    """Whether float32 products may be rounded to TF32: off unless the user asked torch for it.
+    """True where the user allowed torch to round the factors of float32 products to TF32.
 
-    ``torch.set_float32_matmul_precision("high")`` switches it on; torch's switch for convolutions
-    alone, which is on by default, can only switch it off again.
+    ``torch.set_float32_matmul_precision("high")`` allows it. Torch's switch for convolutions alone
+    is on by default, so it does not allow anything here; switched off, it forbids.
     """
     matmul = torch.backends.cuda.matmul.fp32_precision
     conv = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
@@ -292,5 +296,5 @@ def tf32_allowed() -> bool:
 
 
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter."""
+    """True where kernels run in Triton's interpreter."""
     return ops_triton.interpreted()

@@ -1,4 +1,4 @@
-"""nearest_patch on the GPU: norms and usable patches around the search."""
+"""nearest_patch on GPUs: usable patches and norms first, then the search."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,7 @@ from torch import Tensor
 from inpaint_ops.kernels.matching.search import search
 
 
-def nearest_patch(
+def forward(
     query: Tensor,
     key: Tensor,
     valid: Tensor | None,
@@ -17,7 +17,10 @@ def nearest_patch(
     key_stride: int,
     metric: str,
 ) -> tuple[Tensor, Tensor]:
-    """The operator; a mask counts wherever it is not 0, its values are not checked."""
+    """Arguments and results of the registered operator.
+
+    A mask counts as 1 wherever it is not 0; its values are not checked.
+    """
     rows = _origins(query.shape[2], patch_size, stride, query.device)
     columns = _origins(query.shape[3], patch_size, stride, query.device)
     key_rows = _origins(key.shape[2], patch_size, key_stride, query.device)
@@ -52,7 +55,7 @@ def nearest_patch(
 
 
 def _origins(size: int, patch_size: int, stride: int, device: torch.device) -> Tensor:
-    """0, stride, 2 stride, ... and the last that fits, as `reference.patch_origins`."""
+    """Origins 0, stride, 2 stride, ... and the last that fits, as `reference.patch_origins`."""
     last = size - patch_size
     count = 0 if last < 0 else -(-last // stride) + 1
     return (torch.arange(count, dtype=torch.int32, device=device) * stride).clamp_max(last)
@@ -63,11 +66,11 @@ def _pixels(rows: Tensor, columns: Tensor, width: int) -> Tensor:
 
 
 def _at_origins(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(N, 1, H, W) to (N, rows * columns)."""
+    """(N, 1, H, W) at the rows and columns given, (N, rows * columns)."""
     return x[:, 0].index_select(1, rows).index_select(2, columns).flatten(1)
 
 
 def _patch_squares(x: Tensor, patch_size: int) -> Tensor:
-    """(N, 1, H - k + 1, W - k + 1) sums of squares; a pool, for a convolution may round to tf32."""
+    """(N, 1, H - k + 1, W - k + 1) sums of squares; by a pool, for a convolution may use TF32."""
     square = x.float().square().sum(1, keepdim=True)
     return F.avg_pool2d(square, patch_size, stride=1, divisor_override=1)

@@ -1,4 +1,8 @@
-"""shift_connection on the GPU: the search, one kernel that moves features, one that adds back."""
+"""shift_connection on GPUs: the search, then one kernel that moves the features found.
+
+The backward pass sorts positions by the source they took, so that one program adds up what comes
+back to a source, in a fixed order and without atomics.
+"""
 
 import torch
 import triton
@@ -35,9 +39,9 @@ def _shift_connection_fwd_kernel(
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """out[p] = encoder[index[p]], zero where it is -1, or [decoder | encoder | that].
+    """out[p] = encoder[index[p]], zero where it is -1; with CONCATENATE [decoder | encoder | that].
 
-    Channels or positions, whichever lie together, number units * UNIT.
+    units * UNIT is the number of channels or of positions, whichever lie together in memory.
     Grid: (blocks of positions, blocks of channels, N).
     """
     n = tl.program_id(2).to(tl.int64)
@@ -54,19 +58,19 @@ def _shift_connection_fwd_kernel(
         P = units.to(tl.int64) * UNIT
         stride_c = P
         stride_p = 1
-    # As one comparison with each size, so that it is seen not to change within 16 bytes.
+    # Compared with C and P as products of UNIT: the compiler sees no change within 16 bytes.
     inside = (p < P)[:, None] & (c < C)[None, :]
     source = tl.maximum(index, 0)[:, None]
-    wide_c = c.to(tl.int64)[None, :]
-    same = n * C * P + p[:, None] * stride_p + wide_c * stride_c
+    c64 = c.to(tl.int64)[None, :]
+    same = n * C * P + p[:, None] * stride_p + c64 * stride_c
     moved = tl.load(
-        encoder_ptr + n * C * P + source * stride_p + wide_c * stride_c,
+        encoder_ptr + n * C * P + source * stride_p + c64 * stride_c,
         mask=inside & (index >= 0)[:, None],
         other=0.0,
     )
     if CONCATENATE:
         if CHANNELS_LAST:
-            out = 3 * (n * C * P + p[:, None] * stride_p) + wide_c
+            out = 3 * (n * C * P + p[:, None] * stride_p) + c64
             part = C
         else:
             out = same + 2 * n * C * P
@@ -84,9 +88,9 @@ MOVE = Kernel(
     _shift_connection_fwd_kernel,
     _FORWARD_TYPES,
     [
-        Row("half", "half", {**_TILE, "UNIT": 8}, stages=1, wide=("decoder_ptr", "encoder_ptr")),
+        Row("half", "half", {**_TILE, "UNIT": 8}, stages=1, vectors=("decoder_ptr", "encoder_ptr")),
         Row("half-odd", "half", {**_TILE, "UNIT": 1}, stages=1),
-        Row("fp32", "fp32", {**_TILE, "UNIT": 4}, stages=1, wide=("decoder_ptr", "encoder_ptr")),
+        Row("fp32", "fp32", {**_TILE, "UNIT": 4}, stages=1, vectors=("decoder_ptr", "encoder_ptr")),
         Row("fp32-odd", "fp32", {**_TILE, "UNIT": 1}, stages=1),
     ],
     free={"CHANNELS_LAST": (True, False), "CONCATENATE": (True, False)},
@@ -151,7 +155,7 @@ ADD_BACK = Kernel(
             name,
             {"UNIT": unit, "BLOCK_I": _BLOCK_I, "BLOCK_C": _BLOCK_BACK},
             stages=1,
-            wide=("grad_ptr",),
+            vectors=("grad_ptr",),
         )
         for name, unit in (("half", 8), ("fp32", 4))
     ],
@@ -162,15 +166,18 @@ def _in_layout(x: Tensor, layout: torch.memory_format) -> Tensor:
     return channels_last(x) if layout == torch.channels_last else aligned(x.contiguous())
 
 
-def shift_connection(
+def forward(
     decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float, concatenate: bool
 ) -> tuple[Tensor, Tensor]:
-    """The operator; the hole is wherever `hole` is not 0, its values are not checked."""
+    """Arguments and results of the registered operator.
+
+    The hole is wherever `hole` is not 0; its values are not checked.
+    """
     n, c, h, w = encoder.shape
     positions = h * w
     layout = memory_format(encoder)
-    wide = encoder[:, :1].expand(n, 3 * c if concatenate else c, h, w)
-    out = torch.empty_like(wide, memory_format=layout)
+    like = encoder[:, :1].expand(n, 3 * c if concatenate else c, h, w)
+    out = torch.empty_like(like, memory_format=layout)
     if n * positions == 0:
         return out, encoder.new_empty((n, h, w), dtype=torch.int64)
     missing = (hole != 0).flatten(1)
@@ -209,8 +216,8 @@ def shift_connection(
     return out, index.view(n, h, w)
 
 
-def shift_connection_backward(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
-    """The gradient at each position goes to where its feature came from."""
+def backward(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
+    """Arguments and result of the registered operator."""
     n, c, h, w = grad.shape
     positions = h * w
     out = torch.empty_like(grad, memory_format=memory_format(grad))
@@ -219,7 +226,7 @@ def shift_connection_backward(grad: Tensor, index: Tensor, gradient_scale: float
     name = dtype_class(grad.dtype)
     unit = 8 if name == "half" else 4
     rows = channels_last(grad, unit)
-    # Known positions, -1, come first: nobody asks for them.
+    # Positions of no source, -1, come first and are in nobody's range.
     ordered, order = torch.sort(index.flatten(1), dim=1, stable=True)
     bounds = torch.arange(positions + 1, device=grad.device).expand(n, -1).contiguous()
     total = torch.empty_like(rows)

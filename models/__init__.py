@@ -1,16 +1,23 @@
-"""Ten inpainting methods: networks, weights in public layouts, completion, one training step."""
+"""Ten inpainting methods: networks, weights in public layouts, completion, one training step.
+
+In reading order: `method` is the base class, which completes pictures of any size; `training` the
+base class of recipes; `registry` builds methods by name; `weights` reads and writes files; `blocks`
+has what several methods share. Each method is a folder of the same five files: `__init__`
+(registers the method and its recipe), `model`, `networks`, `layouts` (names of public weights) and
+`recipe` (training).
+"""
 
 from inpaint_ops.checkpoints import WeightsNote
-from inpaint_ops.models.context_encoder.model import ContextEncoder
-from inpaint_ops.models.deepfill_v1.model import DeepFillV1
-from inpaint_ops.models.deepfill_v2.model import DeepFillV2
-from inpaint_ops.models.edge_connect.model import EdgeConnect
-from inpaint_ops.models.glcic.model import GLCIC
-from inpaint_ops.models.gmcnn.model import GMCNN
+from inpaint_ops.models.context_encoder import ContextEncoder
+from inpaint_ops.models.deepfill_v1 import DeepFillV1
+from inpaint_ops.models.deepfill_v2 import DeepFillV2
+from inpaint_ops.models.edge_connect import EdgeConnect
+from inpaint_ops.models.glcic import GLCIC
+from inpaint_ops.models.gmcnn import GMCNN
 from inpaint_ops.models.method import InpaintingModel
-from inpaint_ops.models.msnps.model import MSNPS
-from inpaint_ops.models.partial_conv_unet.model import PartialConvUNet
-from inpaint_ops.models.patch_gan.model import PatchGAN
+from inpaint_ops.models.msnps import MSNPS
+from inpaint_ops.models.partial_conv_unet import PartialConvUNet
+from inpaint_ops.models.patch_gan import PatchGAN
 from inpaint_ops.models.registry import (
     create_model,
     list_models,
@@ -18,7 +25,7 @@ from inpaint_ops.models.registry import (
     parameter_counts,
     register_model,
 )
-from inpaint_ops.models.shift_net.model import ShiftNet
+from inpaint_ops.models.shift_net import ShiftNet
 from inpaint_ops.models.training import Phase, TrainingRecipe
 from inpaint_ops.models.weights.files import load_weights
 from inpaint_ops.models.weights.layouts import Implied, Layout

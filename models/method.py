@@ -1,7 +1,8 @@
-"""What the ten methods share: completing a picture of any size."""
+"""The base class of the ten methods: completion of a picture of any size."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -9,42 +10,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops import checks
+from inpaint_ops.checkpoints import State
 from inpaint_ops.models.blocks import pictures
-from inpaint_ops.models.weights.layouts import Implied
+from inpaint_ops.models.training import TrainingRecipe
+from inpaint_ops.models.weights.layouts import Implied, Layout
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from inpaint_ops.checkpoints import State
-    from inpaint_ops.models.training import TrainingRecipe
-    from inpaint_ops.models.weights.layouts import Layout
-
 
 class InpaintingModel(nn.Module):
-    """A method: its networks as submodules, and what is needed to fill a picture with them.
+    """A method: its networks as submodules, and the way they complete a picture.
 
-    A method stores every option of its constructor as an attribute of the same name.
+    A subclass stores every option of its constructor as an attribute of the same name, defines
+    `_fill` and `read_options`, and overrides the class attributes below where they differ.
+    `register_model` gives it its name and its recipes.
 
     Args:
         channel_order: "rgb", or "bgr" if the weights were trained on pictures in that order.
     """
 
-    name: ClassVar[str] = ""
-    # Sides that `_fill` takes: multiples of this, and at least that.
+    # `_fill` takes sides that are multiples of `multiple` and not less than `minimum`.
     multiple: int = 8
     minimum: int = 16
-    # What padding counts as: "known" repeats edge pixels, "hole" leaves it missing.
+    # Meaning of padded pixels: "known" (edge pixels repeated) or "hole" (missing).
     pad_as: ClassVar[str] = "known"
+    # Names of the submodules that hold weights.
     networks: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
     # Those that `complete` runs: files given to `create_model` must hold them.
     completion_networks: ClassVar[tuple[str, ...]] = ("generator",)
+    # Public files that the method reads and writes.
     layouts: ClassVar[tuple[Layout, ...]] = ()
+    # Set by `register_model`: the name, the recipe, and the recipes of variants that have another.
+    name: ClassVar[str] = ""
     recipe_class: ClassVar[type[TrainingRecipe]]
-    # Names of the options that the user gave, which come before what a file's layout implies.
+    variant_recipes: ClassVar[Mapping[str, type[TrainingRecipe]]] = {}
+    # Names of the options that the user gave. They take precedence over those of a file's layout.
     given: frozenset[str] = frozenset()
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Remembers which options were given."""
+        """Remember which options were given."""
         model = super().__new__(cls)
         object.__setattr__(model, "given", frozenset(options))
         return model
@@ -56,24 +61,26 @@ class InpaintingModel(nn.Module):
 
     @classmethod
     def read_options(cls, state: State) -> Implied:
-        """What the model's own state dict, whole or some networks of it, tells of its options."""
+        """Read the options from the model's own state dict, or a part with whole networks."""
         return Implied({}, ("channel_order",))
 
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
-        """The prediction, (N, 3, H, W) in [0, 1]; only its missing pixels are used.
+        """Return the prediction, (N, 3, H, W) in [0, 1]; only its missing pixels are used.
 
         Args:
             image: (N, 3, H, W) float32 in [0, 1], channels in `channel_order`, 0 where missing.
             hole: (N, 1, H, W) float32, 1 = missing.
-            seed: of what the method draws, if it draws.
+            seed: of the method's random numbers, if it draws any.
         """
         raise NotImplementedError
 
     def recipe(
         self, phase: str | None = None, *, features: nn.Module | None = None, **overrides: Any
     ) -> TrainingRecipe:
-        """One phase of the method's training, the first if None; see `TrainingRecipe`."""
-        return self.recipe_class(self, phase, features=features, **overrides)
+        """Return the recipe of one phase of training, the first if None; see `TrainingRecipe`."""
+        variant = getattr(self, "variant", "")
+        recipe = self.variant_recipes.get(variant, self.recipe_class)
+        return recipe(self, phase, features=features, **overrides)
 
     def forward(self, image: Tensor, hole: Tensor) -> Tensor:
         """As `complete`."""
@@ -81,18 +88,18 @@ class InpaintingModel(nn.Module):
 
     @torch.no_grad()
     def complete(self, image: Tensor, hole: Tensor, *, seed: int = 0) -> Tensor:
-        """Fills the missing pixels.
+        """Fill the missing pixels.
 
-        Runs in evaluation mode and without gradients; the mode is set back afterwards. The picture
-        is padded to a size that the networks take and cropped again.
+        The networks run in evaluation mode and without gradients; their mode is restored
+        afterwards. The picture is padded to a size that they take, and the result cropped.
 
         Args:
             image: (N, 3, H, W) RGB in [0, 1], floating; missing pixels may hold anything.
             hole: (N or 1, 1, H, W), 1 = missing.
-            seed: makes methods that draw random numbers repeatable.
+            seed: of methods that draw random numbers; equal seeds give equal results.
 
         Returns:
-            (N, 3, H, W), dtype of image: known pixels bit for bit, the others in [0, 1].
+            (N, 3, H, W), dtype of image: known pixels bit for bit as given, the others in [0, 1].
 
         Raises:
             TypeError: wrong type or dtype.
@@ -102,8 +109,8 @@ class InpaintingModel(nn.Module):
         if image.numel() == 0 or not missing.any():
             return image.clone()
         clean = torch.where(missing, 0.0, image.detach().float())
-        high, wide = (self._padded(side) for side in image.shape[2:])
-        picture, cells = self._pad(clean, missing.float(), high, wide)
+        height, width = (self._padded(side) for side in image.shape[2:])
+        picture, cells = self._pad(clean, missing.float(), height, width)
         if self.channel_order == "bgr":
             picture = picture.flip(1)
         training = self.training
@@ -120,8 +127,8 @@ class InpaintingModel(nn.Module):
     def _padded(self, side: int) -> int:
         return max(self.minimum, -(-side // self.multiple) * self.multiple)
 
-    def _pad(self, image: Tensor, hole: Tensor, high: int, wide: int) -> tuple[Tensor, Tensor]:
-        sides = (0, wide - image.shape[3], 0, high - image.shape[2])
+    def _pad(self, image: Tensor, hole: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        sides = (0, width - image.shape[3], 0, height - image.shape[2])
         if not any(sides):
             return image, hole
         if self.pad_as == "hole":

@@ -1,26 +1,47 @@
-"""One training step of a method, for the trainer and for loops of one's own."""
+"""Training of a method, step by step: phases, optimisers, losses and the order of updates.
+
+A recipe knows its model; no model knows its recipe. The registry brings the two together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inpaint_ops import checks
-from inpaint_ops.models.method import InpaintingModel
+
+
+class Trainable(Protocol):
+    """The parts of an `InpaintingModel` that every recipe uses."""
+
+    @property
+    def name(self) -> str:
+        """The name of the method, for messages."""
+
+    @property
+    def channel_order(self) -> str:
+        """The order of channels that the networks take: "rgb" or "bgr"."""
+
+    def train(self, mode: bool = True) -> Any:
+        """As `torch.nn.Module.train`."""
 
 
 @dataclass(frozen=True)
 class Phase:
     """A stretch of the training.
 
-    `iterations` and `batch` are what the source used, None where it says nothing; `numbers` are
-    learning rates, loss weights and the like, which `InpaintingModel.recipe` lets one replace.
+    Attributes:
+        name: of the phase.
+        iterations: the source's number of steps, None where it says nothing.
+        batch: the source's batch size, None where it says nothing.
+        numbers: learning rates, loss weights and the like by name. The arguments of
+            `InpaintingModel.recipe` replace them.
     """
 
     name: str
@@ -35,7 +56,7 @@ class TrainingRecipe:
     Subclasses set `phases` and define `build_optimizers` and `update`.
 
     Args:
-        model: what is trained.
+        model: an `InpaintingModel`.
         phase: name of a phase; the first one if None.
         features: VGG feature network for methods whose losses need one (`inpaint_ops.features`).
         overrides: replacements of the phase's numbers by name.
@@ -45,7 +66,7 @@ class TrainingRecipe:
         numbers: its numbers with the replacements.
         optimizers: by name.
         iteration: steps done.
-        random: generator of everything the recipe draws; seed it for repeatable runs.
+        random: generator of all random numbers of the recipe; seed it for repeatable runs.
 
     Raises:
         TypeError: a number the phase does not have.
@@ -53,12 +74,12 @@ class TrainingRecipe:
     """
 
     phases: ClassVar[tuple[Phase, ...]] = ()
-    # Phases that need `features`.
+    # Names of the phases that need `features`.
     needs_features: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
-        model: InpaintingModel,
+        model: Trainable,
         phase: str | None = None,
         *,
         features: nn.Module | None = None,
@@ -88,19 +109,19 @@ class TrainingRecipe:
         self.optimizers: dict[str, Optimizer] = self.build_optimizers()
 
     def build_optimizers(self) -> dict[str, Optimizer]:
-        """The optimisers of the phase by name."""
+        """Return the optimisers of the phase by name."""
         raise NotImplementedError
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """One iteration on a checked batch; returns the losses by name."""
+        """Do one iteration on a checked batch and return the losses by name."""
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """Sets the networks' modes before a step."""
+        """Set training and evaluation modes before a step."""
         self.model.train()
 
     def step(self, image: Tensor, hole: Tensor) -> dict[str, float]:
-        """One iteration: every update of the phase, in the order of the source.
+        """Do one iteration: every update of the phase, in the order of the source.
 
         Args:
             image: (N, 3, H, W) complete pictures, RGB in [0, 1].
@@ -132,11 +153,11 @@ class TrainingRecipe:
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def draw(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1) from the recipe's own generator."""
+        """Draw uniform numbers in [0, 1) from the recipe's own generator."""
         return torch.rand(shape, generator=self.random)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continued run needs beside the weights."""
+        """Return all that a continued run needs beside the weights."""
         return {
             "phase": self.phase.name,
             "iteration": self.iteration,
@@ -145,7 +166,7 @@ class TrainingRecipe:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave.
+        """Continue from the result of `state_dict`.
 
         Raises:
             ValueError: it is another phase's, or optimisers are missing.
@@ -166,7 +187,10 @@ class TrainingRecipe:
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """No gradients for these modules' parameters inside the block; gradients pass through."""
+    """Take no gradients of these modules' parameters inside a ``with`` block.
+
+    Gradients still pass through the modules to their inputs.
+    """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -178,7 +202,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 def descend(optimizer: Optimizer, loss: Tensor) -> None:
-    """One step of an optimiser on a loss."""
+    """Do one step of an optimiser on a loss."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -187,5 +211,5 @@ def descend(optimizer: Optimizer, loss: Tensor) -> None:
 def adam(
     parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float] = (0.9, 0.999)
 ) -> Optimizer:
-    """Adam on the parameters that take gradients."""
+    """Return Adam over those parameters that take gradients."""
     return torch.optim.Adam([p for p in parameters if p.requires_grad], lr=rate, betas=betas)

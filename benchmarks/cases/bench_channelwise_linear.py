@@ -26,7 +26,7 @@ CASES = (
 
 
 def setup(case: Case) -> Problem:
-    """Forward and backward of the Context Encoder's sizes."""
+    """Return the problem, forward and backward."""
     n, channels, size = case.sizes["batch"], case.sizes["channels"], case.sizes["map"]
     generator = torch.Generator().manual_seed(size + channels)
     places = size * size
@@ -37,9 +37,9 @@ def setup(case: Case) -> Problem:
 
     @cache
     def expected() -> tuple[Tensor, ...]:
-        wide = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
-        y = inpaint_ops.reference.channelwise_linear(*wide)
-        return y.detach(), *torch.autograd.grad(y, wide, gradient.double())
+        leaves = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
+        y = inpaint_ops.reference.channelwise_linear(*leaves)
+        return y.detach(), *torch.autograd.grad(y, leaves, gradient.double())
 
     def check(outcome: Any) -> str | None:
         y, grads = outcome

@@ -1,8 +1,8 @@
 """Contextual attention against the public PyTorch layer.
 
-Two kinds of features. "sharp": of size one: with the fuse step scores are in the hundreds, and all
-but a few weights of the softmax are exactly zero in float32. "soft": so small that every weight
-counts; the floor then holds the whole paste.
+There are two kinds of features. "sharp" ones are of size one: with the fuse step scores are in the
+hundreds, and all but a few weights of the softmax are exactly zero in float32. "soft" ones are so
+small that every weight counts, and the floor holds the whole paste.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from inpaint_ops.benchmarks.harness.case import Case, Missing, Problem, Target, 
 
 _AMPLITUDE = {"sharp": 1.0, "soft": 0.003}
 _MOST_BYTES = 8 << 30
-# Peak memory of the public formula in matrices of queries by keys, by fuse and backward; measured
-# at 64 x 64. The convolutions of the fuse step work in blocks of 16 channels and have one.
+# Peak memory of the public formula in matrices of queries by keys, by (fuse, backward), measured at
+# 64 x 64. The fuse step costs so much because its convolutions pad one channel to blocks of 16.
 _MATRICES = {(True, False): 19, (True, True): 37, (False, False): 5, (False, True): 7}
 
 
@@ -40,7 +40,7 @@ def _case(
 
 
 def _curve(grid: int, **rest: Any) -> Case:
-    """Of a photo of 8 grid x 8 grid pixels."""
+    """Return a case of the curve over photos of 8 grid x 8 grid pixels."""
     return _case(grid, curve="forward, C = 96, fuse, by the image's side", x=8 * grid, **rest)
 
 
@@ -87,7 +87,7 @@ CASES = (
 
 
 def public_attention(f: Tensor, b: Tensor, hole: Tensor, fuse: bool) -> Tensor:
-    """The public formula.
+    """Return the result of the public formula.
 
     Source of the steps: nipponjo/deepfillv2-pytorch, commit 4899fd3, model/networks.py.
     """
@@ -114,7 +114,7 @@ def public_attention(f: Tensor, b: Tensor, hole: Tensor, fuse: bool) -> Tensor:
 
 
 def setup(case: Case) -> Problem:
-    """Self-attention of a feature map around a square hole of a quarter of its width."""
+    """Return the problem: self-attention around a square hole of a quarter of the width."""
     grid, channels = case.sizes["grid"], case.sizes["channels"]
     fuse, backward, kind = case.sizes["fuse"], case.sizes["backward"], case.sizes["kind"]
     generator = torch.Generator().manual_seed(grid + channels)
@@ -139,7 +139,7 @@ def setup(case: Case) -> Problem:
     too_large = needed > _MOST_BYTES
     missing = Missing(f"would need about {needed / 2**30:.0f} GB, stopped above 8 GB")
     forward_flops = 2 * channels * pairs * (5 if kind == "soft" else 1)
-    # The gradient forms the scores again; of the rest sharp weights leave next to nothing.
+    # The gradient forms the scores again. With sharp weights little is left of its other products.
     flops = forward_flops * (16 / 5 if kind == "soft" else 2) if backward else forward_flops
     return Problem(
         inputs=(x, hole),
@@ -151,15 +151,16 @@ def setup(case: Case) -> Problem:
 
 
 def exact_block(x: Tensor, hole: Tensor, fuse: bool, row: int, column: int) -> Tensor:
-    """The pixels 2 row - 1, 2 row and 2 column - 1, 2 column of the result in float64, (C, 2, 2).
+    """Return a block of the result in float64, (C, 2, 2).
 
-    The public formula for the four cells whose patches hold them, at least three cells off the
-    border of the queries. Of the scores only those that these cells need are formed.
+    It holds rows 2 row - 1 and 2 row, columns 2 column - 1 and 2 column. Four cells, at least three
+    cells off the border of the queries, have patches that hold them. The public formula is applied
+    to these cells, and only the scores that they need are formed.
     """
     _, c, height, width = x.shape
     h, w = height // 2, width // 2
-    wide = x[0].double()
-    small = wide[:, ::2, ::2]
+    features = x[0].double()
+    small = features[:, ::2, ::2]
     near = small[:, row - 4 : row + 4, column - 4 : column + 4].reshape(c, -1)
     products = (near.T @ small.reshape(c, -1)).view(8, 8, h, w)
     square = F.pad(small.square().sum(0), (1, 1, 1, 1))
@@ -181,8 +182,8 @@ def exact_block(x: Tensor, hole: Tensor, fuse: bool, row: int, column: int) -> T
         scores = scores[1:5, 1:5]
     known = 1 - F.max_pool2d(hole.double(), 3, 1, 1)[0, 0]
     attention = (scores * known * 10.0).flatten(2).softmax(2).view(4, 4, h, w) * known
-    values = F.pad(wide, (1, 3, 1, 3)).unfold(1, 4, 2).unfold(2, 4, 2)[:, :h, :w]
-    result = wide.new_zeros(c, 2, 2)
+    values = F.pad(features, (1, 3, 1, 3)).unfold(1, 4, 2).unfold(2, 4, 2)[:, :h, :w]
+    result = features.new_zeros(c, 2, 2)
     for i in range(2):
         for j in range(2):
             # The patch of cell (row - 1 + i, column - 1 + j) begins two pixels further each.
@@ -192,12 +193,15 @@ def exact_block(x: Tensor, hole: Tensor, fuse: bool, row: int, column: int) -> T
 
 
 def _judge(x: Tensor, hole: Tensor, fuse: bool, gradient: Tensor | None, grid: int) -> Any:
-    """The whole result up to grids of 64, in float64 where that is quick; beyond it some blocks."""
+    """Return a judge of the whole result up to grids of 64, of three blocks beyond.
+
+    The whole result is judged in float64 where that is quick.
+    """
 
     @cache
     def expected() -> tuple[Tensor, ...]:
-        wide = x.double() if grid <= 32 else x
-        f, b = wide.clone().requires_grad_(), wide.clone().requires_grad_()
+        features = x.double() if grid <= 32 else x
+        f, b = features.clone().requires_grad_(), features.clone().requires_grad_()
         with torch.set_grad_enabled(gradient is not None):
             y = public_attention(f, b, hole, fuse)
         if gradient is None:

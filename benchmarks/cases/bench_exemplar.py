@@ -1,4 +1,4 @@
-"""The photo filler against the fillers that people have: OpenCV, scikit-image, PatchMatch."""
+"""The photo filler against OpenCV, scikit-image and PatchMatch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CASES = (
 
 
 def setup(case: Case) -> Problem:
-    """A photo that scikit-image ships, with a seeded hole of 5 to 15 %."""
+    """Return the problem: a photo of scikit-image with a seeded hole of 5 to 15 %."""
     original = _photo(case.sizes["photo"], case.sizes["side"])
     height, width = original.shape[:2]
     draw = irregular_hole if case.sizes["hole"] == "irregular" else random_box_hole
@@ -76,7 +76,7 @@ def setup(case: Case) -> Problem:
 
 
 def _photo(name: str, side: int) -> Pixels:
-    """RGB, the longer side scaled to `side`."""
+    """Return a photo in RGB, its longer side scaled to `side`."""
     try:
         import skimage
         from PIL import Image
@@ -93,7 +93,7 @@ def _photo(name: str, side: int) -> Pixels:
 
 
 def _pixels(outcome: Any) -> Pixels:
-    """What a filler returns, as (H, W, 3) uint8."""
+    """Return the result of a filler as (H, W, 3) uint8."""
     if isinstance(outcome, Tensor):
         outcome = outcome[0].permute(1, 2, 0).numpy()
     if outcome.dtype == np.uint8:
@@ -104,7 +104,7 @@ def _pixels(outcome: Any) -> Pixels:
 
 
 def _quality(filled: Pixels, original: Pixels, missing: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """In the hole only; a plausible filling may differ from the original and score low."""
+    """Return PSNR and SSIM inside the hole. A plausible filling may still score low."""
     from skimage.metrics import structural_similarity
 
     errors = (filled[missing].astype(np.float64) - original[missing]) / 255
@@ -130,7 +130,7 @@ def _fillers(pixels: int) -> dict[str, Callable[..., Any] | Missing]:
 
 def _ours() -> Callable[..., Any] | Missing:
     try:
-        from inpaint_ops.exemplar.fill import fill_exemplar
+        from inpaint_ops.exemplar import fill_exemplar
     except ImportError as error:
         return Missing(str(error))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from inpaint_ops.benchmarks.cases import conv_problems
+from inpaint_ops.benchmarks.cases import conv_contestants, conv_problems
 from inpaint_ops.benchmarks.cases.conv_layers import Layer
 from inpaint_ops.benchmarks.harness.case import Case, Problem, Target
 
@@ -26,7 +26,7 @@ CASES = (
 
 
 def _stage() -> list[Layer]:
-    """The 17 layers of stage 1 in order."""
+    """Return the 17 layers of stage 1 in order."""
     ids = [
         "gated-5-24-512x512-k5-elu",
         "gated-24-48-512x512-k3-s2-elu",
@@ -47,21 +47,21 @@ def _stage() -> list[Layer]:
 
 
 def setup(case: Case) -> Problem:
-    """One layer, or the stage, with all gradients if `backward`."""
+    """Return the problem of one layer or of the stage, with all gradients if `backward`."""
     if case.sizes["layer"] != _STAGE:
         return conv_problems.setup(case)
     layers = _stage()
-    x = conv_problems.draw(layers[0])[0]
+    x = conv_contestants.draw(layers[0])[0]
     # Products of features and gates shrink from layer to layer without a gain.
-    weights = [(2 * w, b) for _, w, b in map(conv_problems.draw, layers)]
+    weights = [(2 * w, b) for _, w, b in map(conv_contestants.draw, layers)]
 
     def chain(functions: list[Any], x: Tensor, flat: tuple[Tensor, ...]) -> Tensor:
         for function, weight, bias in zip(functions, flat[::2], flat[1::2]):
             x = function(x, weight, bias)
         return x
 
-    mine = [conv_problems.ours(layer) for layer in layers]
-    theirs = [conv_problems.public(layer) for layer in layers]
+    mine = [conv_contestants.ours(layer) for layer in layers]
+    theirs = [conv_contestants.public(layer) for layer in layers]
     # 17 layers pass their errors on.
     return conv_problems.network(
         layers,

@@ -34,7 +34,7 @@ CASES = (
 
 
 def public_loss(generated: Tensor, target: Tensor) -> Tensor:
-    """The public formula.
+    """Return the loss by the public formula.
 
     Source of the steps: shepnerd/inpainting_gmcnn, commit 08eb38fb, pytorch/model/loss.py.
     """
@@ -55,7 +55,7 @@ def public_loss(generated: Tensor, target: Tensor) -> Tensor:
 
 
 def setup(case: Case) -> Problem:
-    """Features after a ReLU; the generated ones are partly the target's, partly others."""
+    """Return the problem for features after a ReLU, the generated ones mixed with the target's."""
     size, channels, mix = case.sizes["map"], case.sizes["channels"], case.sizes["mix"]
     generator = torch.Generator().manual_seed(size + channels)
     target = torch.randn(1, channels, size, size, generator=generator).relu_()
@@ -65,9 +65,9 @@ def setup(case: Case) -> Problem:
 
     @cache
     def expected() -> tuple[Tensor, Tensor]:
-        wide = generated.detach().double().requires_grad_()
-        loss = public_loss(wide, target.double())
-        return loss.detach(), torch.autograd.grad(loss, wide)[0]
+        leaf = generated.detach().double().requires_grad_()
+        loss = public_loss(leaf, target.double())
+        return loss.detach(), torch.autograd.grad(loss, leaf)[0]
 
     def check(outcome: Any) -> str | None:
         loss, (grad,) = outcome
@@ -84,7 +84,7 @@ def setup(case: Case) -> Problem:
         inputs=(generated, target),
         implementations={"ours": inpaint_ops.id_mrf_loss, "eager": public_loss},
         check=check,
-        # One product forward; the gradients touch only what was chosen.
+        # One product forward; the gradients touch only the chosen patches.
         work=Work(2 * channels * pairs, float(generated.numel() * 4 * 3)),
         gradient=torch.ones(()),
     )

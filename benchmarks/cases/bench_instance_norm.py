@@ -1,4 +1,4 @@
-"""Instance norm and ReLU against nn.InstanceNorm2d and ReLU in planes."""
+"""Instance norm and ReLU against nn.InstanceNorm2d and ReLU."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ CASES = (
 
 
 def setup(case: Case) -> Problem:
-    """Forward, eager in planes and ours in channels_last, where each is at home."""
+    """Return the problem; eager runs in contiguous images, ours in channels_last."""
     channels, size = case.sizes["channels"], case.sizes["size"]
     generator = torch.Generator().manual_seed(size + channels)
-    planes = torch.randn(1, channels, size, size, generator=generator)
-    pixels = planes.contiguous(memory_format=torch.channels_last)
+    contiguous = torch.randn(1, channels, size, size, generator=generator)
+    pixels = contiguous.contiguous(memory_format=torch.channels_last)
 
-    def eager(planes: Tensor, _: Tensor) -> Tensor:
-        return inpaint_ops.reference.instance_norm(planes, activation="relu")
+    def eager(contiguous: Tensor, _: Tensor) -> Tensor:
+        return inpaint_ops.reference.instance_norm(contiguous, activation="relu")
 
     def ours(_: Tensor, pixels: Tensor) -> Tensor:
         return instance_norm(pixels, activation="relu")
 
     @cache
     def expected() -> Tensor:
-        return inpaint_ops.reference.instance_norm(planes.double(), activation="relu")
+        return inpaint_ops.reference.instance_norm(contiguous.double(), activation="relu")
 
     def check(outcome: Any) -> str | None:
         return difference("output", outcome, expected(), terms=size * size)
 
     return Problem(
-        inputs=(planes, pixels),
+        inputs=(contiguous, pixels),
         implementations={"ours": ours, "eager": eager},
         check=check,
         # Sum, difference, square, sum, scale and shift of each value.
-        work=Work(6.0 * planes.numel(), 8.0 * planes.numel()),
+        work=Work(6.0 * contiguous.numel(), 8.0 * contiguous.numel()),
     )

@@ -1,8 +1,8 @@
 """All ten methods end to end: a picture completed by ours and by the public formulas.
 
-"eager" is the same method with every operator replaced by its plain version in the package's
-reference, in the layout (N, C, H, W), batch normalisation not folded: what the public code does.
-"compiled" is its network under torch.compile. Weights are random, the texture synthesis of MSNPS
+"eager" does what the public code does: it is the same method with every operator replaced by its
+plain version in `inpaint_ops.reference`, in contiguous images, with batch normalisation not folded.
+"compiled" is its network under torch.compile. Weights are random. The texture synthesis of MSNPS
 takes a few steps instead of hundreds.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from inpaint_ops import ops, reference
 from inpaint_ops.benchmarks.harness.case import Case, Problem, Target
 from inpaint_ops.models import InpaintingModel, create_model, list_models
-from inpaint_ops.models.blocks import convolution
+from inpaint_ops.models.blocks import conv_block, pictures
 from inpaint_ops.ops.shift_connection import concatenated_shift
 
 SIDES = (256, 512)
@@ -47,7 +47,7 @@ CASES = tuple(
 
 
 def setup(case: Case) -> Problem:
-    """A picture of noise on a gradient with a quarter of it missing."""
+    """Return the problem: noise on a gradient, a quarter of the picture missing."""
     name, side = case.sizes["model"], case.sizes["side"]
     torch.manual_seed(0)
     model = _built(name)
@@ -102,13 +102,13 @@ def _built(name: str) -> InpaintingModel:
 
 @contextmanager
 def public_formulas() -> Iterator[None]:
-    """Replaces every operator that layers and models call by its plain version."""
+    """Replace every operator that layers and models call by its plain version."""
     names = [name for name in ops.__all__ if name in reference.__all__]
     plain: dict[Any, Any] = {getattr(ops, name): getattr(reference, name) for name in names}
     plain[concatenated_shift] = _plain_shift
     with (
-        mock.patch.object(convolution, "arranged", Tensor.contiguous),
-        mock.patch.object(convolution.ConvBlock, "may_fold", False),
+        mock.patch.object(pictures, "arranged", Tensor.contiguous),
+        mock.patch.object(conv_block.ConvBlock, "may_fold", False),
     ):
         patches = [
             mock.patch.object(module, name, plain[value])

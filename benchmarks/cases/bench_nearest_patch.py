@@ -64,7 +64,7 @@ def unfold_matmul_argmax(
     stride: int,
     metric: str,
 ) -> tuple[Tensor, Tensor]:
-    """The public formula, for one sample."""
+    """Return index and score of one sample by the public formula."""
     queries = F.unfold(query, patch_size, stride=stride)[0].t()
     keys = F.unfold(key, patch_size, stride=stride)[0]
     usable, wanted = None, None
@@ -121,7 +121,7 @@ def _ours(
 
 
 def setup(case: Case) -> Problem:
-    """Feature maps after a ReLU, or a picture with a centred hole whose patches it misses."""
+    """Return the problem of feature maps after a ReLU, or of a picture with a centred hole."""
     size, channels, patch = case.sizes["map"], case.sizes["channels"], case.sizes["patch"]
     generator = torch.Generator().manual_seed(size + channels)
     valid = where = None
@@ -144,7 +144,7 @@ def setup(case: Case) -> Problem:
 
 
 def _picture(size: int, generator: torch.Generator) -> Tensor:
-    """Structure at every scale, like a photo; in [0, 1]."""
+    """Return a picture in [0, 1] with structure at every scale, like a photo."""
     total = torch.zeros(1, 3, size, size)
     for cells in (4, 16, 64):
         noise = torch.randn(1, 3, cells, cells, generator=generator)
@@ -152,8 +152,8 @@ def _picture(size: int, generator: torch.Generator) -> Tensor:
     return (total - total.min()) / (total.max() - total.min())
 
 
-def _centred_hole(size: int, share: float) -> Tensor:
-    side = round(share**0.5 * size)
+def _centred_hole(size: int, fraction: float) -> Tensor:
+    side = round(fraction**0.5 * size)
     first = (size - side) // 2
     hole = torch.zeros(1, 1, size, size)
     hole[:, :, first : first + side, first : first + side] = 1
@@ -161,7 +161,7 @@ def _centred_hole(size: int, share: float) -> Tensor:
 
 
 def _counts(inputs: tuple[Any, ...]) -> tuple[int, int, int, int]:
-    """Query patches, key patches, and the pixels that each of them lie on."""
+    """Count query patches, key patches, and the pixels that each of them cover."""
     query, _, valid, where, patch, stride, _ = inputs
     per_side = (query.shape[2] - patch) // stride + 1
     grid = torch.ones(1, 1, per_side, per_side)
@@ -176,11 +176,11 @@ def _counts(inputs: tuple[Any, ...]) -> tuple[int, int, int, int]:
 
 
 def _work(inputs: tuple[Any, ...]) -> Work:
-    """Of the cheapest exact way known: pixel products shared by all patches that need them.
+    """Count the work of the cheapest exact way known.
 
-    A pair of patches is a sum along the diagonal of the pixel products. Per pair of patches come
-    the sums (separable: two additions less than 2 k, or four with running sums), the normalising
-    and the comparison.
+    Patches share the products of their pixels: the product of two patches is a sum along the
+    diagonal of the pixel products. Each pair of patches adds its sum (separable: 2 k - 2 additions,
+    or four with running sums), a normalisation and a comparison.
     """
     query, key, _, _, patch, stride, _ = inputs
     queries, keys, query_pixels, key_pixels = _counts(inputs)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops import partial_conv2d
-from inpaint_ops.benchmarks.cases import conv_problems
+from inpaint_ops.benchmarks.cases import conv_contestants, conv_problems
 from inpaint_ops.benchmarks.cases.conv_layers import Layer, partial_unet
 from inpaint_ops.benchmarks.harness.case import Case, Problem, Target
 
@@ -29,17 +29,17 @@ _LEVELS = 8
 
 
 def setup(case: Case) -> Problem:
-    """One layer, or the U-Net's convolutions without norms, with all gradients if `backward`."""
+    """Return the problem of one layer or of the U-Net without norms, or with all gradients."""
     if case.sizes["layer"] != _PASS:
         return conv_problems.setup(case)
     layers = partial_unet(512, _LEVELS)
-    weights = [(1.4 * w, b) for *_, w, b in map(conv_problems.draw, layers)]
-    image = conv_problems.draw(layers[0])[0]
+    weights = [(1.4 * w, b) for *_, w, b in map(conv_contestants.draw, layers)]
+    image = conv_contestants.draw(layers[0])[0]
     hole = torch.ones(1, 1, 512, 512)
     hole[:, :, 128:384, 128:384] = 0
 
     def network(image: Tensor, flat: Any, valid: Tensor, step: Any) -> Tensor:
-        """Encoder, then decoder; `step` is one layer of one or two images and masks."""
+        """Run encoder and decoder; `step` is one layer of one or two images and masks."""
         skips = [(image, valid)]
         pairs = list(zip(flat[::2], flat[1::2]))
         for i in range(_LEVELS):
@@ -61,9 +61,9 @@ def setup(case: Case) -> Problem:
         )
 
     def public_step(layer: Layer, pair: Any, images: Any, masks: Any) -> tuple[Tensor, Tensor]:
-        x, mask = (conv_problems.concatenated(layer, both) for both in (images, masks))
+        x, mask = (conv_contestants.concatenated(layer, both) for both in (images, masks))
         weight, bias = pair
-        return conv_problems.partial_public(x, mask, weight, bias, layer.stride, layer.pad)
+        return conv_contestants.partial_public(x, mask, weight, bias, layer.stride, layer.pad)
 
     def eager(image: Tensor, *flat: Tensor) -> Tensor:
         whole = hole.to(image).expand(-1, 3, -1, -1).contiguous()

@@ -38,7 +38,7 @@ CASES = (
 
 
 class _DenseShift(torch.autograd.Function):
-    """The public layer: the shift as a dense 0/1 matrix.
+    """Shift of the public layer, as a dense 0/1 matrix.
 
     Source of the steps: Zhaoyi-Yan/Shift-Net_pytorch, commit a353431,
     models/shift_net/InnerShiftTripleFunction.py and util/NonparametricShift.py.
@@ -82,19 +82,19 @@ class _DenseShift(torch.autograd.Function):
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(N, C, h, w) to (N, h * w, C), by 1 x 1 windows as in the public code."""
+    """Turn (N, C, h, w) into (N, h * w, C), by 1 x 1 windows as in the public code."""
     windows = x.unfold(2, 1, 1).unfold(3, 1, 1).permute(0, 2, 3, 1, 4, 5)
     return windows.contiguous().view(x.shape[0], -1, x.shape[1])
 
 
 def dense_shift(x: Tensor, hole: Tensor) -> Tensor:
-    """The public formula."""
+    """Return the result of the public formula."""
     result: Tensor = _DenseShift.apply(x, hole.flatten(1), 1.0)
     return result
 
 
 def setup(case: Case) -> Problem:
-    """Features after a ReLU and a centred square hole of half the width: a quarter."""
+    """Return the problem: features after a ReLU, a centred square hole of a quarter of the area."""
     n, size, channels = case.sizes["batch"], case.sizes["map"], case.sizes["channels"]
     generator = torch.Generator().manual_seed(size + channels)
     x = torch.randn(n, 2 * channels, size, size, generator=generator).relu_()
@@ -114,7 +114,7 @@ def setup(case: Case) -> Problem:
     known = size * size - missing
     # One place of a multiply-add each for the product with the key's norm and the comparison.
     flops = 2.0 * n * missing * known * (channels + 2)
-    # Forward: read 2 C, write 3 C planes. Backward: read 3 C, write 2 C.
+    # Forward: read 2 C channels, write 3 C. Backward: read 3 C, write 2 C.
     moved = x.element_size() * n * size * size * channels * (10 if case.sizes["backward"] else 5)
     return Problem(
         inputs=(x, hole),
@@ -150,7 +150,7 @@ def _judge(x: Tensor, hole: Tensor, gradient: Tensor | None) -> Any:
         return wrong
 
     def _sources(shifted: Tensor, best: Tensor) -> tuple[Tensor, str | None]:
-        """Where each shifted column came from: the best place, or one as good but for rounding."""
+        """Return the source of each shifted feature, the best or one as good but for rounding."""
         index = best.clone()
         values = encoder.flatten(2)
         if shifted.masked_select(~missing[:, None]).any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -14,10 +15,10 @@ class Layer:
         op: "fused", "gated", "partial" or "transposed".
         channels: of the input.
         out: channels of the result.
-        size: height and width of the input, behind the upsampling of `parts`.
+        size: height and width of the input, after the upsampling of `parts`.
         kernel, stride, dilation, upsample, padding_mode, activation: options.
-        padding: None: half the reach of the kernel.
-        parts: of partial layers the tensors that are concatenated: channels, upsampling factor.
+        padding: of each side; None: half the reach of the kernel.
+        parts: the tensors that a partial layer concatenates, each as (channels, upsampling factor).
     """
 
     method: str
@@ -41,7 +42,7 @@ class Layer:
 
     @property
     def filters(self) -> int:
-        """Filters of the convolution behind it."""
+        """Filters of its convolution: a gated layer has those of the gates too."""
         return 2 * self.out if self.op == "gated" else self.out
 
     @property
@@ -54,13 +55,13 @@ class Layer:
 
     @property
     def multiplications(self) -> int:
-        """Of one image, summed directly."""
+        """Multiplications of one image, summed directly."""
         pixels = self.size**2 if self.op == "transposed" else self.out_size**2
         return pixels * self.channels * self.filters * self.kernel**2
 
     @property
     def id(self) -> str:
-        """Readable and unique."""
+        """Readable and unique name."""
         parts = [self.op, f"{self.channels}-{self.out}", f"{self.size}x{self.size}"]
         parts.append(f"k{self.kernel}")
         if self.stride > 1:
@@ -77,13 +78,8 @@ class Layer:
 
 
 def _deepfill_v2() -> list[Layer]:
-    def gated(channels: int, out: int, size: int, **rest: object) -> Layer:
-        options = {"activation": "elu", **rest}
-        return Layer("deepfill_v2", "gated", channels, out, size, **options)  # type: ignore[arg-type]
-
-    def critic(channels: int, out: int, size: int) -> Layer:
-        return Layer("deepfill_v2", "fused", channels, out, size, 5, 2, activation="leaky_relu")
-
+    gated = partial(Layer, "deepfill_v2", "gated", activation="elu")
+    critic = partial(Layer, "deepfill_v2", "fused", kernel=5, stride=2, activation="leaky_relu")
     return [
         gated(5, 24, 512, kernel=5),
         gated(24, 48, 512, stride=2),
@@ -110,28 +106,7 @@ def _deepfill_v2() -> list[Layer]:
 
 
 def _deepfill_v1() -> list[Layer]:
-    def elu(
-        channels: int,
-        out: int,
-        size: int,
-        kernel: int = 3,
-        stride: int = 1,
-        dilation: int = 1,
-        upsample: int = 1,
-    ) -> Layer:
-        return Layer(
-            "deepfill_v1",
-            "fused",
-            channels,
-            out,
-            size,
-            kernel,
-            stride,
-            dilation,
-            upsample=upsample,
-            activation="elu",
-        )
-
+    elu = partial(Layer, "deepfill_v1", "fused", activation="elu")
     return [
         elu(5, 32, 256, 5),
         elu(32, 64, 256, 3, 2),
@@ -153,40 +128,23 @@ def _deepfill_v1() -> list[Layer]:
 
 
 def partial_unet(size: int = 512, levels: int = 8) -> list[Layer]:
-    """The layers of the partial-convolution U-Net in order, encoder then decoder."""
-
-    def partial(
-        channels: int,
-        out: int,
-        at: int,
-        kernel: int = 3,
-        stride: int = 1,
-        *,
-        parts: tuple[tuple[int, int], ...],
-    ) -> Layer:
-        return Layer("partial_conv_unet", "partial", channels, out, at, kernel, stride, parts=parts)
-
+    """Return the layers of the partial-convolution U-Net in order, encoder then decoder."""
+    layer = partial(Layer, "partial_conv_unet", "partial")
     widths = [3, 64, 128, 256, 512, *[512] * (levels - 4)]
     layers = []
     for level in range(levels):
         kernel = {0: 7, 1: 5, 2: 5}.get(level, 3)
         c, out = widths[level], widths[level + 1]
-        layers.append(partial(c, out, size >> level, kernel, 2, parts=((c, 1),)))
+        layers.append(layer(c, out, size >> level, kernel, 2, parts=((c, 1),)))
     for level in reversed(range(levels)):
         up, skip = widths[level + 1], widths[level]
-        layers.append(partial(up + skip, widths[level], size >> level, parts=((up, 2), (skip, 1))))
+        layers.append(layer(up + skip, widths[level], size >> level, parts=((up, 2), (skip, 1))))
     return layers
 
 
 def _glcic() -> list[Layer]:
-    def plain(
-        channels: int, out: int, size: int, kernel: int = 3, stride: int = 1, dilation: int = 1
-    ) -> Layer:
-        return Layer("glcic", "fused", channels, out, size, kernel, stride, dilation)
-
-    def transposed(channels: int, out: int, size: int) -> Layer:
-        return Layer("glcic", "transposed", channels, out, size, 4, 2, padding=1)
-
+    plain = partial(Layer, "glcic", "fused")
+    transposed = partial(Layer, "glcic", "transposed", kernel=4, stride=2, padding=1)
     return [
         plain(4, 64, 256, 5),
         plain(64, 128, 256, 3, 2),
@@ -197,7 +155,7 @@ def _glcic() -> list[Layer]:
         transposed(256, 128, 64),
         transposed(128, 64, 128),
         plain(64, 32, 256),
-        Layer("glcic", "fused", 32, 3, 256, activation="sigmoid"),
+        plain(32, 3, 256, activation="sigmoid"),
         plain(3, 64, 256, 5, 2),
         plain(256, 512, 32, 5, 2),
         plain(512, 512, 16, 5, 2),
@@ -205,55 +163,35 @@ def _glcic() -> list[Layer]:
     ]
 
 
+def _gmcnn_branch(kernel: int) -> list[Layer]:
+    reflect = partial(
+        Layer, "gmcnn", "fused", kernel=kernel, padding_mode="reflect", activation="elu"
+    )
+    layers = [
+        reflect(4, 32, 256),
+        reflect(32, 64, 256, stride=2),
+        reflect(64, 64, 128),
+        reflect(64, 128, 128, stride=2),
+        reflect(128, 128, 64),
+        # Dilation 16 of the 7 x 7 branch reads 48 pixels beyond the 64.
+        *(reflect(128, 128, 64, dilation=d) for d in (2, 4, 8, 16)),
+    ]
+    if kernel < 7:
+        layers += [reflect(128, 64, 64, upsample=2), reflect(64, 64, 128)]
+    if kernel == 3:
+        layers += [reflect(64, 32, 128, upsample=2), reflect(32, 32, 256)]
+    return layers
+
+
 def _gmcnn() -> list[Layer]:
-    def branch(kernel: int) -> list[Layer]:
-        def reflect(
-            channels: int,
-            out: int,
-            size: int,
-            stride: int = 1,
-            dilation: int = 1,
-            upsample: int = 1,
-        ) -> Layer:
-            return Layer(
-                "gmcnn",
-                "fused",
-                channels,
-                out,
-                size,
-                kernel,
-                stride,
-                dilation,
-                upsample=upsample,
-                padding_mode="reflect",
-                activation="elu",
-            )
-
-        shared = [
-            reflect(4, 32, 256),
-            reflect(32, 64, 256, 2),
-            reflect(64, 64, 128),
-            reflect(64, 128, 128, 2),
-            reflect(128, 128, 64),
-            # Dilation 16 of the 7 x 7 branch reads 48 pixels beyond the 64.
-            *(reflect(128, 128, 64, 1, d) for d in (2, 4, 8, 16)),
-        ]
-        if kernel < 7:
-            shared += [reflect(128, 64, 64, upsample=2), reflect(64, 64, 128)]
-        if kernel == 3:
-            shared += [reflect(64, 32, 128, upsample=2), reflect(32, 32, 256)]
-        return shared
-
-    def decoder(channels: int, out: int, activation: str) -> Layer:
-        return Layer(
-            "gmcnn", "fused", channels, out, 256, padding_mode="reflect", activation=activation
-        )
-
-    last = [decoder(224, 16, "elu"), decoder(16, 3, "identity")]
-    return [*branch(7), *branch(5), *branch(3), *last]
+    decoder = partial(Layer, "gmcnn", "fused", padding_mode="reflect")
+    last = [decoder(224, 16, 256, activation="elu"), decoder(16, 3, 256)]
+    return [*_gmcnn_branch(7), *_gmcnn_branch(5), *_gmcnn_branch(3), *last]
 
 
 def _four_by_four() -> list[Layer]:
+    """Return the 4 x 4 layers of three methods."""
+
     def down(method: str, channels: int, out: int, size: int, activation: str) -> Layer:
         return Layer(method, "fused", channels, out, size, 4, 2, padding=1, activation=activation)
 
@@ -290,35 +228,25 @@ def _four_by_four() -> list[Layer]:
     ]
 
 
-def _reflected() -> list[Layer]:
-    def edge(channels: int, out: int, size: int, kernel: int, dilation: int = 1) -> Layer:
-        return Layer(
-            "edge_connect",
-            "fused",
-            channels,
-            out,
-            size,
-            kernel,
-            1,
-            dilation,
-            padding_mode="reflect",
-        )
-
+def _residual() -> list[Layer]:
+    """Return the layers of EdgeConnect and PatchGAN that other methods do not have."""
+    edge = partial(Layer, "edge_connect", "fused", padding_mode="reflect")
+    plain = partial(Layer, "patch_gan", "fused")
     return [
         edge(3, 64, 256, 7),
         edge(4, 64, 256, 7),
-        edge(256, 256, 64, 3, 2),
-        edge(256, 256, 64, 3),
+        edge(256, 256, 64, dilation=2),
+        edge(256, 256, 64),
         edge(64, 1, 256, 7),
         edge(64, 3, 256, 7),
-        Layer("patch_gan", "fused", 256, 128, 64, upsample=2),
-        Layer("patch_gan", "fused", 128, 64, 128, upsample=2),
-        Layer("patch_gan", "fused", 128, 256, 64, 3, 2),
+        plain(256, 128, 64, upsample=2),
+        plain(128, 64, 128, upsample=2),
+        plain(128, 256, 64, 3, 2),
     ]
 
 
 def all_layers() -> list[Layer]:
-    """Without duplicates."""
+    """Return every layer once, as the first method that has it."""
     families = (
         _deepfill_v2(),
         _deepfill_v1(),
@@ -326,7 +254,7 @@ def all_layers() -> list[Layer]:
         _glcic(),
         _gmcnn(),
         _four_by_four(),
-        _reflected(),
+        _residual(),
     )
     distinct: dict[str, Layer] = {}
     for family in families:

@@ -1,11 +1,11 @@
-"""For somebody with a GPU: are the operators right there, and how fast?
+"""Check on a GPU that the operators are right there, and measure how fast they are.
 
-``make gpu-check`` runs every operator on the device against the float64 judge of its benchmark, in
-float32, float16 and bfloat16, forward and backward, replays the public implementations' numbers if
-the checkout has them, times each case against the public formula, eager and under torch.compile
-(default and max-autotune), and writes the benchmark report: ``gpu.json`` and ``gpu.html``. It keeps
-within a time limit: what there was no time for is listed as not run. On the CPU (``--device cpu``)
-it is a rehearsal of itself.
+``make gpu-check`` runs every operator on the device, forward and backward, in float32, float16 and
+bfloat16, against the float64 judge of its benchmark. It replays the public implementations' numbers
+if the checkout has them. It times each case against the public formula, eager and under
+torch.compile (default and max-autotune), and writes the benchmark report, ``gpu.json`` and
+``gpu.html``. Cases for which the time limit leaves no time are listed as not run. On the CPU
+(``--device cpu``) it rehearses itself.
 """
 
 from __future__ import annotations
@@ -52,35 +52,35 @@ _SLACK = 8.0
 def on_device(
     problem: Problem, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Problem:
-    """The problem with its inputs on a device; the public formula gets them in planes."""
+    """Return the problem with its inputs on a device; the public formula gets contiguous ones."""
 
-    def moved(value: Any, planes: bool) -> Any:
+    def moved(value: Any, contiguous: bool) -> Any:
         if not isinstance(value, Tensor):
             return value
         result = value.detach().to(device)
         if result.is_floating_point():
             result = result.to(dtype)
-        if planes:
+        if contiguous:
             result = result.contiguous()
         return result.requires_grad_(value.requires_grad)
 
     inputs = tuple(moved(value, False) for value in problem.inputs)
-    planes = {id(x): moved(y, True) for x, y in zip(inputs, problem.inputs)}
+    contiguous = {id(x): moved(y, True) for x, y in zip(inputs, problem.inputs)}
 
-    def in_planes(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    def on_contiguous(implementation: Callable[..., Any]) -> Callable[..., Any]:
         if problem.gradient is not None:
             return implementation  # gradients are taken of the inputs themselves
-        return lambda *given: implementation(*(planes.get(id(x), x) for x in given))
+        return lambda *given: implementation(*(contiguous.get(id(x), x) for x in given))
 
     def check(outcome: Any) -> str | None:
         return problem.check(_to_cpu(outcome))
 
     implementations = {
-        name: one if isinstance(one, Missing) or name == OURS else in_planes(one)
+        name: one if isinstance(one, Missing) or name == OURS else on_contiguous(one)
         for name, one in problem.implementations.items()
     }
     gradient = None if problem.gradient is None else moved(problem.gradient, False)
-    # Without errors in multiples of eager's: cuDNN has cores and rounding of its own.
+    # Without errors in multiples of eager's: cuDNN has algorithms and rounding of its own.
     return replace(
         problem,
         inputs=inputs,
@@ -101,7 +101,7 @@ def _to_cpu(value: Any) -> Any:
 
 
 def half_error(problem: Problem, device: torch.device, dtype: torch.dtype) -> str | None:
-    """What is wrong with ours in half precision, judged by ours in float32 on the same device."""
+    """Sentence on the error of ours in half precision against ours in float32 there, or None."""
     ours = problem.implementations[OURS]
     assert not isinstance(ours, Missing)
     results = []
@@ -138,7 +138,7 @@ def _flat(value: Any) -> Iterator[Tensor]:
 
 
 def peaks_of(device: torch.device) -> Peaks:
-    """The data sheet's rates in float32 without TF32, or measured ones for other devices."""
+    """Rates in float32 without TF32: of the data sheet, or measured on other devices."""
     if device.type == "cpu":
         return machine.measure_peaks(1, seconds=0.1)
     name = torch.cuda.get_device_name(device)
@@ -166,7 +166,7 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """That of the benchmarks, and the device's."""
+    """Facts about the machine, as in the benchmarks, and about the device."""
     facts = machine.environment()
     if device.type != "cpu":
         properties = torch.cuda.get_device_properties(device)
@@ -181,7 +181,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _cases(ops: Sequence[str], quick: bool) -> list[Case]:
-    """Promised and short cases first, so that a time limit cuts off the others."""
+    """Cases to run, promised and short ones first: a time limit then cuts off the others."""
     cases = [case for op in ops for case in load(op).CASES if case.quick or not quick]
     return sorted(cases, key=lambda case: not case.quick)
 
@@ -197,7 +197,7 @@ def _tuned(problem: Problem) -> Problem:
 def check_case(
     case: Case, device: torch.device, peaks: Peaks, *, seconds: float, compiled: bool
 ) -> Result:
-    """Correctness in three types, then times in float32."""
+    """Check one case in three dtypes and time it in float32."""
     problem = load(case.op).setup(case)
 
     def setup(_: Case) -> Problem:
@@ -217,7 +217,7 @@ def check_case(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0, 1 if something was wrong, 2 for wrong usage or a missing device."""
+    """Run the checks; return 0, 1 if something was wrong, 2 for wrong usage or no device."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cuda", help="default: cuda")
     parser.add_argument("--ops", default=",".join(OPS), help="comma-separated; default: all")
@@ -263,8 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in result.entries
             if name != OURS and (ratio := result.ratio(name)) is not None
         )
-        share = result.floor_reached(OURS)
-        floor = "" if share is None else f"; {100 * share:.0f} % of the roofline"
+        reached = result.floor_reached(OURS)
+        floor = "" if reached is None else f"; {100 * reached:.0f} % of the roofline"
         print(f"{case.op} {case.id}: {result.entries[OURS].status}; {ratios}{floor}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, text in (("gpu.json", report.to_json()), ("gpu.html", page.render(report))):

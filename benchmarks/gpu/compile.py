@@ -1,10 +1,10 @@
-"""Compiles every row of every GPU kernel ahead of time, without a GPU, and holds it to its budget.
+"""Compile every row of every GPU kernel ahead of time, without a GPU, and hold it to its budget.
 
-``make gpu-compile`` (``ALL=1`` for every architecture) asserts of each row on each architecture: no
-register spills, shared memory within the chip's limit, matrix instructions where half-precision
-products are formed, the main operands loaded by 16 bytes, and the planned occupancy. Against the
-stored measurements in budget.json registers and instructions may grow by a tenth; ``--update``
-stores new ones, so that a change of a kernel shows as a diff.
+``make gpu-compile`` (``ALL=1`` for every architecture) checks of each row on each architecture:
+no register spills, shared memory within the chip's limit, matrix instructions where half-precision
+products are formed, the main operands loaded by 16 bytes, and the planned occupancy. Registers and
+instructions may be a tenth more than those stored in budget.json; ``--update`` stores new ones, so
+that a change of a kernel shows as a diff.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ EVERY = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
 GROWTH = 1.10
 
 
+# Names of kernel, row and architecture.
+Task = tuple[str, str, str]
+
+
 @dataclass(frozen=True)
 class Chip:
     """Limits of one architecture: shared memory of a program and of a multiprocessor, its warps."""
@@ -58,11 +62,11 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What the compiler made of one row on one architecture.
+    """Figures of the program that the compiler made of one row for one architecture.
 
-    `matrix` counts tensor-core instructions, `wide` global loads of 16 bytes (asynchronous copies
-    and bulk copies included), `narrow_async` asynchronous copies of less, `occupancy` the warps
-    that fit on a multiprocessor.
+    `matrix` counts tensor-core instructions, `vector_loads` global loads of 16 bytes (asynchronous
+    copies and bulk copies included), `narrow_async` asynchronous copies of less, `occupancy` the
+    warps that fit on a multiprocessor.
     """
 
     registers: int
@@ -70,34 +74,40 @@ class Measured:
     shared: int
     instructions: int
     matrix: int
-    wide: int
+    vector_loads: int
     narrow_async: int
     occupancy: int
 
 
-def measure(module: str, function: str, row_name: str, arch: str) -> Measured:
-    """Compiles and disassembles one row.
+def _kernel(name: str) -> Any:
+    from inpaint_ops.kernels import launch
+
+    for kernel in launch.all_kernels():
+        if kernel.name == name:
+            return kernel
+    raise LookupError(f"no kernel {name}")
+
+
+def measure(name: str, row_name: str, arch: str) -> Measured:
+    """Compile and disassemble one row of the kernel of a name.
 
     Raises:
         LookupError: no such kernel or row.
+        RuntimeError: Triton's interpreter stands in for the compiler.
     """
-    from inpaint_ops.benchmarks.gpu import tune
-    from inpaint_ops.kernels import launch
-
-    for kernel in tune.load_all():
-        if (kernel.function.__module__, kernel.function.__name__) == (module, function):
-            row = kernel.row(row_name, arch)
-            return _measure(kernel, row, arch, launch)
-    raise LookupError(f"no kernel {module}.{function}")
+    kernel = _kernel(name)
+    return _measure(kernel, kernel.row(row_name, arch), arch)
 
 
-def _measure(kernel: Any, row: Any, arch: str, launch: Any) -> Measured:
+def _measure(kernel: Any, row: Any, arch: str) -> Measured:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from inpaint_ops.kernels import launch
+
     if launch.interpreted():
-        raise RuntimeError("gpu_compile: unset TRITON_INTERPRET: it replaces the compiler")
+        raise RuntimeError("compile: unset TRITON_INTERPRET: it replaces the compiler")
     element = "bf16" if row.dtype == "half" else "fp32"
     constants = {**{name: values[0] for name, values in kernel.free.items()}, **row.constexprs}
     names = kernel.function.arg_names
@@ -147,7 +157,7 @@ def _of_cubin(cubin: bytes, shared: int, warps: int, chip: Chip) -> Measured:
         shared=shared,
         instructions=sum(opcodes.values()) - count("NOP"),
         matrix=count(r"HMMA|HGMMA|UTC\w*MMA|OMMA|QMMA"),
-        wide=count(r"(LDG|LDGSTS)\..*128|UTMALDG"),
+        vector_loads=count(r"(LDG|LDGSTS)\..*128|UTMALDG"),
         narrow_async=count(r"LDGSTS") - count(r"LDGSTS\..*128"),
         occupancy=_occupancy(65536 // (-(-registers // 8) * 8 * 32 * warps), shared, warps, chip),
     )
@@ -172,7 +182,7 @@ def _of_amdgcn(text: str, shared: int, warps: int, chip: Chip) -> Measured:
         shared=shared,
         instructions=sum(n for opcode, n in opcodes.items() if re.match(r"[svdgb]", opcode)),
         matrix=count(r"v_mfma"),
-        wide=count(r"(global|buffer)_load_dwordx4"),
+        vector_loads=count(r"(global|buffer)_load_dwordx4"),
         narrow_async=0,
         occupancy=_occupancy(programs, shared, warps, chip),
     )
@@ -187,7 +197,7 @@ def _occupancy(by_registers: int, shared: int, warps: int, chip: Chip) -> int:
 def _found(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     if match is None:
-        raise ValueError(f"gpu_compile: {pattern} not found in {text[:200]!r}")
+        raise ValueError(f"compile: {pattern} not found in {text[:200]!r}")
     return match.group(1)
 
 
@@ -205,13 +215,16 @@ def _tool(name: str, *arguments: str) -> str:
 
 
 def violations(row: Any, arch: str, got: Measured) -> list[str]:
-    """What breaks the budget, in words."""
+    """Sentences that name each limit exceeded."""
     chip = CHIPS[arch]
     checks = [
         (got.spills == 0, f"{got.spills} spills"),
         (got.shared <= chip.program_bytes, f"{got.shared} bytes shared of {chip.program_bytes}"),
         (got.matrix > 0 or not row.needs_tensor_cores, "no matrix instruction"),
-        (got.wide >= len(row.wide), f"{got.wide} wide loads for {len(row.wide)} operands"),
+        (
+            got.vector_loads >= len(row.vectors),
+            f"{got.vector_loads} loads of 16 bytes for {len(row.vectors)} operands",
+        ),
         (got.narrow_async == 0, f"{got.narrow_async} asynchronous copies under 16 bytes"),
         (got.occupancy >= row.occupancy, f"{got.occupancy} warps fit, {row.occupancy} planned"),
     ]
@@ -219,7 +232,7 @@ def violations(row: Any, arch: str, got: Measured) -> list[str]:
 
 
 def growth(before: dict[str, int] | None, got: Measured) -> tuple[str, bool]:
-    """The change against the stored figures, and whether it is too much."""
+    """Change against the stored figures in words; true if it is too much or nothing is stored."""
     if before is None:
         return "new", True
     now = asdict(got)
@@ -228,21 +241,21 @@ def growth(before: dict[str, int] | None, got: Measured) -> tuple[str, bool]:
     return ", ".join(changes), large
 
 
-def tasks(archs: Iterable[str], only: str = "") -> list[tuple[str, str, str, str]]:
-    """(module, function, row, architecture) of everything to compile."""
-    from inpaint_ops.benchmarks.gpu import tune
+def tasks(archs: Iterable[str], only: str = "") -> list[Task]:
+    """Everything to compile: kernels and rows whose names contain `only`."""
+    from inpaint_ops.kernels import launch
 
     wanted = list(archs)
     return [
-        (kernel.function.__module__, kernel.function.__name__, row.name, arch)
-        for kernel in tune.load_all()
+        (kernel.name, row.name, arch)
+        for kernel in launch.all_kernels()
         for row in kernel.rows
         for arch in wanted
         if arch in row.archs and only in f"{kernel.name} {row.name}"
     ]
 
 
-def _attempt(task: tuple[str, str, str, str]) -> tuple[Measured | None, list[str], float]:
+def _attempt(task: Task) -> tuple[Measured | None, list[str], float]:
     begun = time.perf_counter()
     try:
         got = measure(*task)
@@ -251,31 +264,28 @@ def _attempt(task: tuple[str, str, str, str]) -> tuple[Measured | None, list[str
     return got, _broken(task, got), time.perf_counter() - begun
 
 
-def _broken(task: tuple[str, str, str, str], got: Measured) -> list[str]:
-    from inpaint_ops.benchmarks.gpu import tune
-
-    module, function, row_name, arch = task
-    for kernel in tune.load_all():
-        if (kernel.function.__module__, kernel.function.__name__) == (module, function):
-            return violations(kernel.row(row_name, arch), arch, got)
-    raise LookupError(f"no kernel {module}.{function}")
+def _broken(task: Task, got: Measured) -> list[str]:
+    name, row_name, arch = task
+    return violations(_kernel(name).row(row_name, arch), arch, got)
 
 
-def label(task: tuple[str, str, str, str]) -> str:
-    """Kernel and row, as they stand in the report."""
-    module, function, row, _ = task
-    return f"{module.rpartition('.')[2]}:{function.strip('_').removesuffix('_kernel')} {row}"
+def label(task: Task) -> str:
+    """Kernel and row, as they stand in the report and in budget.json."""
+    name, row, _ = task
+    return f"{name} {row}"
 
 
-def compile_all(work: list[tuple[str, str, str, str]], processes: int) -> list[Any]:
-    """Outcome of every task, in order."""
+def compile_all(work: list[Task], processes: int) -> list[Any]:
+    """Outcomes of the tasks, in order: figures if it compiled, problems, seconds."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         return list(pool.map(_attempt, work))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: 0 if everything is within its budget, 1 if not."""
-    parser = argparse.ArgumentParser(prog="gpu_compile", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m inpaint_ops.benchmarks.gpu.compile", description=__doc__
+    )
     parser.add_argument("--all", action="store_true", help="all architectures, not the three")
     parser.add_argument("--arch", action="append", choices=EVERY)
     parser.add_argument("--only", default="", help="part of kernel and row name")
@@ -298,12 +308,12 @@ def main(arguments: list[str] | None = None) -> int:
     for task, (got, problems, _) in zip(work, outcomes):
         change = ""
         if got is not None:
-            figures.setdefault(task[3], {})[label(task)] = asdict(got)
-            change, large = growth(stored.get(task[3], {}).get(label(task)), got)
+            figures.setdefault(task[2], {})[label(task)] = asdict(got)
+            change, large = growth(stored.get(task[2], {}).get(label(task)), got)
             if large and same_compiler and not options.update:
                 problems.append("grew beyond the stored figures: see --update")
         failed += bool(problems)
-        print(_line(label(task), task[3], *(asdict(got).values() if got else ())))
+        print(_line(label(task), task[2], *(asdict(got).values() if got else ())))
         for text in [f"  stored: {change}"] * bool(change) + [f"  FAILED: {t}" for t in problems]:
             print(text)
     seconds = time.perf_counter() - begun

@@ -14,7 +14,7 @@ from torch import Tensor
 import inpaint_ops
 
 # In a checkout; an installed package has none, and `replay` yields nothing.
-FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden"
+FOLDER = Path(__file__).resolve().parents[2] / "tests" / "golden"
 # Float32 sums of up to a few thousand terms against float64.
 _TOLERANCE = 1e-4
 
@@ -24,7 +24,7 @@ Golden = dict[str, Any]
 def replay(
     folder: Path, device: torch.device, ops: Sequence[str]
 ) -> Iterator[tuple[str, str | None]]:
-    """Yields the name of each file and what is wrong, None if nothing is."""
+    """Yield the name of each file and a sentence on what differs, None if nothing does."""
     for op, pattern, run in _FAMILIES:
         if op not in ops:
             continue

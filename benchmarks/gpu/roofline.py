@@ -1,9 +1,10 @@
-"""What the GPU kernels should gain, from data sheets: a prediction, never a measurement.
+"""Speed-ups predicted from data sheets for the GPU kernels: never a measurement.
 
-For every layer of the ten methods: operations and bytes of the public formula run eagerly, of the
-same under a compiler that fuses elementwise passes behind the library's convolution, and of our
-path as the dispatch rule chooses it; the time the data sheet's rates allow (floor), and hence
-predicted speed-ups. ``make gpu-roofline`` prints the table and writes it as JSON.
+Operations and bytes are counted for every layer of the ten methods in three ways: the public
+formula run eagerly, the same under a compiler that fuses the elementwise passes after the library's
+convolution, and our way as `choose` takes it. The data sheet's rates give the least time (floor)
+and predicted times, and hence speed-ups. ``make gpu-roofline`` prints the table and writes it as
+JSON.
 
 Assumptions, all from published figures: memory reaches 85 % of its rate; the library's
 convolutions reach 60 % of the matrix rate (70 % on A100); a fused product kernel reaches 70 % of
@@ -47,7 +48,7 @@ class Device:
         return {"bf16": self.half, "tf32": self.tf32, "fp32": self.fp32}[dtype]
 
     def share(self, dtype: str) -> float:
-        """Part of it that the library's convolutions reach."""
+        """Part of that rate that the library's convolutions reach."""
         return _VECTOR_SHARE if dtype == "fp32" else self.library_share
 
 
@@ -62,7 +63,7 @@ DTYPES = ("bf16", "tf32", "fp32")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one way to compute a layer: operations, bytes moved, kernels launched."""
+    """Cost of one way to compute a layer: operations, bytes moved, kernels launched."""
 
     operations: float
     moved: float
@@ -71,7 +72,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One layer on one device; times in seconds, all predicted."""
+    """Prediction for one layer on one device; times in seconds."""
 
     method: str
     layer: str
@@ -101,30 +102,30 @@ def _elements(layer: Layer, batch: int) -> dict[str, float]:
         "x": x,
         "read": x * layer.upsample**2,
         "w": float(layer.channels * layer.filters * layer.kernel**2),
-        "z": float(layer.filters * out),
+        "pre_activation": float(layer.filters * out),
         "y": float(layer.out * out),
         "mask": float(batch * layer.size**2),
     }
 
 
 def _prologue(layer: Layer, e: dict[str, float]) -> tuple[float, int]:
-    """Elements and launches of what the public formula does before the convolution."""
+    """Elements moved and kernels launched by the public formula before the convolution."""
     moved, launches = 0.0, 0
     if layer.upsample > 1:
         moved, launches = moved + e["x"] + e["read"], launches + 1
     if layer.padding_mode != "zeros":
         moved, launches = moved + 2 * e["read"], launches + 1
     if layer.op == "partial":
-        # Masking x, the mask's own convolution, ratio and updated mask.
+        # Masking x, the mask's own convolution, mask ratio and updated mask.
         moved, launches = moved + 2 * e["x"] + e["mask"] * 4, launches + 5
     return moved, launches
 
 
 def _eager(layer: Layer, e: dict[str, float], operations: float, size: int) -> Cost:
     moved, launches = _prologue(layer, e)
-    moved += e["read"] + e["w"] + e["z"]
+    moved += e["read"] + e["w"] + e["pre_activation"]
     launches += 1
-    moved, launches = moved + 2 * e["z"], launches + 1  # bias
+    moved, launches = moved + 2 * e["pre_activation"], launches + 1  # bias
     if layer.op == "gated":
         # Activation, sigmoid, product.
         moved, launches = moved + 2 * e["y"] + 2 * e["y"] + 3 * e["y"], launches + 3
@@ -136,13 +137,13 @@ def _eager(layer: Layer, e: dict[str, float], operations: float, size: int) -> C
 
 
 def _compiled(layer: Layer, e: dict[str, float], operations: float, size: int) -> Cost:
-    """Each chain of elementwise passes is one; the convolution reads and writes memory."""
-    moved, launches = e["read"] + e["w"] + e["z"], 1
+    """Cost where each chain of elementwise passes is one and the convolution's result is stored."""
+    moved, launches = e["read"] + e["w"] + e["pre_activation"], 1
     if layer.upsample > 1 or layer.padding_mode != "zeros" or layer.op == "partial":
         moved, launches = moved + e["x"] + e["read"], launches + 1
     if layer.op == "partial":
         moved, launches = moved + 4 * e["mask"], launches + 2
-    return Cost(operations, (moved + e["z"] + e["y"]) * size, launches + 1)
+    return Cost(operations, (moved + e["pre_activation"] + e["y"]) * size, launches + 1)
 
 
 def _ours(layer: Layer, e: dict[str, float], operations: float, size: int, fused: bool) -> Cost:
@@ -152,10 +153,10 @@ def _ours(layer: Layer, e: dict[str, float], operations: float, size: int, fused
     masks = 2 * e["mask"] if layer.op == "partial" else 0.0
     if fused:
         return Cost(operations, (e["x"] + e["w"] + e["y"] + masks) * size, 1)
-    moved, launches = e["read"] + e["w"] + e["z"], 1
+    moved, launches = e["read"] + e["w"] + e["pre_activation"], 1
     if layer.op == "partial" or layer.padding_mode != "zeros":
         moved, launches = moved + 2 * e["x"] + masks, launches + 1
-    return Cost(operations, (moved + e["z"] + e["y"]) * size, launches + 1)
+    return Cost(operations, (moved + e["pre_activation"] + e["y"]) * size, launches + 1)
 
 
 def _seconds(cost: Cost, device: Device, dtype: str, share: float, launch: float) -> float:
@@ -167,7 +168,7 @@ def _seconds(cost: Cost, device: Device, dtype: str, share: float, launch: float
 def _is_fused(layer: Layer, device: Device, dtype: str, batch: int) -> bool:
     import torch
 
-    from inpaint_ops.kernels.convolution import dispatch
+    from inpaint_ops.kernels.convolution import choose
 
     kernel = 2 if layer.upsample == 2 and layer.kernel == 3 else layer.kernel
     if layer.op == "transposed":
@@ -176,7 +177,7 @@ def _is_fused(layer: Layer, device: Device, dtype: str, batch: int) -> bool:
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     try:
-        return dispatch.fuses(
+        return choose.fuses(
             torch.empty(0, dtype=torch.bfloat16 if half else torch.float32, device="meta"),
             depth=layer.channels * kernel**2,
             outputs=layer.out,
@@ -189,7 +190,7 @@ def _is_fused(layer: Layer, device: Device, dtype: str, batch: int) -> bool:
 
 
 def predict(layer: Layer, device: Device, dtype: str, batch: int) -> Prediction:
-    """The three ways to compute a layer, and the floor."""
+    """Predictions for the three ways to compute a layer, and the floor."""
     size = 2 if dtype == "bf16" else 4
     e = _elements(layer, batch)
     operations = 2.0 * layer.multiplications * batch
@@ -278,7 +279,7 @@ MATCHINGS = (
 
 
 def predict_matching(m: Matching, device: Device, dtype: str, batch: int) -> Prediction:
-    """As `predict`; the products are library ones or of the same kind, at the library's share."""
+    """Predictions as of `predict`; all products are taken to run at the library's speed."""
     size = 2 if dtype == "bf16" else 4
     pairs = float(batch * m.queries * m.keys)
     ends = 2.0 * batch * m.channels * (m.queries + m.keys) * size
@@ -306,7 +307,7 @@ def predict_matching(m: Matching, device: Device, dtype: str, batch: int) -> Pre
 
 
 def table(predictions: Sequence[Prediction]) -> str:
-    """One line a layer: bytes in MB, times in us, all predicted."""
+    """Table with one line a layer: bytes in MB, times in us, all predicted."""
     lines = [
         f"PREDICTED from data sheets, not measured: {predictions[0].device}, "
         f"{predictions[0].dtype}, batch {predictions[0].batch}",
@@ -327,7 +328,7 @@ def table(predictions: Sequence[Prediction]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the tables and writes gpu_roofline.json; needs triton, but no GPU."""
+    """Print the tables and write gpu_roofline.json; needs triton, but no GPU."""
     names = [device.name for device in DEVICES]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", choices=names, action="append", help="default: all")

@@ -1,58 +1,50 @@
-"""Time the rows of every kernel on this GPU: ``python -m inpaint_ops.benchmarks.gpu.tune``.
+"""Time the rows of the kernels on this GPU: ``python -m inpaint_ops.benchmarks.gpu.tune``.
 
-The result is the table that `launch.tuned` reads when INPAINT_OPS_TUNED names the file. Problems
-are the layer shapes of the ten models, merged into classes of size, so that a table stays short and
-an unseen image size finds its neighbour's row.
+The result is the table that `launch.tuned` reads when INPAINT_OPS_TUNED names the file. The
+problems of `tune_problems` are merged into classes of size, so that the table stays short and an
+unseen image size finds its neighbour's row.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import math
-import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import inpaint_ops.kernels
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.ops import triton as ops_triton
-
-
-def load_all() -> list[Any]:
-    """Imports every kernel file; the kernels they declare."""
-    for module in pkgutil.iter_modules(inpaint_ops.kernels.__path__):
-        if module.name != "tune":
-            importlib.import_module(f"inpaint_ops.kernels.{module.name}")
-    return importlib.import_module("inpaint_ops.kernels.launch").KERNELS  # type: ignore[no-any-return]
 
 
 def _measure(kernel: Any, call: Any, rows: list[Any]) -> dict[str, float]:
     import triton.testing
 
-    from inpaint_ops.kernels import launch
+    from inpaint_ops.benchmarks.gpu.tune_problems import Unfit
 
     times = {}
     for row in rows:
         try:
             times[row.name] = triton.testing.do_bench(lambda name=row.name: call(name))
-        except launch.Unfit:
+        except Unfit:
             continue
     return times
 
 
 def tune(device: torch.device, arch: str) -> dict[str, Any]:
-    """The fastest row of every kernel and key: arch -> kernel -> key -> row name."""
+    """Fastest row of each kernel and key: architecture -> kernel -> key -> name of the row."""
+    from inpaint_ops.benchmarks.gpu.tune_problems import PROBLEMS
+    from inpaint_ops.kernels import launch
+
     table: dict[str, dict[str, str]] = {}
-    for kernel in load_all():
-        if kernel.tunes is None:
+    for kernel in launch.all_kernels():
+        if kernel.name not in PROBLEMS:
             continue
         best: dict[str, dict[str, list[float]]] = {}
-        for key, call in kernel.tunes(device):
+        for key, call in PROBLEMS[kernel.name](device):
             rows = [row for row in kernel.rows if arch in row.archs]
             times = _measure(kernel, call, rows)
             fastest = min(times.values())
@@ -64,7 +56,7 @@ def tune(device: torch.device, arch: str) -> dict[str, Any]:
 
 
 def _most_even(rows: dict[str, list[float]]) -> str:
-    """The row with the least geometric mean of its slowdowns, of those that ran every problem."""
+    """Row of the least geometric mean of slowdowns, among those that ran every problem."""
     every = max(len(slowdowns) for slowdowns in rows.values())
     means = {
         name: math.exp(sum(map(math.log, slowdowns)) / every)

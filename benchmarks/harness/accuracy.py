@@ -1,4 +1,4 @@
-"""Errors against float64, in multiples of what the public formula in float32 errs."""
+"""Errors against float64, in multiples of the errors of the public formula in float32."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Ours may err this many times as much as eager float32 on any layer, and aims at less.
+# Ours may err `LIMIT` times as much as eager float32 on any layer, and aims at `AIM`.
 LIMIT, AIM = 8.0, 3.0
-# A result that eager happens to hit is not held against ours: eager's error counts as this share of
-# the values at least, one unit in the last place.
+# Eager may hit a result exactly by chance. So its error counts as at least this fraction of the
+# values, one unit in the last place.
 _LEAST = 2.0**-23
 
 
 @dataclass(frozen=True)
 class Error:
-    """Distance of one tensor from float64: its largest and its root mean square.
+    """Distance of one tensor from float64, by maximum and by root mean square.
 
     Args:
         maximum, rms: of the differences.
@@ -30,12 +30,12 @@ class Error:
 
     @classmethod
     def of(cls, got: Tensor, exact: Tensor) -> Error:
-        """Of a result and its exact value, in float64."""
+        """Compare a result with its exact value, in float64."""
         off = got.detach().double() - exact
         return cls(*_norms(off), *_norms(exact))
 
     def times(self, eager: Error) -> tuple[float, float]:
-        """How many times as large as eager's: by the largest, by the root mean square."""
+        """Return the quotients of this error and eager's, by maximum and by root mean square."""
         return (
             _quotient(self.maximum, max(eager.maximum, _LEAST * eager.scale)),
             _quotient(self.rms, max(eager.rms, _LEAST * eager.rms_scale)),

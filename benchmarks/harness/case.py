@@ -1,4 +1,4 @@
-"""What a benchmark file gives to the runner: CASES, and setup(case) -> Problem."""
+"""Types that a file of cases gives to the runner: `Case` in CASES, `Problem` from setup(case)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from inpaint_ops.benchmarks.harness.accuracy import Error
 
-# Each is a file bench_<op>.py of this folder.
+# Each is a file cases/bench_<op>.py.
 OPS = (
     "fused_conv2d",
     "gated_conv2d",
@@ -35,12 +35,12 @@ OPS = (
 
 
 class Unavailable(Exception):
-    """Something a case needs is not installed; the text says what, and how to get it."""
+    """A case needs something that is not installed; the text names it and tells how to get it."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """How many times faster than a contestant ours has to be and aims to be."""
+    """Ratio to a contestant that ours must reach, and the one it aims at."""
 
     must: float
     aim: float
@@ -60,12 +60,12 @@ class Case:
         curve: cases of one curve are drawn as time and memory against x.
         x: place on the curve.
         quick: part of the short report.
-        memory: whether to measure peak memory.
-        compile: whether to measure the public formula under torch.compile.
-        compiled_memory: whether its peak memory too, for which it compiles once more.
-        share: of the seconds that a case is timed; many small cases need less each.
-        once: every contestant runs a single time, in a process of its own at the largest thread
-            count, which gives time, memory and verdict: for what takes minutes.
+        memory: measure peak memory.
+        compile: measure the public formula under torch.compile.
+        compiled_memory: measure its peak memory too, for which it compiles once more.
+        time_share: fraction of the seconds that a case is timed; many small cases need less each.
+        once: for calls of minutes. Every contestant runs a single time, in a process of its own at
+            the largest thread count, which gives time, memory and verdict.
     """
 
     op: str
@@ -79,7 +79,7 @@ class Case:
     memory: bool = True
     compile: bool = True
     compiled_memory: bool = False
-    share: float = 1.0
+    time_share: float = 1.0
     once: bool = False
 
 
@@ -92,11 +92,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Work:
-    """The least a machine has to do.
+    """Least work of a machine for a problem.
 
     Args:
-        flops: 2 for each multiply-add; 2 as well for each lone add or comparison, which takes the
-            place of a multiply-add in the pipeline.
+        flops: 2 for each multiply-add. A lone addition or comparison counts 2 as well, since it
+            takes the place of a multiply-add in the pipeline.
         moved: bytes of the inputs, read once, and of the results, written once.
     """
 
@@ -112,12 +112,12 @@ class Problem:
         inputs: arguments of every implementation.
         implementations: "ours" and others; "eager" is the public formula, which the runner also
             compiles.
-        check: takes an outcome of `run`; None if right, otherwise what is wrong.
+        check: takes an outcome of `run`; returns None if it is right, otherwise the reason.
         work: for the floor; None where no floor is known.
-        gradient: of the first result; given, the backward pass is part of the run.
+        gradient: of the first result. If given, the backward pass is part of the run.
         quality: figures for information.
-        errors: of each part of an outcome against float64, by name; ours then may err at most
-            `accuracy.LIMIT` times as much as eager.
+        errors: of each part of an outcome against float64, by name. If given, ours may err at
+            most `accuracy.LIMIT` times as much as eager.
         picture: an outcome as (H, W, 3) uint8.
         shown: pictures that are no outcome, such as the input.
         compiled: builds the compiled contestant where compiling "eager" as a whole would not do.
@@ -135,7 +135,7 @@ class Problem:
     compiled: Callable[[], Callable[..., Any]] | None = None
 
     def run(self, implementation: Callable[..., Any]) -> Any:
-        """The results, or (results, gradients of the inputs that require one)."""
+        """Return the results, or (results, gradients of the inputs that require one)."""
         results = implementation(*self.inputs)
         if self.gradient is None:
             return results
@@ -150,11 +150,11 @@ class BenchModule(Protocol):
     CASES: tuple[Case, ...]
 
     def setup(self, case: Case) -> Problem:
-        """Builds the inputs, from a fixed seed, and the contestants."""
+        """Build the inputs, from a fixed seed, and the contestants."""
 
 
 def load(op: str) -> BenchModule:
-    """The benchmark of an operator.
+    """Return the file of cases of an operator.
 
     Raises:
         ValueError: there is none of that name.
@@ -166,7 +166,7 @@ def load(op: str) -> BenchModule:
 
 
 def difference(name: str, got: Tensor, expected: Tensor, terms: int = 1) -> str | None:
-    """What is wrong with float32 results that are sums of `terms` terms, or None.
+    """Return the reason to refuse float32 results that are sums of `terms` terms, or None.
 
     Tolerance: 1e-5 of the largest expected value, growing with sqrt(terms / 64).
     """

@@ -1,4 +1,4 @@
-"""The machine: what it is, and the rates that set the floor of a kernel's time."""
+"""Name of the machine, and its rates, which set the floor of a kernel's time."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Peaks:
     copy_gb: float
 
     def floor(self, work: Work) -> float:
-        """Seconds that the work takes at these rates, arithmetic and traffic overlapped."""
+        """Return the seconds of the work at these rates, arithmetic and traffic overlapped."""
         return max(work.flops / (self.gflops * 1e9), work.moved / (self.copy_gb * 1e9))
 
 
 def measure_peaks(threads: int, *, seconds: float = 1.0, fewer: Sequence[Peaks] = ()) -> Peaks:
-    """Both rates, each within about `seconds`.
+    """Measure both rates, each within about `seconds`.
 
-    What fewer threads reached more threads can reach too, so those already measured are a lower
-    bound: other programs may keep a thread waiting just now.
+    More threads can reach the rates of fewer. So `fewer`, peaks measured before, are lower bounds
+    where other programs keep a thread waiting now.
     """
     gflops, source = _fma_peak(threads, seconds)
     copy_gb = _copy_rate(threads, seconds)
@@ -89,14 +89,35 @@ def _best(call: Any, threads: int, seconds: float) -> float:
 
 
 def available_cpus() -> int:
-    """Processors this process may use."""
+    """Return the number of processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
+def busy_processors(seconds: float = 0.5) -> float | None:
+    """Watch how many processors work while this thread sleeps; None where that is unknown."""
+    before = _processor_ticks()
+    time.sleep(seconds)
+    after = _processor_ticks()
+    if before is None or after is None or after[1] == before[1]:
+        return None
+    return round((os.cpu_count() or 1) * (after[0] - before[0]) / (after[1] - before[1]), 2)
+
+
+def _processor_ticks() -> tuple[int, int] | None:
+    """Return working and all ticks of all processors since the start of the system."""
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
+    except OSError:
+        return None
+    # User, nice, system, idle, waiting for disks, and six more: see proc(5).
+    ticks = [int(number) for number in first.split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
 def environment() -> dict[str, Any]:
-    """What a number needs to be understood later."""
+    """Return the facts that a reader of the numbers needs later."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": _cpu_name(),
@@ -132,7 +153,7 @@ def _load() -> float | None:
 
 
 def _commit() -> str | None:
-    """The commit of a checkout; None for an installed copy, wherever it lies."""
+    """Return the commit of a checkout; None for an installed copy, wherever it lies."""
     here = Path(__file__).resolve()
     try:
         # An installed copy may lie inside somebody else's checkout, which does not track it.

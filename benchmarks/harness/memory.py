@@ -1,7 +1,7 @@
-"""One call in a fresh process: what it adds to the high-water mark, how long it takes.
+"""Peak memory and time of one call in a fresh process.
 
-That process is ``python -m inpaint_ops.benchmarks.harness.memory OP CASE CONTESTANT THREADS``;
-``--judge`` after it has the result checked.
+That process is ``python -m inpaint_ops.benchmarks.harness.memory OP CASE CONTESTANT THREADS``.
+With ``--judge`` at the end it checks the result too.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Memory:
     """Extra memory of one contestant in one case.
 
     Args:
-        case, contestant: whose.
-        extra: bytes, None if not measured.
-        detail: why not.
-        seconds: that the call took, the first one of its process.
-        wrong: what is wrong with the result, where it was checked.
+        case, contestant: of the call.
+        extra: bytes that the call adds to the high-water mark, None if not measured.
+        detail: the reason, if not measured.
+        seconds: time of the call, the first one of its process.
+        wrong: reason to refuse the result, where it was checked.
     """
 
     case: Case
@@ -55,7 +55,7 @@ def measure(
     timeout: float = 600.0,
     judge: bool = False,
 ) -> Memory:
-    """Runs the contestant once in a process of its own; `judge` has the result checked."""
+    """Run the contestant once in a process of its own; `judge` has the result checked."""
     # -m would put the working directory first, and with it a source tree without the extension.
     settings = {**os.environ, "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-m", "inpaint_ops.benchmarks.harness.memory"]
@@ -76,9 +76,9 @@ def measure(
 
 
 def probe(case: Case, contestant: str, *, judge: bool = False) -> dict[str, Any]:
-    """Extra bytes and seconds of one call in this process, or the reason why there are none.
+    """Measure extra bytes and seconds of one call in this process, or say why there are none.
 
-    Of a compiled formula it is the second call: the first one compiles.
+    A compiled formula is measured at its second call: the first one compiles.
     """
     try:
         problem = load(case.op).setup(case)
@@ -103,7 +103,7 @@ def probe(case: Case, contestant: str, *, judge: bool = False) -> dict[str, Any]
 
 
 def peak() -> int:
-    """High-water mark of this process's resident memory, in bytes."""
+    """Return the high-water mark of this process's resident memory, in bytes."""
     # On Linux ru_maxrss starts at the mark of the parent (kept across exec), VmHWM at zero.
     if _STATUS.exists():
         for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
@@ -116,20 +116,20 @@ def peak() -> int:
 
 
 def _forget_peak() -> None:
-    # Otherwise what setup needed for a moment would hide as much of the call's own need.
+    # Otherwise memory that setup needed for a moment would hide as much of the call's own need.
     with suppress(OSError):
         _CLEAR.write_text("5", encoding="ascii")
 
 
 def _give_back() -> None:
-    # What an earlier call freed but the allocator kept would be had for nothing.
+    # Memory that an earlier call freed, but the allocator kept, would cost this call nothing.
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def main(arguments: list[str]) -> int:
-    """Prints one line of JSON."""
+    """Print one line of JSON."""
     op, case_id, contestant, threads, *judge = arguments
     torch.set_num_threads(int(threads))
     case = next(case for case in load(op).CASES if case.id == case_id)

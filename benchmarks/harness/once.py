@@ -20,10 +20,10 @@ def run_once(
     setup: Callable[[Case], Problem],
     peak: Peaks,
 ) -> tuple[Result, list[Memory]]:
-    """Time, verdict and extra memory of every contestant, from one call each.
+    """Return time, verdict and extra memory of every contestant, from one call each.
 
     Args:
-        case: what to run.
+        case: the case to run.
         setup: builds it, here for the names of the contestants and the floor.
         peak: thread count, and rates for the floor.
 

@@ -1,4 +1,4 @@
-"""Runs a case: checks every contestant, then times those that were right."""
+"""Run of a case: every contestant is checked, then those that were right are timed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Entry:
 
     Args:
         status: "ok", "wrong" (result refused, not timed), "error" (raised) or "missing".
-        detail: what is wrong or missing.
+        detail: the reason, for the other statuses.
         timing: of status "ok".
         quality: figures for information.
         errors: of each part of the result against float64.
@@ -46,7 +46,7 @@ class Entry:
 
     @property
     def failed(self) -> bool:
-        """Whether the exit code has to tell."""
+        """True where the exit code must tell."""
         return self.status in ("wrong", "error")
 
 
@@ -62,24 +62,24 @@ class Result:
     pictures: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
     def timing(self, name: str) -> Timing | None:
-        """Of a contestant, or None."""
+        """Return the timing of a contestant, or None."""
         entry = self.entries.get(name)
         return None if entry is None else entry.timing
 
     def ratio(self, name: str) -> tuple[float, float] | None:
-        """How many times as fast as a contestant ours is: by medians, by minima."""
+        """Return how many times as fast as a contestant ours is, by medians and by minima."""
         ours, other = self.timing(OURS), self.timing(name)
         if ours is None or other is None:
             return None
         return other.median / ours.median, other.minimum / ours.minimum
 
     def floor_reached(self, name: str) -> float | None:
-        """Floor over median: 1 where the machine could not be faster."""
+        """Return floor over median: 1 where the machine could not be faster."""
         timing = self.timing(name)
         return None if timing is None or self.floor is None else self.floor / timing.median
 
     def error_ratios(self) -> dict[str, tuple[float, float]]:
-        """Errors of ours in multiples of eager's, by part: of the largest, of the mean square."""
+        """Return our errors in multiples of eager's, by part: largest, root mean square."""
         if OURS not in self.entries or EAGER not in self.entries:
             return {}
         eager = self.entries[EAGER].errors
@@ -90,7 +90,7 @@ class Result:
         }
 
     def verdict(self) -> str:
-        """The target and what became of it, by the ratio of medians; empty without a target."""
+        """Return the verdict on the target by the ratio of medians, empty without a target."""
         target = self.case.target
         if target is None:
             return ""
@@ -99,7 +99,7 @@ class Result:
 
 
 def verdict(target: Target, ratio: float | None) -> str:
-    """One word on a ratio."""
+    """Return the verdict on a ratio."""
     if ratio is None:
         return "not measured"
     if ratio >= target.aim:
@@ -117,15 +117,15 @@ def run_case(
     min_rounds: int = 3,
     settle: Callable[[], Any] | None = None,
 ) -> Iterator[Result]:
-    """Yields one result for each thread count in `peaks`.
+    """Yield one result for each thread count in `peaks`.
 
     Args:
-        case: what to run.
+        case: the case to run.
         setup: builds it, once for all thread counts.
         peaks: thread count to rates for the floor.
-        seconds: for the timing of one thread count, less for a case with a smaller share; checks
+        seconds: for the timing of one thread count, times the case's `time_share`; checks
             and warm-up come on top. None: only checks.
-        with_compile: whether "eager" also runs under torch.compile.
+        with_compile: run "eager" under torch.compile as well.
         min_rounds, settle: see `interleave`.
 
     Raises:
@@ -134,7 +134,7 @@ def run_case(
     problem = setup(case)
     times: Times | None = None
     if seconds is not None:
-        seconds *= case.share
+        seconds *= case.time_share
         times = partial(interleave, seconds=seconds, min_rounds=min_rounds, settle=settle)
     for threads, peak in peaks.items():
         with thread_count(threads):
@@ -166,7 +166,7 @@ def _run(
 
 
 def set_floor(result: Result, problem: Problem, peak: Peaks) -> None:
-    """Puts the least time the machine needs into the result."""
+    """Put the least time the machine needs into the result."""
     if problem.work is not None:
         result.floor = peak.floor(problem.work)
         arithmetic = problem.work.flops / (peak.gflops * 1e9)
@@ -174,7 +174,7 @@ def set_floor(result: Result, problem: Problem, peak: Peaks) -> None:
 
 
 def _errs_too_much(result: Result) -> bool:
-    """Refuses ours where it errs more than `LIMIT` times as much as eager."""
+    """Refuse ours where it errs more than `LIMIT` times as much as eager."""
     ratios = result.error_ratios()
     worst = max(ratios, key=lambda name: max(ratios[name]), default="")
     if not worst or max(ratios[worst]) <= LIMIT:
@@ -208,7 +208,7 @@ def _checked(
 
 
 def compiled(problem: Problem) -> Callable[..., Any] | Missing:
-    """The public formula under torch.compile."""
+    """Return the public formula under torch.compile."""
     implementation = problem.implementations[EAGER]
     if isinstance(implementation, Missing):
         return implementation

@@ -21,7 +21,7 @@ _SHORTEST_SAMPLE = 2e-3
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: median, quartiles, least, and how many samples these stand on."""
+    """Seconds of a call: median, quartiles, minimum and the number of samples."""
 
     median: float
     quartile_1: float
@@ -36,7 +36,7 @@ class Timing:
 
     @classmethod
     def of(cls, samples: list[float]) -> Timing:
-        """Of at least one sample."""
+        """Sum up at least one sample."""
         if len(samples) == 1:
             return cls(samples[0], samples[0], samples[0], samples[0], 1)
         low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
@@ -51,14 +51,14 @@ def interleave(
     max_rounds: int = 100,
     settle: Call | None = None,
 ) -> dict[str, Timing]:
-    """Times the calls in rounds A B C, A B C, ... after one warm-up call of each.
+    """Time the calls in rounds A B C, A B C, ... after one warm-up call of each.
 
     Args:
         calls: name to call.
-        seconds: no new round is begun after this time, if `min_rounds` are done.
-        min_rounds: at least so many, however long they take.
-        max_rounds: at most so many.
-        settle: waits until everything begun is done, for devices that work on their own.
+        seconds: time after which no new round begins, once `min_rounds` are done.
+        min_rounds: least number of rounds, however long they take.
+        max_rounds: largest number of rounds.
+        settle: waits for a device that works on its own, so that all of its work is timed.
     """
     repeats = {name: _repeats(call, settle) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
@@ -99,7 +99,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def thread_count(threads: int) -> Iterator[None]:
-    """Runs the block with torch set to so many threads."""
+    """Set torch to so many threads inside a block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else."""
+"""Report as one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _QUALITY = (
 
 
 def render(report: Report) -> str:
-    """The page."""
+    """Return the page."""
     return "\n".join(_parts(report)) + "\n"
 
 

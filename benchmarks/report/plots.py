@@ -1,12 +1,14 @@
-"""Plots of a report as SVG text."""
+"""Plots of a report: SVG text for the page, a PNG for the demo."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -29,7 +31,7 @@ _STYLE: Any = {
 
 
 def speedup_bars(report: Report, op: str) -> str:
-    """How many times as fast ours is, a bar for each case, thread count and other contestant.
+    """Draw how many times as fast ours is: a bar for each case, thread count and contestant.
 
     The scale is logarithmic and bars start at 1, so half as fast looks as long as twice as fast.
     """
@@ -58,7 +60,24 @@ def speedup_bars(report: Report, op: str) -> str:
             _bar(axes, place, result, name, ratio, {"color": _colour(name, others), "alpha": shade})
             place += 1
         _finish_bars(axes, ticks, place)
+        _add_legend(axes)
         return _svg(figure)
+
+
+def save_ratios(path: Path, bars: Sequence[tuple[str, float]], title: str) -> None:
+    """Write a PNG of how many times as fast ours is: one bar for each (text, ratio)."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 1.0 + 0.35 * len(bars)), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        for place, (_, ratio) in enumerate(bars):
+            axes.barh(place, ratio - 1, left=1, color=_FIXED[OURS])
+            _annotate(axes, place, ratio)
+        _finish_bars(axes, [(place, text) for place, (text, _) in enumerate(bars)], len(bars) - 0.4)
+        axes.set_ylim(len(bars) - 0.4, -0.6)
+        axes.set_xlim(left=0.9 * min(1, *(ratio for _, ratio in bars)))
+        axes.set_xlabel("times as fast as the public formula in eager PyTorch")
+        axes.set_title(title, loc="left", fontsize=8)
+        FigureCanvasAgg(figure).print_png(str(path))
 
 
 def _bar(
@@ -67,6 +86,14 @@ def _bar(
     plural = "s" if result.threads > 1 else ""
     label = f"{name}, {result.threads} thread{plural}"
     axes.barh(place, ratio - 1, left=1, label=label, **look)
+    _annotate(axes, place, ratio)
+    target = result.case.target
+    if target is not None and target.against == name:
+        for level, dash in ((target.must, "-"), (target.aim, ":")):
+            axes.plot([level, level], [place - 0.5, place + 0.5], dash, color="black", lw=1.5)
+
+
+def _annotate(axes: Any, place: float, ratio: float) -> None:
     win = ratio >= 1
     axes.annotate(
         ratio_text(ratio),
@@ -77,22 +104,21 @@ def _bar(
         va="center",
         fontsize=7,
     )
-    target = result.case.target
-    if target is not None and target.against == name:
-        for level, dash in ((target.must, "-"), (target.aim, ":")):
-            axes.plot([level, level], [place - 0.5, place + 0.5], dash, color="black", lw=1.5)
 
 
 def _finish_bars(axes: Any, ticks: Sequence[tuple[float, str]], end: float) -> None:
     axes.axvline(1, color="black", lw=1)
     axes.set_xscale("log")
     _plain_log_ticks(axes.xaxis, lambda value: f"{value:g}x")
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, 0.7) / 1.2, max(high, 2) * 1.3)
+    left, right = axes.get_xlim()
+    axes.set_xlim(min(left, 0.7) / 1.2, max(right, 2) * 1.3)
     axes.set_ylim(end, -0.4)
     axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
+
+
+def _add_legend(axes: Any) -> None:
     axes.set_xlabel("ours is … times as fast (solid mark: must, dotted: aim)")
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles))
@@ -108,7 +134,7 @@ def _finish_bars(axes: Any, ticks: Sequence[tuple[float, str]], end: float) -> N
 
 
 def curves(report: Report, op: str) -> list[tuple[str, str]]:
-    """Time and extra memory against size: (name of the curve, SVG)."""
+    """Draw time and extra memory against size; return (name of the curve, SVG) of each."""
     results = report.of(op)
     names = dict.fromkeys(r.case.curve for r in results if r.case.curve)
     found = []

@@ -1,4 +1,4 @@
-"""Everything one run measured, and its JSON form."""
+"""Everything that one run measured, and its JSON form."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Report:
 
     Args:
         environment: see `machine.environment`.
-        settings: what the run was asked for.
+        settings: options of the run.
         peaks: thread count to measured rates.
         results: in the order they were measured.
         memory: in the order they were measured.
         skipped: cases that could not run: operator, case, reason.
-        interrupted: whether the run was cut short.
+        interrupted: the run was cut short.
     """
 
     environment: dict[str, Any]
@@ -53,11 +53,11 @@ class Report:
         return list(dict.fromkeys(result.case.op for result in self.results))
 
     def of(self, op: str) -> list[Result]:
-        """Results of one operator."""
+        """Return the results of one operator."""
         return [result for result in self.results if result.case.op == op]
 
     def extra_memory(self, case: Case, contestant: str) -> int | None:
-        """Bytes, or None if not measured."""
+        """Return bytes, or None if not measured."""
         wanted = (case.op, case.id, contestant)
         for entry in self.memory:
             if (entry.case.op, entry.case.id, entry.contestant) == wanted:
@@ -65,13 +65,13 @@ class Report:
         return None
 
     def has(self, case: Case) -> bool:
-        """Whether the case was measured or skipped."""
+        """Return True if the case was measured or skipped."""
         wanted = (case.op, case.id)
         found = {(r.case.op, r.case.id) for r in self.results}
         return wanted in found or wanted in {row[:2] for row in self.skipped}
 
     def failures(self) -> list[str]:
-        """A line for each contestant whose result was refused or that raised."""
+        """Return a line for each contestant whose result was refused or that raised."""
         return [
             f"{r.case.op} {r.case.id}, {r.threads} threads, {name}: {entry.status}: {entry.detail}"
             for r in self.results
@@ -80,7 +80,7 @@ class Report:
         ]
 
     def to_json(self) -> str:
-        """Without the pictures."""
+        """Return the report without its pictures."""
         content = {
             "schema": SCHEMA,
             "method": METHOD,
@@ -159,7 +159,7 @@ def _memory(entry: Memory) -> dict[str, Any]:
 
 
 def seconds_text(value: float | None) -> str:
-    """Three digits in the unit that fits."""
+    """Write three digits in the unit that fits."""
     if value is None:
         return "–"
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
@@ -169,14 +169,14 @@ def seconds_text(value: float | None) -> str:
 
 
 def bytes_text(value: int | None) -> str:
-    """In MB or GB; the process itself moves by a few tenths of a MB."""
+    """Write MB or GB; the process itself moves by a few tenths of a MB."""
     if value is None:
         return "–"
     return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
 
 
 def ratio_text(value: float | None) -> str:
-    """Three digits, two below 0.1."""
+    """Write three digits, two below 0.1."""
     if value is None:
         return "–"
     if value < 0.1:
@@ -185,7 +185,7 @@ def ratio_text(value: float | None) -> str:
 
 
 def target_text(result: Result) -> str:
-    """Both levels and the verdict; empty without a target."""
+    """Write both levels and the verdict; empty without a target."""
     target = result.case.target
     if target is None:
         return ""

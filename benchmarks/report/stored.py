@@ -1,4 +1,4 @@
-"""A report read back from its JSON, so that a run can be made in pieces."""
+"""Report read back from its JSON, so that a run can be made in pieces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inpaint_ops.benchmarks.report.report import SCHEMA, Report
 
 
 def restore(text: str) -> Report:
-    """The report that `Report.to_json` wrote, without its pictures.
+    """Return the report that `Report.to_json` wrote, without its pictures.
 
     Cases that the benchmarks no longer hold are left out.
 

@@ -1,4 +1,4 @@
-"""The tables of a report as plain rows; the terminal and the page only dress them."""
+"""Tables of a report as plain rows; the terminal and the page only dress them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT_COLUMNS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """Text and how it is to be seen: "" or "win", "loss", "fail"."""
+    """Text and its tone: "" or "win", "loss", "fail"."""
 
     text: str
     tone: str = ""
@@ -41,7 +41,7 @@ class Table:
 
 
 def summary(report: Report, op: str) -> Table:
-    """One row for each case and thread count of an operator with a public formula."""
+    """Return one row for each case and thread count of an operator with a public formula."""
     results = report.of(op)
     others = [EAGER]
     if any(result.timing(COMPILED) for result in results):
@@ -72,7 +72,7 @@ def summary(report: Report, op: str) -> Table:
 
 
 def details(report: Report, op: str) -> Table:
-    """One row for each contestant."""
+    """Return one row for each contestant."""
     results = report.of(op)
     quality = list(
         dict.fromkeys(q for r in results for entry in r.entries.values() for q in entry.quality)
@@ -104,7 +104,7 @@ def details(report: Report, op: str) -> Table:
 
 
 def memory(report: Report, op: str) -> Table | None:
-    """One row for each case whose peak memory was measured in a fresh process."""
+    """Return one row for each case whose peak memory was measured in a fresh process."""
     entries = [entry for entry in report.memory if entry.case.op == op and entry.extra is not None]
     names = list(dict.fromkeys(entry.contestant for entry in entries))
     if not entries:
@@ -113,15 +113,15 @@ def memory(report: Report, op: str) -> Table | None:
     for case in dict.fromkeys(entry.case.id for entry in entries):
         found = {e.contestant: e.extra for e in entries if e.case.id == case}
         ours, eager = found.get(OURS), found.get(EAGER)
-        share = "–" if not ours or not eager else f"{ours / eager:.2f}"
-        row = [case, *(bytes_text(found.get(name)) for name in names), share]
+        quotient = "–" if not ours or not eager else f"{ours / eager:.2f}"
+        row = [case, *(bytes_text(found.get(name)) for name in names), quotient]
         rows.append([Cell(text) for text in row])
     columns = ("case", *names, "ours / eager")
     return Table(f"{op}: extra memory of one call", columns, rows)
 
 
 def accuracy(report: Report) -> Table | None:
-    """The largest errors over all layers, in multiples of eager's, one row for each part."""
+    """Return the largest errors over all layers in multiples of eager's, a row for each part."""
     rows = []
     for op in report.ops:
         ratios = {(r.case.id, r.threads): r.error_ratios() for r in report.of(op)}
@@ -144,7 +144,7 @@ def accuracy(report: Report) -> Table | None:
 
 
 def remarks(report: Report) -> list[str]:
-    """What is missing or wrong, each once."""
+    """Return a line for everything that is missing or wrong, each once."""
     lines = [f"FAILED: {line}" for line in report.failures()]
     for op, case_id, reason in report.skipped:
         lines.append(f"{op} {case_id}: not run: {reason}")
@@ -164,7 +164,7 @@ def remarks(report: Report) -> list[str]:
 
 
 def busy_line(report: Report) -> str:
-    """A warning where other programs were running; empty otherwise."""
+    """Return a warning where other programs were running; empty otherwise."""
     load = report.environment.get("load_at_start")
     if load is None or load < _BUSY:
         return ""
@@ -172,7 +172,7 @@ def busy_line(report: Report) -> str:
 
 
 def machine_lines(report: Report) -> list[str]:
-    """The measured ceilings."""
+    """Return a line on the measured ceilings of each thread count."""
     return [
         f"{peak.threads} thread{'s' if peak.threads > 1 else ''}: multiply-adds "
         f"{peak.gflops:.1f} GFLOP/s ({_source(peak.gflops_from)}), copy {peak.copy_gb:.1f} GB/s"

@@ -1,4 +1,4 @@
-"""The report in a terminal."""
+"""Report in a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STYLES = {"": "", "win": "green", "loss": "red", "fail": "bold red"}
 
 
 def show(report: Report, console: Console) -> None:
-    """Prints environment, tables and remarks."""
+    """Print environment, tables and remarks."""
     environment = report.environment
     console.print(
         f"{environment['cpu']}, kernels {environment['instruction_set']}, "

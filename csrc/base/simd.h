@@ -63,7 +63,7 @@ inline void store(T* to, Vector<T> v) {
 }
 
 // Past the caches, where the instruction set writes whole lines that way; `to` is aligned as a
-// vector is. Other threads see it behind their next fence only.
+// vector is. Other threads see it after their next fence only.
 constexpr bool kStreams = kVectorBytes == 64;
 
 inline void stream(float* to, Vector<float> v) {
@@ -171,7 +171,7 @@ inline T horizontal_max(Vector<T> v) {
   return lanes[0];
 }
 
-// Whether any lane of a exceeds its lane of b; a NaN exceeds nothing.
+// Returns whether any lane of a exceeds its lane of b; a NaN exceeds nothing.
 template <class T>
 inline bool any_greater(Vector<T> a, Vector<T> b) {
 #if defined(__AVX512F__)

@@ -1,7 +1,7 @@
-// Which core sums a convolution.
+// Which algorithm sums a convolution.
 //
 // Measured on one Zen 4 core (AVX-512, peak 118 GFLOP/s), one thread, ms, everything that follows
-// the sums included; "tiled" is the Winograd core that costs least:
+// the sums included; "tiled" is the Winograd algorithm that costs least:
 //
 //   layer                                tiled   direct   oneDNN (public formula)
 //   3x3, 256 -> 256, 64^2                 13.7     40       43
@@ -52,7 +52,7 @@ constexpr double kRead = 12.0;
 // Of each product of a tile the transforms of a channel and of a filter; of both where the products
 // are staged.
 constexpr double kTransformIn = 3.3, kTransformOut = 7.0, kTransformStaged = 32.0;
-// What makes the change from direct sums, or from one tile to the next, worth while.
+// The gain that makes the change from direct sums, or from one tile to the next, worth while.
 constexpr double kGain = 1.1;
 // Of the weight's gradient: a product directly, where taps of fewer than kThin channels lie side by
 // side, and in tiles; a weight and one of its sums, on their way to memory; a transformed channel
@@ -61,8 +61,15 @@ constexpr double kOuter = 1.25, kOuterThin = 1.5, kOuterTiled = 1.8;
 constexpr int64_t kThin = 32;
 constexpr double kWrite = 30.0, kSum = 16.0, kTransformOuter = 9.2;
 
-constexpr Core kTiles[] = {
-    Core::kWinograd, Core::kWinogradPairs, Core::kWinogradShort, Core::kWinogradFours};
+// Weights that are read where they lie, once: of so many at least, for so few pixels of the result,
+// or of the input of a transposed convolution, at most.
+constexpr int64_t kUnpackedWeights = int64_t(1) << 16;
+constexpr int64_t kUnpackedPixels = 8, kUnpackedPixelsTransposed = 16;
+
+constexpr Algorithm kTiles[] = {Algorithm::kWinograd4x3,
+                                Algorithm::kWinograd5x2,
+                                Algorithm::kWinograd4x2,
+                                Algorithm::kWinograd3x4};
 
 // How a convolution falls into tiles of one kind.
 struct Tiling {
@@ -70,50 +77,58 @@ struct Tiling {
   int points;  // products of a tile
 };
 
-Tiling tiling_of(Core core, const ChoiceArgs& a) {
-  return with_tile(core, [&](auto tile) {
+Tiling tiling_of(Algorithm algorithm, const ChoiceArgs& a) {
+  return with_tile(algorithm, [&](auto tile) {
     using T = decltype(tile);
     const Layout<T> layout(a.kernel, a.stride, a.dilation);
-    const auto rows = tile_starts(0, a.out.y, layout.grid.y, T::kOutputs);
-    const auto columns = tile_starts(0, a.out.x, layout.grid.x, T::kOutputs);
+    const auto rows = tile_starts(0, a.size.y, layout.grid.y, T::kOutputs);
+    const auto columns = tile_starts(0, a.size.x, layout.grid.x, T::kOutputs);
     return Tiling{a.batch * int64_t(rows.size() * columns.size()),
                   layout.parts(),
                   T::kProducts * T::kProducts};
   });
 }
 
-// Whether tiles are worth a thought: one tap along an axis leaves them nothing to save.
+// Returns whether tiles come into question: one tap along an axis leaves them nothing to save.
 bool may_be_tiled(const ChoiceArgs& a) {
   return a.tiled && a.kernel.y > 1 && a.kernel.x > 1 && is_tiled(a.stride, a.dilation);
 }
 
+// Returns whether a weight is worth no packing: `most` pixels at most share it.
+bool is_unpacked(const ChoiceArgs& a, int64_t most) {
+  const int64_t weights = a.filters * a.channels * a.kernel.y * a.kernel.x;
+  return a.in_place && a.groups == 1 && a.batch * a.size.y * a.size.x <= most &&
+         weights >= kUnpackedWeights;
+}
+
 // The cheapest of `direct` and the costs of the tiles, cost(tiling).
 template <class Cost>
-Core cheapest(const ChoiceArgs& a, double direct, const Cost& cost) {
-  Core best = Core::kDirect;
+Algorithm cheapest(const ChoiceArgs& a, double direct, const Cost& cost) {
+  Algorithm best = Algorithm::kDirect;
   double least = direct;
-  for (const Core core : kTiles) {
-    const Tiling tiling = tiling_of(core, a);
+  for (const Algorithm algorithm : kTiles) {
+    const Tiling tiling = tiling_of(algorithm, a);
     const double other = cost(tiling) * tiling.points;
     if (other * kGain < least) {
-      best = core;
+      best = algorithm;
       least = other;
     }
   }
-  const bool doubled = is_doubled(a.kernel, a.stride, a.dilation, a.padding, a.upsample);
-  return best == Core::kWinograd && doubled ? Core::kWinogradDoubled : best;
+  const bool upsampled = is_upsampled_3x3(a.kernel, a.stride, a.dilation, a.padding, a.upsample);
+  return best == Algorithm::kWinograd4x3 && upsampled ? Algorithm::kWinograd4x3Upsampled : best;
 }
 
 }  // namespace
 
-std::optional<Core> choose_core(const ChoiceArgs& a) {
+std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
+  if (is_unpacked(a, kUnpackedPixels)) return Algorithm::kUnpacked;
   // As if no layer were gated: gates of few filters are rare.
   if (a.groups != 1 || !is_direct(a.filters, false, a.stride, a.dilation)) return std::nullopt;
   const bool square = a.kernel.y == 3 && a.kernel.x == 3;
-  if (!may_be_tiled(a) || (a.filters <= kFewFilters && !square)) return Core::kDirect;
+  if (!may_be_tiled(a) || (a.filters <= kFewFilters && !square)) return Algorithm::kDirect;
   const double weights = double(a.channels) * double(a.filters);
   const double taps = double(a.kernel.y * a.kernel.x);
-  const double outputs = double(a.batch) * double(a.out.y) * double(a.out.x);
+  const double outputs = double(a.batch) * double(a.size.y) * double(a.size.x);
   const int64_t lanes = lanes_of(panels_of(a.filters, false));
   return cheapest(a, weights * taps * std::max(outputs * kDirect, kRead), [&](const Tiling& t) {
     const int64_t depth = t.parts * a.channels;
@@ -128,13 +143,26 @@ std::optional<Core> choose_core(const ChoiceArgs& a) {
   });
 }
 
-std::optional<Core> choose_weight_gradient_core(const ChoiceArgs& a) {
+std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& a) {
+  if (is_unpacked(a, kUnpackedPixelsTransposed)) return Algorithm::kUnpacked;
+  if (a.stride.y > a.kernel.y || a.stride.x > a.kernel.x) return std::nullopt;
+  // The largest of the convolutions that it falls into.
+  ChoiceArgs phase = a;
+  phase.kernel = {ceil_div(a.kernel.y, a.stride.y), ceil_div(a.kernel.x, a.stride.x)};
+  phase.stride = phase.dilation = {1, 1};
+  phase.padding = {0, 0};
+  phase.upsample = 1;
+  phase.in_place = false;
+  return choose_algorithm(phase);
+}
+
+std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& a) {
   // Few filters would leave most lanes of a transformed gradient empty.
-  if (!may_be_tiled(a) || a.filters <= kFewFilters) return Core::kDirect;
+  if (!may_be_tiled(a) || a.filters <= kFewFilters) return Algorithm::kDirect;
   constexpr int64_t W = Simd<float>::kWidth;
   const double weights = double(a.channels) * double(a.filters);
   const double taps = double(a.kernel.y * a.kernel.x);
-  const double outputs = double(a.batch) * double(a.out.y) * double(a.out.x);
+  const double outputs = double(a.batch) * double(a.size.y) * double(a.size.x);
   const double product = a.channels < kThin ? kOuterThin : kOuter;
   return cheapest(a, weights * taps * (outputs * product + kWrite), [&](const Tiling& t) {
     const double sums = double(t.parts) * weights * (double(t.tiles) * kOuterTiled + kSum);

@@ -1,4 +1,4 @@
-// Which core sums a convolution: one rule for all layers, by measurement.
+// Which algorithm sums a convolution: one rule for all layers, by measurement.
 #pragma once
 
 #include <optional>
@@ -13,16 +13,19 @@ struct ChoiceArgs {
   Size2 kernel, stride, dilation;
   Size2 padding;  // before
   int upsample;
-  Size2 out;   // height and width of the result
-  bool tiled;  // whether Winograd cores may be taken
+  Size2 size;     // of the result; of a transposed convolution: of its input
+  bool tiled;     // Winograd's algorithms may be taken
+  bool in_place;  // the weight may be read where it lies
 };
 
 // clang-format off
 INPAINT_EACH_ISA(
-  // The core of a convolution; none takes groups, nor few filters with stride and dilation.
-  std::optional<Core> choose_core(const ChoiceArgs& args);
-  // The core that sums the gradient of its weight: there always is one; groups must be 1.
-  std::optional<Core> choose_weight_gradient_core(const ChoiceArgs& args);
+  // No algorithm takes groups, nor few filters with stride and dilation: none is chosen there.
+  std::optional<Algorithm> choose_algorithm(const ChoiceArgs& args);
+  // None where the stride leaves outputs without a tap.
+  std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& args);
+  // Of the sums that are the gradient of a weight: there always is one; groups must be 1.
+  std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& args);
 )
 // clang-format on
 

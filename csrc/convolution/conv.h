@@ -1,40 +1,43 @@
-// What the convolution kernels take; one group. Images lie as (N, H, W, C), channels adjacent;
+// Arguments of the convolution kernels; one group. Images lie as (N, H, W, C), channels adjacent;
 // input and result may also lie as (N, C, H, W).
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "base/activation_codes.h"
 #include "base/cpu.h"
 
 namespace inpaint {
 
-// Codes and their names in Python: each list is in the order of its enumeration.
-enum class Activation { kIdentity, kRelu, kLeakyRelu, kElu, kSilu, kTanh, kSigmoid };
-constexpr const char* kActivationNames[] = {
-    "identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid"};
-
-enum class Core {
+// How a convolution is summed. Winograd's algorithms are named F(m, r) as in Lavin and Gray, 2016:
+// m x m outputs a tile, r x r taps at a time; a larger kernel falls into parts of r x r taps.
+//
+//   name                     inputs a tile  products  taken for, mostly
+//   winograd_4x3             6 x 6          36        3x3, 5x5; 3x3 of dilated layers
+//   winograd_4x3_upsampled   4 x 4 pixels   36        3x3 after nearest upsampling, padding 1
+//   winograd_5x2             6 x 6          36        3x3 and 4x4 with stride 2, transposed 4x4
+//   winograd_4x2             5 x 5          25        the same where outputs fall into whole tiles
+//   winograd_3x4             6 x 6          36        7x7, 4x4
+enum class Algorithm {
   kDirect,
-  kWinograd,
-  kWinogradDoubled,
-  kWinogradPairs,
-  kWinogradShort,
-  kWinogradFours,
-  kUnpacked  // see convolution/unpacked.h
+  kWinograd4x3,
+  kWinograd4x3Upsampled,
+  kWinograd5x2,
+  kWinograd4x2,
+  kWinograd3x4,
+  kUnpacked  // direct sums of a weight that is read where it lies, see convolution/unpacked.h
 };
-constexpr const char* kCoreNames[] = {"direct",
-                                      "winograd",
-                                      "winograd_doubled",
-                                      "winograd_pairs",
-                                      "winograd_short",
-                                      "winograd_fours",
-                                      "unpacked"};
+constexpr const char* kAlgorithmNames[] = {"direct",
+                                           "winograd_4x3",
+                                           "winograd_4x3_upsampled",
+                                           "winograd_5x2",
+                                           "winograd_4x2",
+                                           "winograd_3x4",
+                                           "unpacked"};
 
 enum class PaddingMode { kZeros, kReflect, kReplicate };
 constexpr const char* kPaddingModeNames[] = {"zeros", "reflect", "replicate"};
-
-constexpr float kLeakySlope = 0.2f;
 
 struct Size2 {
   int64_t y, x;
@@ -43,7 +46,7 @@ struct Size2 {
 // Filter taps (filters, channels, kernel.y, kernel.x) at any strides, negative ones included, and
 // where their packed form goes. A gated layer has `filters / 2` features, then as many gates.
 struct PackArgs {
-  Core core;
+  Algorithm algorithm;
   const float* weight;
   int64_t stride_filter, stride_channel, stride_y, stride_x;
   int64_t filters, channels;
@@ -67,12 +70,12 @@ struct Part {
 };
 
 struct ConvArgs {
-  Core core = Core::kDirect;
-  std::vector<Part> parts;  // of one size behind their upsampling
+  Algorithm algorithm = Algorithm::kDirect;
+  std::vector<Part> parts;  // of one size after their upsampling
   int64_t batch, channels;  // channels: of all parts
   PaddingMode padding_mode;
-  Size2 padding;  // before, negative: cut off; what is read behind the image follows from the
-                  // output's size
+  Size2 padding;  // before, negative: cut off; what is read after the image's end follows from
+                  // the output's size
   Size2 kernel, stride, dilation;
 
   const float* packed;
@@ -81,23 +84,26 @@ struct ConvArgs {
   bool gated;
   Activation activation;
 
-  // y = activation(sum * scale + bias * share), zero where share is zero; planes (N or 1, Ho, Wo).
-  // Null: plain sum + bias.
-  const float* scale;
-  const float* share;
-  int64_t scale_stride_n;
+  // y = activation(sum * mask_ratio + bias * update_mask), zero where update_mask is zero; planes
+  // (N or 1, Ho, Wo). Null: plain sum + bias.
+  const float* mask_ratio;
+  const float* update_mask;
+  int64_t mask_stride_n;
 
   float* y;               // (N, height, width, filters or filters / 2) of the stored image
   bool y_planes = false;  // y is (N, filters or filters / 2, height, width) instead
-  // y is larger than a core's caches, and its pixels begin at cache lines: written past the caches,
-  // if the instruction set can.
+  // y is larger than a processor core's caches, and its pixels begin at cache lines: written past
+  // the caches, if the instruction set can.
   bool y_streams = false;
-  float* z;  // the same with `filters`: the sums before activation and gate; null: not wanted
+  // The same with `filters` channels: the sums before activation and gate; null: not wanted.
+  float* pre_activation;
   int64_t out_height, out_width;
   // Output (i, j) is stored at (i, j) * store_step + store_offset of an image of store_size: the
-  // phases of a transposed convolution interleave. Steps beyond 1 go without scale and share.
+  // phases of a transposed convolution interleave. Steps beyond 1 go without mask_ratio and
+  // update_mask.
   Size2 store_step, store_offset, store_size;
-  // The part of the output that is computed, half open; the rest of y and z is left alone.
+  // The part of the output that is computed, half open; the rest of y and pre_activation is left
+  // alone.
   Size2 region_begin, region_end;
   int threads;
 };
@@ -116,9 +122,8 @@ INPAINT_EACH_ISA(
   void pack_winograd(const PackArgs& args);
   void pack_direct(const PackArgs& args);
 
-  // Any kernel; along each axis stride or dilation is 1. kWinograd sums 3 x 3 taps at a time,
-  // kWinogradPairs and kWinogradShort 2 x 2, kWinogradFours 4 x 4. kWinogradDoubled: 3 x 3,
-  // stride 1, dilation 1 and padding 1 behind upsample 2.
+  // Any kernel; along each axis stride or dilation is 1. kWinograd4x3Upsampled: 3 x 3, stride 1,
+  // dilation 1 and padding 1 after upsample 2.
   bool winograd_takes(const ConvArgs& args);
   void conv_winograd(const ConvArgs& args);
   // Any kernel, stride and dilation, but for a stride with a dilation where filters are few.

@@ -44,7 +44,7 @@ struct Plan {
     if (a.stride.x == 1) std::swap(grid.x, dilation.x);
   }
 
-  // Rows and columns of input behind a number of outputs.
+  // Rows and columns of input that a number of outputs reads.
   Size2 reach(const ConvArgs& a, Size2 outputs) const {
     return {(outputs.y - 1) * a.stride.y + (a.kernel.y - 1) * dilation.y + 1,
             (outputs.x - 1) * a.stride.x + (a.kernel.x - 1) * dilation.x + 1};
@@ -168,7 +168,7 @@ struct StoreFew {
   const float* sums;    // (count, filters)
   const int64_t* pixel;
   int count;
-  int64_t scale_shift;  // as in StorePanel
+  int64_t mask_shift;  // as in StorePanel
   int64_t n;
 
   template <Activation A>
@@ -177,15 +177,15 @@ struct StoreFew {
     float before[kMost], after[kMost];
     for (int i = 0; i < size; i += W) {
       Vec v = load(sums + i), bias = load(biases + i);
-      if (args.scale) {
-        float scale[W] = {}, share[W] = {};
+      if (args.mask_ratio) {
+        float mask_ratio[W] = {}, update_mask[W] = {};
         for (int l = 0; l < W && i + l < size; ++l) {
-          const int64_t at = pixel[(i + l) / filters] - scale_shift;
-          scale[l] = args.scale[at];
-          share[l] = args.share[at];
+          const int64_t at = pixel[(i + l) / filters] - mask_shift;
+          mask_ratio[l] = args.mask_ratio[at];
+          update_mask[l] = args.update_mask[at];
         }
-        const Vec shares = load(share);
-        v = shares == 0 ? Vec{} : multiply_add(v, load(scale), bias * shares);
+        const Vec update_masks = load(update_mask);
+        v = update_masks == 0 ? Vec{} : multiply_add(v, load(mask_ratio), bias * update_masks);
       } else {
         v += bias;
       }
@@ -198,8 +198,9 @@ struct StoreFew {
                                : args.y + pixel[p] * filters;
       const int64_t step = args.y_planes ? plane : 1;
       for (int f = 0; f < filters; ++f) y[f * step] = after[p * filters + f];
-      if (!args.z) continue;
-      for (int f = 0; f < filters; ++f) args.z[pixel[p] * filters + f] = before[p * filters + f];
+      if (!args.pre_activation) continue;
+      for (int f = 0; f < filters; ++f)
+        args.pre_activation[pixel[p] * filters + f] = before[p * filters + f];
     }
   }
 
@@ -245,7 +246,7 @@ void load_block(
 }
 
 // Numbers of `count` stored pixels of a block's row, -1 for none to compute: those that see nothing
-// valid. Whether there is any other.
+// valid. Returns whether there is any other.
 bool pixels_of(const ConvArgs& a,
                const Plan& plan,
                const Block& block,
@@ -255,12 +256,12 @@ bool pixels_of(const ConvArgs& a,
                int64_t* pixel) {
   const int64_t y = block.y + row * plan.grid.y, x = block.x + column * plan.grid.x;
   const int64_t first = stored_pixel(a, block.n, y, x);
-  const float* share =
-      a.share ? a.share + block.n * a.scale_stride_n + y * a.out_width + x : nullptr;
-  bool seen = !share;
+  const float* update_mask =
+      a.update_mask ? a.update_mask + block.n * a.mask_stride_n + y * a.out_width + x : nullptr;
+  bool seen = !update_mask;
   for (int64_t p = 0; p < count; ++p) {
     pixel[p] = first + p * plan.grid.x * a.store_step.x;
-    seen = seen || share[p * plan.grid.x] != 0;
+    seen = seen || update_mask[p * plan.grid.x] != 0;
   }
   return seen;
 }
@@ -294,8 +295,8 @@ void panel_block(const ConvArgs& a,
   const int64_t row_stride = plan.reach(a, {block.rows, block.columns}).x * a.channels;
   const int64_t kernel_row = a.kernel.x * a.channels * VECS * W;
   const float* weights = a.packed + panel.lane0 * a.kernel.y * a.kernel.x * a.channels;
-  // Where scale and share of this image begin, seen from pixel numbers.
-  const int64_t scale_shift = block.n * (a.out_height * a.out_width - a.scale_stride_n);
+  // Where mask_ratio and update_mask of this image begin, seen from pixel numbers.
+  const int64_t mask_shift = block.n * (a.out_height * a.out_width - a.mask_stride_n);
   const int64_t resident = std::max<int64_t>(1, kResidentFloats / kernel_row);
   const bool whole = resident >= a.kernel.y;
   for (int64_t ky = 0; ky < a.kernel.y; ky += resident) {
@@ -307,7 +308,7 @@ void panel_block(const ConvArgs& a,
           a, plan, from, row_stride, weights + ky * kernel_row, ky, end, here};
       with_rows(count, product);
       if (end < a.kernel.y) return;
-      StorePanel store_panel{a, panel, lane_bias, here, pixel, int(count), scale_shift, block.n};
+      StorePanel store_panel{a, panel, lane_bias, here, pixel, int(count), mask_shift, block.n};
       with_activation(a.activation, store_panel);
     });
   }
@@ -321,7 +322,7 @@ void dots_block(const ConvArgs& a,
                 const float* input,
                 float* sums) {
   const int64_t row_stride = plan.reach(a, {block.rows, block.columns}).x * a.channels;
-  const int64_t scale_shift = block.n * (a.out_height * a.out_width - a.scale_stride_n);
+  const int64_t mask_shift = block.n * (a.out_height * a.out_width - a.mask_stride_n);
   constexpr int kMost = std::min(Dots<FILTERS>::kPixels, kRowTile);
   static_assert(kMost * FILTERS <= StoreFew::kMost);
   float biases[StoreFew::kMost];
@@ -330,7 +331,7 @@ void dots_block(const ConvArgs& a,
     const float* from = input + row * a.stride.y * row_stride + x * a.stride.x * a.channels;
     Dots<FILTERS> dots{a, plan, from, row_stride, a.packed, sums};
     run_dots<FILTERS, kMost>(count, dots);
-    StoreFew store_few{a, biases, sums, pixel, int(count), scale_shift, block.n};
+    StoreFew store_few{a, biases, sums, pixel, int(count), mask_shift, block.n};
     with_activation(a.activation, store_few);
   });
 }

@@ -1,8 +1,9 @@
 // Gate and activation of stored sums, and their derivative.
 //
-// Traffic bound: forward reads the filters and writes the channels once; backward reads gradient
-// and sums and writes the sums' gradient once. Sums over pixels (bias) are formed per fixed chunk
-// of pixels and then over chunks in order, so no thread count changes them.
+// Traffic bound: forward reads the filters and writes the channels once; backward reads the
+// gradient and what the forward pass saved and writes the pre-activation's gradient once. Sums over
+// pixels (bias) are formed per fixed chunk of pixels and then over chunks in order, so no thread
+// count changes them.
 #include "convolution/epilogue.h"
 
 #include <algorithm>
@@ -27,26 +28,26 @@ struct Forward {
   void run() {
     const int64_t channels = a.gated ? a.filters / 2 : a.filters;
     for (int64_t i = begin; i < end; ++i) {
-      float scale = 1, share = 1;
-      if (a.scale) {
+      float mask_ratio = 1, update_mask = 1;
+      if (a.mask_ratio) {
         const int64_t n = i / a.image_pixels;
-        const int64_t at = n * a.scale_stride_n + i % a.image_pixels;
-        scale = a.scale[at];
-        share = a.share[at];
+        const int64_t at = n * a.mask_stride_n + i % a.image_pixels;
+        mask_ratio = a.mask_ratio[at];
+        update_mask = a.update_mask[at];
       }
-      const float* z = a.z + i * a.filters;
+      const float* sums = a.sums + i * a.filters;
       for (int64_t c = 0; c < channels; c += W) {
         const int64_t left = channels - c;
-        const Vec f = finished(z, c, left, scale, share);
+        const Vec f = finished(sums, c, left, mask_ratio, update_mask);
         if (a.gated) {
-          const Vec g = finished(z, channels + c, left, scale, share);
-          if (a.z_out) {
-            store_first(a.z_out + i * a.filters + c, f, left);
-            store_first(a.z_out + i * a.filters + channels + c, g, left);
+          const Vec g = finished(sums, channels + c, left, mask_ratio, update_mask);
+          if (a.pre_activation) {
+            store_first(a.pre_activation + i * a.filters + c, f, left);
+            store_first(a.pre_activation + i * a.filters + channels + c, g, left);
           }
           store_first(a.y + i * channels + c, activate<A>(f) * sigmoid_of(g), left);
         } else {
-          if (a.z_out) store_first(a.z_out + i * a.filters + c, f, left);
+          if (a.pre_activation) store_first(a.pre_activation + i * a.filters + c, f, left);
           store_first(a.y + i * channels + c, activate<A>(f), left);
         }
       }
@@ -54,11 +55,11 @@ struct Forward {
   }
 
  private:
-  Vec finished(const float* z, int64_t c, int64_t left, float scale, float share) {
-    if (share == 0) return Vec{};
-    Vec v = load_first(z + c, left);
-    if (a.scale) v *= scale;
-    if (a.bias) v = multiply_add(load_first(a.bias + c, left), share, v);
+  Vec finished(const float* sums, int64_t c, int64_t left, float mask_ratio, float update_mask) {
+    if (update_mask == 0) return Vec{};
+    Vec v = load_first(sums + c, left);
+    if (a.mask_ratio) v *= mask_ratio;
+    if (a.bias) v = multiply_add(load_first(a.bias + c, left), update_mask, v);
     return v;
   }
 };
@@ -72,14 +73,14 @@ struct Backward {
   void run() {
     const int64_t channels = a.gated ? a.filters / 2 : a.filters;
     for (int64_t i = begin; i < end; ++i) {
-      const float* z = a.z + i * a.filters;
-      float* out = a.grad_z ? a.grad_z + i * a.filters : nullptr;
+      const float* saved = a.saved + i * a.filters;
+      float* out = a.grad_pre_activation ? a.grad_pre_activation + i * a.filters : nullptr;
       for (int64_t c = 0; c < channels; c += W) {
         const int64_t left = channels - c;
         const Vec grad = load_first(a.grad + i * channels + c, left);
-        const Vec f = load_first(z + c, left);
+        const Vec f = load_first(saved + c, left);
         if (a.gated) {
-          const Vec s = sigmoid_of(load_first(z + channels + c, left));
+          const Vec s = sigmoid_of(load_first(saved + channels + c, left));
           const Vec through = grad * s;
           emit(out, c, left, through * derivative<A>(f));
           emit(out, channels + c, left, through * activate<A>(f) * (1.0f - s));
@@ -112,17 +113,17 @@ void epilogue_backward(const EpilogueBackwardArgs& a) {
   // Few filters would leave most lanes empty: there a vector's worth of pixels counts as one pixel
   // of as many times the filters.
   const int64_t together = !a.gated && a.filters < W ? W : 1;
-  EpilogueBackwardArgs wide = a;
-  wide.filters = together * a.filters;
-  Buffer<float> sums(a.grad_bias ? chunks * wide.filters : 0);
+  EpilogueBackwardArgs folded = a;
+  folded.filters = together * a.filters;
+  Buffer<float> sums(a.grad_bias ? chunks * folded.filters : 0);
   const int64_t work = a.pixels * a.filters / kWorth;
   const int threads = int(std::min<int64_t>(a.threads, std::max<int64_t>(work, 1)));
   parallel_tasks(chunks, threads, [&](int64_t task) {
-    float* mine = a.grad_bias ? sums.data() + task * wide.filters : nullptr;
-    if (mine) std::fill_n(mine, wide.filters, 0.0f);
+    float* mine = a.grad_bias ? sums.data() + task * folded.filters : nullptr;
+    if (mine) std::fill_n(mine, folded.filters, 0.0f);
     const int64_t begin = task * kChunk, end = std::min(a.pixels, begin + kChunk);
     const int64_t rest = end / together * together;
-    Backward pass{wide, begin / together, end / together, mine};
+    Backward pass{folded, begin / together, end / together, mine};
     with_activation(a.activation, pass);
     Backward last{a, rest, end, mine};
     if (rest < end) with_activation(a.activation, last);
@@ -130,8 +131,8 @@ void epilogue_backward(const EpilogueBackwardArgs& a) {
   if (!a.grad_bias) return;
   std::fill_n(a.grad_bias, a.filters, 0.0);
   for (int64_t chunk = 0; chunk < chunks; ++chunk)
-    for (int64_t f = 0; f < wide.filters; ++f)
-      a.grad_bias[f % a.filters] += sums[chunk * wide.filters + f];
+    for (int64_t f = 0; f < folded.filters; ++f)
+      a.grad_bias[f % a.filters] += sums[chunk * folded.filters + f];
 }
 
 }  // namespace INPAINT_ISA

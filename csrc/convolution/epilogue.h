@@ -1,4 +1,4 @@
-// Gate and activation as passes of their own: behind a library's convolution, and backward.
+// Bias, activation and gate as passes of their own: after a library's convolution, and backward.
 #pragma once
 
 #include "convolution/conv.h"
@@ -7,28 +7,28 @@ namespace inpaint {
 
 // Images (N, H, W, C) seen as (pixels, channels).
 struct EpilogueArgs {
-  const float* z;      // (pixels, filters): sums without bias
-  const float* bias;   // null: none
-  const float* scale;  // (pixels of one or all images); null: none. See ConvArgs.
-  const float* share;
-  int64_t image_pixels, scale_stride_n;
+  const float* sums;        // (pixels, filters), without bias
+  const float* bias;        // null: none
+  const float* mask_ratio;  // (pixels of one or all images); null: none. See ConvArgs.
+  const float* update_mask;
+  int64_t image_pixels, mask_stride_n;
   int64_t pixels, filters;
   bool gated;
   Activation activation;
-  float* y;      // (pixels, filters or filters / 2); may be z unless gated
-  float* z_out;  // null, or where the sums after ratio and bias go; may be z
+  float* y;               // (pixels, filters or filters / 2); may be `sums` unless gated
+  float* pre_activation;  // (pixels, filters), sums after ratio and bias; may be `sums`; or null
   int threads;
 };
 
 struct EpilogueBackwardArgs {
-  const float* grad;  // (pixels, filters or filters / 2)
-  const float* z;     // (pixels, filters): what went into activation and gate
-  bool from_result;   // z is what came out of the activation; never with a gate or SiLU
+  const float* grad;   // (pixels, filters or filters / 2)
+  const float* saved;  // (pixels, filters): the pre-activation, or the result if `from_result`
+  bool from_result;    // never with a gate or SiLU
   int64_t pixels, filters;
   bool gated;
   Activation activation;
-  float* grad_z;      // (pixels, filters); null: only the bias's gradient is wanted
-  double* grad_bias;  // (filters), or null
+  float* grad_pre_activation;  // (pixels, filters); null: only the bias's gradient is wanted
+  double* grad_bias;           // (filters), or null
   int threads;
 };
 

@@ -3,6 +3,7 @@
 #include "convolution/mask_planes.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/parallel.h"
 
@@ -12,7 +13,7 @@ namespace {
 
 // Adds a row of one plane of a mask to the sums over kernel rows.
 template <class Sum, class Value>
-void add_row(const Value* row, int64_t wide, int upsample, Sum weight, Sum* to) {
+void add_row(const Value* row, int64_t count, int upsample, Sum weight, Sum* to) {
   const auto value = [&](int64_t x) {
     if constexpr (sizeof(Value) == 1) {
       return row[x] ? weight : Sum(0);
@@ -21,9 +22,9 @@ void add_row(const Value* row, int64_t wide, int upsample, Sum weight, Sum* to) 
     }
   };
   if (upsample == 1) {
-    for (int64_t x = 0; x < wide; ++x) to[x] += value(x);
+    for (int64_t x = 0; x < count; ++x) to[x] += value(x);
   } else {
-    for (int64_t x = 0; x < wide; ++x) to[x] += value(x / 2);
+    for (int64_t x = 0; x < count; ++x) to[x] += value(x / 2);
   }
 }
 
@@ -34,7 +35,7 @@ void plane_row(const MaskPlanesArgs& a, int64_t n, int64_t oy, std::vector<Sum>&
   Sum* inside = columns.data() + a.padding.x;
   for (const MaskPart& part : a.parts) {
     const int64_t height = part.height * part.upsample, width = part.width * part.upsample;
-    const int64_t wide = std::min(width, int64_t(columns.size()) - a.padding.x);
+    const int64_t count = std::min(width, int64_t(columns.size()) - a.padding.x);
     for (size_t p = 0; p < part.weights.size(); ++p)
       for (int64_t ky = 0; ky < a.kernel.y; ++ky) {
         const int64_t y = oy * a.stride.y - a.padding.y + ky * a.dilation.y;
@@ -43,9 +44,9 @@ void plane_row(const MaskPlanesArgs& a, int64_t n, int64_t oy, std::vector<Sum>&
             n * part.stride_n + (int64_t(p) * part.height + y / part.upsample) * part.width;
         const Sum weight = Sum(part.weights[p]);
         if (part.known) {
-          add_row(part.known + at, wide, part.upsample, weight, inside);
+          add_row(part.known + at, count, part.upsample, weight, inside);
         } else {
-          add_row(part.soft + at, wide, part.upsample, weight, inside);
+          add_row(part.soft + at, count, part.upsample, weight, inside);
         }
       }
   }
@@ -55,18 +56,18 @@ void plane_row(const MaskPlanesArgs& a, int64_t n, int64_t oy, std::vector<Sum>&
     for (int64_t kx = 0; kx < a.kernel.x; ++kx)
       sum += columns[size_t(ox * a.stride.x + kx * a.dilation.x)];
     const float s = float(sum);
-    float share, scale;
+    float update_mask, mask_ratio;
     if (a.by_sum) {
-      share = s != 0 ? 1.0f : 0.0f;
-      scale = s != 0 ? 1.0f / s : 0.0f;
+      update_mask = s != 0 ? 1.0f : 0.0f;
+      mask_ratio = s != 0 ? 1.0f / s : 0.0f;
     } else {
-      share = s < 0 ? 0.0f : s > 1 ? 1.0f : s;
+      update_mask = s < 0 ? 0.0f : s > 1 ? 1.0f : s;
       // 1e-8 keeps the result finite where nothing is valid; elsewhere it is below the rounding.
-      scale = a.total / (s + 1e-8f) * share;
-      if (a.biased) scale *= share;
+      mask_ratio = a.total / (s + 1e-8f) * update_mask;
+      if (a.biased) mask_ratio *= update_mask;
     }
-    a.share[out + ox] = share;
-    a.scale[out + ox] = scale;
+    a.update_mask[out + ox] = update_mask;
+    a.mask_ratio[out + ox] = mask_ratio;
   }
 }
 
@@ -109,6 +110,26 @@ MaskKind kind_of_bytes(const uint8_t* values, int64_t count) {
   uint8_t all = 0;
   for (int64_t i = 0; i < count; ++i) all |= values[i];
   return all <= 1 ? MaskKind::kBinary : MaskKind::kSoft;
+}
+
+std::vector<int64_t> equal_planes(const uint8_t* values,
+                                  int64_t batch,
+                                  int64_t planes,
+                                  int64_t pixels) {
+  std::vector<int64_t> runs;
+  for (int64_t p = 0; p < planes; ++p) {
+    bool equal = p > 0;
+    for (int64_t n = 0; equal && n < batch; ++n) {
+      const uint8_t* here = values + (n * planes + p) * pixels;
+      equal = std::memcmp(here - pixels, here, size_t(pixels)) == 0;
+    }
+    if (equal) {
+      ++runs.back();
+    } else {
+      runs.push_back(1);
+    }
+  }
+  return runs;
 }
 
 }  // namespace INPAINT_ISA

@@ -18,17 +18,18 @@ struct MaskPart {
 };
 
 // With S the weighted sum of all masks under a window, zero padding invalid:
-//   by_sum:  share = [S != 0], scale = share / S
-//   else:    share = clamp(S, 0, 1), scale = total / (S + 1e-8) * share, again * share if `biased`
+//   by_sum:  update_mask = [S != 0], mask_ratio = update_mask / S
+//   else:    update_mask = clamp(S, 0, 1), mask_ratio = total / (S + 1e-8) * update_mask, again *
+//   update_mask if `biased`
 struct MaskPlanesArgs {
-  std::vector<MaskPart> parts;  // of one size behind their upsampling
+  std::vector<MaskPart> parts;  // of one size after their upsampling
   int64_t batch;
   Size2 kernel, stride, padding, dilation;
   int64_t out_height, out_width;
   float total;
   bool by_sum, biased;
-  float* scale;  // (N, Ho, Wo)
-  float* share;
+  float* mask_ratio;  // (N, Ho, Wo)
+  float* update_mask;
   int threads;
 };
 
@@ -40,6 +41,9 @@ INPAINT_EACH_ISA(
   // Where numbers are not 0, and whether all of them are 0 or 1.
   MaskKind known_bytes(const float* values, int64_t count, uint8_t* known);
   MaskKind kind_of_bytes(const uint8_t* values, int64_t count);
+  // Lengths of the runs of equal planes, of values (batch, planes, pixels).
+  std::vector<int64_t> equal_planes(
+      const uint8_t* values, int64_t batch, int64_t planes, int64_t pixels);
 )
 // clang-format on
 

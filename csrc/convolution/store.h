@@ -109,8 +109,8 @@ struct StorePanel {
   const float* sums;     // (count, panel.vectors * W)
   const int64_t* pixel;  // (count): number of the output pixel, or -1: leave it out
   int count;
-  int64_t scale_shift;  // scale and share lie at pixel - scale_shift
-  int64_t n;            // image
+  int64_t mask_shift;  // mask_ratio and update_mask lie at pixel - mask_shift
+  int64_t n;           // image
 
   template <Activation A>
   void run() {
@@ -135,23 +135,26 @@ struct StorePanel {
     for (int i = 0; i < count; ++i) {
       if (pixel[i] < 0) continue;
       Vector<float> v[VECS];
-      if (args.scale) {
-        const float scale = args.scale[pixel[i] - scale_shift];
-        const float share = args.share[pixel[i] - scale_shift];
+      if (args.mask_ratio) {
+        const float mask_ratio = args.mask_ratio[pixel[i] - mask_shift];
+        const float update_mask = args.update_mask[pixel[i] - mask_shift];
         for (int j = 0; j < VECS; ++j) {
           v[j] = load(sums + (i * VECS + j) * W);
           // A NaN that Winograd carried over from a neighbour must not survive where nothing is
           // known.
-          v[j] = share == 0 ? Vector<float>{} : multiply_add(v[j], scale, bias[j] * share);
+          v[j] = update_mask == 0 ? Vector<float>{}
+                                  : multiply_add(v[j], mask_ratio, bias[j] * update_mask);
         }
       } else {
         for (int j = 0; j < VECS; ++j) v[j] = load(sums + (i * VECS + j) * W) + bias[j];
       }
-      float* z = args.z ? args.z + pixel[i] * args.filters + panel.first : nullptr;
+      float* pre_activation = args.pre_activation
+                                  ? args.pre_activation + pixel[i] * args.filters + panel.first
+                                  : nullptr;
       if constexpr (K == PanelKind::kPlain) {
         for (int j = 0; j < VECS; ++j) {
           const int64_t left = panel.count - j * W;
-          if (z) store_first(z + j * W, v[j], left);
+          if (pre_activation) store_first(pre_activation + j * W, v[j], left);
           store_result(pixel[i], panel.first + j * W, activate<A>(v[j]), left);
         }
       } else {
@@ -163,9 +166,9 @@ struct StorePanel {
           store(lanes, v[0]);
           gate = load(lanes + W / 2);
         }
-        if (z) {
-          store_first(z, v[0], panel.count);
-          store_first(z + channels, gate, panel.count);
+        if (pre_activation) {
+          store_first(pre_activation, v[0], panel.count);
+          store_first(pre_activation + channels, gate, panel.count);
         }
         store_result(pixel[i], panel.first, activate<A>(v[0]) * sigmoid_of(gate), panel.count);
       }
@@ -198,7 +201,7 @@ inline void clear_pixel(const ConvArgs& a, int64_t n, int64_t pixel) {
   } else {
     std::fill_n(a.y + pixel * channels, channels, 0.0f);
   }
-  if (a.z) std::fill_n(a.z + pixel * a.filters, a.filters, 0.0f);
+  if (a.pre_activation) std::fill_n(a.pre_activation + pixel * a.filters, a.filters, 0.0f);
 }
 
 }  // namespace INPAINT_ISA

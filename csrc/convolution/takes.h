@@ -1,4 +1,4 @@
-// What each core of a convolution takes: asked by the cores themselves and by the choice of one.
+// The convolutions that each algorithm takes: asked by the algorithms and by their choice.
 #pragma once
 
 #include "base/simd.h"
@@ -10,21 +10,22 @@ namespace INPAINT_ISA {
 // So few would leave most lanes of a panel empty.
 constexpr int64_t kFewFilters = 4;
 
-// Whether the direct core sums along the lanes, see Dots in convolution/direct.cpp.
+// Returns whether direct sums go along the lanes, see Dots in convolution/direct.cpp.
 inline bool few_filters(int64_t filters, bool gated) { return !gated && filters <= kFewFilters; }
 
-// Whether the direct core takes a convolution: sums along the lanes need dense rows.
+// Returns whether direct sums take a convolution: sums along the lanes need dense rows.
 inline bool is_direct(int64_t filters, bool gated, Size2 stride, Size2 dilation) {
   return !few_filters(filters, gated) || stride.x == 1 || dilation.x == 1;
 }
 
-// Whether a kernel falls into parts of a Winograd core.
+// Returns whether a kernel falls into parts of a Winograd algorithm.
 inline bool is_tiled(Size2 stride, Size2 dilation) {
   return (stride.y == 1 || dilation.y == 1) && (stride.x == 1 || dilation.x == 1);
 }
 
-// Whether it is that of Core::kWinogradDoubled.
-inline bool is_doubled(Size2 kernel, Size2 stride, Size2 dilation, Size2 padding, int upsample) {
+// Returns whether a convolution is one of Algorithm::kWinograd4x3Upsampled.
+inline bool is_upsampled_3x3(
+    Size2 kernel, Size2 stride, Size2 dilation, Size2 padding, int upsample) {
   const auto both = [](Size2 size, int64_t value) { return size.y == value && size.x == value; };
   return upsample == 2 && both(kernel, 3) && both(stride, 1) && both(dilation, 1) &&
          both(padding, 1);

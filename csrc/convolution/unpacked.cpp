@@ -45,18 +45,18 @@ void finish(const ConvArgs& a, const float* sums) {
   const int64_t channels = a.gated ? a.filters / 2 : a.filters;
   Buffer<float> result(a.y_planes ? pixels * channels : 0);
   EpilogueArgs e{};
-  e.z = sums;
+  e.sums = sums;
   e.bias = a.bias;
-  e.scale = a.scale;
-  e.share = a.share;
+  e.mask_ratio = a.mask_ratio;
+  e.update_mask = a.update_mask;
   e.image_pixels = image;
-  e.scale_stride_n = a.scale_stride_n;
+  e.mask_stride_n = a.mask_stride_n;
   e.pixels = pixels;
   e.filters = a.filters;
   e.gated = a.gated;
   e.activation = a.activation;
   e.y = a.y_planes ? result.data() : a.y;
-  e.z_out = a.z;
+  e.pre_activation = a.pre_activation;
   e.threads = a.threads;
   epilogue(e);
   if (!a.y_planes) return;
@@ -242,10 +242,6 @@ void add_taps(const ConvArgs& a,
 }
 
 }  // namespace
-
-bool unpacked_worth(int64_t pixels, int64_t weights, bool transposed) {
-  return pixels <= (transposed ? 16 : 8) && weights >= (int64_t(1) << 16);
-}
 
 void conv_unpacked(const UnpackedArgs& args) {
   const ConvArgs& a = args.conv;

@@ -17,9 +17,6 @@ struct UnpackedArgs {
 
 // clang-format off
 INPAINT_EACH_ISA(
-  // Whether that many pixels (of the result, or of the input of a transposed convolution) are few
-  // for so many weights.
-  bool unpacked_worth(int64_t pixels, int64_t weights, bool transposed);
   void conv_unpacked(const UnpackedArgs& args);
   void conv_unpacked_transposed(const UnpackedArgs& args);
 )

@@ -18,7 +18,7 @@ struct WeightGradientArgs {
 INPAINT_EACH_ISA(
   // Any kernel, stride and dilation.
   void weight_gradient_direct(const WeightGradientArgs& args);
-  // What winograd_takes.
+  // Convolutions that winograd_takes approves.
   void weight_gradient_winograd(const WeightGradientArgs& args);
 )
 // clang-format on

@@ -36,7 +36,7 @@ struct Block {
   int64_t n, y, x, rows, columns;
 };
 
-// What one task does with every block.
+// The part of every block that one task does.
 struct Plan {
   Size2 grid, dilation;  // distance of a block's outputs; dilation left inside a block
   bool few;
@@ -65,7 +65,7 @@ struct Plan {
     most.y = std::min(height, std::max<int64_t>(1, kBlockPixels / most.x));
   }
 
-  // Rows and columns of input behind a number of outputs.
+  // Rows and columns of input that a number of outputs reads.
   Size2 reach(const ConvArgs& a, int64_t rows, int64_t columns) const {
     return {(rows - 1) * a.stride.y + (a.kernel.y - 1) * dilation.y + 1,
             (columns - 1) * a.stride.x + (a.kernel.x - 1) * dilation.x + 1};
@@ -242,15 +242,15 @@ int64_t vectors_of_row(OuterSum<1> sum, const Stretch* stretches, int64_t filter
   std::vector<Stretch> here(static_cast<size_t>(sum.count));
   for (int64_t s = 0; s < sum.count; ++s)
     here[size_t(s)] = {stretches[s].right, stretches[s].left + lane};
-  OuterSum<VECS> wide{here.data(),
-                      sum.count,
-                      sum.depth,
-                      sum.left_step,
-                      sum.right_step,
-                      sum.sums + lane,
-                      sum.sums_step,
-                      sum.put};
-  with_rows_from<int(kFewFilters)>(filters, wide);
+  OuterSum<VECS> row{here.data(),
+                     sum.count,
+                     sum.depth,
+                     sum.left_step,
+                     sum.right_step,
+                     sum.sums + lane,
+                     sum.sums_step,
+                     sum.put};
+  with_rows_from<int(kFewFilters)>(filters, row);
   return lane + VECS * W;
 }
 

@@ -7,7 +7,7 @@
 // 36 products (channels, tiles) x (tiles, filters), or 25, with as many multiplications as the
 // convolution itself, see convolution/winograd.cpp; the parts of a kernel are as many channels
 // more. Behind a doubling of the image 25 transformed inputs and 36 transformed gradients sum up to
-// 9, see DoubledTile.
+// 9, see Tile4x3Upsampled.
 //
 // A task has a range of channels in all parts, a group of filter panels and a segment of the tiles.
 // Its 36 sums, (panel, 36, parts x channels, lanes), stay in L2 beside the transformed inputs and
@@ -149,7 +149,7 @@ void transform_sums(float* sums, int64_t plane) {
   }
 }
 
-// Where `count` channels of each tap of the kernel lie behind transform_sums.
+// Rows at which transform_sums leaves `count` channels of each tap of the kernel.
 template <class T>
 std::vector<int64_t> rows_of_taps(const ConvArgs& a, const Layout<T>& layout, int64_t count) {
   std::vector<int64_t> first_row(static_cast<size_t>(a.kernel.y * a.kernel.x));
@@ -257,7 +257,7 @@ void gradient(const WeightGradientArgs& args) {
 }  // namespace
 
 void weight_gradient_winograd(const WeightGradientArgs& args) {
-  with_tile(args.conv.core, [&](auto tile) { gradient<decltype(tile)>(args); });
+  with_tile(args.conv.algorithm, [&](auto tile) { gradient<decltype(tile)>(args); });
 }
 
 }  // namespace INPAINT_ISA

@@ -1,4 +1,5 @@
-// What the weight gradients share: sums over pixels of outer products, and their way into a weight.
+// Parts that the weight gradients share: sums over pixels of outer products, and their way into a
+// weight.
 //
 // The sums are cut into tasks (segment of the pixels, range of channels, group of filter panels) by
 // the sizes alone, so that threads change no bit. Where there is more than one segment, partial

@@ -17,8 +17,8 @@
 // stored. Left operand of the products: tiles, read in place; right operand: weights, transformed
 // ahead and packed (panel, 36 or 25, parts x channels, lanes), read once a block. Of deep
 // layers, whose weights no cache holds, that would be most of the time: there one product after
-// the other takes more tiles, see Convolution::staged; the bits are the same. Behind a doubling of
-// the image the 36 products share 25 inputs and 9 weights, see DoubledTile.
+// the other takes more tiles, see Convolution::staged; the bits are the same. After a doubling of
+// the image the 36 products share 25 inputs and 9 weights, see Tile4x3Upsampled.
 #include <algorithm>
 #include <vector>
 
@@ -51,19 +51,19 @@ bool any_output(const ConvArgs& a, Size2 grid, const Tile& tile, const Body& bod
 template <class T>
 std::vector<Tile> tiles_of(const ConvArgs& a, Size2 grid) {
   // Tiles of a doubled image begin at even outputs.
-  const int64_t unit = a.core == Core::kWinogradDoubled ? 2 : 1;
+  const int64_t unit = a.algorithm == Algorithm::kWinograd4x3Upsampled ? 2 : 1;
   const Size2 begin = {a.region_begin.y / unit * unit, a.region_begin.x / unit * unit};
   const auto rows = tile_starts(begin.y, a.region_end.y, grid.y, T::kOutputs);
   const auto columns = tile_starts(begin.x, a.region_end.x, grid.x, T::kOutputs);
   std::vector<Tile> tiles;
   tiles.reserve(static_cast<size_t>(a.batch) * rows.size() * columns.size());
   for (int64_t n = 0; n < a.batch; ++n) {
-    const float* share = a.share ? a.share + n * a.scale_stride_n : nullptr;
+    const float* update_mask = a.update_mask ? a.update_mask + n * a.mask_stride_n : nullptr;
     for (int64_t row : rows)
       for (int64_t column : columns) {
         const Tile tile{n, row, column};
         const auto seen = [&](int64_t y, int64_t x) {
-          return !share || share[y * a.out_width + x] != 0;
+          return !update_mask || update_mask[y * a.out_width + x] != 0;
         };
         if (any_output<T>(a, grid, tile, seen)) {
           tiles.push_back(tile);
@@ -226,8 +226,8 @@ struct StoreWhole {
   const float* products;
 
   static bool takes(const ConvArgs& a, const Panel& panel) {
-    return panel.kind == PanelKind::kPlain && panel.count == VECS * W && !a.scale && !a.y_planes &&
-           !a.z;
+    return panel.kind == PanelKind::kPlain && panel.count == VECS * W && !a.mask_ratio &&
+           !a.y_planes && !a.pre_activation;
   }
 
   template <Activation A>
@@ -287,7 +287,7 @@ void store_tile(const ConvArgs& a,
                          sums,
                          pixel,
                          R * R,
-                         tile.n * (a.out_height * a.out_width - a.scale_stride_n),
+                         tile.n * (a.out_height * a.out_width - a.mask_stride_n),
                          tile.n};
   with_activation(a.activation, store_panel);
 }
@@ -495,7 +495,7 @@ class Convolution {
 }  // namespace
 
 int64_t winograd_packed_size(const PackArgs& a) {
-  return with_tile(a.core, [&](auto tile) {
+  return with_tile(a.algorithm, [&](auto tile) {
     using T = decltype(tile);
     const int64_t depth = Layout<T>(a).parts() * a.channels;
     return lanes_of(panels_of(a.filters, a.gated)) * T::kWeights * T::kWeights * depth;
@@ -503,18 +503,18 @@ int64_t winograd_packed_size(const PackArgs& a) {
 }
 
 void pack_winograd(const PackArgs& a) {
-  with_tile(a.core, [&](auto tile) { pack<decltype(tile)>(a); });
+  with_tile(a.algorithm, [&](auto tile) { pack<decltype(tile)>(a); });
 }
 
 bool winograd_takes(const ConvArgs& a) {
-  if (a.core != Core::kWinogradDoubled) return is_tiled(a.stride, a.dilation);
+  if (a.algorithm != Algorithm::kWinograd4x3Upsampled) return is_tiled(a.stride, a.dilation);
   return std::all_of(a.parts.begin(), a.parts.end(), [&](const Part& part) {
-    return is_doubled(a.kernel, a.stride, a.dilation, a.padding, part.upsample);
+    return is_upsampled_3x3(a.kernel, a.stride, a.dilation, a.padding, part.upsample);
   });
 }
 
 void conv_winograd(const ConvArgs& a) {
-  with_tile(a.core, [&](auto tile) { Convolution<decltype(tile)>(a).run(); });
+  with_tile(a.algorithm, [&](auto tile) { Convolution<decltype(tile)>(a).run(); });
 }
 
 }  // namespace INPAINT_ISA

@@ -57,8 +57,8 @@ struct Adjoint<PointTile<TAPS>> {
 };
 
 template <>
-struct Adjoint<ShortTile> {
-  using Tile = ShortTile;
+struct Adjoint<Tile4x2> {
+  using Tile = Tile4x2;
 
   template <class V>
   static inline __attribute__((always_inline)) void output(const V* y, ptrdiff_t step, V* out) {
@@ -84,7 +84,7 @@ struct Adjoint<ShortTile> {
 };
 
 template <>
-struct Adjoint<DoubledTile> {
+struct Adjoint<Tile4x3Upsampled> {
   template <class V>
   static inline __attribute__((always_inline)) void output(const V* y, ptrdiff_t step, V* out) {
     out[0] = y[0] + y[step];

@@ -86,7 +86,7 @@ inline std::vector<int64_t> tile_starts(int64_t begin,
   return starts;
 }
 
-// Whether one product after the other of many tiles is worth while: against weights read anew for
+// Returns whether one product after the other of many tiles pays: against weights read anew for
 // every block of tiles stand inputs and products that leave L2. `depth`: parts x channels; `lanes`:
 // of all panels of filters. 3x3 on one Zen 4 core: 1024 -> 512 channels, 16^2, 11.5 ms fused
 // and 7.5 staged; 768 -> 256, 64^2, 48 and 43; 256 -> 256, 64^2, 14.8 and 16.3; 384 -> 128, 128^2,
@@ -180,17 +180,17 @@ void transform_reads(const Source& source,
   }
 }
 
-// Calls body with the tile of a core.
+// Calls body with the tile of an algorithm.
 template <class Body>
-auto with_tile(Core core, const Body& body) {
-  switch (core) {
-    case Core::kWinogradDoubled:
-      return body(DoubledTile{});
-    case Core::kWinogradPairs:
+auto with_tile(Algorithm algorithm, const Body& body) {
+  switch (algorithm) {
+    case Algorithm::kWinograd4x3Upsampled:
+      return body(Tile4x3Upsampled{});
+    case Algorithm::kWinograd5x2:
       return body(PointTile<2>{});
-    case Core::kWinogradShort:
-      return body(ShortTile{});
-    case Core::kWinogradFours:
+    case Algorithm::kWinograd4x2:
+      return body(Tile4x2{});
+    case Algorithm::kWinograd3x4:
       return body(PointTile<4>{});
     default:
       return body(PointTile<3>{});

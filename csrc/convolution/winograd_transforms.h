@@ -91,7 +91,7 @@ struct PointTile {
 //
 //   input   0: e_2 - a^2 e_0    +-a: e_2 +- a e_1    b: d_3 - a^2 d_1    inf: e_3 - a^2 e_1
 //   weight  point p: (g0 + p g1) / N_p, N_p = product of p - q over the other finite points q
-struct ShortTile {
+struct Tile4x2 {
   static constexpr double kA = 3.0 / 4, kB = 7.0 / 4;
   static constexpr int kProducts = 5, kTaps = 2, kOutputs = 4;
   static constexpr int kReads = 5, kInputs = 5, kWeights = 5;
@@ -143,7 +143,7 @@ struct ShortTile {
 //   x0 S + (x-1 - x0) g0,  x0 S + (x1 - x0) g2,  x1 S - (x1 - x0) g0,  x1 S + (x2 - x1) g2:
 //
 // six products as well, of 5 inputs and 3 weights, by additions alone; errors of a direct sum.
-struct DoubledTile {
+struct Tile4x3Upsampled {
   static constexpr int kProducts = 6, kTaps = 3, kOutputs = kTile;
   static constexpr int kReads = 4, kInputs = 5, kWeights = 3;
   static constexpr int read_at[kReads] = {0, 1, 3, 5};

@@ -3,7 +3,8 @@
 // instance_norm_backward.cpp.
 #pragma once
 
-#include "convolution/conv.h"
+#include "base/activation_codes.h"
+#include "base/cpu.h"
 
 namespace inpaint {
 

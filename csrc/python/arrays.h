@@ -6,7 +6,6 @@
 #include <pybind11/stl.h>
 
 #include <optional>
-#include <stdexcept>
 
 #include "matching/nearest_patch.h"
 #include "python/tensor.h"
@@ -14,10 +13,6 @@
 namespace inpaint {
 
 namespace py = pybind11;
-
-inline void require(bool holds, const char* rule) {
-  if (!holds) throw std::invalid_argument(rule);
-}
 
 template <class T>
 ImageView<T> image_view(const Array<T>& image) {
@@ -35,27 +30,13 @@ inline MaskView mask_view(const OptionalBytes& mask, int64_t batch, int64_t heig
   return {mask->data(), mask->shape(0) == 1 ? 0 : height * width};
 }
 
-template <class T>
-T* output(Array<T>& array, int64_t size) {
-  require(array.is_packed() && array.size() == size, "output must be packed and fit");
-  return array.mutable_data();
-}
-
-// The memory of an (N, C, H, W) result.
-template <class T>
-T* channels_last_output(Array<T>& array, int64_t size) {
-  require(array.is_channels_last() && array.size() == size, "output must be channels_last and fit");
-  return array.mutable_data();
-}
-
 // One function a family, called by python/module.cpp.
 void bind_attention(py::module_& m);
-void bind_conv(py::module_& m);
-void bind_conv_choose(py::module_& m);
-void bind_conv_plan(py::module_& m);
+void bind_convolution(py::module_& m);
+void bind_epilogue(py::module_& m);
 void bind_fingerprint(py::module_& m);
 void bind_instance_norm(py::module_& m);
-void bind_conv_weight_gradient(py::module_& m);
+void bind_mask_planes(py::module_& m);
 void bind_matching(py::module_& m);
 void bind_shift_connection(py::module_& m);
 

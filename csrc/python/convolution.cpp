@@ -1,215 +1,253 @@
-#include "python/convolution.h"
+#include <pybind11/numpy.h>
 
-#include <cstring>
-#include <variant>
+#include <array>
 
-#include "convolution/epilogue.h"
-#include "convolution/mask_planes.h"
+#include "convolution/choose.h"
+#include "convolution/plan.h"
+#include "python/names.h"
 
 namespace inpaint {
 namespace {
 
-// All images (N, C, H, W) in channels_last.
-void call_epilogue(const Array<float>& z,
-                   const OptionalFloats& bias,
-                   const OptionalFloats& scale,
-                   const OptionalFloats& share,
-                   Array<float> y,
-                   std::optional<Array<float>> z_out,
+// Packed weights belong to the extension: Python only keeps them.
+using Packed = py::array_t<float, py::array::c_style>;
+
+Algorithm algorithm_of(const std::string& name) {
+  return named<Algorithm>(kAlgorithmNames, name, "algorithm");
+}
+
+PaddingMode padding_mode_of(const std::string& name) {
+  return named<PaddingMode>(kPaddingModeNames, name, "padding mode");
+}
+
+// The name of an algorithm, or "aten" where none takes the convolution. `pass`: "forward",
+// "transposed" or "weight_gradient".
+const char* call_choose(const std::string& pass,
+                        int64_t batch,
+                        const std::array<int64_t, 4>& weight_shape,
+                        int64_t groups,
+                        const Pair& stride,
+                        const Pair& dilation,
+                        const Pair& padding,
+                        int upsample,
+                        const Pair& size,
+                        bool tiled,
+                        bool in_place) {
+  const bool transposed = pass == "transposed", weight_gradient = pass == "weight_gradient";
+  const auto [first, second, kernel_y, kernel_x] = weight_shape;
+  const ChoiceArgs args{batch,
+                        transposed ? second : first,
+                        transposed ? first : second,
+                        groups,
+                        {kernel_y, kernel_x},
+                        size2(stride),
+                        size2(dilation),
+                        size2(padding),
+                        upsample,
+                        size2(size),
+                        tiled,
+                        in_place};
+  require(transposed || weight_gradient || pass == "forward", "pass");
+  require(batch >= 0 && first >= 1 && second >= 1 && groups >= 1, "sizes must be positive");
+  for (const Size2& each : {args.kernel, args.stride, args.dilation})
+    require(each.y >= 1 && each.x >= 1, "kernel, stride and dilation must be positive");
+  require(!weight_gradient || groups == 1, "a weight's gradient takes no groups");
+  auto* choose = transposed        ? INPAINT_PICK(choose_transposed_algorithm)
+                 : weight_gradient ? INPAINT_PICK(choose_weight_gradient_algorithm)
+                                   : INPAINT_PICK(choose_algorithm);
+  const auto algorithm = choose(args);
+  return algorithm ? kAlgorithmNames[static_cast<int>(*algorithm)] : "aten";
+}
+
+// `spare`: an earlier result that nobody reads any more.
+Packed call_pack_weight(const Array<float>& weight,
+                        const std::string& algorithm,
+                        const Pair& stride,
+                        bool gated,
+                        bool flipped,
+                        int64_t step,
+                        const Pair& padding,
+                        int threads,
+                        const std::optional<Packed>& spare) {
+  const PackSpec spec{algorithm_of(algorithm), size2(stride), gated, flipped, step, size2(padding)};
+  const WeightPacking packing(weight, spec, threads);
+  // Memory of that size is written again: pages of its own cost a third of the packing.
+  const bool again = spare && spare->size() == packing.floats();
+  Packed packed = again ? *spare : Packed(packing.floats());
+  float* to = packed.mutable_data();
+  py::gil_scoped_release release;
+  packing.run(to);
+  return packed;
+}
+
+ConvPlan make_plan(const std::string& algorithm,
+                   const Pair& kernel,
+                   const Pair& stride,
+                   const Pair& dilation,
+                   const Pair& padding,
+                   const std::string& padding_mode,
+                   const std::vector<TensorShape>& tensors,
+                   int64_t filters,
                    bool gated,
-                   int activation,
-                   int threads) {
-  require(z.is_channels_last() && threads >= 1, "z must be channels_last");
-  EpilogueArgs a;
-  a.z = z.data();
-  a.image_pixels = z.shape(2) * z.shape(3);
-  a.pixels = z.shape(0) * a.image_pixels;
-  a.filters = z.shape(1);
-  a.gated = gated;
-  a.activation = activation_of(activation);
-  require(!gated || a.filters % 2 == 0, "a gated layer has an even number of filters");
-  a.bias = packed_or_null(bias, a.filters, "bias");
-  a.scale = a.share = nullptr;
-  a.scale_stride_n = 0;
-  if (scale) {
-    require(share && scale->ndim() == 3, "scale and share");
-    require(scale->shape(0) == 1 || scale->shape(0) == z.shape(0), "scale batch");
-    a.scale = packed_or_null(scale, scale->shape(0) * a.image_pixels, "scale");
-    a.share = packed_or_null(share, scale->shape(0) * a.image_pixels, "share");
-    a.scale_stride_n = scale->shape(0) == 1 ? 0 : a.image_pixels;
-  }
-  a.y = channels_last_output(y, a.pixels * (gated ? a.filters / 2 : a.filters));
-  a.z_out = z_out ? channels_last_output(*z_out, a.pixels * a.filters) : nullptr;
-  a.threads = threads;
-  auto* kernel = INPAINT_PICK(epilogue);
+                   const std::string& activation,
+                   int64_t step) {
+  return ConvPlan({algorithm_of(algorithm),
+                   size2(kernel),
+                   size2(stride),
+                   size2(dilation),
+                   size2(padding),
+                   padding_mode_of(padding_mode),
+                   tensors,
+                   filters,
+                   gated,
+                   activation_of(activation),
+                   step});
+}
+
+void run_plan(const ConvPlan& plan,
+              const Images& x,
+              const Masks& valid,
+              const Packed& packed,
+              const OptionalFloats& bias,
+              const Array<float>& y,
+              const OptionalFloats& pre_activation,
+              const OptionalFloats& mask_ratio,
+              const OptionalFloats& update_mask,
+              const std::optional<std::array<int64_t, 4>>& region,
+              int threads) {
+  const PlanCall call{x, valid, bias, y, pre_activation, mask_ratio, update_mask, threads};
+  const float* weights = packed.data();
+  const int64_t floats = packed.size();
   py::gil_scoped_release release;
-  kernel(a);
+  plan.run(call, weights, floats, region);
 }
 
-void call_epilogue_backward(const Array<float>& grad,
-                            const Array<float>& z,
-                            std::optional<Array<float>> grad_z,
-                            std::optional<Array<double>> grad_bias,
-                            bool gated,
-                            bool from_result,
-                            int activation,
-                            int threads) {
-  require(z.is_channels_last() && threads >= 1, "z must be channels_last");
-  EpilogueBackwardArgs a;
-  a.from_result = from_result;
-  a.z = z.data();
-  a.filters = z.shape(1);
-  a.pixels = z.shape(0) * z.shape(2) * z.shape(3);
-  a.gated = gated;
-  a.activation = activation_of(activation);
-  require(!gated || a.filters % 2 == 0, "a gated layer has an even number of filters");
-  require(grad.is_channels_last() && grad.size() == a.pixels * (gated ? a.filters / 2 : a.filters),
-          "gradient must be channels_last and fit");
-  a.grad = grad.data();
-  a.grad_z = grad_z ? channels_last_output(*grad_z, a.pixels * a.filters) : nullptr;
-  a.grad_bias = grad_bias ? output<double>(*grad_bias, a.filters) : nullptr;
-  a.threads = threads;
-  auto* kernel = INPAINT_PICK(epilogue_backward);
+void run_plan_unpacked(const ConvPlan& plan,
+                       const Images& x,
+                       const Masks& valid,
+                       const Array<float>& weight,
+                       const OptionalFloats& bias,
+                       const Array<float>& y,
+                       const OptionalFloats& pre_activation,
+                       const OptionalFloats& mask_ratio,
+                       const OptionalFloats& update_mask,
+                       int threads) {
+  const PlanCall call{x, valid, bias, y, pre_activation, mask_ratio, update_mask, threads};
   py::gil_scoped_release release;
-  kernel(a);
+  plan.run_unpacked(call, weight);
 }
 
-// masks (N or 1, planes, H, W): bytes or numbers; of each its upsampling factor and the weights of
-// its planes; scale and share (N, Ho, Wo).
-void call_mask_planes(const std::vector<std::variant<Array<uint8_t>, Array<float>>>& masks,
-                      const std::vector<std::pair<int, std::vector<int32_t>>>& shapes,
-                      const Pair& kernel_size,
-                      const Pair& stride,
-                      const Pair& padding,
-                      const Pair& dilation,
-                      float total,
-                      bool by_sum,
-                      bool biased,
-                      Array<float> scale,
-                      Array<float> share,
-                      int threads) {
-  require(scale.ndim() == 3 && threads >= 1, "scale");
-  MaskPlanesArgs a;
-  a.batch = scale.shape(0);
-  a.out_height = scale.shape(1);
-  a.out_width = scale.shape(2);
-  require(!masks.empty() && masks.size() == shapes.size(), "weights of each mask");
-  for (size_t i = 0; i < masks.size(); ++i) {
-    const auto& [upsample, weights] = shapes[i];
-    MaskPart part{};
-    const auto set = [&](const auto& mask) {
-      require(mask.is_packed() && mask.ndim() == 4, "mask must be packed");
-      require(mask.shape(0) == 1 || mask.shape(0) == a.batch, "mask batch");
-      require(mask.shape(1) == int64_t(weights.size()), "one weight a plane");
-      part.height = mask.shape(2);
-      part.width = mask.shape(3);
-      part.stride_n = mask.shape(0) == 1 ? 0 : mask.shape(1) * part.height * part.width;
-    };
-    if (const auto* known = std::get_if<Array<uint8_t>>(&masks[i])) {
-      set(*known);
-      part.known = known->data();
-    } else {
-      const auto& soft = std::get<Array<float>>(masks[i]);
-      set(soft);
-      part.soft = soft.data();
-    }
-    require(upsample == 1 || upsample == 2, "upsample");
-    part.upsample = upsample;
-    part.weights = weights;
-    a.parts.push_back(part);
-  }
-  a.kernel = size2(kernel_size);
-  a.stride = size2(stride);
-  a.padding = size2(padding);
-  a.dilation = size2(dilation);
-  for (const Size2& size : {a.kernel, a.stride, a.dilation})
-    require(size.y >= 1 && size.x >= 1, "kernel, stride and dilation must be positive");
-  require(a.padding.y >= 0 && a.padding.x >= 0, "padding");
-  a.total = total;
-  a.by_sum = by_sum;
-  a.biased = biased;
-  a.scale = output<float>(scale, scale.size());
-  a.share = output<float>(share, scale.size());
-  a.threads = threads;
-  auto* kernel = INPAINT_PICK(mask_planes);
+void call_weight_gradient(const Images& x,
+                          const Masks& valid,
+                          const std::vector<TensorShape>& tensors,
+                          const Array<float>& grad,
+                          const Array<float>& grad_weight,
+                          const std::string& algorithm,
+                          const Pair& stride,
+                          const Pair& padding,
+                          const Pair& dilation,
+                          const std::string& padding_mode,
+                          int threads) {
+  PlanSpec spec{};
+  spec.algorithm = algorithm_of(algorithm);
+  spec.stride = size2(stride);
+  spec.dilation = size2(dilation);
+  spec.padding = size2(padding);
+  spec.padding_mode = padding_mode_of(padding_mode);
+  spec.tensors = tensors;
   py::gil_scoped_release release;
-  kernel(a);
+  weight_gradient(spec, x, valid, grad, grad_weight, threads);
 }
 
-// Whether all bytes are 0 or 1.
-bool call_known_bytes(const Array<uint8_t>& mask) {
-  require(mask.is_packed(), "mask must be packed bytes");
-  return INPAINT_PICK(kind_of_bytes)(mask.data(), mask.size()) == MaskKind::kBinary;
-}
-
-// Whether all numbers are 0 or 1; `known`: where they are not 0.
-bool call_known_numbers(const Array<float>& mask, Array<uint8_t> known) {
-  require(mask.is_packed(), "mask must be packed");
-  uint8_t* to = output<uint8_t>(known, mask.size());
-  return INPAINT_PICK(known_bytes)(mask.data(), mask.size(), to) == MaskKind::kBinary;
-}
-
-// Lengths of the runs of equal planes of a mask, bytes (N, planes, H, W).
-std::vector<int64_t> call_equal_planes(const Array<uint8_t>& mask) {
-  require(mask.is_packed() && mask.ndim() == 4, "mask must be packed");
-  const int64_t planes = mask.shape(1), plane = mask.shape(2) * mask.shape(3);
-  std::vector<int64_t> runs;
-  for (int64_t p = 0; p < planes; ++p) {
-    bool equal = p > 0;
-    for (int64_t n = 0; equal && n < mask.shape(0); ++n) {
-      const uint8_t* here = mask.data() + (n * planes + p) * plane;
-      equal = std::memcmp(here - plane, here, size_t(plane)) == 0;
-    }
-    if (equal) {
-      ++runs.back();
-    } else {
-      runs.push_back(1);
-    }
-  }
-  return runs;
+template <size_t N>
+py::tuple names(const char* const (&of)[N]) {
+  py::tuple result(N);
+  for (size_t i = 0; i < N; ++i) result[i] = of[i];
+  return result;
 }
 
 }  // namespace
 
-void bind_conv(py::module_& m) {
-  m.def("conv_epilogue",
-        &call_epilogue,
-        py::arg("z").noconvert(),
-        py::arg("bias").noconvert(),
-        py::arg("scale").noconvert(),
-        py::arg("share").noconvert(),
-        py::arg("y").noconvert(),
-        py::arg("z_out").noconvert(),
-        py::arg("gated"),
-        py::arg("activation"),
-        py::arg("threads"));
-  m.def("conv_epilogue_backward",
-        &call_epilogue_backward,
-        py::arg("grad").noconvert(),
-        py::arg("z").noconvert(),
-        py::arg("grad_z").noconvert(),
-        py::arg("grad_bias").noconvert(),
-        py::arg("gated"),
-        py::arg("from_result"),
-        py::arg("activation"),
-        py::arg("threads"));
-  m.def("mask_planes",
-        &call_mask_planes,
-        py::arg("masks"),
-        py::arg("shapes"),
-        py::arg("kernel"),
-        py::arg("stride"),
-        py::arg("padding"),
-        py::arg("dilation"),
-        py::arg("total"),
-        py::arg("by_sum"),
-        py::arg("biased"),
-        py::arg("scale").noconvert(),
-        py::arg("share").noconvert(),
-        py::arg("threads"));
-  m.def("equal_planes", &call_equal_planes, py::arg("mask").noconvert());
-  m.def("known_bytes", &call_known_bytes, py::arg("mask"));
-  m.def("known_bytes", &call_known_numbers, py::arg("mask"), py::arg("known"));
+void bind_convolution(py::module_& m) {
+  using py::arg;
+  m.attr("algorithms") = names(kAlgorithmNames);
+  // In the order of their codes.
+  m.attr("activations") = names(kActivationNames);
+  m.attr("padding_modes") = names(kPaddingModeNames);
+  m.attr("leaky_slope") = kLeakySlope;
+  m.def("choose_algorithm",
+        &call_choose,
+        arg("pass_"),
+        arg("batch"),
+        arg("weight_shape"),
+        arg("groups"),
+        arg("stride"),
+        arg("dilation"),
+        arg("padding"),
+        arg("upsample"),
+        arg("size"),
+        arg("tiled"),
+        arg("in_place"));
+  m.def("pack_weight",
+        &call_pack_weight,
+        tensor("weight"),
+        arg("algorithm"),
+        arg("stride"),
+        arg("gated"),
+        arg("flipped"),
+        arg("step"),
+        arg("padding"),
+        arg("threads"),
+        tensor("spare"));
+  py::class_<ConvPlan>(m, "ConvPlan")
+      .def(py::init(&make_plan),
+           arg("algorithm"),
+           arg("kernel"),
+           arg("stride"),
+           arg("dilation"),
+           arg("padding"),
+           arg("padding_mode"),
+           arg("tensors"),
+           arg("filters"),
+           arg("gated"),
+           arg("activation"),
+           arg("step"))
+      .def("run",
+           &run_plan,
+           tensor("x"),
+           tensor("valid"),
+           tensor("packed"),
+           tensor("bias"),
+           tensor("y"),
+           tensor("pre_activation"),
+           tensor("mask_ratio"),
+           tensor("update_mask"),
+           arg("region"),
+           arg("threads"))
+      .def("run_unpacked",
+           &run_plan_unpacked,
+           tensor("x"),
+           tensor("valid"),
+           tensor("weight"),
+           tensor("bias"),
+           tensor("y"),
+           tensor("pre_activation"),
+           tensor("mask_ratio"),
+           tensor("update_mask"),
+           arg("threads"));
+  m.def("conv_weight_gradient",
+        &call_weight_gradient,
+        tensor("x"),
+        tensor("valid"),
+        arg("tensors"),
+        tensor("grad"),
+        tensor("grad_weight"),
+        arg("algorithm"),
+        arg("stride"),
+        arg("padding"),
+        arg("dilation"),
+        arg("padding_mode"),
+        arg("threads"));
 }
 
 }  // namespace inpaint

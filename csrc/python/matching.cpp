@@ -5,8 +5,8 @@
 namespace inpaint {
 namespace {
 
-// What NearestPatchArgs and RefinePatchArgs have in common. Returns the number of query patches of
-// the whole batch.
+// Sets what NearestPatchArgs and RefinePatchArgs have in common. Returns the number of query
+// patches of the whole batch.
 template <class Args, class T>
 int64_t set_images(Args& args,
                    const Array<T>& query,

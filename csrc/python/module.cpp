@@ -1,4 +1,4 @@
-// Python module: names only. The bindings of each family are in bind_*.cpp.
+// Python module: names only. The other files of this folder bind a family each.
 #include <pybind11/pybind11.h>
 
 #include "base/cpu.h"
@@ -27,12 +27,11 @@ PYBIND11_MODULE(_C, m) {
       py::arg("threads"),
       py::call_guard<py::gil_scoped_release>());
   bind_attention(m);
-  bind_conv(m);
-  bind_conv_choose(m);
-  bind_conv_plan(m);
+  bind_convolution(m);
+  bind_epilogue(m);
   bind_fingerprint(m);
   bind_instance_norm(m);
-  bind_conv_weight_gradient(m);
+  bind_mask_planes(m);
   bind_matching(m);
   bind_shift_connection(m);
 }

@@ -2,6 +2,6 @@
 
 import sys
 
-from inpaint_ops.cli import main
+from inpaint_ops.cli.entry import main
 
 sys.exit(main())

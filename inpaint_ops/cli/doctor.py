@@ -87,9 +87,7 @@ def render(facts: dict[str, Any]) -> str:
         lines.append(_row(f"  {name}", served))
     if facts["convolutions"]:
         lines += ["", "Convolutions on the CPU (batch 1)"]
-        lines += [
-            _row(f"  {kind}", algorithm, 48) for kind, algorithm in facts["convolutions"].items()
-        ]
+        lines += [_row(f"  {kind}", name, 48) for kind, name in facts["convolutions"].items()]
     lines += ["", "Extras"]
     for name, extra in (facts["extras"] or {}).items():
         missing = ", ".join(extra["missing"])
@@ -174,8 +172,8 @@ def backends() -> dict[str, dict[str, str]]:
     from inpaint_ops.ops import native, triton
     from inpaint_ops.ops.dispatch import OPERATORS
 
-    extension = native.status()
-    cpu = f"csrc ({extension.instruction_set})" if extension.available else "reference"
+    isa = native.status().instruction_set
+    cpu = "reference" if isa is None else f"csrc ({isa})"
     reason = triton.missing()
     return {
         name: {
@@ -195,9 +193,38 @@ def _on_cuda(made_of: str | None, reason: str | None) -> str:
 
 def _convolutions() -> dict[str, str]:
     from inpaint_ops.ops import native as extension
-    from inpaint_ops.ops.convolution import cores as convolution_cores
 
-    return convolution_cores.describe() if extension.status().available else {}
+    if not extension.status().available:
+        return {}
+    from inpaint_ops.ops.convolution.plan import Shapes, Spec, choose
+    from inpaint_ops.ops.convolution.spec import Geometry
+
+    def plain(kernel: int, stride: int, channels: int, filters: int, size: int, up: int = 1) -> str:
+        g = Geometry((stride, stride), ((kernel - 1) // 2,) * 4, (1, 1), upsample=up)
+        weight = (filters, channels, kernel, kernel)
+        return choose(Spec(g), Shapes(1, (size, size), weight, (), in_place=True))
+
+    def transposed(channels: int, filters: int, size: int) -> str:
+        what = Spec(Geometry((2, 2), (1, 1, 1, 1), (1, 1)), kind="transposed")
+        return choose(what, Shapes(1, (size, size), (channels, filters, 4, 4), (), in_place=True))
+
+    grouped = Spec(Geometry((1, 1), (1, 1, 1, 1), (1, 1), groups=8))
+    return {
+        "1x1": plain(1, 1, 128, 128, 64),
+        "3x3": plain(3, 1, 128, 128, 64),
+        "3x3 after upsampling": plain(3, 1, 128, 128, 128, 2),
+        "3x3 stride 2, 32 -> 64 channels at 128^2": plain(3, 2, 32, 64, 128),
+        "3x3 stride 2, 128 -> 256 channels at 32^2": plain(3, 2, 128, 256, 32),
+        "4x4 stride 2, 64 -> 128 channels at 64^2": plain(4, 2, 64, 128, 64),
+        "4x4 stride 2, 512 -> 512 channels at 4^2": plain(4, 2, 512, 512, 4),
+        "5x5": plain(5, 1, 128, 128, 64),
+        "5x5 stride 2": plain(5, 2, 64, 128, 64),
+        "7x7": plain(7, 1, 64, 64, 128),
+        "7x7 to an image": plain(7, 1, 64, 3, 256),
+        "transposed 4x4, 256 -> 128 channels at 64^2": transposed(256, 128, 64),
+        "transposed 4x4, 1024 -> 512 channels at 4^2": transposed(1024, 512, 4),
+        "grouped": choose(grouped, Shapes(1, (64, 64), (64, 8, 3, 3), ())),
+    }
 
 
 def _cuda() -> list[str]:

@@ -58,6 +58,6 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as exc:  # the reader of a pipe has gone
         code = exc.code
     except OSError as exc:  # standard output cannot be written
-        print(f"inpaint-ops: {exc}", file=sys.stderr)
+        print(f"inpaint-ops: {program.reason(exc)}", file=sys.stderr)
         return 1
     return code if isinstance(code, int) else 0

@@ -29,10 +29,9 @@ _FILE = click.Path(path_type=Path)
     "--hole",
     "polarity",
     type=click.Choice(["white", "black", "alpha", "painted"]),
-    default="white",
-    show_default=True,
     help="What marks a missing pixel. painted is all that is neither black nor transparent. alpha"
-    " without HOLE takes the picture's own transparency.",
+    " without HOLE takes the picture's own transparency.  [default: white; must be given for files"
+    " with many colours and transparent parts]",
 )
 @click.option("--resize-hole", is_flag=True, help="Scale holes of another size (nearest pixel).")
 @click.option("--allow-empty", is_flag=True, help="Copy pictures of which nothing is missing.")
@@ -100,11 +99,14 @@ def fill(
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
     chosen = FillSettings(**settings)
-    if images is None:
-        _check_single_usage(image, hole_file, holes, chosen.polarity)
-    else:
-        _check_folder_usage(image, images, holes, chosen.polarity)
-        _check_folder_output(out, holes)
+    with failures():
+        if images is None:
+            _check_single_usage(image, hole_file, holes, chosen.polarity)
+        else:
+            _check_folder_usage(image, images, holes, chosen.polarity)
+            _check_folder_output(out, holes)
+        _check_files([("IMAGE", image), ("HOLE", hole_file), ("--features", choice.features)])
+        _check_files([("--weights", path) for path in choice.weights])
     if threads is not None:
         import torch
 
@@ -118,7 +120,7 @@ def fill(
 
 
 def _check_single_usage(
-    image: Path | None, hole: Path | None, holes: Path | None, polarity: str
+    image: Path | None, hole: Path | None, holes: Path | None, polarity: str | None
 ) -> None:
     if image is None:
         raise click.UsageError("give IMAGE and HOLE, or --images and --holes")
@@ -128,8 +130,15 @@ def _check_single_usage(
         raise click.UsageError("HOLE is missing; only --hole alpha does without it")
 
 
+def _check_files(given: Sequence[tuple[str, Path | None]]) -> None:
+    for name, path in given:
+        if path is not None and not path.is_file():
+            found = "is a folder, expected a file" if path.is_dir() else "does not exist"
+            raise click.UsageError(f"{name}: {path} {found}")
+
+
 def _check_folder_usage(
-    image: Path | None, images: Path, holes: Path | None, polarity: str
+    image: Path | None, images: Path, holes: Path | None, polarity: str | None
 ) -> None:
     if image is not None:
         raise click.UsageError("give either IMAGE or --images, not both")
@@ -173,8 +182,8 @@ def _fill_many(
     with failures(), progress_bar(images.name) as progress:
         report = fill_folder(images, holes, out, filler, settings, progress)
     _echo_notes(report.notes)
-    for path, reason in report.failed:
-        click.echo(f"failed: {path.name}: {reason}", err=True)
+    for path, why in report.failed:
+        click.echo(f"failed: {path.name}: {why}", err=True)
     seconds = time.monotonic() - started
     click.echo(
         f"{len(report.filled)} filled, {len(report.skipped)} skipped,"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inpaint_ops.atomic import remove_left_overs
+from inpaint_ops.atomic import make_folder, remove_left_overs
 from inpaint_ops.cli.fillers import Filler, Progress
 from inpaint_ops.cli.outputs import Outputs, hole_of, pictures_in, same_file
 from inpaint_ops.images import load_photo, read_hole
+from inpaint_ops.images.holes import load_hole_file, readings
+from inpaint_ops.masks.reading import DEFAULT_POLARITY, other_ways
+from inpaint_ops.program import reason
 
 # Share of the picture above which a note asks about the polarity: the hole may be inverted.
 _MOST = 0.5
@@ -16,9 +19,12 @@ _MOST = 0.5
 
 @dataclass(frozen=True)
 class FillSettings:
-    """Rules for reading holes and writing files; the fields are options of ``fill``."""
+    """Rules for reading holes and writing files; the fields are options of ``fill``.
 
-    polarity: str = "white"
+    `polarity` is as in `inpaint_ops.images.load_hole`.
+    """
+
+    polarity: str | None = None
     resize_hole: bool = False
     allow_empty: bool = False
     seed: int = 0
@@ -90,15 +96,9 @@ def fill_file(
             allow_empty=settings.allow_empty,
         )
     share = float(missing.double().mean())
-    if share == 1.0:
-        raise ValueError(
-            f"{hole or image}: the hole covers the whole picture; is {settings.polarity} right?"
-        )
     if share > _MOST:
-        notes.append(
-            f"{100 * share:.1f} % of the picture is missing; is --hole {settings.polarity} right?"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
+        notes.append(_about_much(hole, image, share, settings.polarity))
+    make_folder(out.parent)
     photo.check_save(out)
     if share > 0.0:
         result = filler(photo.image(), missing, seed=settings.seed, progress=progress)
@@ -107,6 +107,23 @@ def fill_file(
         notes.append("nothing is missing, the output is a copy")
     photo.save(out)
     return FileReport(share, tuple((hole or image, note) for note in notes))
+
+
+def _about_much(hole: Path | None, image: Path, share: float, polarity: str | None) -> str:
+    """Return a note on a large hole, which may be the wrong way round; ValueError if it is all."""
+    if hole is None:
+        if share == 1.0:
+            raise ValueError(f"{image}: the hole covers the whole picture, which is transparent")
+        return f"{100 * share:.1f} % of the picture is missing, all that is transparent"
+    marks = polarity or DEFAULT_POLARITY
+    mask = load_hole_file(hole)
+    if share == 1.0:
+        raise ValueError(
+            f"{hole}: the hole covers the whole picture where {marks} marks it;"
+            f" {readings(mask, polarity)}"
+        )
+    ways = other_ways(mask.pixels, marks)
+    return f"{100 * share:.1f} % of the picture is missing; is --hole {marks} right? {ways}"
 
 
 def fill_folder(
@@ -164,7 +181,8 @@ def fill_folder(
             outputs.claim(image, target)
         except Exception as exc:
             expected = isinstance(exc, (OSError, ValueError))
-            report.failed.append((image, str(exc) if expected else f"{type(exc).__name__}: {exc}"))
+            why = reason(exc) if expected else f"{type(exc).__name__}: {exc}"
+            report.failed.append((image, why))
     if progress is not None:
         progress(1.0)
     return report

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from inpaint_ops.atomic import make_folder
 from inpaint_ops.cli.messages import failures
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def masks(
         raise click.UsageError("--kind center takes neither --ratio nor --border")
     paths = [out / f"{kind}_{index:05d}.png" for index in range(count)]
     with failures():
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         existing = [path for path in paths if path.exists()]
         if existing and not overwrite:
             raise FileExistsError(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from inpaint_ops.program import reason
+
 if TYPE_CHECKING:
     from inpaint_ops.cli.fillers import Progress
 
@@ -20,7 +22,7 @@ def failures() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError, MemoryError, RuntimeError) as exc:
-        raise click.ClickException(str(exc) or type(exc).__name__) from exc
+        raise click.ClickException(reason(exc)) from exc
 
 
 @contextmanager

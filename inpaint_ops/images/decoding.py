@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inpaint_ops.masks.reading import grey_levels
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Exif, Image
@@ -32,6 +34,8 @@ _STRUCTURE_TAGS = frozenset(
 _METADATA_TEXT = frozenset(
     ("XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1", "Raw profile type xmp")
 )
+# Pillow's names of integer and float.
+_GREY_32 = ("I", "F")
 _LOSSLESS_TIFF = frozenset(("packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate"))
 
 _bomb_lock = threading.Lock()
@@ -49,11 +53,18 @@ def pillow() -> Any:
     return Image
 
 
-def decode(source: Path, max_pixels: int) -> dict[str, Any]:
-    """Return the arguments of `inpaint_ops.images.Photo` for a file; errors as in `load_photo`."""
+def decode(source: Path, max_pixels: int, *, hole: bool = False) -> dict[str, Any]:
+    """Return the arguments of `inpaint_ops.images.Photo` for a file; errors as in `load_photo`.
+
+    A hole may also be stored as 32-bit grey, integer or float, if its values are those of a mask
+    (`grey_levels`).
+    """
     pil = pillow()
+    kind = "mask" if hole else "picture"
     if source.is_dir():
-        raise IsADirectoryError(f"{source}: is a directory, expected a picture")
+        raise IsADirectoryError(f"{source}: is a directory, expected a {kind}")
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: does not exist")
     with source.open("rb") as stream:
         if not stream.read(1):
             raise ValueError(f"{source}: the file is empty")
@@ -63,7 +74,7 @@ def decode(source: Path, max_pixels: int) -> dict[str, Any]:
         with _readable(source), _own_bomb_limit(pil):
             picture = pil.open(stream, formats=formats)
         with picture:
-            _refuse(picture, source, max_pixels)
+            _refuse(picture, source, max_pixels, hole)
             # Pillow rotates a TIFF while it loads it and forgets the tags, so these are read
             # before. The tags of a PNG are read after: to look for them decodes the file, and
             # only the first attempt to decode a damaged file fails.
@@ -71,7 +82,10 @@ def decode(source: Path, max_pixels: int) -> dict[str, Any]:
             kept = _kept_metadata(picture) if early else None
             with _readable(source):
                 picture.load()
-            return _photo_arguments(picture, kept or _kept_metadata(picture))
+            try:
+                return _photo_arguments(picture, kept or _kept_metadata(picture))
+            except ValueError as exc:
+                raise ValueError(f"{source}: {exc}") from exc
 
 
 @contextmanager
@@ -100,7 +114,13 @@ def _own_bomb_limit(pil: Any) -> Iterator[None]:
             pil.MAX_IMAGE_PIXELS = limit
 
 
-def _refuse(picture: Image, source: Path, max_pixels: int) -> None:
+# Advice about a file that cannot be read exactly.
+_ADVICE = "convert the picture to {}"
+_MASK_ADVICE = "save the mask as 8-bit grey, black and white"
+
+
+def _refuse(picture: Image, source: Path, max_pixels: int, hole: bool) -> None:
+    advice = _MASK_ADVICE if hole else _ADVICE
     width, height = picture.size
     if width * height > max_pixels:
         raise ValueError(
@@ -110,21 +130,27 @@ def _refuse(picture: Image, source: Path, max_pixels: int) -> None:
         frames = getattr(picture, "n_frames", 1)
     # An MPO holds previews and depth maps beside the photo itself.
     if frames > 1 and picture.format != "MPO":
-        raise ValueError(f"{source}: has {frames} frames or pages, expected a single picture")
+        kind = "mask" if hole else "picture"
+        raise ValueError(f"{source}: has {frames} frames or pages, expected a single {kind}")
     # Pillow would drop the low byte without a word.
     if picture.mode in ("RGB", "RGBA", "LA", "L") and _stored_depth(picture) > 8:
         raise ValueError(
             f"{source}: more than 8 bits a channel are supported for grey only;"
-            " convert the picture to 8 bits"
+            f" {advice.format('8 bits')}"
         )
     deep = picture.mode.startswith("I;16") and _stored_depth(picture) == 16
     # Some versions of Pillow, and every one for PGM, call 16-bit grey "I".
     deep |= picture.mode == "I" and picture.format in ("PNG", "PPM")
     if deep and "transparency" in picture.info:
-        raise ValueError(f"{source}: 16-bit grey with a transparent colour is not supported")
-    if not deep and picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         raise ValueError(
-            f"{source}: colour mode {picture.mode} is not supported; convert the picture to RGB"
+            f"{source}: 16-bit grey with a transparent colour is not supported;"
+            f" {advice.format('8 bits')}"
+        )
+    known = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", *(_GREY_32 if hole else ()))
+    if not deep and picture.mode not in known:
+        target = "8-bit or 16-bit grey" if picture.mode in _GREY_32 else "RGB"
+        raise ValueError(
+            f"{source}: colour mode {picture.mode} is not supported; {advice.format(target)}"
         )
 
 
@@ -173,8 +199,10 @@ def _photo_arguments(
 
 
 def _pixels(picture: Image) -> npt.NDArray[Any]:
-    if picture.mode.startswith("I"):
-        pixels: npt.NDArray[Any] = np.asarray(picture).astype(np.uint16)
+    if picture.mode in _GREY_32 and picture.format not in ("PNG", "PPM"):
+        pixels: npt.NDArray[Any] = grey_levels(np.asarray(picture))
+    elif picture.mode.startswith("I"):
+        pixels = np.asarray(picture).astype(np.uint16)
     else:
         transparent = "transparency" in picture.info
         target = {"1": "L", "P": "RGB", "PA": "RGBA"}.get(picture.mode, picture.mode)

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inpaint_ops.images.decoding import decode
 from inpaint_ops.images.formats import JPEG, WRITE_FORMATS
-from inpaint_ops.images.photo import MAX_PIXELS, Photo, load_photo, size_text
-from inpaint_ops.masks.reading import POLARITIES, describe, read_missing
+from inpaint_ops.images.photo import MAX_PIXELS, Photo, size_text
+from inpaint_ops.masks.reading import (
+    DEFAULT_POLARITY,
+    POLARITIES,
+    describe,
+    other_ways,
+    read_missing,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
 def load_hole(
     path: str | os.PathLike[str],
     size: tuple[int, int],
-    polarity: str = "white",
+    polarity: str | None = None,
     *,
     resize: bool = False,
     allow_empty: bool = False,
@@ -38,21 +45,27 @@ def load_hole(
     brush, transparent. Beside black or transparency the other colour counts as white, beside white
     as black. That covers masks of 0 and 1, label pictures of one label, red and blue brushes.
 
+    Masks of 32-bit grey, integer or float, are read where their values tell their range: 0 to 1, 0
+    to 255, 0 to 65535, or 0 and one other number.
+
     Args:
         path: the file.
         size: height and width in pixels of the picture the hole belongs to.
-        polarity: which value marks a missing pixel: "white", "black", "alpha" or "painted".
+        polarity: which value marks a missing pixel: "white", "black", "alpha" or "painted". None is
+            "white", and refuses a file with many colours and transparent parts, such as a photo
+            that was cut out: only you can say which of the two is meant.
         resize: scale a hole of another size to size (nearest pixel) instead of refusing it.
         allow_empty: accept a file without a missing pixel.
         max_pixels: as `load_photo`.
 
     Warns:
-        UserWarning: two colours were read as above, or a coloured part was read as known.
+        UserWarning: two colours were read as above, a coloured part was read as known, the file has
+            more colours than a mask, or transparent parts although polarity is None.
 
     Raises:
         ImportError, OSError: as `load_photo`.
-        ValueError: as `load_photo`, an unknown polarity, a wrong size, no alpha in the file, or
-            nothing is missing.
+        ValueError: as `load_photo`, an unknown polarity, one that must be given, a wrong size, no
+            alpha in the file, or nothing is missing.
     """
     hole, notes = read_hole(
         path, size, polarity, resize=resize, allow_empty=allow_empty, max_pixels=max_pixels
@@ -65,16 +78,16 @@ def load_hole(
 def read_hole(
     path: str | os.PathLike[str],
     size: tuple[int, int],
-    polarity: str = "white",
+    polarity: str | None = None,
     *,
     resize: bool = False,
     allow_empty: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Tensor, list[str]]:
     """Return the hole of `load_hole`, and its warnings as texts without the path."""
-    if polarity not in POLARITIES:
+    if polarity is not None and polarity not in POLARITIES:
         raise ValueError(f"load_hole: polarity must be one of {POLARITIES}, got {polarity!r}")
-    photo = load_photo(path, max_pixels=max_pixels)
+    photo = load_hole_file(path, max_pixels=max_pixels)
     if polarity == "alpha" and not photo.has_alpha:
         raise ValueError(f"{path}: has no alpha channel that could mark the hole")
     if photo.size != tuple(size) and not resize:
@@ -82,12 +95,14 @@ def read_hole(
             f"{path}: the hole has {size_text(photo.size)} pixels,"
             f" but the picture has {size_text(size)}; resizing was not asked for"
         )
-    missing, notes = read_missing(photo.pixels, polarity)
+    try:
+        missing, notes = read_missing(photo.pixels, polarity)
+    except ValueError as exc:
+        raise ValueError(f"{path}: {exc}") from exc
     if not missing.any() and not allow_empty:
         raise ValueError(
-            f"{path}: nothing is missing where {polarity} marks the hole; the file holds"
-            f" {describe(photo.pixels)}; --hole (polarity) {_other_ways(photo, polarity)};"
-            " --allow-empty (allow_empty) accepts an empty hole"
+            f"{path}: nothing is missing where {polarity or DEFAULT_POLARITY} marks the hole;"
+            f" {readings(photo, polarity)}; --allow-empty (allow_empty) accepts an empty hole"
         )
     if photo.size != tuple(size):
         rows, columns = (
@@ -99,14 +114,15 @@ def read_hole(
     return torch.from_numpy(np.ascontiguousarray(missing))[None, None], notes
 
 
-def _other_ways(photo: Photo, polarity: str) -> str:
-    """Return the share of pixels that each other polarity would take as missing."""
-    found = []
-    for other in POLARITIES:
-        if other != polarity and (other != "alpha" or photo.has_alpha):
-            share = read_missing(photo.pixels, other)[0].mean()
-            found.append(f"{other} would take {100 * share:.1f} %")
-    return ", ".join(found)
+def load_hole_file(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Return the pixels of a hole file; as `load_photo`, and 32-bit grey as `load_hole` says."""
+    return Photo(**decode(Path(path), max_pixels, hole=True))
+
+
+def readings(photo: Photo, polarity: str | None) -> str:
+    """Return the colours of a hole file, and the shares that other polarities would take."""
+    ways = other_ways(photo.pixels, polarity or DEFAULT_POLARITY)
+    return f"the file holds {describe(photo.pixels)}; --hole (polarity) {ways}"
 
 
 def save_hole(hole: Tensor, path: str | os.PathLike[str]) -> None:

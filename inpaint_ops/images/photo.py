@@ -17,6 +17,7 @@ import torch
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.images.decoding import decode, pillow, with_resolution, without_interoperability
 from inpaint_ops.images.formats import JPEG_EXIF, WRITE_FORMATS, WRITE_SUFFIXES, Format
+from inpaint_ops.program import reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -207,7 +208,7 @@ class Photo:
             try:
                 picture.save(stream, format=form.name, **options)
             except Exception as exc:
-                raise OSError(f"{target}: could not be written ({exc})") from exc
+                raise OSError(f"{target}: could not be written ({reason(exc)})") from exc
 
     @property
     def _colours(self) -> int:

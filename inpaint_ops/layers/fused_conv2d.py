@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops import checks
-from inpaint_ops.ops.convolution import algorithm as algorithms
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.fused_conv2d import fused_conv2d
 
@@ -63,7 +62,7 @@ class FusedConv2d(nn.Module):
             raise ValueError(f"{name}: groups must divide the channels, got {groups}")
         checks.check_choice(name, "activation", activation, spec.ACTIVATIONS)
         checks.check_choice(name, "padding_mode", padding_mode, spec.PADDING_MODES)
-        algorithms.check(name, algorithm)
+        spec.check_algorithm(name, algorithm)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_pair(name, kernel_size)

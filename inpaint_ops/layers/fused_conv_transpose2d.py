@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops import checks
-from inpaint_ops.ops.convolution import algorithm as algorithms
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.fused_conv_transpose2d import fused_conv_transpose2d
 
@@ -63,7 +62,7 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
             if value != only:
                 raise ValueError(f"{name}: {label} must be {only!r}, got {value!r}")
         checks.check_choice(name, "activation", activation, spec.ACTIVATIONS)
-        algorithms.check(name, algorithm)
+        spec.check_algorithm(name, algorithm)
         super().__init__(
             in_channels,
             out_channels,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.ops.convolution import algorithm as algorithms
+from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.partial_conv2d import partial_conv2d
 
 Pair = tuple[int, int]
@@ -47,7 +47,7 @@ class PartialConv2d(nn.Conv2d):
         return_mask: bool = False,
         algorithm: str = "auto",
     ) -> None:
-        algorithms.check("PartialConv2d", algorithm)
+        spec.check_algorithm("PartialConv2d", algorithm)
         if padding_mode != "zeros":
             raise ValueError(f"PartialConv2d: padding_mode must be zeros, got {padding_mode!r}")
         super().__init__(

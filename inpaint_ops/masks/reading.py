@@ -10,21 +10,32 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 POLARITIES = ("white", "black", "alpha", "painted")
+# The mark of the hole where the user names none.
+DEFAULT_POLARITY = "white"
 
-# Share of clearly coloured pixels from which on a note is given: fewer are rims of JPEG blocks.
-_COLOURED = 0.001
+# Share of coloured or transparent pixels from which on a note is given: fewer are specks, or rims
+# of JPEG blocks.
+_WORTH_A_NOTE = 0.001
+# A mask has two colours; rims and noise take less than this share, labels are few.
+_BESIDE_TWO_COLOURS = 0.1
+_FEW_COLOURS = 4
 _COLOURS_NAMED = 4
 
 
 def read_missing(
-    pixels: npt.NDArray[Any], polarity: str
+    pixels: npt.NDArray[Any], polarity: str | None
 ) -> tuple[npt.NDArray[np.bool_], list[str]]:
     """Return the (height, width) missing pixels and one sentence for each thing assumed.
 
     Args:
         pixels: (height, width, 1 to 4) uint8 or uint16, as in `inpaint_ops.images.Photo`.
-        polarity: one of `POLARITIES`; "alpha" needs an alpha channel.
+        polarity: one of `POLARITIES`; "alpha" needs an alpha channel. None is white, unless the
+            file has many colours and transparent parts, of which either may be meant.
+
+    Raises:
+        ValueError: polarity is None, and only the user can say what marks the hole.
     """
+    chosen, polarity = polarity is not None, polarity or DEFAULT_POLARITY
     levels = int(np.iinfo(pixels.dtype).max)
     # Sums in int64 keep the comparison with the half exact.
     values = pixels.astype(np.int64)
@@ -36,21 +47,69 @@ def read_missing(
         return ~painted, []
     if polarity == "painted":
         return painted & (values > 0).any(-1), []
+    many = _has_many_colours(values[painted], levels)
+    notes = [] if chosen else _about_transparency(pixels, painted, many)
     luma = values[..., 0]
     if values.shape[2] > 1:
         luma = (299 * values[..., 0] + 587 * values[..., 1] + 114 * values[..., 2]) // 1000
     white = 2 * luma > levels
     missing = (white if polarity == "white" else ~white) & painted
     if missing.any() and not missing.all():
-        return missing, _coloured_but_known(values, painted & ~missing, levels, polarity)
+        coloured = _coloured_but_known(values, painted & ~missing, levels, polarity)
+        if many and not coloured:
+            side = "brighter" if polarity == "white" else "darker"
+            coloured = [
+                f"it has many colours, as a photo has; what is {side} than half of the range was"
+                " read as missing"
+            ]
+        return missing, notes + coloured
     marked = _marked_of_two(values, painted, white, levels, polarity)
     if marked is None:
-        return missing, []
+        return missing, notes
     colour = _name(values[marked][0], levels)
     bright = bool(white[painted].all())
     other, stands_for = ("white", "black") if bright else ("black", "white")
     missing = (marked if (polarity == "white") != bright else ~marked) & painted
-    return missing, [f"its two colours are {other} and {colour}, which was read as {stands_for}"]
+    notes.append(f"its two colours are {other} and {colour}, which was read as {stands_for}")
+    return missing, notes
+
+
+def other_ways(pixels: npt.NDArray[Any], polarity: str | None) -> str:
+    """Return what the polarities other than the one given would take as missing."""
+    found = []
+    for other in POLARITIES:
+        if other != polarity and (other != "alpha" or pixels.shape[2] in (2, 4)):
+            share = float(read_missing(pixels, other)[0].mean())
+            found.append(f"{other} would take {_percent(share)}")
+    return ", ".join(found)
+
+
+def grey_levels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a mask of 32-bit integers or floats as uint8 or uint16 of the same meaning.
+
+    Args:
+        values: any shape. Whole numbers in 0..255 or 0..65535, fractions in [0, 1], or zero and one
+            other number.
+
+    Raises:
+        ValueError: other values, which do not tell where half of their range is.
+    """
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("its values are not all finite, so it is no mask")
+    whole = bool((values == np.floor(values)).all())
+    if low >= 0 and high <= 1 and not whole:
+        # Rounded down, so that what is half exactly does not become more than half.
+        return np.floor(values.astype(np.float64) * 65535).astype(np.uint16)
+    if low >= 0 and high <= 65535 and whole:
+        return values.astype(np.uint8 if high <= 255 else np.uint16)
+    marked = values != 0
+    if bool((values[marked] == values[marked][0]).all()):
+        return np.where(marked, np.uint8(255), np.uint8(0))
+    raise ValueError(
+        f"its values, from {low:g} to {high:g}, are not those of a mask (0 to 1, 0 to 255, 0 to"
+        " 65535, or 0 and one other); save the mask as 8-bit grey, black and white"
+    )
 
 
 def describe(pixels: npt.NDArray[Any]) -> str:
@@ -98,6 +157,34 @@ def _marked_of_two(
     return marked if bool((values[marked] == first).all()) else None
 
 
+def _has_many_colours(colours: npt.NDArray[Any], levels: int) -> bool:
+    """Return whether (pixels, channels) are a photo's; a mask has two colours, rims and noise."""
+    # Eight steps of each channel.
+    steps = colours * 8 // (levels + 1) @ (8 ** np.arange(colours.shape[1]))
+    counts = np.sort(np.bincount(steps))
+    beside = int(counts[:-2].sum())
+    few = np.count_nonzero(counts) <= _FEW_COLOURS
+    return beside > _BESIDE_TWO_COLOURS * len(colours) and not few
+
+
+def _about_transparency(
+    pixels: npt.NDArray[Any], painted: npt.NDArray[np.bool_], many: bool
+) -> list[str]:
+    """Return notes on a file with transparent parts whose meaning the user did not give."""
+    share = 1.0 - float(painted.mean())
+    if not _WORTH_A_NOTE <= share < 1.0:
+        return []
+    if many:
+        raise ValueError(
+            f"it has many colours, as a photo has, and {_percent(share)} of it is transparent, so"
+            f" --hole (polarity) must say what marks the hole: {other_ways(pixels, None)}"
+        )
+    return [
+        f"{_percent(share)} of its pixels are transparent and were read as known; --hole alpha"
+        " takes them as missing"
+    ]
+
+
 def _coloured_but_known(
     values: npt.NDArray[Any], known: npt.NDArray[np.bool_], levels: int, polarity: str
 ) -> list[str]:
@@ -105,7 +192,7 @@ def _coloured_but_known(
         return []
     coloured = 4 * (values.max(-1) - values.min(-1)) > levels
     share = float((coloured & known).mean())
-    if share < _COLOURED:
+    if share < _WORTH_A_NOTE:
         return []
     way = "" if polarity == "black" else "; --hole painted takes all that is not black as missing"
     return [f"{_percent(share)} of its pixels are coloured and were read as known{way}"]

@@ -1,4 +1,11 @@
-"""Public operators: argument checks, registration with PyTorch's dispatcher, autograd."""
+"""Public operators, a file each, all of one shape.
+
+The public function checks its arguments and calls the operator; `_fake`, `_cpu`, `_cuda` and
+`_reference` compute it for shapes, the CPU, GPUs and every other device; `_setup_context` and
+`_backward` are its gradient. What they share: `dispatch` registers an operator and finds the
+implementation of a call (`shortcut`, `recording`), `native` and `triton` hold the kernels,
+`tensors` the rules of dtypes and layouts, `convolution` all that the convolutions have in common.
+"""
 
 from inpaint_ops.ops.channelwise_linear import channelwise_linear
 from inpaint_ops.ops.contextual_attention import contextual_attention

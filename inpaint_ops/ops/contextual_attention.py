@@ -202,7 +202,7 @@ def _reference(
 
 
 def _cuda(fg: Tensor, *arguments: Any) -> Any:
-    return triton.kernels(_OP).contextual_attention(fg, *arguments)
+    return triton.kernels(_OP).forward(fg, *arguments)
 
 
 def _backward_fake(
@@ -229,12 +229,12 @@ def _backward_cpu(
     row_sum: Tensor,
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
-    wide = [tensors.compute_dtype(x) for x in (grad, fg, bg)]
-    grad_fg, grad_bg = (
-        torch.empty_like(x, memory_format=tensors.memory_format(x)) for x in wide[1:]
-    )
+    images = [tensors.compute_dtype(x) for x in (fg, bg)]
+    grad_fg, grad_bg = (torch.empty_like(x, memory_format=tensors.memory_format(x)) for x in images)
     tensors.native().contextual_attention_backward(
-        *wide,
+        tensors.compute_dtype(grad),
+        images[0],
+        images[1],
         _missing(hole),
         row_max.contiguous(),
         row_sum.contiguous(),
@@ -247,7 +247,7 @@ def _backward_cpu(
 
 
 def _backward_cuda(grad: Tensor, *arguments: Any) -> Any:
-    return triton.kernels(_OP).contextual_attention_backward(grad, *arguments)
+    return triton.kernels(_OP).backward(grad, *arguments)
 
 
 def _backward_reference(

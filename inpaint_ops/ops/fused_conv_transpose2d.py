@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import tensors
-from inpaint_ops.ops.convolution import algorithm as algorithms
-from inpaint_ops.ops.convolution import cpu as conv_cpu
-from inpaint_ops.ops.convolution import cpu_backward, formulas, operator, spec
-from inpaint_ops.ops.convolution.operator import Convolution, Gradients
-from inpaint_ops.ops.convolution.spec import Geometry, Pair
+from inpaint_ops.ops import dispatch, recording, tensors, triton
+from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
+from inpaint_ops.ops.convolution.plan import Spec
+from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
 
 _OP = "fused_conv_transpose2d"
 
@@ -30,8 +28,8 @@ def fused_conv_transpose2d(
     """Transposed convolution y = activation(sum_i x_i weight at stride i + bias), fused.
 
     On the CPU the outputs of each remainder modulo the stride are one small convolution of x: no
-    zeros are stuffed in, none multiplied. Cores, rounding and NaN as in `fused_conv2d`. Of x and y
-    the backward pass keeps x and, for an activation, y (SiLU: the sums before it). Second
+    zeros are stuffed in, none multiplied. Algorithms, rounding and NaN as in `fused_conv2d`. Of x
+    and y the backward pass keeps x and, for an activation, y (SiLU: the pre-activation). Second
     derivatives raise.
 
     Args:
@@ -58,128 +56,174 @@ def fused_conv_transpose2d(
     checks.check_int(_OP, "stride", stride)
     checks.check_int(_OP, "padding", padding, 0)
     checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
-    algorithms.check(_OP, algorithm)
+    spec.check_algorithm(_OP, algorithm)
     if weight.shape[0] != x.shape[1]:
         raise ValueError(
             f"{_OP}: weight must have {x.shape[1]} input channels, got {tuple(weight.shape)}"
         )
     spec.check_bias(_OP, bias, weight.shape[1])
-    if x.shape[2] < 1 or x.shape[3] < 1 or min(_out_size(x, weight, stride, padding)) < 1:
+    size = _out_size(x, weight, stride, padding)
+    if x.shape[2] < 1 or x.shape[3] < 1 or min(size) < 1:
         raise ValueError(
             f"{_OP}: padding must leave something of the result, got {padding} for x of "
             f"{tuple(x.shape)} and weight of {tuple(weight.shape)}"
         )
-    shape = (x.shape[0], weight.shape[1], *_out_size(x, weight, stride, padding))
-    checks.check_result(_OP, "stride", shape, stride)
-    y = _call(x, weight, bias, (stride, padding), activation, algorithm)
+    checks.check_result(_OP, "stride", (x.shape[0], weight.shape[1], *size), stride)
+    keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
+    y: Tensor = _operator(x, weight, bias, stride, padding, activation, keep, algorithm)[0]
     return y if y.dtype == dtype else y.to(dtype)
 
 
 def _out_size(x: Tensor, weight: Tensor, stride: int, padding: int) -> Pair:
-    high, wide = ((x.shape[i] - 1) * stride - 2 * padding + weight.shape[i] for i in (2, 3))
-    return high, wide
+    return (
+        (x.shape[2] - 1) * stride - 2 * padding + weight.shape[2],
+        (x.shape[3] - 1) * stride - 2 * padding + weight.shape[3],
+    )
 
 
-class _TransposedConvolution(Convolution):
-    """`where`: stride and padding."""
-
-    schema = "SymInt stride, SymInt padding"
-
-    def filters(self, weight: Tensor) -> int:
-        return weight.shape[1]
-
-    def out_size(self, x: Tensor, weight: Tensor, where: Sequence[Any]) -> Pair:
-        return _out_size(x, weight, *where)
-
-    def cpu(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        where: Sequence[Any],
-        *,
-        gated: bool,
-        activation: str,
-        y: Tensor,
-        z: Tensor | None,
-    ) -> Tensor:
-        stride, padding = where
-        into, applied = (y, activation) if z is None else (z, "identity")
-        # One pixel without padding is a matrix product; a stride beyond the kernel leaves outputs
-        # without taps.
-        product = x.shape[2] == x.shape[3] == 1 and padding == 0
-        packed = not product and stride <= min(weight.shape[2:])
-        if packed or conv_cpu.unpacked(x, weight, None):
-            conv_cpu.transposed_forward(
-                x, weight, bias, stride=stride, padding=padding, activation=applied, y=into
-            )
-        else:
-            wide = tensors.compute_dtype(x), tensors.compute_dtype(weight)
-            with torch.autocast("cpu", enabled=False):  # called past the dispatcher as well
-                sums = formulas.convolve_transposed(*wide, None, stride, padding)
-            into.copy_(conv_cpu.finish(sums, bias, applied))
-        if z is None:
-            return y
-        # By our kernel: torch's activations depend on where its threads cut.
-        return y.copy_(conv_cpu.finish(z.clone(), None, activation))
-
-    def reference(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, where: Sequence[Any]
-    ) -> Tensor:
-        return formulas.convolve_transposed(x, weight, bias, *where)
-
-    def backward_cpu(
-        self,
-        grad: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        where: Sequence[Any],
-        wanted: Sequence[bool],
-    ) -> Gradients:
-        # The gradient of the input is the plain convolution with the same weight.
-        g = _plain(*where)
-        grad_x = grad_weight = None
-        if wanted[0]:
-            grad_x = torch.empty(x.shape, memory_format=torch.channels_last)
-            grad_x = conv_cpu.forward(
-                grad, weight, None, g, gated=False, activation="identity", y=grad_x
-            )
-        if wanted[1]:
-            # x and its gradient change places in the plain convolution's weight gradient.
-            image = tensors.compute_dtype(x)
-            grad_weight = cpu_backward.weight_gradient(image, grad, weight, g)
-        return grad_x, grad_weight
-
-    def backward_reference(
-        self,
-        grad: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        where: Sequence[Any],
-        wanted: Sequence[bool],
-    ) -> Gradients:
-        stride, padding = where
-        grad_x = formulas.convolve(grad, weight, None, _plain(*where)) if wanted[0] else None
-        grad_weight = None
-        if wanted[1]:
-            _, grad_weight, _ = torch.ops.aten.convolution_backward(
-                grad,
-                x,
-                weight,
-                None,
-                [stride] * 2,
-                [padding] * 2,
-                [1, 1],
-                True,
-                [0, 0],
-                1,
-                [False, True, False],
-            )
-        return grad_x, grad_weight
-
-
-def _plain(stride: int, padding: int) -> Geometry:
+def _adjoint(stride: int, padding: int) -> Geometry:
+    """The convolution whose gradient of the input this is."""
     return Geometry((stride, stride), (padding,) * 4, (1, 1))
 
 
-_call = operator.register(_OP, _TransposedConvolution())
+def _fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, *options: Any
+) -> tuple[Tensor, Tensor]:
+    _, keep, _ = options
+    size, filters = _out_size(x, weight, stride, padding), weight.shape[1]
+    y = spec.result_like(x, weight, filters, size)
+    return y, spec.pre_activation_like(x, filters, size, keep)
+
+
+def _cpu(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, *options: Any
+) -> tuple[Tensor, Tensor]:
+    if x.dtype == torch.float64:
+        return _reference(x, weight, bias, stride, padding, *options)
+    activation, keep, algorithm = options
+    y, pre_activation = _fake(x, weight, bias, stride, padding, *options)
+    if not y.numel():
+        return y, pre_activation
+    into, applied = (pre_activation, "identity") if keep else (y, activation)
+    if not _by_kernels(x, weight, bias, _adjoint(stride, padding), into, applied, algorithm):
+        widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
+        with torch.autocast("cpu", enabled=False):  # called past the dispatcher as well
+            sums = formulas.convolve_transposed(*widened, None, stride, padding)
+        into.copy_(cpu.finish(sums, bias, applied))
+    if keep:
+        # By our kernel: torch's activations depend on where its threads cut.
+        y.copy_(cpu.finish(pre_activation.clone(), None, activation))
+    return y, pre_activation
+
+
+def _by_kernels(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    y: Tensor,
+    activation: str,
+    algorithm: str,
+) -> bool:
+    """Fill y, unless the sums are a matrix product or the stride leaves outputs without taps."""
+    product = x.shape[2] == x.shape[3] == 1 and g.padding[0] == 0
+    kind = "scattered" if product else "transposed"
+    direct = spec.is_direct(algorithm)
+    return cpu.transposed(x, weight, bias, g, y, activation=activation, kind=kind, direct=direct)
+
+
+def _cuda(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Any:
+    return triton.kernels(_OP).forward(x, weight, bias, *options[:-1])
+
+
+def _reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, *options: Any
+) -> tuple[Tensor, Tensor]:
+    activation, keep, _ = options
+    sums = formulas.convolve_transposed(*formulas.widened(x, weight, bias), stride, padding)
+    return formulas.finished(sums, x, weight, activation, gated=False, keep=keep)
+
+
+def _backward_fake(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
+) -> Gradients:
+    _, _, _, wanted, _ = options
+    return spec.gradients_like(x, weight, wanted, weight.shape[1])
+
+
+def _backward_cpu(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
+) -> Gradients:
+    if x.dtype == torch.float64:
+        return _backward_reference(grad, x, weight, saved, *options)
+    stride, padding, activation, wanted, algorithm = options
+    g, direct = _adjoint(stride, padding), spec.is_direct(algorithm)
+    grad_sums, grad_bias = cpu_backward.finish_backward(
+        grad, saved, activation, gated=False, bias=wanted[2]
+    )
+    grad_x = grad_weight = None
+    if wanted[0]:
+        # The gradient of the input is the plain convolution with the same weight.
+        into = cpu.channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
+        parts = cpu.parts_of(grad_sums, g)
+        grad_x = cpu.convolve(parts, weight, None, Spec(g), into, direct=direct)
+    if wanted[1]:
+        # x and its gradient change places in the plain convolution's weight gradient.
+        image = tensors.compute_dtype(x)
+        grad_weight = cpu_backward.weight_gradient(image, grad_sums, weight, g, direct)
+    return spec.settled_gradients(x, weight, (grad_x, grad_weight, grad_bias))
+
+
+def _backward_cuda(grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any) -> Any:
+    return triton.kernels(_OP).backward(grad, x, weight, saved, *options[:-1])
+
+
+def _backward_reference(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
+) -> Gradients:
+    stride, padding, activation, wanted, _ = options
+    grad_sums = formulas.finish_backward(grad, saved, activation, gated=False)
+    widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
+    grad_x = grad_weight = None
+    if wanted[0]:
+        grad_x = formulas.convolve(grad_sums, widened[1], None, _adjoint(stride, padding))
+    if wanted[1]:
+        grad_weight = formulas.transposed_weight_gradient(grad_sums, *widened, stride, padding)
+    grad_bias = grad_sums.sum((0, 2, 3)) if wanted[2] else None
+    return spec.settled_gradients(x, weight, (grad_x, grad_weight, grad_bias))
+
+
+def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
+    x, weight, _, ctx.stride, ctx.padding, ctx.activation, keep, ctx.algorithm = inputs
+    saved = spec.saved_result(_OP, x, output, ctx.activation, gated=False, keep=keep)
+    ctx.save_for_backward(x, weight, saved)
+
+
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
+    wanted = list(needs[:3])
+    options = (ctx.stride, ctx.padding, ctx.activation, wanted, ctx.algorithm)
+    grads = _backward_operator(grad, *ctx.saved_tensors, *options)
+    return (*spec.wanted_gradients(wanted, grads), *(None,) * 5)
+
+
+_operator = dispatch.register(
+    _OP,
+    "(Tensor x, Tensor weight, Tensor? bias, SymInt stride, SymInt padding, str activation, "
+    "bool keep, str algorithm) -> (Tensor, Tensor)",
+    cpu=_cpu,
+    reference=_reference,
+    fake=_fake,
+    cuda=_cuda,
+    cuda_means="triton and cuDNN",
+)
+_backward_operator = dispatch.register(
+    f"{_OP}_backward",
+    "(Tensor grad, Tensor x, Tensor weight, Tensor saved, SymInt stride, SymInt padding, "
+    "str activation, bool[] wanted, str algorithm) -> (Tensor, Tensor, Tensor)",
+    cpu=_backward_cpu,
+    reference=_backward_reference,
+    fake=_backward_fake,
+    cuda=_backward_cuda,
+)
+_operator.differentiate(_backward, _setup_context)
+_backward_operator.forbid_derivative()

@@ -1,10 +1,15 @@
 """gated_conv2d: features times the sigmoid of their gates, out of one convolution."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops.convolution import algorithm as algorithms
-from inpaint_ops.ops.convolution import operator, spec
+from inpaint_ops.ops import dispatch, recording, tensors, triton
+from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
+from inpaint_ops.ops.convolution.spec import Geometry, Gradients
 
 _OP = "gated_conv2d"
 
@@ -26,8 +31,8 @@ def gated_conv2d(
 
     Features and gates are multiplied while they are still in registers; f and g are stored only
     when a gradient will be wanted (2 n channels in float32: recomputing them would cost a third of
-    forward and backward together). Cores, rounding and NaN as in `fused_conv2d`. Second derivatives
-    raise.
+    forward and backward together). Algorithms, rounding and NaN as in `fused_conv2d`. Second
+    derivatives raise.
 
     Args:
         x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
@@ -36,7 +41,7 @@ def gated_conv2d(
         bias: (2 n,).
         stride: pixels, vertically and horizontally, as for dilation and padding.
         padding: on both sides, after the upsampling; "same": out = ceil(in / stride), TensorFlow's
-            rule, the odd pixel behind.
+            rule, the odd pixel after.
         dilation: distance between taps.
         padding_mode: "zeros", "reflect" (without the edge) or "replicate".
         activation: "identity", "relu", "leaky_relu" (slope 0.2), "elu", "silu", "tanh", "sigmoid".
@@ -71,10 +76,130 @@ def gated_conv2d(
         upsample=upsample,
     )
     checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
-    algorithms.check(_OP, algorithm)
+    spec.check_algorithm(_OP, algorithm)
     spec.check_bias(_OP, bias, weight.shape[0])
-    y = _call(x, weight, bias, g.flat(), activation, algorithm)
+    keep = recording.may_be_recorded((x, weight, bias))
+    y: Tensor = _operator(x, weight, bias, g, activation, keep, algorithm)[0]
     return y if y.dtype == dtype else y.to(dtype)
 
 
-_call = operator.register(_OP, operator.Convolution(), gated=True)
+def _fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry, _: str, keep: bool, __: str
+) -> tuple[Tensor, Tensor]:
+    return spec.results_like(x, weight, g.out_size(x, weight), gated=True, keep=keep)
+
+
+def _cpu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+) -> tuple[Tensor, Tensor]:
+    if x.dtype == torch.float64:
+        return _reference(x, weight, bias, g, activation, keep, algorithm)
+    direct = spec.is_direct(algorithm)
+    return cpu.forward(x, weight, bias, g, activation, gated=True, keep=keep, direct=direct)
+
+
+def _cuda(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+) -> Any:
+    return triton.kernels(_OP).forward(x, weight, bias, *g, activation, keep)
+
+
+def _reference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+) -> tuple[Tensor, Tensor]:
+    sums = formulas.convolve(*formulas.widened(x, weight, bias), g)
+    return formulas.finished(sums, x, weight, activation, gated=True, keep=keep)
+
+
+def _backward_fake(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
+) -> Gradients:
+    _, _, wanted, _ = options
+    return spec.gradients_like(x, weight, wanted, weight.shape[0])
+
+
+def _backward_cpu(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
+) -> Gradients:
+    if x.dtype == torch.float64:
+        return _backward_reference(grad, x, weight, saved, *options)
+    g, activation, wanted, algorithm = options
+    grad_sums, grad_bias = cpu_backward.finish_backward(
+        grad, saved, activation, gated=True, bias=wanted[2]
+    )
+    grads = cpu_backward.convolve_backward(
+        grad_sums, x, weight, g, wanted, spec.is_direct(algorithm)
+    )
+    return spec.settled_gradients(x, weight, (*grads, grad_bias))
+
+
+def _backward_cuda(grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any) -> Any:
+    g, activation, wanted, _ = options
+    return triton.kernels(_OP).backward(grad, x, weight, saved, *g, activation, wanted)
+
+
+def _backward_reference(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
+) -> Gradients:
+    g, activation, wanted, _ = options
+    grad_sums = formulas.finish_backward(grad, saved, activation, gated=True)
+    widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
+    grads = formulas.convolve_backward(grad_sums, *widened, g, wanted)
+    grad_bias = grad_sums.sum((0, 2, 3)) if wanted[2] else None
+    return spec.settled_gradients(x, weight, (*grads, grad_bias))
+
+
+def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
+    x, weight, _, ctx.geometry, ctx.activation, keep, ctx.algorithm = inputs
+    saved = spec.saved_result(_OP, x, output, ctx.activation, gated=True, keep=keep)
+    ctx.save_for_backward(x, weight, saved)
+
+
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
+    wanted = list(needs[:3])
+    options = (ctx.geometry, ctx.activation, wanted, ctx.algorithm)
+    grads = _backward_operator(grad, *ctx.saved_tensors, *options)
+    return (*spec.wanted_gradients(wanted, grads), None, None, None, None)
+
+
+_operator = dispatch.register(
+    _OP,
+    f"(Tensor x, Tensor weight, Tensor? bias, {spec.GEOMETRY_SCHEMA}, str activation, bool keep, "
+    "str algorithm) -> (Tensor, Tensor)",
+    cpu=_cpu,
+    reference=_reference,
+    fake=_fake,
+    cuda=_cuda,
+    cuda_means="triton and cuDNN",
+    group=dispatch.Group(3, spec.geometry, len(Geometry._fields)),
+)
+_backward_operator = dispatch.register(
+    f"{_OP}_backward",
+    f"(Tensor grad, Tensor x, Tensor weight, Tensor saved, {spec.GEOMETRY_SCHEMA}, "
+    "str activation, bool[] wanted, str algorithm) -> (Tensor, Tensor, Tensor)",
+    cpu=_backward_cpu,
+    reference=_backward_reference,
+    fake=_backward_fake,
+    cuda=_backward_cuda,
+    group=dispatch.Group(4, spec.geometry, len(Geometry._fields)),
+)
+_operator.differentiate(_backward, _setup_context)
+_backward_operator.forbid_derivative()

@@ -134,7 +134,7 @@ def _reference(
 
 
 def _cuda(generated: Tensor, *arguments: Any) -> Any:
-    return triton.kernels(_OP).id_mrf_loss(generated, *arguments)
+    return triton.kernels(_OP).forward(generated, *arguments)
 
 
 def _backward_fake(
@@ -180,7 +180,7 @@ def _backward_cpu(
 
 
 def _backward_cuda(grad: Tensor, *arguments: Any) -> Any:
-    return triton.kernels(_OP).id_mrf_loss_backward(grad, *arguments)
+    return triton.kernels(_OP).backward(grad, *arguments)
 
 
 def _backward_reference(

@@ -1,7 +1,7 @@
 """instance_norm: every channel of every sample to mean 0 and variance 1, and what follows it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -90,10 +90,14 @@ def _fused(x: Tensor) -> bool:
 
 
 def _planes_of(x: Tensor) -> bool:
-    """Whether the kernel takes x as planes; gradients and residual follow it."""
+    """Return whether the kernel takes x as planes; gradients and residual follow it."""
     return tensors.memory_format(x) == torch.contiguous_format
 
 
+@overload
+def _packed(x: Tensor, planes: bool) -> Tensor: ...
+@overload
+def _packed(x: Tensor | None, planes: bool) -> Tensor | None: ...
 def _packed(x: Tensor | None, planes: bool) -> Tensor | None:
     """Return (N, C, H, W) in float32, packed in one of the two layouts, a copy if it is not yet."""
     if x is None:
@@ -101,6 +105,10 @@ def _packed(x: Tensor | None, planes: bool) -> Tensor | None:
     return tensors.compute_dtype(x).contiguous() if planes else tensors.packed_image(x)
 
 
+@overload
+def _vector(x: Tensor) -> Tensor: ...
+@overload
+def _vector(x: Tensor | None) -> Tensor | None: ...
 def _vector(x: Tensor | None) -> Tensor | None:
     return None if x is None else tensors.compute_dtype(x).contiguous()
 

@@ -3,12 +3,17 @@
 import os
 import warnings
 from dataclasses import dataclass
-from types import ModuleType
+from importlib import import_module
+from typing import cast
+
+import torch  # noqa: F401 - first: its OpenMP runtime must be the one in the process
+
+from inpaint_ops.ops.extension import Extension
 
 
 @dataclass(frozen=True)
 class ExtensionStatus:
-    """What was found when the extension was loaded.
+    """The state of the extension when it was loaded.
 
     Attributes:
         available: whether the CPU kernels can be used.
@@ -25,14 +30,14 @@ class ExtensionStatus:
     openmp: bool
 
 
-_module: ModuleType | None = None
+_module: Extension | None = None
 _error: str | None = None
 
 if os.environ.get("INPAINT_OPS_DISABLE_EXTENSION"):
     _error = "switched off by the environment variable INPAINT_OPS_DISABLE_EXTENSION"
 else:
     try:
-        from inpaint_ops import _C as _module
+        _module = cast(Extension, import_module("inpaint_ops._C"))
     except ImportError as error:
         _error = str(error)
 
@@ -43,7 +48,7 @@ if _module is not None and (_wanted := os.environ.get("INPAINT_OPS_INSTRUCTION_S
         raise ValueError(f"INPAINT_OPS_INSTRUCTION_SET: {error}") from None
 
 
-def extension() -> ModuleType | None:
+def extension() -> Extension | None:
     """The extension module, or None where it is missing; the first miss warns."""
     if _module is None:
         _warn_once()
@@ -67,7 +72,7 @@ def _warn_once() -> None:
 
 
 def status() -> ExtensionStatus:
-    """What is built and in use."""
+    """Return what is built and in use."""
     if _module is None:
         return ExtensionStatus(False, _error, None, (), False)
     return ExtensionStatus(

@@ -6,11 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, triton
+from inpaint_ops.ops import dispatch, recording, triton
 from inpaint_ops.ops import tensors as tensor_rules
-from inpaint_ops.ops.convolution import algorithm as algorithms
 from inpaint_ops.ops.convolution import partial_cpu, partial_formulas, spec
-from inpaint_ops.ops.convolution.algorithm import honoured, ignored
 
 _OP = "partial_conv2d"
 _RULES = ("window", "sum")
@@ -36,11 +34,11 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     its values: r = N / S, and y = 0 without the bias where S = 0. Soft masks follow the public
     formula: u = clamp(S, 0, 1), r = N / (S + 1e-8), y = (sum r u + bias) u; without a bias y =
     sum r u. What lies in a hole is never read, NaN included. On the CPU, output tiles that see
-    nothing valid are not computed. Cores and rounding as in `fused_conv2d`. On GPUs bool masks cost
-    least: uint8 ones are checked, which waits for the device, and floating ones may be soft, which
-    takes one more pass over x.
+    nothing valid are not computed. Algorithms and rounding as in `fused_conv2d`. On GPUs bool masks
+    cost least: uint8 ones are checked, which waits for the device, and floating ones may be soft,
+    which takes one more pass over x.
 
-    x may be several tensors, concatenated along the channels with their masks, each behind a
+    x may be several tensors, concatenated along the channels with their masks, each after a
     nearest upsampling: the decoder of a U-Net. On the CPU the convolution, its gradients and the
     window sums read each tensor where it lies: neither an upsampled nor a concatenated image or
     mask is made (groups apart). GPUs make both before the convolution. Soft masks, and masks of
@@ -51,7 +49,7 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
 
     Args:
         x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; or a tuple of such
-            tensors (N, C_i, H_i, W_i), whose sizes behind their upsampling are equal.
+            tensors (N, C_i, H_i, W_i), whose sizes after their upsampling are equal.
         valid: (N or 1, 1 or C, H, W), 1 = known; bool, uint8 of 0 and 1, or float (soft). With one
             channel N is kh kw, with C it is C kh kw, groups or not. Of several tensors a tuple of
             as many masks (N or 1, 1 or C_i, H_i, W_i), one dtype; one channel then stands for C_i.
@@ -99,16 +97,18 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
         channels=sum(image.shape[1] for image in images),
     )
     checks.check_choice(_OP, "normalise", normalise, _RULES)
-    algorithms.check(_OP, algorithm)
+    spec.check_algorithm(_OP, algorithm)
     spec.check_bias(_OP, bias, weight.shape[0])
     for image, mask in zip(images, masks):
         _check_valid(image, mask, masks[0])
-    dispatch.refuse_tangents(_OP, masks)
+    recording.refuse_tangents(_OP, masks)
     masks = [mask.detach() if mask.requires_grad else mask for mask in masks]
-    where = (list(g.stride), list(g.padding), list(g.dilation), groups)
-    y, share, _ = _operator(images, masks, weight, bias, *where, normalise, factors, algorithm)
+    # Each tensor has an upsampling of its own.
+    g = g if g.upsample == 1 else g._replace(upsample=1)
+    options = (g, normalise, factors, algorithm)
+    y, update_mask, _ = _operator(images, masks, weight, bias, *options)
     kind = masks[0].dtype
-    return y.to(dtype), share if share.dtype == kind else share.to(kind)
+    return y.to(dtype), update_mask if update_mask.dtype == kind else update_mask.to(kind)
 
 
 def _listed(x: Any, valid: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -171,8 +171,8 @@ def _check_valid(x: Tensor, valid: Tensor, first: Tensor) -> None:
 def _fake(
     x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    *where, _, factors = rest
-    size = partial_formulas.out_size(x, weight, where, factors)
+    g, _, factors, _ = rest
+    size = partial_formulas.out_size(x, weight, g, factors)
     y = spec.result_like(partial_formulas.lead(x), weight, weight.shape[0], size)
     planes = (partial_formulas.batch_of(valid), 1, *size)
     wide = tensor_rules.compute_dtype(x[0])
@@ -182,7 +182,7 @@ def _fake(
 def _backward_fake(
     grad: Tensor, x: list[Tensor], valid: list[Tensor], weight: Tensor, *rest: Any
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    *wanted, need_weight, need_bias = rest[-1]
+    *wanted, need_weight, need_bias = rest[-2]
     filters = weight.shape[0]
     grads = [
         spec.gradients_like(one, weight, (want, False, False), filters)[0]
@@ -195,11 +195,11 @@ def _backward_fake(
 def _cuda(
     x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    *where, factors = rest
+    g, rule, factors, _ = rest
     image, mask, widths = partial_formulas.joined(x, valid, factors)
     kernels = triton.kernels(_OP)
     result: tuple[Tensor, Tensor, Tensor] = kernels.forward(
-        image, mask, weight, bias, *where, widths
+        image, mask, weight, bias, *g[:_FIELDS], rule, widths
     )
     return spec.settled(
         result[0], image, spec.memory_format(partial_formulas.lead(x), weight)
@@ -209,12 +209,12 @@ def _cuda(
 def _backward_cuda(
     grad: Tensor, x: list[Tensor], valid: list[Tensor], weight: Tensor, *rest: Any
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    *planes_and_where, factors, needs = rest
+    *planes, g, factors, needs, _ = rest
     *wanted, need_weight, need_bias = needs
     image, mask, widths = partial_formulas.joined(x, valid, factors)
     needed = [any(wanted), need_weight, need_bias]
     grad_image, *others = triton.kernels(_OP).backward(
-        grad, image, mask, weight, *planes_and_where, widths, needed
+        grad, image, mask, weight, *planes, *g[:_FIELDS], widths, needed
     )
     grads = partial_formulas.parted(grad_image if needed[0] else None, x, factors, wanted)
     chosen = [one if need else None for one, need in zip(others, needed[1:])]
@@ -222,44 +222,47 @@ def _backward_cuda(
 
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
-    x, valid, weight, _, *where, _, factors, algorithm = inputs
-    _, share, scale = output
-    ctx.save_for_backward(*x, *valid, weight, share, scale)
-    ctx.rest = (*where, factors)
-    ctx.algorithm = algorithm
+    x, valid, weight, _, ctx.geometry, _, ctx.factors, ctx.algorithm = inputs
+    _, update_mask, mask_ratio = output
+    ctx.save_for_backward(*x, *valid, weight, update_mask, mask_ratio)
 
 
 def _backward(ctx: Any, wanted: Sequence[Any], grad: Tensor) -> tuple[Any, ...]:
     need_x, _, need_weight, need_bias = wanted[:4]
-    *tensors, weight, share, scale = ctx.saved_tensors
+    *tensors, weight, update_mask, mask_ratio = ctx.saved_tensors
     count = len(need_x)
     x, valid = tensors[:count], tensors[count:]
     needs = [*need_x, need_weight, need_bias]
-    args = (grad, x, valid, weight, share, scale, *ctx.rest, needs, ctx.algorithm)
-    grads_x, *others = _backward_operator(*args)
+    options = (ctx.geometry, ctx.factors, needs, ctx.algorithm)
+    grads_x, *others = _backward_operator(grad, x, valid, weight, update_mask, mask_ratio, *options)
     grads = [one if need else None for one, need in zip((*grads_x, *others), needs)]
-    return (grads[:count], [None] * count, *grads[count:], *(None for _ in ctx.rest), None, None)
+    return (grads[:count], [None] * count, *grads[count:], None, None, None, None)
 
 
+# Of a geometry the operator takes the first four fields.
+_FIELDS = 4
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
 _operator = dispatch.register(
     _OP,
     f"(Tensor[] x, Tensor[] valid, Tensor weight, Tensor? bias, {_WHERE}, str normalise, "
-    f"int[] upsample, {algorithms.SCHEMA}) -> (Tensor, Tensor, Tensor)",
-    cpu=honoured(partial_cpu.forward),
-    reference=ignored(partial_formulas.reference),
-    fake=ignored(_fake),
-    cuda=ignored(_cuda),
+    "int[] upsample, str algorithm) -> (Tensor, Tensor, Tensor)",
+    cpu=partial_cpu.forward,
+    reference=partial_formulas.reference,
+    fake=_fake,
+    cuda=_cuda,
     cuda_means="triton and cuDNN",
+    group=dispatch.Group(4, spec.geometry, _FIELDS),
 )
 _backward_operator = dispatch.register(
     f"{_OP}_backward",
-    "(Tensor grad, Tensor[] x, Tensor[] valid, Tensor weight, Tensor share, Tensor scale, "
-    f"{_WHERE}, int[] upsample, bool[] wanted, {algorithms.SCHEMA}) -> (Tensor[], Tensor, Tensor)",
-    cpu=honoured(partial_cpu.backward),
-    reference=ignored(partial_formulas.backward_reference),
-    fake=ignored(_backward_fake),
-    cuda=ignored(_backward_cuda),
+    "(Tensor grad, Tensor[] x, Tensor[] valid, Tensor weight, Tensor update_mask, "
+    f"Tensor mask_ratio, {_WHERE}, int[] upsample, bool[] wanted, str algorithm) "
+    "-> (Tensor[], Tensor, Tensor)",
+    cpu=partial_cpu.backward,
+    reference=partial_formulas.backward_reference,
+    fake=_backward_fake,
+    cuda=_backward_cuda,
+    group=dispatch.Group(6, spec.geometry, _FIELDS),
 )
 _operator.differentiate(_backward, _setup_context)
 _backward_operator.forbid_derivative()

@@ -117,14 +117,16 @@ def _cpu(
     reach: int,
 ) -> tuple[Tensor, Tensor]:
     index, distance = _empty_results(query, guess)
-    masks = [tensors.bytes_of(_OP, n, mask) for n, mask in (("valid", valid), ("where", where))]
+    valid = tensors.bytes_of(_OP, "valid", valid)
+    where = tensors.bytes_of(_OP, "where", where)
     if not index.numel():
         return index, distance
     tensors.native().refine_patch(
         tensors.compute_dtype(query),
         tensors.compute_dtype(key),
         guess.contiguous(),
-        *masks,
+        valid,
+        where,
         patch_size,
         radius,
         reach,

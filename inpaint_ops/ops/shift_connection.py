@@ -139,7 +139,7 @@ def _reference(
 
 
 def _cuda(*arguments: Any) -> Any:
-    return triton.kernels(_OP).shift_connection(*arguments)
+    return triton.kernels(_OP).forward(*arguments)
 
 
 def _backward_fake(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
@@ -162,7 +162,7 @@ def _backward_cpu(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
 
 
 def _backward_cuda(*arguments: Any) -> Any:
-    return triton.kernels(_OP).shift_connection_backward(*arguments)
+    return triton.kernels(_OP).backward(*arguments)
 
 
 def _backward_reference(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:

@@ -1,16 +1,17 @@
 """Layouts and dtypes of operators' tensors: what autocast, half precision and kernels ask for."""
 
-from types import ModuleType
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.checks import binary
+from inpaint_ops.ops.extension import Extension
 from inpaint_ops.ops.native import extension
 
 
-def native() -> ModuleType:
-    """The extension, inside a CPU implementation."""
+def native() -> Extension:
+    """Return the extension, inside a CPU implementation."""
     module = extension()
     assert module is not None
     return module
@@ -21,6 +22,10 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
+@overload
+def bytes_of(op: str, name: str, mask: Tensor) -> Tensor: ...
+@overload
+def bytes_of(op: str, name: str, mask: Tensor | None) -> Tensor | None: ...
 def bytes_of(op: str, name: str, mask: Tensor | None) -> Tensor | None:
     """The mask as packed (N, H, W) bytes for a kernel, or None."""
     if mask is None:
@@ -35,7 +40,7 @@ def memory_format(x: Tensor) -> torch.memory_format:
 
 
 def autocast_is_on(device: torch.device) -> bool:
-    """Whether autocast is in force for a device type, of which not all know it."""
+    """Return whether autocast is in force for a device type; not all types know it."""
     kind = device.type
     available = kind == "cpu" or torch.amp.is_autocast_available(kind)
     return available and torch.is_autocast_enabled(kind)

@@ -30,7 +30,7 @@ def missing() -> str | None:
 
 
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, on CPU tensors; fixed when a process starts."""
+    """Return whether kernels run in Triton's interpreter, on CPU tensors; fixed at the start."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")
 
 

@@ -199,7 +199,10 @@ def _add_at_picked(x: Tensor, addend: Tensor, rate: int, pick: str) -> None:
 
 
 def pad_to_blocks(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
-    """Pad to (rows + 1) x (columns + 1) blocks of rate x rate pixels, rate // 2 before x."""
+    """Return x padded with zeros to (rows + 1) x (columns + 1) blocks of rate x rate pixels.
+
+    Cells paste patches of two by two blocks. rate // 2 pixels of padding come first on each axis.
+    """
     before = rate // 2
     right = (columns + 1) * rate - before - x.shape[3]
     bottom = (rows + 1) * rate - before - x.shape[2]
@@ -213,7 +216,10 @@ def _value_patches(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
 
 
 def patches_over(height: int, width: int, rate: int, overlap: str, like: Tensor) -> Tensor:
-    """Return the number of patches that cover each pixel, or 4 everywhere."""
+    """Return the number of patches over each pixel, (height, width) in the dtype of `like`, or 4.
+
+    `overlap` "constant" divides by 4 everywhere.
+    """
     if overlap == "constant":
         return like.new_full((), 4.0)
     counts = []

@@ -1,4 +1,8 @@
-"""The softmax of contextual attention on strips of scores (see `_stencils`), both ways."""
+"""Softmax of contextual attention on strips of scores (see `stencils`), forward and backward.
+
+The fuse is formed while the scores are loaded. Traffic: forward reads the strip, writes the scores
+and rewrites them as attention; backward does the same and writes a gradient beside it.
+"""
 
 import triton
 import triton.language as tl
@@ -25,7 +29,7 @@ def _scores(
     softmax_scale,
     FUSE: tl.constexpr,
 ):
-    """Scaled scores of a tile, fused or as they are."""
+    """Scaled scores of a tile, with FUSE summed over neighbours."""
     v = j // wb
     u = j % wb
     if FUSE:
@@ -245,12 +249,12 @@ def _contextual_attention_attend_backward_kernel(
 ATTEND = Kernel(
     _contextual_attention_attend_kernel,
     _ATTEND_TYPES,
-    [Row("fp32", "fp32", TILE, stages=1, wide=("attention_ptr",))],
+    [Row("fp32", "fp32", TILE, stages=1, vectors=("attention_ptr",))],
     free={"FUSE": (True, False), "EXCLUDE": (False, True)},
 )
 ATTEND_BACKWARD = Kernel(
     _contextual_attention_attend_backward_kernel,
     _ATTEND_BACKWARD_TYPES,
-    [Row("fp32", "fp32", TILE, stages=1, wide=("attention_ptr", "grad_score_ptr"))],
+    [Row("fp32", "fp32", TILE, stages=1, vectors=("attention_ptr", "grad_score_ptr"))],
     free={"FUSE": (True, False)},
 )

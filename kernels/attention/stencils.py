@@ -1,9 +1,11 @@
-"""Stencils along diagonals of strips of scores: what contextual attention sums, both ways.
+"""Stencils along diagonals of strips of scores: the sums of contextual attention, both ways.
 
 A strip holds some rows of the query grid against all keys, (N, slots * w, ld) float32 with ld the
 number of keys rounded up. Slot k is row (base + k) mod h: the fuse runs along columns of the
 flattened grid and so wraps from the last row to the first, one column on. Every stencil shifts
-query and key together; what lies outside a grid or a strip counts as zero.
+query and key together; scores outside a grid or a strip count as zero.
+
+Traffic: a stencil reads a strip once from memory (neighbours lie in the cache) and writes one.
 """
 
 import triton
@@ -14,7 +16,7 @@ from inpaint_ops.kernels.launch import Kernel, Row, interpreted, jit
 
 @triton.jit
 def _along_rows(y, x, h, w, by: tl.constexpr):
-    """The cell `by` (-1, 0, 1) places on in row-major order, and whether there is one."""
+    """Cell that is `by` (-1, 0, 1) places on in row-major order, and whether there is one."""
     x = x + by
     y = y + (x >= w).to(tl.int32) - (x < 0).to(tl.int32)
     x = tl.where(x >= w, 0, tl.where(x < 0, w - 1, x))
@@ -23,14 +25,14 @@ def _along_rows(y, x, h, w, by: tl.constexpr):
 
 @triton.jit
 def _along_columns(y, x, h, w, by: tl.constexpr):
-    """The same in column-major order."""
+    """Cell that is `by` places on in column-major order, and whether there is one."""
     x, y, inside = _along_rows(x, y, w, h, by)
     return y, x, inside
 
 
 @triton.jit
 def tap(strip_ptr, y, x, row_ok, column, column_ok, h, w, base, slots, ld):
-    """A tile of a strip, zero outside: rows are cells (y, x) of queries, columns are keys."""
+    """Tile of a strip, zero outside; its rows are cells (y, x) of queries, its columns keys."""
     slot = y - base
     slot = tl.where(slot < 0, slot + h, slot)
     row_ok = row_ok & (slot < slots)
@@ -107,7 +109,7 @@ def _contextual_attention_box_kernel(
 ):
     """out[p, q] = sum over the 3 x 3 shifts of in[p + d, q + d], times factor[q] with SCALE.
 
-    Its own adjoint. Grid: (blocks of rows, blocks of keys, N).
+    It is its own adjoint. Grid: (blocks of rows, blocks of keys, N).
     """
     ld = groups * 16
     n = tl.program_id(2).to(tl.int64)
@@ -153,7 +155,10 @@ def _contextual_attention_fuse_adjoint_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Gradient of the products from that of the fused scores. Grid: (rows, keys, N)."""
+    """Gradient of the products of patches from that of the fused scores.
+
+    Grid: (blocks of rows, blocks of keys, N).
+    """
     ld = groups * 16
     n = tl.program_id(2).to(tl.int64)
     i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -217,68 +222,7 @@ def _contextual_attention_column_dot_kernel(
     tl.store(out_ptr + n * ld + j, total, mask=j < ld)
 
 
-_CORNER_TYPES = {
-    "attention_ptr": "*fp32",
-    "corner_ptr": "*T",
-    "rows": "i32",
-    "w": "i32",
-    "hb": "i32",
-    "wb": "i32",
-    "groups": "i32",
-    "corner_groups": "i32",
-}
-
-
-@jit(_CORNER_TYPES)
-def _contextual_attention_corner_kernel(
-    attention_ptr,
-    corner_ptr,
-    rows,
-    w,
-    hb,
-    wb,
-    groups,
-    corner_groups,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """2 x 2 diagonal sums: what each pair of blocks of pixels, on grids one larger, shares.
-
-    corner[R, K, V, U] = sum over s in {0, 1}^2 of attention[R - s, K - s, V - s, U - s].
-    Grid: (blocks of corners, blocks of the keys' corners, N).
-    """
-    ld = groups * 16
-    corner_ld = corner_groups * 16
-    n = tl.program_id(2).to(tl.int64)
-    i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    j = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    in_rows = i < (rows + 1) * (w + 1)
-    y = i // (w + 1)
-    x = i % (w + 1)
-    v = j // (wb + 1)
-    u = j % (wb + 1)
-    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for dy in tl.static_range(0, 2):
-        y_ok = in_rows & (y >= dy) & (y - dy < rows)
-        v_ok = (v >= dy) & (v - dy < hb)
-        for dx in tl.static_range(0, 2):
-            p_ok = y_ok & (x >= dx) & (x - dx < w)
-            q_ok = v_ok & (u >= dx) & (u - dx < wb)
-            row = (n * rows * w + (y - dy) * w + x - dx) * ld
-            total += tl.load(
-                attention_ptr + row[:, None] + ((v - dy) * wb + u - dx)[None, :],
-                mask=p_ok[:, None] & q_ok[None, :],
-                other=0.0,
-            )
-    out = (n * (rows + 1) * (w + 1) + i) * corner_ld
-    tl.store(
-        corner_ptr + out[:, None] + j[None, :],
-        total,
-        mask=in_rows[:, None] & (j < corner_ld)[None, :],
-    )
-
-
-# The interpreter takes its time for a program, whatever the size of its tile.
+# The interpreter is slow by the program, whatever its tile: there tiles are larger.
 ROWS, COLUMNS = (16 if interpreted() else 4), 256
 TILE = {"BLOCK_M": ROWS, "BLOCK_N": COLUMNS}
 COLUMN = 64
@@ -302,12 +246,7 @@ COLUMN_DOT = Kernel(
             "fp32",
             {"BLOCK_M": 32, "BLOCK_N": COLUMN},
             stages=1,
-            wide=("a_ptr", "b_ptr"),
+            vectors=("a_ptr", "b_ptr"),
         )
     ],
-)
-CORNER = Kernel(
-    _contextual_attention_corner_kernel,
-    _CORNER_TYPES,
-    [Row(dtype, dtype, TILE, stages=1) for dtype in ("half", "fp32")],
 )

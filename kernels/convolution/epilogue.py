@@ -1,8 +1,8 @@
-"""What follows the sums of a convolution that cuDNN forms, and what precedes them in its backward.
+"""Elementwise pass after a convolution that cuDNN forms, and before its products in the backward.
 
-Used for compute-bound layers: the library multiplies, one elementwise pass here adds the bias,
-activates, gates or renormalises (see `conv_dispatch`). Memory is NHWC, seen as a matrix of pixels
-by channels.
+For the layers that `choose` leaves to the library: it multiplies, one pass here adds the bias,
+activates, gates or renormalises. Memory is NHWC, seen as a matrix of pixels by channels. Traffic:
+the product once, y once, and the product once more if the pre-activation is kept.
 """
 
 import torch
@@ -10,33 +10,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_ops.kernels.convolution.arithmetic import (
-    ACTS,
-    SILU,
-    activate,
-    derivative,
-    derivative_of_result,
-    sigmoid,
-)
-from inpaint_ops.kernels.launch import (
-    ARCHITECTURES,
-    Kernel,
-    Row,
-    architecture,
-    dtype_class,
-    jit,
-)
+from inpaint_ops.kernels.convolution.activation import ACTS, activate, sigmoid
+from inpaint_ops.kernels.launch import ARCHITECTURES, Kernel, Row, architecture, dtype_class, jit
 from inpaint_ops.ops.convolution import spec
 
 # Values of KIND.
 PLAIN, GATED, PARTIAL = 0, 1, 2
 _GATED, _PARTIAL = tl.constexpr(GATED), tl.constexpr(PARTIAL)
 
-_FORWARD_TYPES = {
-    "z_ptr": "*T",
+FREE = {"KIND": (GATED, PARTIAL, PLAIN), "ACT": ACTS}
+
+_TYPES = {
+    "product_ptr": "*T",
     "bias_ptr": "*T",
-    "scale_ptr": "*fp32",
-    "share_ptr": "*fp32",
+    "mask_ratio_ptr": "*fp32",
+    "update_mask_ptr": "*fp32",
     "y_ptr": "*T",
     "rows": "i32",
     "units": "i32",
@@ -44,12 +32,12 @@ _FORWARD_TYPES = {
 }
 
 
-@jit(_FORWARD_TYPES)
+@jit(_TYPES)
 def _conv_epilogue_fwd_kernel(
-    z_ptr,
+    product_ptr,
     bias_ptr,
-    scale_ptr,
-    share_ptr,
+    mask_ratio_ptr,
+    update_mask_ptr,
     y_ptr,
     rows,
     units,
@@ -62,10 +50,13 @@ def _conv_epilogue_fwd_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Y = act(z + bias), act(f) sigmoid(g) of [f | g] = z + bias, or z scale + bias share.
+    """Y from the product p of a convolution, for each KIND.
 
-    KEEP writes z + bias back. One program: BLOCK_M pixels by BLOCK_C of the units * UNIT channels
-    of y. Grid: (pixels, channels) in blocks.
+    PLAIN: y = act(p + bias). GATED: y = act(f) sigmoid(g), [f | g] = p + bias.
+    PARTIAL: y = p mask_ratio + bias update_mask, and 0 where update_mask is 0.
+    KEEP puts the pre-activation p + bias in the place of p.
+    One program: BLOCK_M pixels by BLOCK_C of the units * UNIT channels of y.
+    Grid: (blocks of pixels, blocks of channels).
     """
     columns = units * UNIT
     offs_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -73,159 +64,70 @@ def _conv_epilogue_fwd_kernel(
     in_m = offs_m < rows
     in_c = offs_c < columns
     in_bounds = in_m[:, None] & in_c[None, :]
-    wide = columns
+    row_length = columns
     if KIND == _GATED:
-        wide = 2 * columns
-    at = offs_m.to(tl.int64)[:, None] * wide + offs_c[None, :]
-    v = tl.load(z_ptr + at, mask=in_bounds, other=0.0).to(tl.float32)
+        row_length = 2 * columns
+    at = offs_m.to(tl.int64)[:, None] * row_length + offs_c[None, :]
+    v = tl.load(product_ptr + at, mask=in_bounds, other=0.0).to(tl.float32)
     if HAS_BIAS:
         bias = tl.load(bias_ptr + offs_c, mask=in_c, other=0.0).to(tl.float32)[None, :]
     if KIND == _PARTIAL:
         plane = offs_m % plane_rows
-        share = tl.load(share_ptr + plane, mask=in_m, other=0.0)[:, None]
-        scale = tl.load(scale_ptr + plane, mask=in_m, other=0.0)[:, None]
-        v = v * scale
+        update_mask = tl.load(update_mask_ptr + plane, mask=in_m, other=0.0)[:, None]
+        mask_ratio = tl.load(mask_ratio_ptr + plane, mask=in_m, other=0.0)[:, None]
+        v = v * mask_ratio
         if HAS_BIAS:
-            v += bias * share
-        v = tl.where(share != 0.0, v, 0.0)
+            v += bias * update_mask
+        v = tl.where(update_mask != 0.0, v, 0.0)
     else:
         if HAS_BIAS:
             v += bias
         if KEEP:
-            tl.store(z_ptr + at, v.to(z_ptr.dtype.element_ty), mask=in_bounds)
+            tl.store(product_ptr + at, v.to(product_ptr.dtype.element_ty), mask=in_bounds)
         v = activate(v, ACT)
     if KIND == _GATED:
-        gate = tl.load(z_ptr + at + columns, mask=in_bounds, other=0.0).to(tl.float32)
+        gate = tl.load(product_ptr + at + columns, mask=in_bounds, other=0.0).to(tl.float32)
         if HAS_BIAS:
             gate += tl.load(bias_ptr + columns + offs_c, mask=in_c, other=0.0).to(tl.float32)[
                 None, :
             ]
         if KEEP:
-            tl.store(z_ptr + at + columns, gate.to(z_ptr.dtype.element_ty), mask=in_bounds)
+            tl.store(
+                product_ptr + at + columns, gate.to(product_ptr.dtype.element_ty), mask=in_bounds
+            )
         v = v * sigmoid(gate)
     out = offs_m.to(tl.int64)[:, None] * columns + offs_c[None, :]
     tl.store(y_ptr + out, v.to(y_ptr.dtype.element_ty), mask=in_bounds)
 
 
-_BACKWARD_TYPES = {
-    "grad_ptr": "*T",
-    "kept_ptr": "*T",
-    "scale_ptr": "*fp32",
-    "share_ptr": "*fp32",
-    "grad_z_ptr": "*T",
-    "sums_ptr": "*fp32",
-    "rows": "i32",
-    "units": "i32",
-    "plane_rows": "i32",
-    "blocks": "i32",
-}
+def epilogue_rows(main: str, half: int, odd: int) -> list[Row]:
+    """Rows for channels in units of 16 bytes, and "-odd" ones for other counts of channels.
 
-
-@jit(_BACKWARD_TYPES)
-def _conv_epilogue_bwd_kernel(
-    grad_ptr,
-    kept_ptr,
-    scale_ptr,
-    share_ptr,
-    grad_z_ptr,
-    sums_ptr,
-    rows,
-    units,
-    plane_rows,
-    blocks,
-    KIND: tl.constexpr,
-    ACT: tl.constexpr,
-    UNIT: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """Gradient of the sums z from that of y, and its column sums: the gradient of the bias.
-
-    kept: z of a gated layer or of SiLU, else y. One program: every num_programs(0)-th block of
-    BLOCK_M pixels, BLOCK_C channels; its column sums go to row program_id(0) of `sums`, so that the
-    total does not depend on which program ends first. Grid: (at most 1024, channels in blocks).
+    `main`: the operand to be loaded by 16 bytes. `half`, `odd`: pixels of a block on CUDA; with
+    more the backward pass spills on sm_120. ROCm has twice the threads to feed.
     """
-    columns = units * UNIT
-    offs_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    in_c = offs_c < columns
-    wide = columns
-    if KIND == _GATED:
-        wide = 2 * columns
-    sums = tl.zeros((BLOCK_C,), tl.float32)
-    gate_sums = tl.zeros((BLOCK_C,), tl.float32)
-    for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
-        offs_m = block * BLOCK_M + tl.arange(0, BLOCK_M)
-        in_m = offs_m < rows
-        in_bounds = in_m[:, None] & in_c[None, :]
-        at = offs_m.to(tl.int64)[:, None] * wide + offs_c[None, :]
-        narrow = offs_m.to(tl.int64)[:, None] * columns + offs_c[None, :]
-        grad = tl.load(grad_ptr + narrow, mask=in_bounds, other=0.0).to(tl.float32)
-        if KIND == _PARTIAL:
-            plane = offs_m % plane_rows
-            share = tl.load(share_ptr + plane, mask=in_m, other=0.0)[:, None]
-            scale = tl.load(scale_ptr + plane, mask=in_m, other=0.0)[:, None]
-            # Select: what flows back from where nothing is valid may be anything.
-            sums += tl.sum(tl.where(share != 0.0, grad * share, 0.0), 0)
-            grad = tl.where(share != 0.0, grad * scale, 0.0)
-        else:
-            kept = tl.load(kept_ptr + at, mask=in_bounds, other=0.0).to(tl.float32)
-            if KIND == _GATED:
-                gate = tl.load(kept_ptr + at + columns, mask=in_bounds, other=0.0).to(tl.float32)
-                s = sigmoid(gate)
-                grad = grad * s
-                grad_gate = grad * activate(kept, ACT) * (1.0 - s)
-                gate_sums += tl.sum(grad_gate, 0)
-                tl.store(
-                    grad_z_ptr + at + columns,
-                    grad_gate.to(grad_z_ptr.dtype.element_ty),
-                    mask=in_bounds,
-                )
-                grad = grad * derivative(kept, ACT)
-            elif ACT == SILU:
-                grad = grad * derivative(kept, ACT)
-            else:
-                grad = grad * derivative_of_result(kept, ACT)
-            sums += tl.sum(grad, 0)
-        tl.store(grad_z_ptr + at, grad.to(grad_z_ptr.dtype.element_ty), mask=in_bounds)
-    row = tl.program_id(0) * wide
-    tl.store(sums_ptr + row + offs_c, sums, mask=in_c)
-    if KIND == _GATED:
-        tl.store(sums_ptr + row + columns + offs_c, gate_sums, mask=in_c)
-
-
-def _rows(main: str, half: int, odd: int) -> list[Row]:
-    """Channels in 16-byte units, and in single elements for counts that are no multiple of one.
-
-    `half`, `odd`: pixels of a block on CUDA; the backward pass spills on sm_120 with more. ROCm has
-    twice the threads to feed.
-    """
-    wide = (main,)
+    vectors = (main,)
     blocks = {"UNIT": 8, "BLOCK_C": 64}
     cuda, rocm = ARCHITECTURES[:-1], ARCHITECTURES[-1:]
     return [
-        Row("half", "half", {**blocks, "BLOCK_M": half}, wide=wide, stages=2, archs=cuda),
-        Row("half", "half", {**blocks, "BLOCK_M": 32}, wide=wide, stages=2, archs=rocm),
-        Row("fp32", "fp32", {"UNIT": 4, "BLOCK_M": 32, "BLOCK_C": 32}, wide=wide, stages=2),
+        Row("half", "half", {**blocks, "BLOCK_M": half}, vectors=vectors, stages=2, archs=cuda),
+        Row("half", "half", {**blocks, "BLOCK_M": 32}, vectors=vectors, stages=2, archs=rocm),
+        Row("fp32", "fp32", {"UNIT": 4, "BLOCK_M": 32, "BLOCK_C": 32}, vectors=vectors, stages=2),
         Row("half-odd", "half", {"UNIT": 1, "BLOCK_M": odd, "BLOCK_C": 16}, stages=2),
         Row("fp32-odd", "fp32", {"UNIT": 1, "BLOCK_M": odd, "BLOCK_C": 16}, stages=2),
     ]
 
 
-_FREE = {"KIND": (GATED, PARTIAL, PLAIN), "ACT": ACTS}
 EPILOGUE = Kernel(
     _conv_epilogue_fwd_kernel,
-    _FORWARD_TYPES,
-    _rows("z_ptr", 32, 64),
-    free={**_FREE, "HAS_BIAS": (True, False), "KEEP": (True, False)},
+    _TYPES,
+    epilogue_rows("product_ptr", 32, 64),
+    free={**FREE, "HAS_BIAS": (True, False), "KEEP": (True, False)},
 )
-EPILOGUE_BACKWARD = Kernel(
-    _conv_epilogue_bwd_kernel, _BACKWARD_TYPES, _rows("grad_ptr", 16, 32), free=_FREE
-)
-_MOST_PROGRAMS = 1024
 
 
-def _shape(kernel: Kernel, channels: int, y: Tensor) -> tuple[str, int, int, int]:
-    """Row name, units, and block sizes for a result of so many channels."""
+def block_shape(kernel: Kernel, channels: int, y: Tensor) -> tuple[str, int, int, int]:
+    """Name of the row, units, BLOCK_M and BLOCK_C for a result of so many channels."""
     name = dtype_class(y.dtype)
     unit = 16 // y.element_size()
     if channels % unit:
@@ -235,31 +137,42 @@ def _shape(kernel: Kernel, channels: int, y: Tensor) -> tuple[str, int, int, int
 
 
 def finish(
-    z: Tensor,
+    product: Tensor,
     bias: Tensor | None,
     y: Tensor,
     *,
     kind: int,
     activation: str = "identity",
     keep: bool = False,
-    scale: Tensor | None = None,
-    share: Tensor | None = None,
+    mask_ratio: Tensor | None = None,
+    update_mask: Tensor | None = None,
 ) -> None:
-    """Writes y from the sums z, both NHWC (N, C, H, W) views; `keep` leaves z + bias in z."""
+    """Write y from the library's product; `keep` leaves the pre-activation in the product's place.
+
+    Args:
+        product: (N, filters, H, W), a view of dense NHWC memory.
+        bias: (filters,).
+        y: (N, filters or half of them, H, W), a view of dense NHWC memory.
+        kind: PLAIN, GATED or PARTIAL.
+        activation: of y; not of a partial convolution.
+        keep: whether the backward pass needs the pre-activation.
+        mask_ratio: (N or 1, 1, H, W) float32, for PARTIAL.
+        update_mask: likewise.
+    """
     channels = y.shape[1]
     rows = y.numel() // channels
-    name, units, block_m, block_c = _shape(EPILOGUE, channels, y)
+    name, units, block_m, block_c = block_shape(EPILOGUE, channels, y)
     EPILOGUE(
         name,
         (triton.cdiv(rows, block_m), triton.cdiv(channels, block_c)),
-        z_ptr=z,
-        bias_ptr=z if bias is None else bias,
-        scale_ptr=_floats(z, scale),
-        share_ptr=_floats(z, share),
+        product_ptr=product,
+        bias_ptr=product if bias is None else bias,
+        mask_ratio_ptr=plane_or_any(product, mask_ratio),
+        update_mask_ptr=plane_or_any(product, update_mask),
         y_ptr=y,
         rows=rows,
         units=units,
-        plane_rows=rows if scale is None else scale.numel(),
+        plane_rows=rows if mask_ratio is None else mask_ratio.numel(),
         KIND=kind,
         ACT=spec.ACTIVATIONS.index(activation),
         HAS_BIAS=bias is not None,
@@ -267,43 +180,6 @@ def finish(
     )
 
 
-def finish_backward(
-    grad: Tensor,
-    kept: Tensor,
-    *,
-    kind: int,
-    activation: str = "identity",
-    scale: Tensor | None = None,
-    share: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the sums (NHWC, dtype of grad) and of the bias (float32)."""
-    n, channels, h, w = grad.shape
-    filters = 2 * channels if kind == GATED else channels
-    rows = n * h * w
-    grad_z = torch.empty((n, h, w, filters), dtype=grad.dtype, device=grad.device)
-    name, units, block_m, block_c = _shape(EPILOGUE_BACKWARD, channels, grad)
-    blocks = triton.cdiv(rows, block_m)
-    programs = min(blocks, _MOST_PROGRAMS)
-    sums = torch.empty((programs, filters), dtype=torch.float32, device=grad.device)
-    EPILOGUE_BACKWARD(
-        name,
-        (programs, triton.cdiv(channels, block_c)),
-        grad_ptr=grad,
-        kept_ptr=kept,
-        scale_ptr=_floats(sums, scale),
-        share_ptr=_floats(sums, share),
-        grad_z_ptr=grad_z,
-        sums_ptr=sums,
-        rows=rows,
-        units=units,
-        plane_rows=rows if scale is None else scale.numel(),
-        blocks=blocks,
-        KIND=kind,
-        ACT=spec.ACTIVATIONS.index(activation),
-    )
-    return grad_z.permute(0, 3, 1, 2), sums.sum(0)
-
-
-def _floats(like: Tensor, plane: Tensor | None) -> Tensor:
-    """The plane, or any float32 memory in its place."""
+def plane_or_any(like: Tensor, plane: Tensor | None) -> Tensor:
+    """The plane, or any float32 memory in its place: a pointer needs something to point at."""
     return torch.empty(4, dtype=torch.float32, device=like.device) if plane is None else plane

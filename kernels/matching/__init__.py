@@ -1,1 +1,1 @@
-"""What the kernels that look for nearest patches share."""
+"""Search for nearest patches: `search` launches the kernels of `search_kernels`."""

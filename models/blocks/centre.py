@@ -1,4 +1,9 @@
-"""Pictures of any size for networks that predict the middle of a small square."""
+"""Pictures of any size for Context Encoders, which predict the middle of a small square.
+
+`fill_centre` completes with such a network: it takes a `window` around the hole, resizes it to the
+network's picture (`crop`), and resizes the prediction back (`paste`). `training_crops` makes such
+pictures for training.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Sides of what such a network sees and predicts, in its own pixels.
+from inpaint_ops.models.blocks.pictures import arranged, hole_box, signed, unsigned
+
+# Sides of a network's picture and of its prediction, in its own pixels.
 SIDE, PREDICTED = 128, 64
+# The colour of missing pixels, levels of red, green and blue. ImageNet's mean is (123, 117, 104);
+# the published weights were trained with this permutation of it.
+FILL = (117.0, 104.0, 123.0)
 
 
 @dataclass(frozen=True)
@@ -21,20 +31,18 @@ class Window:
     side: int
 
 
-def hole_box(hole: Tensor) -> tuple[int, int, int, int] | None:
-    """(top, left, bottom, right) of what is missing in a (1, H, W) mask, ends exclusive."""
-    rows, columns = hole[0].any(1).nonzero(), hole[0].any(0).nonzero()
-    if len(rows) == 0:
-        return None
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    return top, int(columns[0]), bottom, int(columns[-1]) + 1
+def fill_colour(like: Tensor, channel_order: str) -> Tensor:
+    """Return the colour of missing pixels, (3, 1, 1) in [-1, 1], of the type of a tensor."""
+    levels = FILL if channel_order == "rgb" else FILL[::-1]
+    return like.new_tensor(levels).view(3, 1, 1) / 255 * 2 - 1
 
 
 def window(box: tuple[int, int, int, int], height: int, width: int, overlap: int) -> Window:
-    """The smallest square around the middle of a box in which the box fits what is predicted.
+    """Return the smallest square around a box whose predicted part covers the box.
 
-    It is at least as large as the network's picture, or as the shorter side of the image if that
-    is less; sides are multiples of 32 pixels, so that what is predicted ends between two pixels.
+    The square and the box have the same middle. The side is at least that of the network's picture,
+    or the shorter side of the image if that is less. It is a multiple of 32 pixels, so that the
+    predicted part ends between two pixels.
     """
     top, left, bottom, right = box
     half = -(-max(bottom - top, right - left) // 2)
@@ -45,23 +53,24 @@ def window(box: tuple[int, int, int, int], height: int, width: int, overlap: int
 
 
 def _weights(centres: Tensor, support: float, size: int, *, inside: bool) -> Tensor:
-    """(len(centres), size) weights of a triangle around each centre over pixels 0 ... size - 1.
+    """Return weights of a triangle around each centre over pixels 0 ... size - 1.
 
-    They sum to 1 over the pixels there are if `inside`, else over those and the ones beyond.
+    The result is (len(centres), size). Each row sums to 1 over these pixels if `inside`, else over
+    these and the ones before and after them.
     """
     before = 0 if inside else max(0, int(support - centres.min().item()) + 1)
-    behind = 0 if inside else max(0, int(centres.max().item() + support - size) + 1)
-    pixels = torch.arange(-before, size + behind, device=centres.device) + 0.5
+    after = 0 if inside else max(0, int(centres.max().item() + support - size) + 1)
+    pixels = torch.arange(-before, size + after, device=centres.device) + 0.5
     weights = (1 - (centres[:, None] - pixels).abs() / support).clamp_min(0)
     weights = weights / weights.sum(1, keepdim=True)
     return weights[:, before : before + size].float()
 
 
 def crop(image: Tensor, where: Window, colour: Tensor) -> Tensor:
-    """A (C, H, W) picture's window at SIDE x SIDE pixels, bilinear, antialiased where it shrinks.
+    """Return a window of a (C, H, W) picture at SIDE x SIDE pixels.
 
-    Pixels outside the picture have the colour (C, 1, 1). With a window of SIDE pixels none is
-    interpolated.
+    It is resized bilinearly, antialiased where it shrinks; a window of SIDE pixels stays as it is.
+    Pixels outside the picture have the colour (C, 1, 1).
     """
     scale = where.side / SIDE
     steps = (torch.arange(SIDE, device=image.device, dtype=torch.float64) + 0.5) * scale
@@ -74,7 +83,7 @@ def crop(image: Tensor, where: Window, colour: Tensor) -> Tensor:
 def paste(
     image: Tensor, prediction: Tensor, where: Window, box: tuple[int, int, int, int]
 ) -> Tensor:
-    """The picture with the pixels of a box from the prediction (C, PREDICTED, PREDICTED)."""
+    """Return the picture with a box of it from the prediction (C, PREDICTED, PREDICTED)."""
     top, left, bottom, right = box
     scale = where.side / SIDE
     matrices = []
@@ -89,7 +98,7 @@ def paste(
 
 
 def inner_square(overlap: int) -> slice:
-    """Rows (and columns) of the network's picture that are dropped from it."""
+    """Return the rows (and columns) of the network's picture that it does not see."""
     start = (SIDE - PREDICTED) // 2 + overlap
     return slice(start, SIDE - start)
 
@@ -102,11 +111,11 @@ def fill_centre(
     colour: Tensor,
     overlap: int,
 ) -> Tensor:
-    """Fills each sample's hole by one prediction of the middle of a square around it.
+    """Fill each sample's hole by one prediction of the middle of a square around it.
 
-    The square (`window`) is resized to SIDE x SIDE pixels; its middle, PREDICTED - 2 overlap pixels
-    wide, gets the colour and with it everything known in there; the prediction is resized back.
-    Where the square reaches beyond the picture it has the colour too.
+    The square (`window`) is resized to SIDE x SIDE pixels. Its middle, of side PREDICTED - 2
+    overlap, gets the colour, known pixels included. The prediction is resized back. Where the
+    square reaches beyond the picture it has the colour too.
 
     Args:
         network: (M, 3, SIDE, SIDE) in [-1, 1] to (M, 3, PREDICTED, PREDICTED).
@@ -116,21 +125,20 @@ def fill_centre(
         overlap: predicted pixels on each side that are known to the network.
     """
     boxes = [hole_box(one) for one in hole]
-    signed = torch.where(hole > 0, colour, image * 2 - 1)
+    seen = torch.where(hole > 0, colour, signed(image))
     middle = inner_square(overlap)
     places, crops = [], []
     for i, box in enumerate(boxes):
         if box is None:
             continue
         where = window(box, image.shape[2], image.shape[3], overlap)
-        square = crop(signed[i], where, colour)
+        square = crop(seen[i], where, colour)
         square[:, middle, middle] = colour
         places.append((i, box, where))
         crops.append(square)
     if not crops:
         return image
-    batch = torch.stack(crops).contiguous(memory_format=torch.channels_last)
-    predictions = (network(batch) + 1) / 2
+    predictions = unsigned(network(arranged(torch.stack(crops))))
     filled = list(image)
     for (i, box, where), prediction in zip(places, predictions):
         filled[i] = paste(filled[i], prediction, where, box)
@@ -138,16 +146,16 @@ def fill_centre(
 
 
 def training_crops(image: Tensor, hole: Tensor, colour: Tensor, overlap: int) -> Tensor:
-    """(N, 3, SIDE, SIDE) in [-1, 1]: complete pictures around each sample's hole, as `fill_centre`.
+    """Return complete pictures around each sample's hole, (N, 3, SIDE, SIDE) in [-1, 1].
 
-    A sample without a hole is cropped around its middle. Pictures of SIDE x SIDE pixels with a hole
-    around their middle stay as they are.
+    The squares are those of `fill_centre`; a sample without a hole is cropped around its middle.
+    Pictures of SIDE x SIDE pixels with a hole around their middle stay as they are.
     """
     height, width = image.shape[2:]
     middle = (height // 2, width // 2, height // 2 + 1, width // 2 + 1)
     boxes = [hole_box(one) or middle for one in hole]
     squares = [
-        crop(picture * 2 - 1, window(box, height, width, overlap), colour)
+        crop(signed(picture), window(box, height, width, overlap), colour)
         for picture, box in zip(image, boxes)
     ]
-    return torch.stack(squares).contiguous(memory_format=torch.channels_last)
+    return arranged(torch.stack(squares))

@@ -1,4 +1,4 @@
-"""Pictures and holes: ranges, sizes, compositing."""
+"""Pictures and holes: compositing, sizes, ranges, squares around holes."""
 
 from __future__ import annotations
 
@@ -8,47 +8,90 @@ from torch import Tensor
 
 
 def composite(image: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
-    """The prediction where hole is 1, the image elsewhere; (N, C, H, W), hole (N, 1, H, W)."""
+    """Return the prediction where the hole is, the image elsewhere; (N, C, H, W), (N, 1, H, W)."""
     return torch.where(hole > 0, prediction, image)
 
 
 def erase(image: Tensor, hole: Tensor, value: float = 0.0) -> Tensor:
-    """The image with a number in place of its missing pixels."""
+    """Return the image with a number in place of its missing pixels."""
     return torch.where(hole > 0, image.new_tensor(value), image)
 
 
 def arranged(x: Tensor) -> Tensor:
-    """The tensor in channels_last, the layout the convolutions work in."""
+    """Return the tensor in channels_last, the memory format that the convolutions work in."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def stacked(*planes: Tensor) -> Tensor:
-    """Concatenation of channels, arranged."""
+    """Concatenate channels, in channels_last."""
     return arranged(torch.cat(planes, 1))
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The image at another size, bilinear, antialiased where it shrinks."""
+    """Return the image at another size, bilinear, antialiased where it shrinks."""
     if tuple(image.shape[2:]) == size:
         return image
     return F.interpolate(image, size=size, mode="bilinear", antialias=True)
 
 
 def resized_hole(hole: Tensor, size: tuple[int, int]) -> Tensor:
-    """The mask at another size: missing is what any missing pixel touches."""
+    """Return the mask at another size: a pixel is missing that any missing pixel touches."""
     return F.adaptive_max_pool2d(hole, size)
 
 
 def pad_for(kernel: int, dilation: int, rule: str) -> int | str:
-    """Padding that keeps the size at stride 1: "same" is TensorFlow's rule, "symmetric" ours."""
+    """Return the padding that keeps the size at stride 1.
+
+    The rules differ at other strides: "same" is TensorFlow's, "symmetric" that of PyTorch's ports.
+    """
     return "same" if rule == "same" else dilation * (kernel - 1) // 2
 
 
 def signed(image: Tensor) -> Tensor:
-    """[0, 1] to [-1, 1]."""
+    """Map [0, 1] to [-1, 1]."""
     return image * 2 - 1
 
 
 def unsigned(image: Tensor) -> Tensor:
-    """[-1, 1] to [0, 1]."""
+    """Map [-1, 1] to [0, 1]."""
     return (image + 1) / 2
+
+
+def hole_box(hole: Tensor) -> tuple[int, int, int, int] | None:
+    """Return (top, left, bottom, right), ends exclusive, of the missing pixels of a (1, H, W) mask.
+
+    None if there are none.
+    """
+    rows, columns = hole[0].any(1).nonzero(), hole[0].any(0).nonzero()
+    if len(rows) == 0:
+        return None
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def hole_squares(hole: Tensor, side: int) -> list[tuple[int, int]]:
+    """Return the top left corner of a square around each sample's hole.
+
+    The square lies around the middle of the hole's box, or of the picture if nothing is missing,
+    moved to lie inside the picture.
+
+    Args:
+        hole: (N, 1, H, W), 1 = missing.
+        side: of the squares, at most that of the pictures.
+    """
+    height, width = hole.shape[2:]
+    corners = []
+    for one in hole:
+        top, left, bottom, right = hole_box(one) or (0, 0, height, width)
+        rows, columns = (top, bottom, height), (left, right, width)
+        corner = [
+            min(max((first + last) // 2 - side // 2, 0), size - side)
+            for first, last, size in (rows, columns)
+        ]
+        corners.append((corner[0], corner[1]))
+    return corners
+
+
+def cut_squares(x: Tensor, corners: list[tuple[int, int]], side: int) -> Tensor:
+    """Return the square at each sample's top left corner, (N, C, side, side)."""
+    squares = [one[:, top : top + side, left : left + side] for one, (top, left) in zip(x, corners)]
+    return torch.stack(squares)

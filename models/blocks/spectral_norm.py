@@ -1,4 +1,4 @@
-"""Spectral normalisation that keeps its scaled weight while nothing changes."""
+"""Spectral normalisation that computes the normalised weight again only after a change."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from inpaint_ops.ops.weight_state import Kept
 
 
 class SpectralNorm(nn.Module):
-    """Parametrisation W / sigma(W) by power iteration, v first: the order of public ports.
+    """Parametrisation W / sigma(W) by power iteration, v first as in the public ports.
 
-    One iteration a forward pass in training mode, or in every pass with `always`. Gradients take
-    both vectors as constants. In evaluation mode without gradients the quotient is kept until the
-    weight or a vector changes, and with it the convolution's packed form of it. (PyTorch's own
-    parametrisation iterates in the other order, which gives other numbers until it has converged.)
+    Each forward pass in training mode does one iteration. Gradients take both vectors as constants.
+    In evaluation mode without gradients the quotient is kept until the weight or a vector changes,
+    and with it the convolution's packed form of it. (PyTorch's own parametrisation iterates in the
+    other order, which gives other numbers until it has converged.)
 
     Args:
-        weight: what is normalised.
+        weight: the weight to normalise. On the meta device only shapes are computed.
         dim: the output dimension: 1 for transposed convolutions.
         always: iterate in evaluation mode too, as TensorFlow's and shepnerd's do.
 
@@ -36,8 +36,13 @@ class SpectralNorm(nn.Module):
         self.dim = dim
         self.always = always
         matrix = self._matrix(weight.detach())
-        self.register_buffer("_u", F.normalize(torch.randn_like(matrix[:, 0]), dim=0, eps=1e-12))
-        self.register_buffer("_v", F.normalize(matrix.T @ self._u, dim=0, eps=1e-12))
+        if weight.is_meta:  # shapes only
+            u, v = (matrix.new_empty(length) for length in matrix.shape)
+        else:
+            u = F.normalize(torch.randn_like(matrix[:, 0]), dim=0, eps=1e-12)
+            v = F.normalize(matrix.T @ u, dim=0, eps=1e-12)
+        self.register_buffer("_u", u)
+        self.register_buffer("_v", v)
         # The quotient is the layer's `weight`, which anybody may edit.
         self._kept = Kept(exposed=True)
 
@@ -45,7 +50,9 @@ class SpectralNorm(nn.Module):
         return weight.movedim(self.dim, 0).flatten(1)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The normalised weight, of the same shape."""
+        """Return the normalised weight, of the same shape."""
+        if weight.is_meta:
+            return weight.clone()
         if not (self.training or self.always or torch.is_grad_enabled()):
             return self._remembered(weight)
         matrix = self._matrix(weight)
@@ -65,18 +72,9 @@ class SpectralNorm(nn.Module):
 
 
 def spectral(layer: nn.Module, *, dim: int = 0, always: bool = False) -> Any:
-    """The layer with its weight under spectral normalisation."""
+    """Put the weight of a layer under spectral normalisation and return the layer."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
     parametrize.register_parametrization(
         layer, "weight", SpectralNorm(weight, dim=dim, always=always)
     )
     return layer
-
-
-def spectral_keys(public: str, ours: str, weight: str = "weight_orig") -> dict[str, str]:
-    """Layout entries of one spectrally normalised weight."""
-    return {
-        f"{public}.{weight}": f"{ours}.parametrizations.weight.original",
-        f"{public}.weight_u": f"{ours}.parametrizations.weight.0._u",
-        f"{public}.weight_v": f"{ours}.parametrizations.weight.0._v",
-    }

@@ -1,4 +1,4 @@
-"""What the two-stage generators of DeepFill v1 and v2 share: layer tables and second stage."""
+"""The two-stage generators of DeepFill v1 and v2: tables of layers, and the second stage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = tuple[str, float, int, int, int]
 
 
 def check_sides(op: str, x: Tensor) -> None:
-    """Raises ValueError for pictures that two halvings and two doublings do not give back."""
+    """Raise ValueError for sizes that two halvings and two doublings do not restore."""
     if x.dim() != 4 or x.shape[2] % 4 or x.shape[3] % 4:
         raise ValueError(
             f"{op}: x must have shape (N, C, H, W) with sides that are multiples of 4, got "
@@ -70,6 +70,15 @@ BEFORE_ATTENTION: tuple[Row, ...] = (
 AFTER_ATTENTION: tuple[Row, ...] = (("pmconv9", 4, 3, 1, 1), ("pmconv10", 4, 3, 1, 1))
 MERGED: tuple[Row, ...] = _decoding("all")
 
+# All layers of a generator by the name of the sequence that holds them.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "coarse": (*(row[0] for row in COARSE), "conv17"),
+    "refinement.convolution": tuple(row[0] for row in CONVOLUTION),
+    "refinement.before_attention": tuple(row[0] for row in BEFORE_ATTENTION),
+    "refinement.after_attention": tuple(row[0] for row in AFTER_ATTENTION),
+    "refinement.decoder": (*(row[0] for row in MERGED), "allconv17"),
+}
+
 
 def chain(
     layer: Callable[..., nn.Module],
@@ -78,12 +87,12 @@ def chain(
     width: int,
     padding: str,
 ) -> OrderedDict[str, nn.Module]:
-    """The layers of a table by name.
+    """Return the layers of a table by name.
 
     Args:
         layer: `FusedConv2d`, or a class with its arguments.
         rows: the table.
-        inputs: channels of what goes in.
+        inputs: channels of the input.
         width: channels of the generator's first layer.
         padding: "same" (TensorFlow's rule) or "symmetric".
     """
@@ -104,7 +113,7 @@ def chain(
 def to_picture(
     layers: OrderedDict[str, nn.Module], name: str, width: int, padding: str, last: str
 ) -> nn.Sequential:
-    """The layers, a convolution to three channels, and "tanh" or "clip" to [-1, 1]."""
+    """Append a convolution to three channels, and "tanh" or "clip" to [-1, 1]."""
     activation = "tanh" if last == "tanh" else "identity"
     pad = pad_for(3, 1, padding)
     layers[name] = FusedConv2d(width // 2, 3, 3, padding=pad, activation=activation)
@@ -118,7 +127,7 @@ class Refinement(nn.Module):
 
     Args:
         layer: class of the convolutions.
-        inputs: channels of what goes in.
+        inputs: channels of the input.
         width: channels of the generator's first layer.
         padding: "same" or "symmetric".
         attention: the layer in the middle.

@@ -2,117 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
-from inpaint_ops.models.blocks.centre import fill_centre
-from inpaint_ops.models.blocks.convolution import initialise
+from inpaint_ops.models.blocks.centre import fill_centre, fill_colour
+from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.blocks.pictures import composite, resized, signed, unsigned
+from inpaint_ops.models.context_encoder.layouts import LAYOUTS, encoder_decoder_options
 from inpaint_ops.models.context_encoder.networks import (
     VARIANTS,
+    AlexNetEncoderDecoder,
     EncoderDecoder,
-    FeatureNetwork,
     PatchDiscriminator,
     RegionDiscriminator,
-    discriminator_keys,
-    encoder_decoder_options,
-    generator_keys,
-    patch_discriminator_keys,
 )
-from inpaint_ops.models.context_encoder.recipe import FeatureRecipe, RegionRecipe
 from inpaint_ops.models.method import InpaintingModel
-from inpaint_ops.models.registry import register_model
-from inpaint_ops.models.training import TrainingRecipe
-from inpaint_ops.models.weights.layouts import Implied, Layout, fixed
-
-# What the hole is filled with, levels of red, green and blue. ImageNet's mean is (123, 117, 104);
-# the published weights were trained with this permutation of it.
-FILL = (117.0, 104.0, 123.0)
+from inpaint_ops.models.weights.layouts import Implied
 
 
-def _generator_options(variant: str, bias: str, first: str, code: str) -> Any:
-    def options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {
-            "variant": variant,
-            "base_channels": state[first].shape[0],
-            "bottleneck": state[code].shape[0],
-            "bias": bias in state,
-        }
-
-    return options
-
-
-def _discriminator_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {"base_channels": state["main.0.weight"].shape[0], "bias": "main.0.bias" in state}
-
-
-_BOYUANJIANG = "BoyuanJiang/context_encoder_pytorch"
-_ERIKLINDERNOREN = "eriklindernoren/PyTorch-GAN"
-_LAYOUTS = (
-    Layout(
-        "boyuanjiang",
-        "generator",
-        generator_keys("main"),
-        ("main.14.weight", "main.17.weight", "main.29.weight"),
-        options=_generator_options("centre", "main.0.bias", "main.0.weight", "main.14.weight"),
-        recipe=fixed(overlap=4),
-        unstated=("overlap",),
-        hint="overlapPred of the training script",
-        nesting=("state_dict",),
-        licence="MIT",
-        source=_BOYUANJIANG,
-    ),
-    Layout(
-        "boyuanjiang",
-        "discriminator",
-        discriminator_keys("main"),
-        ("main.0.weight", "main.9.weight", "main.11.weight"),
-        recognise=lambda state: "main.12.weight" not in state,
-        options=_discriminator_options,
-        recipe=fixed(variant="centre"),
-        nesting=("state_dict",),
-        licence="MIT",
-        source=_BOYUANJIANG,
-    ),
-    Layout(
-        "eriklindernoren",
-        "generator",
-        generator_keys("model"),
-        ("model.14.weight", "model.15.weight", "model.27.weight"),
-        options=_generator_options(
-            "convolutional", "model.0.bias", "model.0.weight", "model.14.weight"
-        ),
-        recipe=fixed(overlap=0),
-        licence="MIT",
-        source=_ERIKLINDERNOREN,
-    ),
-    Layout(
-        "eriklindernoren",
-        "discriminator",
-        patch_discriminator_keys,
-        ("model.0.weight", "model.8.bias", "model.11.weight"),
-        recognise=lambda state: "model.3.weight" not in state,
-        options=lambda state: {
-            "variant": "convolutional",
-            "base_channels": state["model.0.weight"].shape[0],
-        },
-        licence="MIT",
-        source=_ERIKLINDERNOREN,
-    ),
-)
-
-
-def fill_colour(like: Tensor, channel_order: str) -> Tensor:
-    """The published weights' colour of missing pixels, (3, 1, 1) in [-1, 1]."""
-    levels = FILL if channel_order == "rgb" else FILL[::-1]
-    return like.new_tensor(levels).view(3, 1, 1) / 255 * 2 - 1
-
-
-@register_model("context_encoder")
 class ContextEncoder(InpaintingModel):
     """Context Encoder: predicts what is missing from an encoding of what is around it.
 
@@ -122,7 +32,8 @@ class ContextEncoder(InpaintingModel):
       around each sample's hole, see below.
     * "random_64", "random_128": the whole picture, resized to that size whatever its proportions,
       and the prediction resized back (bilinear, antialiased).
-    * "alexnet": `FeatureNetwork`, likewise at 227^2. Not verified: its docstring says in what.
+    * "alexnet": `AlexNetEncoderDecoder`, likewise at 227^2. Its docstring says how far it is
+      verified.
     * "convolutional": the port of eriklindernoren, "centre" with a 1x1 bottleneck at 4x4 positions,
       white holes and normalisation with eps = 0.8, a slip of that port that its weights need; with
       overlap 0 (its layout sets that) and a discriminator of patches (`PatchDiscriminator`).
@@ -150,8 +61,7 @@ class ContextEncoder(InpaintingModel):
 
     multiple = 1
     minimum = 1
-    layouts = _LAYOUTS
-    recipe_class = RegionRecipe
+    layouts = LAYOUTS
 
     def __init__(
         self,
@@ -175,9 +85,9 @@ class ContextEncoder(InpaintingModel):
         self.bottleneck = bottleneck
         self.bias = bias
         self.overlap = overlap
-        self.generator: FeatureNetwork | EncoderDecoder
+        self.generator: AlexNetEncoderDecoder | EncoderDecoder
         if variant == "alexnet":
-            self.generator = FeatureNetwork(base_channels=base_channels)
+            self.generator = AlexNetEncoderDecoder(base_channels=base_channels)
         else:
             self.generator = EncoderDecoder(
                 variant=variant,
@@ -197,12 +107,12 @@ class ContextEncoder(InpaintingModel):
 
     @property
     def adversary(self) -> str:
-        """Kind of the adversarial loss, see `inpaint_ops.losses.adversarial_term`."""
+        """Return the kind of the adversarial loss, see `inpaint_ops.losses.adversarial_term`."""
         return "lsgan" if self.variant == "convolutional" else "log"
 
     @property
     def central(self) -> bool:
-        """Whether the network predicts the middle of what it sees."""
+        """Tell whether the network predicts the middle of its picture, not the whole."""
         return self.variant in ("centre", "convolutional")
 
     @classmethod
@@ -225,7 +135,7 @@ class ContextEncoder(InpaintingModel):
         return Implied(facts, ("overlap", "channel_order"))
 
     def colour(self, like: Tensor) -> Tensor:
-        """What missing pixels are filled with, (3, 1, 1) in [-1, 1]."""
+        """Return the colour of missing pixels, (3, 1, 1) in [-1, 1]."""
         if self.variant == "convolutional":
             return like.new_ones(3, 1, 1)
         return fill_colour(like, self.channel_order)
@@ -237,10 +147,3 @@ class ContextEncoder(InpaintingModel):
         seen = composite(signed(image), colour, hole)
         prediction = self.generator(resized(seen, self.generator.input_size))
         return unsigned(resized(prediction, (image.shape[2], image.shape[3])))
-
-    def recipe(
-        self, phase: str | None = None, *, features: nn.Module | None = None, **overrides: Any
-    ) -> TrainingRecipe:
-        """The published training: `RegionRecipe`, or `FeatureRecipe` of the "alexnet" variant."""
-        recipe = FeatureRecipe if self.variant == "alexnet" else self.recipe_class
-        return recipe(self, phase, features=features, **overrides)

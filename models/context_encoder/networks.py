@@ -1,8 +1,7 @@
-"""Networks of Context Encoders, and how public files number their layers."""
+"""Networks of Context Encoders: two forms of encoder-decoder and two discriminators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,7 @@ from inpaint_ops.layers import (
     FusedConvTranspose2d,
     InstanceNorm2d,
 )
-from inpaint_ops.models.blocks.convolution import ConvBlock
+from inpaint_ops.models.blocks.conv_block import ConvBlock
 from inpaint_ops.models.blocks.pictures import resized
 
 VARIANTS = ("centre", "random_64", "random_128", "convolutional")
@@ -173,7 +172,7 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers, FusedConv2d(8 * c, 1, 3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, 64, 64) in [-1, 1] to what it thinks of patches, (N, 1, 8, 8), 1 for real.
+        """(N, 3, 64, 64) in [-1, 1] to scores of patches, (N, 1, 8, 8), 1 for real.
 
         Raises:
             ValueError: another size.
@@ -183,15 +182,17 @@ class PatchDiscriminator(nn.Module):
         return y
 
 
-class FeatureNetwork(nn.Module):
+class AlexNetEncoderDecoder(nn.Module):
     """AlexNet's convolutions, a dense matrix for each of their maps, and a decoder of 5 doublings.
 
-    (N, 3, 227, 227) in [-1, 1] to the same. The form that the paper's features were learned with;
-    no code of it was published. From the paper (recalled, not checked): AlexNet up to pool5, a
-    channel-wise fully connected layer on 256 maps of 6x6 followed by a convolution of stride 1, and
-    decoded maps of 11, 21, 41, 81 and 161 pixels with 128, 64, 64, 32 and 3 channels, resized to
-    227. Ours where the paper's words are unknown: convolutions without groups and without local
-    response normalisation, a 1x1 kernel behind the channel-wise layer, 5x5 kernels of stride 2 and
+    The form with which the paper's features were learned; no code of it was published.
+
+    From the paper (recalled, not checked): AlexNet up to pool5, a channel-wise fully connected
+    layer on 256 maps of 6x6 followed by a convolution of stride 1, and decoded maps of 11, 21, 41,
+    81 and 161 pixels with 128, 64, 64, 32 and 3 channels, resized to 227.
+
+    Ours, where the paper's words are unknown: convolutions without groups and without local
+    response normalisation, a 1x1 kernel after the channel-wise layer, 5x5 kernels of stride 2 and
     padding 2 in the decoder (6 to 11 is 2 n - 1), no normalisation, tanh at the end, bilinear
     resizing.
 
@@ -227,75 +228,11 @@ class FeatureNetwork(nn.Module):
         self.decoder = nn.Sequential(*up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raises ValueError for another size."""
-        _check_picture("FeatureNetwork", x, self.input_size)
+        """(N, 3, 227, 227) in [-1, 1] to the same.
+
+        Raises:
+            ValueError: another size.
+        """
+        _check_picture("AlexNetEncoderDecoder", x, self.input_size)
         y = self.decoder(self.mix(self.bottleneck(self.encoder(x))))
         return resized(y, self.input_size)
-
-
-def encoder_decoder_options(state: Mapping[str, Tensor], network: str) -> dict[str, Any]:
-    """Options of an `EncoderDecoder` from the state dict of its model."""
-    counts = {
-        side: len({k.split(".")[2] for k in state if k.startswith(f"{network}.{side}.")})
-        for side in ("encoder", "decoder")
-    }
-    last = state[f"{network}.encoder.{counts['encoder'] - 1}.conv.weight"]
-    variant = "centre"
-    if counts["encoder"] == 5:
-        variant = "random_64"
-    elif counts["decoder"] == 6:
-        variant = "random_128"
-    elif last.shape[2] == 1:
-        variant = "convolutional"
-    return {
-        "variant": variant,
-        "base_channels": state[f"{network}.encoder.0.conv.weight"].shape[0],
-        "bottleneck": last.shape[0],
-        "bias": f"{network}.encoder.0.conv.bias" in state,
-    }
-
-
-def numbered_keys(
-    blocks: Iterable[Any], ours: str, prefix: str = "", start: int = 0
-) -> tuple[dict[str, str], int]:
-    """Public keys "{prefix}{i}.weight" to ours, for blocks that a public nn.Sequential lists flat.
-
-    Convolution, normalisation and activation have a number each, from `start` on. Also returns the
-    number after the last.
-    """
-    keys: dict[str, str] = {}
-    for i, block in enumerate(blocks):
-        for part in ("conv", "norm"):
-            module = getattr(block, part)
-            if module is None:
-                continue
-            names = module.state_dict()
-            keys |= {f"{prefix}{start}.{key}": f"{ours}.{i}.{part}.{key}" for key in names}
-            start += 1
-        start += block.activation != "identity"
-    return keys, start
-
-
-def generator_keys(name: str) -> Callable[[EncoderDecoder], dict[str, str]]:
-    """Keys of ports that list the encoder-decoder in one nn.Sequential of that name."""
-
-    def keys(network: EncoderDecoder) -> dict[str, str]:
-        encoder, end = numbered_keys(network.encoder, "encoder", f"{name}.")
-        return encoder | numbered_keys(network.decoder, "decoder", f"{name}.", end)[0]
-
-    return keys
-
-
-def discriminator_keys(name: str) -> Callable[[RegionDiscriminator], dict[str, str]]:
-    """Keys of ports that list the discriminator in one nn.Sequential of that name."""
-    return lambda network: numbered_keys(network.layers, "layers", f"{name}.")[0]
-
-
-def patch_discriminator_keys(network: PatchDiscriminator) -> dict[str, str]:
-    """Keys of eriklindernoren's discriminator: convolution, normalisation and activation count."""
-    layers = [i for i, layer in enumerate(network.layers) if isinstance(layer, FusedConv2d)]
-    return {
-        f"model.{number}.{kind}": f"layers.{i}.{kind}"
-        for number, i in zip((0, 2, 5, 8, 11), layers)
-        for kind in ("weight", "bias")
-    }

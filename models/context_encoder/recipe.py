@@ -1,4 +1,4 @@
-"""Training of Context Encoder's networks, and of MSNPS's content network."""
+"""Training of Context Encoders: L2 and an adversary, or L2 alone for AlexNet's form."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WEIGHTS = {"reconstruction": 0.999, "adversarial": 0.001}
 def _centre_batch(
     image: Tensor, hole: Tensor, colour: Tensor, overlap: int, frame: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops around the holes without their middles, the middles, and the weights of their pixels.
+    """Return crops around the holes without their middles, the middles, and their pixel weights.
 
-    The middle is what the network predicts; weights are `frame` on its outer `overlap` pixels.
+    The network predicts the middle. Weights are `frame` on its outer `overlap` pixels.
     """
     whole = centre.training_crops(image, hole, colour, overlap)
     seen = whole.clone()
@@ -41,12 +41,12 @@ class RegionRecipe(TrainingRecipe):
     are resized; pixel loss over the whole prediction, all weights 1. The discriminator sees
     predictions as they are.
 
-    The adversarial loss is the logarithmic one, of the "convolutional" variant the squares that its
-    port takes (whose other numbers, an absolute pixel loss among them, are not taken over).
+    The adversarial loss is logarithmic. The "convolutional" variant has the least squares of its
+    port, but not the port's other numbers and its absolute pixel loss.
 
-    500 epochs in batches of 64, by the authors' command. Deviations: their generator step reuses
-    what it computed before the discriminator's update; their generator's rate is 2e-3 (the port's
-    2e-4).
+    The authors' command trains 500 epochs in batches of 64, with a generator's rate of 2e-3 (the
+    port's is 2e-4). Deviation: their generator step reuses the discriminator's scores from before
+    its update.
 
     Source: pathak22/context-encoder: train.lua, train_random.lua.
     """
@@ -55,7 +55,7 @@ class RegionRecipe(TrainingRecipe):
     model: Any
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Adam for both networks."""
+        """Return Adam for both networks."""
         predictor, discriminator = self.model.networks
         rates = {discriminator: "discriminator_rate", predictor: "generator_rate"}
         return {
@@ -66,7 +66,7 @@ class RegionRecipe(TrainingRecipe):
         }
 
     def batch(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the generator sees, what it should predict, and the weight of its pixels."""
+        """Return the generator's input, its target, and the weight of pixels."""
         model = self.model
         colour = model.colour(image)
         if model.central:
@@ -76,7 +76,7 @@ class RegionRecipe(TrainingRecipe):
         return composite(target, colour, resized_hole(hole, size)), target, None
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """One step of each network."""
+        """Do one step of each network."""
         if image.shape[0] < 2:
             raise ValueError(
                 f"{self.model.name}.recipe: image must hold 2 samples or more, whose code is "
@@ -97,8 +97,10 @@ class RegionRecipe(TrainingRecipe):
         return losses
 
 
-class FeatureRecipe(RegionRecipe):
-    """L2 in the hole alone: with an adversary the authors' training diverged. Optimiser as above.
+class AlexNetRecipe(RegionRecipe):
+    """L2 in the hole alone: with an adversary the authors' training diverged.
+
+    The optimiser is that of `RegionRecipe`.
 
     Source: Pathak et al., CVPR 2016 (arXiv 1604.07379), section 4 (recalled, not checked).
     """
@@ -106,24 +108,14 @@ class FeatureRecipe(RegionRecipe):
     phases = (Phase("reconstruction", numbers={"generator_rate": 2e-3}),)
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Adam for the generator."""
+        """Return Adam for the generator."""
         rate = self.numbers["generator_rate"]
         return {"generator": adam(self.model.generator.parameters(), rate, (0.5, 0.999))}
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """One step of the generator."""
+        """Do one step of the generator."""
         seen, target, _ = self.batch(image, hole)
         missing = resized_hole(hole, self.model.generator.input_size)
         loss = l2_loss(self.model.generator(seen), target, missing)
         descend(self.optimizers["generator"], loss)
         return {"reconstruction": loss}
-
-
-class ContentRecipe(RegionRecipe):
-    """Context Encoder's training of its centre network, here of the content network.
-
-    The loss weights are the paper's; optimiser and rates are Context Encoder's, as the paper's are
-    not known.
-
-    Source: Yang et al., CVPR 2017 (arXiv 1611.09969), section 3.2.
-    """

@@ -1,4 +1,4 @@
-"""DeepFill v1: two stages of plain convolutions with contextual attention."""
+"""DeepFill v1: a coarse and a refined picture by plain convolutions and contextual attention."""
 
 from __future__ import annotations
 
@@ -11,38 +11,25 @@ from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
 from inpaint_ops.layers import ContextualAttention
 from inpaint_ops.models.blocks.pictures import erase, signed, unsigned
-from inpaint_ops.models.deepfill_v1.layouts import (
-    _OFFICIAL_RECIPE,
-    _PORT,
-    _PORT_RECIPE,
-    _STEM,
-    _TRAINER,
-    _critic_layout,
-    _generator_keys,
-    _generator_options,
-    _is_converted,
-    _whose,
-)
+from inpaint_ops.models.deepfill_v1.layouts import LAYOUTS
 from inpaint_ops.models.deepfill_v1.networks import Critic, Generator
-from inpaint_ops.models.deepfill_v1.recipe import DeepFillV1Recipe
 from inpaint_ops.models.method import InpaintingModel
-from inpaint_ops.models.registry import register_model
-from inpaint_ops.models.weights.layouts import Implied, Layout, fixed
+from inpaint_ops.models.weights.layouts import Implied
 
 _OP = "deepfill_v1"
 
 
-@register_model("deepfill_v1")
 class DeepFillV1(InpaintingModel):
     """Coarse and refined picture, contextual attention, critics for the whole and for the hole.
 
     The defaults are the official TensorFlow networks. The PyTorch port pads symmetrically, picks
     every second pixel, adds its epsilon to every element of a key (padding="symmetric",
     pick="floor", key_norm="sum") and halves the local critic's last layer; its layout sets that.
-    Its conversion of the official weights (layout "daa233_tf") gets the official arithmetic and
-    channel order: the official weights were trained on BGR pictures, and that the conversion kept
-    their order is an assumption. Its keys begin with "netG.", as those of a state dict of the
-    port's trainer do: where no local critic tells which of the two a file is, give the layout.
+
+    The layout "daa233_tf", official weights converted for the port, gets the official arithmetic
+    and channel order. The official weights were trained on BGR pictures; that the conversion kept
+    their order is an assumption. Keys of these files begin with "netG.", as in a state dict of the
+    port's trainer. Give the layout where no local critic shows which of the two a file is.
 
     Args:
         base_channels: width of the generator's first layer.
@@ -60,41 +47,7 @@ class DeepFillV1(InpaintingModel):
     multiple = 8
     minimum = 16
     networks = ("generator", "global_critic", "local_critic")
-    layouts = (
-        Layout(
-            "daa233",
-            "generator",
-            _generator_keys,
-            signature=(_STEM, "fine_generator.pmconv1.conv.weight"),
-            recognise=lambda state: _is_converted(state) is not True,
-            doubt=_whose,
-            options=_generator_options,
-            recipe=fixed(**_PORT_RECIPE),
-            prefixes=("netG.",),
-            ignored=(_TRAINER,),
-            licence="MIT",
-            source=_PORT,
-        ),
-        Layout(
-            "daa233_tf",
-            "generator",
-            _generator_keys,
-            signature=(_STEM, "fine_generator.pmconv1.conv.weight"),
-            recognise=lambda state: _is_converted(state) is not False,
-            options=_generator_options,
-            recipe=fixed(**_OFFICIAL_RECIPE),
-            unstated=("channel_order",),
-            hint="the official weights' order; that their conversion kept it is not known",
-            prefix="netG.",
-            ignored=(_TRAINER,),
-            channel_order="bgr",
-            licence="CC BY-NC 4.0",
-            source=_PORT,
-        ),
-        _critic_layout("global_critic", "globalD"),
-        _critic_layout("local_critic", "localD"),
-    )
-    recipe_class = DeepFillV1Recipe
+    layouts = LAYOUTS
 
     def __init__(
         self,
@@ -140,18 +93,18 @@ class DeepFillV1(InpaintingModel):
         facts: dict[str, Any] = {}
         if "generator.coarse.conv1.weight" in state:
             facts["base_channels"] = state["generator.coarse.conv1.weight"].shape[0]
-        for name, share in (("local_critic", 2), ("global_critic", 1)):
+        for name, parts in (("local_critic", 2), ("global_critic", 1)):
             if f"{name}.linear.weight" in state:
                 last = state[f"{name}.conv4.weight"].shape[0]
                 facts["critic_channels"] = state[f"{name}.conv1.weight"].shape[0]
                 cells = math.isqrt(state[f"{name}.linear.weight"].shape[1] // last)
-                facts["size"] = 16 * cells * share
+                facts["size"] = 16 * cells * parts
                 if name == "local_critic":
                     facts["local_channels"] = last
         return Implied(facts, ("padding", "pick", "key_norm", "channel_order"))
 
     def generate(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """Both stages' pictures in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W)."""
+        """Return both stages' pictures in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W)."""
         first, second = self.generator(erase(signed(image), hole), hole)
         return first, second
 

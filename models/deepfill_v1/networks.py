@@ -1,4 +1,4 @@
-"""Networks of DeepFill v1."""
+"""Networks of DeepFill v1: the generator of two stages and the critic."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Generator(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """Fills in two steps.
+        """Fill in two steps.
 
         Args:
             x: (N, 3, H, W) in [-1, 1] with 0 where it is missing. Sides are multiples of 8 in the
@@ -41,7 +41,7 @@ class Generator(nn.Module):
         Raises:
             ValueError: other sides.
         """
-        check_sides(f"{'deepfill_v1'}.generator", x)
+        check_sides("deepfill_v1.generator", x)
         ones = torch.ones_like(hole)
         first: Tensor = self.coarse(stacked(x, ones, hole))
         second = self.refinement(stacked(composite(x, first, hole), ones, hole), hole)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,19 +13,18 @@ from inpaint_ops.losses import (
     gradient_penalty,
     l1_loss,
 )
-from inpaint_ops.models.blocks.pictures import composite, signed
+from inpaint_ops.models.blocks.pictures import composite, cut_squares, hole_squares, signed
+from inpaint_ops.models.deepfill_v1.model import DeepFillV1
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
-
-if TYPE_CHECKING:
-    from inpaint_ops.models.deepfill_v1.model import DeepFillV1
 
 
 class DeepFillV1Recipe(TrainingRecipe):
     """Several updates of both critics, then one of the generator.
 
-    All of them see the same batch (the official code draws one for each), with fresh points for the
-    gradient penalty. The local critic and the discounted l1 see a window of half the side around
-    the middle of each sample's hole; the official code draws that window first and the hole in it.
+    All of them see the same batch, with new random points for the gradient penalty; the official
+    code takes a batch for each. The local critic and the discounted l1 see a square of half the
+    side around the middle of each sample's hole; the official code draws that square first and the
+    hole in it.
 
     Source: JiahuiYu/generative_inpainting v1.0.0: inpaint_model.py, inpaint.yml, train.py.
     """
@@ -53,7 +50,7 @@ class DeepFillV1Recipe(TrainingRecipe):
     )
 
     def build_optimizers(self) -> dict[str, Optimizer]:
-        """Adam (0.5, 0.9) for the generator and for both critics together."""
+        """Return Adam (0.5, 0.9) for the generator and for both critics together."""
         rate, model = self.numbers["learning_rate"], self.model
         critics = [*model.global_critic.parameters(), *model.local_critic.parameters()]
         return {
@@ -62,7 +59,7 @@ class DeepFillV1Recipe(TrainingRecipe):
         }
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """Critics, then generator."""
+        """Update the critics, then the generator."""
         model, numbers = self.model, self.numbers
         if image.shape[2:] != (model.size, model.size):
             raise ValueError(
@@ -70,7 +67,7 @@ class DeepFillV1Recipe(TrainingRecipe):
                 f"{image.shape[2]} x {image.shape[3]}"
             )
         truth = signed(image)
-        corners = _windows(hole, model.size // 2)
+        corners = hole_squares(hole, model.size // 2)
         first, second = model.generate(image, hole)
         filled = composite(truth, second, hole)
         for _ in range(int(numbers["critic_steps"])):
@@ -79,9 +76,9 @@ class DeepFillV1Recipe(TrainingRecipe):
 
         side = model.size // 2
         weight = discount_mask(side, side, gamma=numbers["discount"], device=image.device)
-        known, target = 1 - hole, _crop(truth, corners, side)
+        known, target = 1 - hole, cut_squares(truth, corners, side)
         inside, outside = (
-            [l1_loss(_crop(x, corners, side), target, weight) for x in (first, second)],
+            [l1_loss(cut_squares(x, corners, side), target, weight) for x in (first, second)],
             [l1_loss(x, truth, known, per=known) for x in (first, second)],
         )
         with frozen(model.global_critic, model.local_critic):
@@ -90,7 +87,7 @@ class DeepFillV1Recipe(TrainingRecipe):
                 "known": numbers["coarse"] * outside[0] + outside[1],
                 "adversarial": numbers["global"]
                 * generator_loss(model.global_critic(filled), "wgan")
-                + generator_loss(model.local_critic(_crop(filled, corners, side)), "wgan"),
+                + generator_loss(model.local_critic(cut_squares(filled, corners, side)), "wgan"),
             }
         total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
         descend(self.optimizers["generator"], total)
@@ -100,31 +97,13 @@ class DeepFillV1Recipe(TrainingRecipe):
         self, real: Tensor, fake: Tensor, hole: Tensor, corners: list[tuple[int, int]]
     ) -> Tensor:
         model, side = self.model, self.model.size // 2
-        parts = (_crop(x, corners, side) for x in (real, fake, hole))
+        squares = (cut_squares(x, corners, side) for x in (real, fake, hole))
         total = real.new_zeros(())
         for critic, (r, f, h) in (
             (model.global_critic, (real, fake, hole)),
-            (model.local_critic, tuple(parts)),
+            (model.local_critic, tuple(squares)),
         ):
             total = total + discriminator_loss(critic(r), critic(f), "wgan")
             penalty = gradient_penalty(critic, r, f, h, generator=self.random)
             total = total + self.numbers["gradient_penalty"] * penalty
         return total
-
-
-def _windows(hole: Tensor, side: int) -> list[tuple[int, int]]:
-    """Top left corners of windows in the image around the middles of the samples' holes."""
-    corners = []
-    for one in hole[:, 0]:
-        corner = []
-        for axis, size in ((1, one.shape[0]), (0, one.shape[1])):
-            places = one.amax(axis).nonzero().flatten().tolist() or [0, size - 1]
-            middle = (places[0] + places[-1] + 1 - side) // 2
-            corner.append(min(max(middle, 0), size - side))
-        corners.append((corner[0], corner[1]))
-    return corners
-
-
-def _crop(x: Tensor, corners: list[tuple[int, int]], side: int) -> Tensor:
-    parts = [one[:, t : t + side, left : left + side] for one, (t, left) in zip(x, corners)]
-    return torch.stack(parts)

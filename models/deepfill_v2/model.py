@@ -1,4 +1,4 @@
-"""DeepFill v2: free-form inpainting with gated convolution."""
+"""DeepFill v2: a coarse and a refined picture by gated convolutions and contextual attention."""
 
 from __future__ import annotations
 
@@ -10,19 +10,8 @@ from inpaint_ops.checkpoints import State
 from inpaint_ops.layers import ContextualAttention
 from inpaint_ops.models.blocks.pictures import erase, signed, stacked, unsigned
 from inpaint_ops.models.deepfill_v2 import zhaoyuzhi
-from inpaint_ops.models.deepfill_v2.layouts import (
-    _LICENCE,
-    _SOURCE,
-    _critic_convert,
-    _critic_keys,
-    _critic_options,
-    _critic_restore,
-    _generator_options,
-    _nipponjo_keys,
-    _tf_keys,
-)
+from inpaint_ops.models.deepfill_v2.layouts import LAYOUTS
 from inpaint_ops.models.deepfill_v2.networks import Generator, PatchCritic
-from inpaint_ops.models.deepfill_v2.recipe import DeepFillV2Recipe
 from inpaint_ops.models.deepfill_v2.zhaoyuzhi import (
     MINIMUM_REFLECTED,
     PORT_CHOICES,
@@ -31,23 +20,22 @@ from inpaint_ops.models.deepfill_v2.zhaoyuzhi import (
     ZhaoyuzhiGenerator,
 )
 from inpaint_ops.models.method import InpaintingModel
-from inpaint_ops.models.registry import register_model
-from inpaint_ops.models.weights.layouts import Implied, Layout, fixed
+from inpaint_ops.models.weights.layouts import Implied
 
-# The first is the default.
+# Options of the official network; the first is the default.
 _CHOICES = {"padding": ("same", "symmetric"), "activation": ("elu",), "norm": ("none",)}
 
 
-@register_model("deepfill_v2")
 class DeepFillV2(InpaintingModel):
     """Two-stage generator of gated convolutions with contextual attention, SN-PatchGAN critic.
 
     The defaults are the official TensorFlow network. nipponjo's two PyTorch ports differ from it:
     networks.py pads symmetrically and picks every second pixel (padding="symmetric",
-    pick="floor"), networks_tf.py leaves the fuse step out (fuse=False); the layouts set that.
-    The official weights were trained on BGR pictures (OpenCV's order), the port feeds its
-    conversion of them RGB, and so do we: give channel_order="bgr" unless the converter swapped the
-    first layer.
+    pick="floor"), networks_tf.py leaves the fuse step out (fuse=False). The layouts set that.
+
+    The official weights were trained on BGR pictures (OpenCV's order). The port feeds RGB to its
+    conversion of them, and so do we: give channel_order="bgr" unless the converter swapped the
+    channels of the first layer.
 
     Args:
         variant: "official", or "zhaoyuzhi" for the other network of that name, which has no
@@ -55,11 +43,11 @@ class DeepFillV2(InpaintingModel):
         base_channels: filters of the first layer, twice its channels; 48 if None (zhaoyuzhi:
             channels, 64).
         critic_channels: channels of the critic's first layer.
-        sketch: whether there is an extra channel for lines drawn by the user.
+        sketch: add a channel for lines drawn by the user.
         padding: "same" (TensorFlow's rule, the default) or "symmetric"; of zhaoyuzhi's "zeros" (the
             default), "reflect" or "replicate", its --pad_type.
         pick: pixel picking of the attention, see `contextual_attention`.
-        fuse: whether the attention adds up the scores of neighbours.
+        fuse: add up the scores of neighbours in the attention.
         activation: "elu"; of zhaoyuzhi's "leaky_relu" (the default), "relu", "selu" or "identity",
             its --activation.
         norm: "none"; of zhaoyuzhi's "instance" (the default) or "none", its --norm.
@@ -71,53 +59,7 @@ class DeepFillV2(InpaintingModel):
     multiple = 8
     minimum = 16
     networks = ("generator", "discriminator")
-    layouts = (
-        Layout(
-            "nipponjo",
-            "generator",
-            _nipponjo_keys,
-            signature=("stage1.conv1.conv.weight", "stage2.conv_conv1.conv.weight"),
-            options=_generator_options("stage1.conv1.conv.weight"),
-            recipe=fixed(padding="symmetric", pick="floor", fuse=True),
-            nesting=("G",),
-            ignored=(r"fuse_weight$",),
-            emitted=lambda network: {
-                "stage2.contextual_attention.fuse_weight": torch.eye(3)[None, None]
-            },
-            licence=_LICENCE,
-            source=_SOURCE,
-        ),
-        Layout(
-            "nipponjo_tf",
-            "generator",
-            _tf_keys,
-            signature=("conv1.conv.weight", "xconv1.conv.weight"),
-            options=_generator_options("conv1.conv.weight"),
-            recipe=fixed(padding="same", pick="align_corners", fuse=False),
-            unstated=("channel_order",),
-            hint="the port feeds RGB; the official weights were trained on BGR",
-            nesting=("G",),
-            ignored=(r"fuse_weight$",),
-            licence=_LICENCE,
-            source=_SOURCE,
-        ),
-        Layout(
-            "nipponjo",
-            "discriminator",
-            _critic_keys,
-            signature=("conv1.conv_sn.weight", "conv6.conv_sn.weight"),
-            options=_critic_options,
-            recipe=fixed(padding="same"),
-            unstated=("padding",),
-            hint="both of the port's generators have critics of these names",
-            nesting=("D",),
-            convert=_critic_convert,
-            restore=_critic_restore,
-            licence=_LICENCE,
-            source=_SOURCE,
-        ),
-        *zhaoyuzhi.LAYOUTS,
-    )
+    layouts = LAYOUTS
 
     def __init__(
         self,
@@ -192,7 +134,7 @@ class DeepFillV2(InpaintingModel):
     def generate(
         self, image: Tensor, hole: Tensor, sketch: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Both stages' pictures in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W).
+        """Return both stages' pictures in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W).
 
         `sketch`: (N, 1, H, W) lines, 1 = line, for a model built with sketch=True; none if None.
         """
@@ -208,6 +150,3 @@ class DeepFillV2(InpaintingModel):
 
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
         return unsigned(self.generate(image, hole)[1])
-
-
-DeepFillV2.recipe_class = DeepFillV2Recipe

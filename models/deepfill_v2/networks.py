@@ -1,4 +1,4 @@
-"""Networks of DeepFill v2."""
+"""Networks of DeepFill v2: the generator of two stages and the SN-PatchGAN critic."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Generator(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """Fills in two steps.
+        """Fill in two steps.
 
         Args:
             x: (N, 5, H, W): picture in [-1, 1] with 0 where it is missing, ones, hole; with a

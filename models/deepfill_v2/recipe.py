@@ -1,22 +1,18 @@
-"""Training of DeepFill v2."""
+"""Training of DeepFill v2: l1 and the hinge loss of a critic."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed, stacked, unsigned
+from inpaint_ops.models.deepfill_v2.model import DeepFillV2
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
-
-if TYPE_CHECKING:
-    from inpaint_ops.models.deepfill_v2.model import DeepFillV2
 
 
 class DeepFillV2Recipe(TrainingRecipe):
-    """Both stages' l1 over all pixels, and the hinge game on the second one, critic first.
+    """L1 over all pixels of both stages, and the hinge loss on the second one; critic first.
 
     Source: JiahuiYu/generative_inpainting v2.0.0: inpaint_model.py, inpaint.yml.
     """
@@ -25,7 +21,7 @@ class DeepFillV2Recipe(TrainingRecipe):
     phases = (Phase("joint", None, 16, {"learning_rate": 1e-4, "l1": 1.0, "adversarial": 1.0}),)
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Adam (0.5, 0.999) for generator and critic."""
+        """Return Adam (0.5, 0.999) for generator and critic."""
         rate, model = self.numbers["learning_rate"], self.model
         return {
             "generator": adam(model.generator.parameters(), rate, (0.5, 0.999)),
@@ -42,7 +38,7 @@ class DeepFillV2Recipe(TrainingRecipe):
         return scores
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """Critic, then generator."""
+        """Update the critic, then the generator."""
         model, truth = self.model, signed(image)
         first, second = model.generate(image, hole)
         filled = composite(truth, second, hole)

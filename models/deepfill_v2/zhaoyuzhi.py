@@ -18,12 +18,12 @@ from torch.nn.utils import parametrize
 
 from inpaint_ops.layers import FusedConv2d, GatedConv2d, InstanceNorm2d
 from inpaint_ops.models.blocks.pictures import composite, erase, stacked
-from inpaint_ops.models.blocks.spectral_norm import SpectralNorm, spectral, spectral_keys
+from inpaint_ops.models.blocks.spectral_norm import SpectralNorm, spectral
 from inpaint_ops.models.blocks.two_stage import check_sides
-from inpaint_ops.models.weights.layouts import Layout, Place, fixed
 
-# Channels in multiples of the width, kernel, stride, dilation; stages 12 and 14 double first.
-_ROWS = (
+# Channels in multiples of the width, kernel, stride, dilation; blocks 12 and 14 double the size
+# first.
+ROWS = (
     (1, 7, 1, 1),
     (2, 4, 2, 1),
     (4, 3, 1, 1),
@@ -33,7 +33,7 @@ _ROWS = (
     (2, 3, 1, 1),
     (1, 3, 1, 1),
 )
-_DOUBLING = (12, 14)
+DOUBLING = (12, 14)
 
 # Options of the port's training script, the first its default.
 PORT_CHOICES = {
@@ -47,7 +47,7 @@ MINIMUM_REFLECTED = 72
 
 @dataclass(frozen=True)
 class Style:
-    """What the port's tensors do not tell: padding, activation and normalisation."""
+    """Options that no tensor of the port shows: padding, activation and normalisation."""
 
     padding: str = "zeros"
     activation: str = "leaky_relu"
@@ -55,11 +55,11 @@ class Style:
 
     @property
     def fused(self) -> str:
-        """The activation as the operators know it; selu is a pass of its own."""
+        """Return the activation that the operators do; selu is a pass of its own."""
         return "identity" if self.activation == "selu" else self.activation
 
     def after(self, y: Tensor) -> Tensor:
-        """The activation, where the operators could not do it."""
+        """Apply the activation where the operators did not."""
         return F.selu(y) if self.activation == "selu" else y
 
 
@@ -77,6 +77,8 @@ class _HalvesNorm(nn.Module):
         self.gates = SpectralNorm(gates)
 
     def forward(self, weight: Tensor) -> Tensor:
+        if weight.is_meta:  # shapes only
+            return weight.clone()
         features, gates = weight.chunk(2)
         return torch.cat([self.features(features), self.gates(gates)])
 
@@ -99,10 +101,10 @@ class _GatedBlock(nn.Module):
             padding_mode=style.padding,
             # The gate comes before the activation here: ReLUs commute with a positive factor.
             activation="identity" if normed else style.fused,
-            upsample=2 if at in _DOUBLING else 1,
+            upsample=2 if at in DOUBLING else 1,
         )
         self.norm = InstanceNorm2d(outputs, activation=style.fused) if normed else None
-        if at in _DOUBLING:
+        if at in DOUBLING:
             norm = _HalvesNorm(self.conv.weight)
             parametrize.register_parametrization(self.conv, "weight", norm)
 
@@ -126,7 +128,7 @@ class _ToPicture(nn.Module):
 def _stage(width: int, style: Style) -> nn.Sequential:
     blocks: list[nn.Module] = []
     inputs = 4
-    for at, row in enumerate(_ROWS):
+    for at, row in enumerate(ROWS):
         blocks.append(_GatedBlock(inputs, row[0] * width, row, at, style))
         inputs = row[0] * width
     return nn.Sequential(*blocks, _ToPicture(width, style))
@@ -137,7 +139,7 @@ class ZhaoyuzhiGenerator(nn.Module):
 
     Args:
         width: channels of the first layer.
-        style: what the tensors do not tell.
+        style: padding, activation and normalisation.
     """
 
     def __init__(self, width: int = 64, style: Style | None = None) -> None:
@@ -191,45 +193,8 @@ class ZhaoyuzhiCritic(nn.Module):
         return x
 
 
-def _generator_keys(network: ZhaoyuzhiGenerator) -> dict[str, Place]:
-    keys: dict[str, Place] = {}
-    for stage in ("coarse", "refinement"):
-        for at in range(len(_ROWS) + 1):
-            ours, public = f"{stage}.{at}.conv", f"{stage}.{at}"
-            for part, (name, half) in enumerate((("conv2d", "features"), ("mask_conv2d", "gates"))):
-                if at not in _DOUBLING:
-                    keys[f"{public}.{name}.weight"] = (f"{ours}.weight", part, 2)
-                    keys[f"{public}.{name}.bias"] = (f"{ours}.bias", part, 2)
-                    continue
-                port, norm = f"{public}.gated_conv2d.{name}.module", f"{ours}.parametrizations"
-                keys[f"{port}.bias"] = (f"{ours}.bias", part, 2)
-                keys[f"{port}.weight_bar"] = (f"{norm}.weight.original", part, 2)
-                keys[f"{port}.weight_u"] = f"{norm}.weight.0.{half}._u"
-                keys[f"{port}.weight_v"] = f"{norm}.weight.0.{half}._v"
-    return keys
-
-
-def _critic_keys(network: ZhaoyuzhiCritic) -> dict[str, Place]:
-    keys: dict[str, Place] = {}
-    for index in range(1, 7):
-        port, ours = f"block{index}.conv2d.module", f"block{index}"
-        keys[f"{port}.bias"] = f"{ours}.bias"
-        keys.update(spectral_keys(port, ours, "weight_bar"))
-    return keys
-
-
-def _generator_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    width = state["coarse.0.conv2d.weight"].shape[0]
-    return {"variant": "zhaoyuzhi", "base_channels": width}
-
-
-def _critic_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    width = state["block1.conv2d.module.weight_bar"].shape[0]
-    return {"variant": "zhaoyuzhi", "critic_channels": width}
-
-
 def read_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Options that our own state dict of this variant tells; empty for the official one's."""
+    """Return the options that our own state dict shows if it is of this variant, else none."""
     facts: dict[str, Any] = {}
     stem = state.get("generator.coarse.0.conv.weight")
     if stem is not None:
@@ -238,36 +203,3 @@ def read_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if judge is not None:
         facts |= {"variant": "zhaoyuzhi", "critic_channels": judge.shape[0]}
     return facts
-
-
-_RECIPE = {name: choices[0] for name, choices in PORT_CHOICES.items()}
-_HINT = "--pad_type, --activation and --norm of the port's training"
-
-LAYOUTS = (
-    Layout(
-        "zhaoyuzhi",
-        "generator",
-        _generator_keys,
-        signature=("coarse.0.conv2d.weight", "coarse.0.mask_conv2d.weight"),
-        options=_generator_options,
-        recipe=fixed(**_RECIPE),
-        unstated=tuple(_RECIPE),
-        hint=_HINT,
-        optional=(),
-        licence="none stated",
-        source="zhaoyuzhi/deepfillv2",
-    ),
-    Layout(
-        "zhaoyuzhi",
-        "discriminator",
-        _critic_keys,
-        signature=("block1.conv2d.module.weight_bar", "block6.conv2d.module.weight_bar"),
-        options=_critic_options,
-        recipe=fixed(**_RECIPE),
-        unstated=tuple(_RECIPE),
-        hint=_HINT,
-        optional=(),
-        licence="none stated",
-        source="zhaoyuzhi/deepfillv2",
-    ),
-)

@@ -1,4 +1,4 @@
-"""Edges of photographs, by scikit-image."""
+"""Canny edges of pictures with holes, by scikit-image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _GREY = (0.2125, 0.7154, 0.0721)  # scikit-image's rgb2gray
 
 
 def grey(image: Tensor) -> Tensor:
-    """(N, 3, H, W) RGB to (N, 1, H, W) brightness."""
+    """Return the brightness, (N, 1, H, W), of (N, 3, H, W) RGB."""
     return (image * image.new_tensor(_GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def canny(image: Tensor, hole: Tensor | None, sigma: float) -> Tensor:
-    """Canny edges of grey pictures by scikit-image, with its default thresholds 0.1 and 0.2.
+    """Return Canny edges of grey pictures by scikit-image, with its default thresholds 0.1 and 0.2.
 
     Args:
         image: (N, 1, H, W) in [0, 1].
@@ -34,7 +34,7 @@ def canny(image: Tensor, hole: Tensor | None, sigma: float) -> Tensor:
             "edge_connect: scikit-image finds the edges and is not installed: "
             "pip install 'inpaint-ops[edges]', or give edges of your own"
         ) from exc
-    # Copied: an array over a tensor's own memory makes its storage unresizable for good.
+    # Copied, because a NumPy array over a tensor's memory makes its storage unresizable for ever.
     pictures = image.detach()[:, 0].to("cpu", torch.float64, copy=True).numpy()
     known = [None] * len(pictures) if hole is None else (hole[:, 0] == 0).cpu().numpy()
     found = [find(p, sigma=sigma, mask=k) for p, k in zip(pictures, known)]

@@ -2,108 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
 from inpaint_ops.models.blocks.pictures import composite, erase, stacked
-from inpaint_ops.models.blocks.spectral_norm import spectral_keys
 from inpaint_ops.models.edge_connect.canny import canny, grey
+from inpaint_ops.models.edge_connect.layouts import LAYOUTS
 from inpaint_ops.models.edge_connect.networks import Discriminator, Generator
-from inpaint_ops.models.edge_connect.recipe import ADVERSARIAL, EdgeConnectRecipe
 from inpaint_ops.models.method import InpaintingModel
-from inpaint_ops.models.registry import register_model
-from inpaint_ops.models.weights.layouts import Implied, Layout, Place, fixed
+from inpaint_ops.models.weights.layouts import Implied
 
 _OP = "edge_connect"
 _MOST_BLOCKS = 256
-
-# Convolutions of the generator in the port's order, ours to theirs.
-_ENDS = {
-    "stem": "encoder.1",
-    "down1": "encoder.4",
-    "down2": "encoder.7",
-    "up1": "decoder.0",
-    "up2": "decoder.3",
-    "head": "decoder.7",
-}
+# Values of the option `adversarial`, and the kind of each in `inpaint_ops.losses`.
+ADVERSARIAL = {"nsgan": "log", "lsgan": "lsgan", "hinge": "hinge"}
 
 
-def _generator_keys(network: Generator) -> dict[str, Place]:
-    names = dict(_ENDS)
-    for i in range(len(network.middle)):
-        names[f"middle.{i}.conv1"] = f"middle.{i}.conv_block.1"
-        names[f"middle.{i}.conv2"] = f"middle.{i}.conv_block.5"
-    own = network.state_dict()
-    keys: dict[str, Place] = {}
-    for ours, theirs in names.items():
-        if f"{ours}.bias" in own:
-            keys[f"{theirs}.bias"] = f"{ours}.bias"
-        if f"{ours}.weight" in own:
-            keys[f"{theirs}.weight"] = f"{ours}.weight"
-        else:
-            keys.update(spectral_keys(theirs, ours))
-    return keys
-
-
-def _discriminator_keys(network: nn.Module) -> dict[str, Place]:
-    keys: dict[str, Place] = {}
-    for name, _ in network.named_children():
-        keys.update(spectral_keys(f"{name}.0", name))
-    return keys
-
-
-def _alias(network: nn.Module) -> State:
-    # The port registers its first layer a second time as part of a list.
-    own, first = network.state_dict(), spectral_keys("features.0", "conv1")
-    return {theirs: own[ours] for theirs, ours in first.items()}
-
-
-def _generator_options(weight: str) -> Any:
-    def options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        blocks = {key.split(".")[1] for key in state if key.startswith("middle.")}
-        return {
-            "base_channels": state[f"encoder.1.{weight}"].shape[0],
-            "residual_blocks": len(blocks),
-        }
-
-    return options
-
-
-def _discriminator_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {"critic_channels": state["conv1.0.weight_orig"].shape[0]}
-
-
-def _judges(channels: int) -> Any:
-    return lambda state: state["conv1.0.weight_orig"].shape[1] == channels
-
-
-_LICENCE, _PORT = "CC BY-NC 4.0", "knazeri/edge-connect"
-
-
-def _discriminator_layout(network: str, channels: int) -> Layout:
-    return Layout(
-        "knazeri",
-        network,
-        _discriminator_keys,
-        signature=("conv1.0.weight_orig", "conv2.0.weight_orig"),
-        recognise=_judges(channels),
-        options=_discriminator_options,
-        recipe=fixed(adversarial="nsgan"),
-        unstated=("adversarial",),
-        hint="GAN_LOSS of its configuration",
-        nesting=("discriminator",),
-        ignored=(r"^features\.0\.",),
-        emitted=_alias,
-        licence=_LICENCE,
-        source=_PORT,
-    )
-
-
-@register_model("edge_connect")
 class EdgeConnect(InpaintingModel):
     """Two generators, for the edges in the hole and for its colours, each with a discriminator.
 
@@ -113,7 +30,7 @@ class EdgeConnect(InpaintingModel):
         base_channels: width of the generators' first layer.
         critic_channels: width of the discriminators' first layer.
         residual_blocks: of each generator.
-        adversarial: "nsgan", "lsgan" or "hinge", which does without the discriminators' sigmoid.
+        adversarial: "nsgan", "lsgan" or "hinge", whose discriminators have no sigmoid.
         sigma: smoothing before Canny's edges, pixels.
         merge_edges: False gives the colours the completed edges everywhere, as the public test code
             does; True the known edges outside the hole, as its training code does.
@@ -131,35 +48,7 @@ class EdgeConnect(InpaintingModel):
         "inpaint_discriminator",
     )
     completion_networks = ("edge_generator", "inpaint_generator")
-    layouts = (
-        Layout(
-            "knazeri",
-            "edge_generator",
-            _generator_keys,
-            signature=("encoder.1.weight_orig", "decoder.7.weight"),
-            options=_generator_options("weight_orig"),
-            recipe=fixed(sigma=2.0),
-            unstated=("sigma",),
-            hint="SIGMA of its configuration",
-            nesting=("generator",),
-            licence=_LICENCE,
-            source=_PORT,
-        ),
-        Layout(
-            "knazeri",
-            "inpaint_generator",
-            _generator_keys,
-            signature=("encoder.1.weight", "decoder.7.weight"),
-            recognise=lambda state: "encoder.1.weight_orig" not in state,
-            options=_generator_options("weight"),
-            nesting=("generator",),
-            licence=_LICENCE,
-            source=_PORT,
-        ),
-        _discriminator_layout("edge_discriminator", 2),
-        _discriminator_layout("inpaint_discriminator", 3),
-    )
-    recipe_class = EdgeConnectRecipe
+    layouts = LAYOUTS
 
     def __init__(
         self,
@@ -219,24 +108,24 @@ class EdgeConnect(InpaintingModel):
         return Implied(facts, tuple(dict.fromkeys(unstated)))
 
     def brightness(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) in the model's channel order to (N, 1, H, W)."""
+        """Return the brightness, (N, 1, H, W), of (N, 3, H, W) in the model's channel order."""
         return grey(image if self.channel_order == "rgb" else image.flip(1))
 
     def complete_edges(self, image: Tensor, hole: Tensor, edges: Tensor) -> Tensor:
-        """The first stage's edges in [0, 1], (N, 1, H, W), known ones predicted too."""
+        """Return the first stage's edges in [0, 1], (N, 1, H, W), known ones predicted too."""
         brightness = erase(self.brightness(image), hole, 1.0)
         result: Tensor = self.edge_generator(stacked(brightness, erase(edges, hole), hole))
         return result
 
     def paint(self, image: Tensor, hole: Tensor, edges: Tensor) -> Tensor:
-        """The second stage's picture in [0, 1], (N, 3, H, W), along complete edges."""
+        """Return the second stage's picture in [0, 1], (N, 3, H, W), along complete edges."""
         result: Tensor = self.inpaint_generator(stacked(erase(image, hole, 1.0), edges))
         return result
 
     def generate(
         self, image: Tensor, hole: Tensor, edges: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Both stages' results, edges (N, 1, H, W) and picture (N, 3, H, W), in [0, 1].
+        """Return both stages' results, edges (N, 1, H, W) and picture (N, 3, H, W), in [0, 1].
 
         Args:
             image: (N, 3, H, W) in [0, 1].

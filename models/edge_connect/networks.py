@@ -1,11 +1,11 @@
-"""Networks of EdgeConnect: a generator and a discriminator, each used for edges and for colours."""
+"""Networks of EdgeConnect: a generator and a discriminator, each for edges and for colours."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from inpaint_ops.layers import FusedConv2d, FusedConvTranspose2d, InstanceNorm2d
-from inpaint_ops.models.blocks.convolution import initialise
+from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.blocks.pictures import unsigned
 from inpaint_ops.models.blocks.spectral_norm import spectral
 
@@ -31,12 +31,12 @@ class Generator(nn.Module):
     """Two halvings, dilated residual blocks, two doublings; instance norm without parameters.
 
     Args:
-        in_channels: of what goes in.
-        out_channels: of what comes out.
+        in_channels: of the input.
+        out_channels: of the result.
         width: channels of the first layer.
         blocks: residual blocks.
-        edges: the network for edges ends in a sigmoid and has spectral normalisation on every
-            convolution but the last, those of the blocks then without bias.
+        edges: for edges the network ends in a sigmoid, every convolution but the last is
+            spectrally normalised, and those of the blocks have no bias.
 
     Source: knazeri/edge-connect: src/networks.py (EdgeGenerator, InpaintGenerator).
     """
@@ -90,7 +90,7 @@ class Discriminator(nn.Module):
     Args:
         in_channels: channels judged.
         width: channels of the first layer.
-        sigmoid: whether the scores are probabilities; the hinge loss takes plain numbers.
+        sigmoid: make probabilities of the scores; the hinge loss takes plain numbers.
 
     Source: knazeri/edge-connect: src/networks.py (Discriminator).
     """
@@ -111,7 +111,7 @@ class Discriminator(nn.Module):
             spectral(one)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(N, in_channels, H, W) to patch scores and the all layers' maps, the last the logits."""
+        """(N, in_channels, H, W) to patch scores and the maps of all layers, last the logits."""
         maps = []
         for layer in self.children():
             x = layer(x)

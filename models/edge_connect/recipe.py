@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,14 +19,11 @@ from inpaint_ops.losses import (
 )
 from inpaint_ops.models.blocks.pictures import composite, stacked
 from inpaint_ops.models.edge_connect.canny import canny
+from inpaint_ops.models.edge_connect.model import ADVERSARIAL, EdgeConnect
 from inpaint_ops.models.edge_connect.networks import Discriminator
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, frozen
 
-if TYPE_CHECKING:
-    from inpaint_ops.models.edge_connect.model import EdgeConnect
-
-# The model's option to the kind of inpaint_ops.losses.
-ADVERSARIAL = {"nsgan": "log", "lsgan": "lsgan", "hinge": "hinge"}
+# Layers of VGG-19 for the content and for the style loss.
 _CONTENT = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 _STYLE = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
 
@@ -38,9 +35,9 @@ _PAINT = {"l1": 1.0, "content": 0.1, "style": 250.0, "adversarial": 0.1}
 class EdgeConnectRecipe(TrainingRecipe):
     """One of the four phases: edge, inpaint (true edges), inpaint_edges (completed ones), joint.
 
-    Both losses of a pair are formed before either network moves, as in the public code. The weights
-    are those of its example configuration, which the author recommends over its defaults; the
-    learning rates of the later phases are the author's advice. Colours need the features of a
+    Both losses of a pair are computed before either network is updated, as in the public code. The
+    weights are those of its example configuration, which the author recommends over its defaults;
+    the learning rates of the later phases are the author's advice. Phases that paint need a
     `FeatureNetwork` with the options `feature_network`.
 
     Source: knazeri/edge-connect: src/models.py, src/edge_connect.py, config.yml.example.
@@ -66,25 +63,25 @@ class EdgeConnectRecipe(TrainingRecipe):
         return both.get(self.phase.name, ("inpaint",))
 
     def build_optimizers(self) -> dict[str, Optimizer]:
-        """Adam (0, 0.9) for generator and discriminator of each stage, the latter slower."""
-        rate, share = self.numbers["learning_rate"], self.numbers["discriminator_share"]
+        """Return Adam (0, 0.9) for generator and discriminator of each stage, the latter slower."""
+        rate, slower = self.numbers["learning_rate"], self.numbers["discriminator_share"]
         optimizers = {}
         for stage in self._stages:
-            for part, factor in (("generator", 1.0), ("discriminator", share)):
+            for part, factor in (("generator", 1.0), ("discriminator", slower)):
                 name = f"{stage}_{part}"
                 parameters = self.model.get_submodule(name).parameters()
                 optimizers[name] = adam(parameters, rate * factor, (0.0, 0.9))
         return optimizers
 
     def prepare(self) -> None:
-        """Training mode; the edge generator only where it learns."""
+        """Set training mode, of the edge generator only in phases that train it."""
         self.model.train()
         self.model.edge_generator.train("edge" in self._stages)
 
-    def _game(
+    def _adversarial(
         self, judge: Discriminator, real: Tensor, fake: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-        """Discriminator's and generator's loss, and the maps for fake and for real."""
+        """Return the discriminator's and the generator's loss, and the maps of fake and of real."""
         kind = ADVERSARIAL[self.model.adversarial]
         _, real_maps = judge(real)
         _, fake_maps = judge(fake.detach())
@@ -99,7 +96,7 @@ class EdgeConnectRecipe(TrainingRecipe):
         numbers = self.numbers
         drawn = self.model.complete_edges(image, hole, edges)
         brightness = self.model.brightness(image)
-        critic, adversarial, fake_maps, real_maps = self._game(
+        critic, adversarial, fake_maps, real_maps = self._adversarial(
             self.model.edge_discriminator, stacked(brightness, edges), stacked(brightness, drawn)
         )
         matching = feature_matching_loss(fake_maps, real_maps)
@@ -114,7 +111,9 @@ class EdgeConnectRecipe(TrainingRecipe):
     def _paint_losses(self, image: Tensor, hole: Tensor, edges: Tensor) -> dict[str, Tensor]:
         numbers = self.numbers
         painted = self.model.paint(image, hole, edges)
-        critic, adversarial, _, _ = self._game(self.model.inpaint_discriminator, image, painted)
+        critic, adversarial, _, _ = self._adversarial(
+            self.model.inpaint_discriminator, image, painted
+        )
         losses = {
             "l1": l1_loss(painted, image, per=hole),
             "content": perceptual_loss(
@@ -140,7 +139,7 @@ class EdgeConnectRecipe(TrainingRecipe):
         return maps
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """All losses of the phase, then all steps."""
+        """Compute all losses of the phase, then do all steps."""
         model, losses = self.model, dict[str, Tensor]()
         edges = canny(model.brightness(image), None, model.sigma)
         lines = edges

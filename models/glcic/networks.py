@@ -1,4 +1,4 @@
-"""Networks of GLCIC."""
+"""Networks of GLCIC: the completion network, and the discriminator of two trunks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops.layers import FusedConv2d
-from inpaint_ops.models.blocks.convolution import ConvBlock
+from inpaint_ops.models.blocks.conv_block import ConvBlock
 
 # (filters in multiples of base_channels, kernel, stride, dilation); stride 0: doubled in size.
 _COMPLETION = (

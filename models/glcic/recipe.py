@@ -1,15 +1,13 @@
-"""Training of GLCIC."""
+"""Training of GLCIC: completion, discriminator, both."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.losses import discriminator_loss, generator_loss, l2_loss
-from inpaint_ops.models.blocks.centre import hole_box
-from inpaint_ops.models.blocks.pictures import composite
+from inpaint_ops.models.blocks.pictures import arranged, composite, cut_squares, hole_squares
+from inpaint_ops.models.glcic.model import GLCIC
 from inpaint_ops.models.training import Phase, TrainingRecipe, descend, frozen
 
 
@@ -23,8 +21,9 @@ class GLCICRecipe(TrainingRecipe):
     all pixels, of which those outside the hole count 0; it and `adversarial` are those of the
     public port, the paper's reduction is not known.
 
-    Deviations from otenim's port: it shows raw completions and real crops from another place, and
-    the discriminator's update takes in gradients left over from the generator's.
+    Deviations from otenim's port: its discriminator sees completions without the known pixels put
+    back and real crops from another place, and its update includes gradients left over from the
+    generator's.
 
     Source: Iizuka et al., SIGGRAPH 2017, section 4; otenim/GLCIC-PyTorch: train.py;
     open-mmlab/mmagic: mmagic/models/editors/global_local.
@@ -35,10 +34,10 @@ class GLCICRecipe(TrainingRecipe):
         Phase("discriminator", 10_000, 96, {"rate": 1.0}),
         Phase("joint", 400_000, 96, {"rate": 1.0, "adversarial": 0.0004}),
     )
-    model: Any
+    model: GLCIC
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Adadelta for what the phase trains."""
+        """Return Adadelta for each network that the phase trains."""
         trained = {"completion": ("generator",), "discriminator": ("discriminator",)}
         return {
             name: torch.optim.Adadelta(
@@ -48,13 +47,13 @@ class GLCICRecipe(TrainingRecipe):
         }
 
     def prepare(self) -> None:
-        """A network that a phase does not train keeps its statistics."""
+        """Set training mode of networks that the phase trains; others keep their statistics."""
         self.model.eval()
         for name in self.optimizers:
             self.model.get_submodule(name).train()
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """One step of what the phase trains."""
+        """Do one step of each network that the phase trains."""
         model, losses = self.model, {}
         with torch.set_grad_enabled("generator" in self.optimizers):
             prediction = model.generator(model.inputs(image, hole))
@@ -74,23 +73,7 @@ class GLCICRecipe(TrainingRecipe):
         return losses
 
     def _judge(self, image: Tensor, hole: Tensor) -> Tensor:
-        discriminator = self.model.discriminator
-        logits: Tensor = discriminator(local_crops(image, hole, discriminator.local_size), image)
+        discriminator, side = self.model.discriminator, self.model.local_size
+        local = arranged(cut_squares(image, hole_squares(hole, side), side))
+        logits: Tensor = discriminator(local, image)
         return logits
-
-
-def local_crops(image: Tensor, hole: Tensor, size: int) -> Tensor:
-    """(N, C, size, size): around each sample's hole (its box's middle), inside the picture.
-
-    A sample without a hole is cropped in its middle.
-    """
-    crops = []
-    for picture, missing in zip(image, hole):
-        box = hole_box(missing) or (0, 0, *picture.shape[1:])
-        starts = (
-            min(max((box[i] + box[i + 2] - size) // 2, 0), picture.shape[1 + i] - size)
-            for i in (0, 1)
-        )
-        top, left = starts
-        crops.append(picture[:, top : top + size, left : left + size])
-    return torch.stack(crops).contiguous(memory_format=torch.channels_last)

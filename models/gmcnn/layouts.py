@@ -1,4 +1,4 @@
-"""Layouts of public weights of GMCNN."""
+"""Layouts of public weights of GMCNN: those of the authors' PyTorch version."""
 
 from __future__ import annotations
 
@@ -8,43 +8,86 @@ from typing import Any
 
 from torch import Tensor
 
-from inpaint_ops.models.blocks.spectral_norm import spectral_keys
-from inpaint_ops.models.gmcnn.networks import _INDEX, Generator, GlobalLocalCritic
+from inpaint_ops.models.weights.layouts import Layout, layer_keys
+
+# Layers of a column by their index in the port's list of modules. The three columns have those up
+# to 11, up to 14 and all.
+COLUMN = {
+    0: "stem",
+    1: "down1",
+    2: "same",
+    3: "down2",
+    4: "quarter1",
+    5: "quarter2",
+    6: "dilated2",
+    7: "dilated4",
+    8: "dilated8",
+    9: "dilated16",
+    10: "quarter3",
+    11: "quarter4",
+    13: "up1",
+    14: "after_up1",
+    16: "up2",
+    17: "after_up2",
+}
+GENERATOR = {
+    **{f"EB1.{index}": f"columns.0.{layer}" for index, layer in COLUMN.items() if index <= 11},
+    **{f"EB2.{index}": f"columns.1.{layer}" for index, layer in COLUMN.items() if index <= 14},
+    **{f"EB3.{index}": f"columns.2.{layer}" for index, layer in COLUMN.items()},
+    "decoding_layers.0": "merge",
+    "decoding_layers.1": "to_picture",
+}
+DISCRIMINATOR = {
+    "global_discriminator.layers.0.module": "whole.conv0",
+    "global_discriminator.layers.1.module": "whole.conv1",
+    "global_discriminator.layers.2.module": "whole.conv2",
+    "global_discriminator.layers.3.module": "whole.conv3",
+    "global_discriminator.layers.4.module": "whole.linear",
+    "local_discriminator.layers.0.module": "local.conv0",
+    "local_discriminator.layers.1.module": "local.conv1",
+    "local_discriminator.layers.2.module": "local.conv2",
+    "local_discriminator.layers.3.module": "local.conv3",
+    "local_discriminator.layers.4.module": "local.linear",
+}
+_GLOBAL = "global_discriminator.layers.{}.module.weight_bar"
+_LOCAL = "local_discriminator.layers.{}.module.weight_bar"
 
 
-def _generator_keys(network: Generator) -> dict[str, str]:
-    keys = {}
-    for ours in network.state_dict():
-        if ours.startswith("columns."):
-            _, number, layer, kind = ours.split(".")
-            keys[f"EB{int(number) + 1}.{_INDEX[layer]}.{kind}"] = ours
-        else:
-            layer, kind = ours.split(".")
-            keys[f"decoding_layers.{int(layer == 'to_picture')}.{kind}"] = ours
-    return keys
-
-
-_CRITICS = {"global_discriminator": "whole", "local_discriminator": "local"}
-
-
-def _critic_keys(network: GlobalLocalCritic) -> dict[str, str]:
-    keys = {}
-    for public, critic in _CRITICS.items():
-        for i, layer in enumerate(("conv0", "conv1", "conv2", "conv3", "linear")):
-            name, ours = f"{public}.layers.{i}.module", f"{critic}.{layer}"
-            keys[f"{name}.bias"] = f"{ours}.bias"
-            keys |= spectral_keys(name, ours, "weight_bar")
-    return keys
+def critic_side(first: Tensor, last: Tensor) -> int:
+    """Return a side of pictures, in pixels, that fits a critic's first and last weight."""
+    return 16 * math.isqrt(last.shape[1] // (4 * first.shape[0]))
 
 
 def _critic_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {"critic_channels": state["global_discriminator.layers.0.module.weight_bar"].shape[0]}
+    return {"critic_channels": state[_GLOBAL.format(0)].shape[0]}
 
 
 def _critic_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    width = state["global_discriminator.layers.0.module.weight_bar"].shape[0]
-    sizes = [
-        16 * math.isqrt(state[f"{name}.layers.4.module.weight_bar"].shape[1] // (4 * width))
-        for name in _CRITICS
-    ]
-    return {"critic_size": sizes[0], "local_size": sizes[1]}
+    first = state[_GLOBAL.format(0)]
+    return {
+        "critic_size": critic_side(first, state[_GLOBAL.format(4)]),
+        "local_size": critic_side(first, state[_LOCAL.format(4)]),
+    }
+
+
+LAYOUTS = (
+    Layout(
+        "shepnerd",
+        "generator",
+        layer_keys(GENERATOR),
+        signature=("EB1.0.weight", "EB3.17.weight", "decoding_layers.1.weight"),
+        options=lambda state: {"base_channels": state["EB1.0.weight"].shape[0]},
+        licence="MIT",
+        source="shepnerd/inpainting_gmcnn",
+    ),
+    Layout(
+        "shepnerd",
+        "discriminator",
+        layer_keys(DISCRIMINATOR, weight="weight_bar"),
+        signature=(_GLOBAL.format(0), _LOCAL.format(0)),
+        options=_critic_options,
+        fitting=_critic_sizes,
+        licence="MIT",
+        source="shepnerd/inpainting_gmcnn",
+    ),
+)

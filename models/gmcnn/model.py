@@ -1,42 +1,32 @@
-"""GMCNN: three columns of different receptive fields, trained with ID-MRF and confidence."""
+"""GMCNN: one picture from three columns of convolutions side by side."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
 from inpaint_ops.models.blocks.pictures import erase, signed, stacked, unsigned
-from inpaint_ops.models.gmcnn.layouts import (
-    _CRITICS,
-    _critic_keys,
-    _critic_options,
-    _critic_sizes,
-    _generator_keys,
-)
-from inpaint_ops.models.gmcnn.networks import _MINIMUM, Generator, GlobalLocalCritic
-from inpaint_ops.models.gmcnn.recipe import GMCNNRecipe
+from inpaint_ops.models.gmcnn.layouts import LAYOUTS, critic_side
+from inpaint_ops.models.gmcnn.networks import MINIMUM, Generator, GlobalLocalCritic
 from inpaint_ops.models.method import InpaintingModel
-from inpaint_ops.models.registry import register_model
-from inpaint_ops.models.weights.layouts import Implied, Layout
+from inpaint_ops.models.weights.layouts import Implied
 
 
-@register_model("gmcnn")
 class GMCNN(InpaintingModel):
-    """Generative multi-column network: one stage, no attention, all special parts in the losses.
+    """Generative multi-column network: one stage without attention, trained by special losses.
 
-    The network of the authors' PyTorch version; the TensorFlow version of the paper pads with
-    zeros and differs in some layers, its files do not fit. The smallest side is 196 pixels, which
-    the reflection around the most dilated layer asks for; smaller pictures are padded.
+    The network is that of the authors' PyTorch version. The paper's TensorFlow version pads with
+    zeros and differs in some layers; its files do not fit. Reflection before the most dilated layer
+    needs sides of 196 pixels; smaller pictures are padded.
 
     Args:
         base_channels: of the first layer of each column.
         critic_channels: of the critics' first layer.
         critic_size: side of the training pictures in pixels; the critics end in a linear layer.
-        local_size: side of the part around the hole that the second critic sees: 128 for the
+        local_size: side of the square around the hole that the second critic sees: 128 for the
             public boxes, critic_size for brush strokes.
         channel_order: of the pictures the weights were trained on.
 
@@ -44,29 +34,8 @@ class GMCNN(InpaintingModel):
     """
 
     multiple = 4
-    minimum = _MINIMUM
-    recipe_class = GMCNNRecipe
-    layouts: ClassVar[tuple[Layout, ...]] = (
-        Layout(
-            "shepnerd",
-            "generator",
-            _generator_keys,
-            signature=("EB1.0.weight", "EB3.17.weight", "decoding_layers.1.weight"),
-            options=lambda state: {"base_channels": state["EB1.0.weight"].shape[0]},
-            licence="MIT",
-            source="shepnerd/inpainting_gmcnn",
-        ),
-        Layout(
-            "shepnerd",
-            "discriminator",
-            _critic_keys,
-            signature=tuple(f"{name}.layers.0.module.weight_bar" for name in _CRITICS),
-            options=_critic_options,
-            fitting=_critic_sizes,
-            licence="MIT",
-            source="shepnerd/inpainting_gmcnn",
-        ),
-    )
+    minimum = MINIMUM
+    layouts = LAYOUTS
 
     def __init__(
         self,
@@ -107,15 +76,14 @@ class GMCNN(InpaintingModel):
             facts["base_channels"] = state["generator.columns.0.stem.weight"].shape[0]
         critic = "discriminator.{}.{}.parametrizations.weight.original"
         if critic.format("whole", "linear") in state:
-            width = state[critic.format("whole", "conv0")].shape[0]
-            facts["critic_channels"] = width
+            first = state[critic.format("whole", "conv0")]
+            facts["critic_channels"] = first.shape[0]
             for name, option in (("whole", "critic_size"), ("local", "local_size")):
-                inputs = state[critic.format(name, "linear")].shape[1]
-                fitting[option] = 16 * math.isqrt(inputs // (4 * width))
+                fitting[option] = critic_side(first, state[critic.format(name, "linear")])
         return Implied(facts, ("channel_order",), fitting=fitting)
 
     def generate(self, image: Tensor, hole: Tensor) -> Tensor:
-        """The picture in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W)."""
+        """Return the picture in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W)."""
         made: Tensor = self.generator(stacked(erase(signed(image), hole), hole))
         return made
 

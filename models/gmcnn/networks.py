@@ -1,4 +1,4 @@
-"""Networks of GMCNN."""
+"""Networks of GMCNN: the columns, the generator that joins them, and the critics."""
 
 from __future__ import annotations
 
@@ -9,42 +9,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops.layers import FusedConv2d
-from inpaint_ops.models.blocks.convolution import initialise
+from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.blocks.spectral_norm import spectral
 
-# Layer, its index in the public module list, output channels in multiples of base_channels,
-# stride, dilation; names starting with "up" double the size first, by nearest neighbours.
+# Layer, output channels in multiples of base_channels, stride, dilation; names that start with "up"
+# double the size first, by nearest neighbours.
 _TRUNK = (
-    ("stem", 0, 1, 1, 1),
-    ("down1", 1, 2, 2, 1),
-    ("same", 2, 2, 1, 1),
-    ("down2", 3, 4, 2, 1),
-    ("quarter1", 4, 4, 1, 1),
-    ("quarter2", 5, 4, 1, 1),
-    ("dilated2", 6, 4, 1, 2),
-    ("dilated4", 7, 4, 1, 4),
-    ("dilated8", 8, 4, 1, 8),
-    ("dilated16", 9, 4, 1, 16),
-    ("quarter3", 10, 4, 1, 1),
-    ("quarter4", 11, 4, 1, 1),
+    ("stem", 1, 1, 1),
+    ("down1", 2, 2, 1),
+    ("same", 2, 1, 1),
+    ("down2", 4, 2, 1),
+    ("quarter1", 4, 1, 1),
+    ("quarter2", 4, 1, 1),
+    ("dilated2", 4, 1, 2),
+    ("dilated4", 4, 1, 4),
+    ("dilated8", 4, 1, 8),
+    ("dilated16", 4, 1, 16),
+    ("quarter3", 4, 1, 1),
+    ("quarter4", 4, 1, 1),
 )
-
-
-_UP1 = (("up1", 13, 2, 1, 1), ("after_up1", 14, 2, 1, 1))
-
-
-_UP2 = (("up2", 16, 1, 1, 1), ("after_up2", 17, 1, 1, 1))
-
+_UP1 = (("up1", 2, 1, 1), ("after_up1", 2, 1, 1))
+_UP2 = (("up2", 1, 1, 1), ("after_up2", 1, 1, 1))
 
 # Kernel, layers, and the factor of the bilinear upsampling that ends the column.
 _COLUMNS = ((7, _TRUNK, 4), (5, _TRUNK + _UP1, 2), (3, _TRUNK + _UP1 + _UP2, 1))
 
-
-_INDEX = {name: index for name, index, *_ in _COLUMNS[2][1]}
-
-
-# Reflection by 48 pixels at a quarter of the size asks for 49 of them.
-_MINIMUM = 196
+# Smallest side: reflection by 48 pixels at a quarter of the size needs 49 of them.
+MINIMUM = 196
 
 
 class Column(nn.Sequential):
@@ -59,7 +50,7 @@ class Column(nn.Sequential):
     def __init__(self, number: int, width: int, inputs: int = 4) -> None:
         kernel, rows, factor = _COLUMNS[number]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for name, _, times, stride, dilation in rows:
+        for name, times, stride, dilation in rows:
             layers[name] = FusedConv2d(
                 *(inputs, times * width, kernel, stride, dilation * (kernel // 2), dilation),
                 padding_mode="reflect",
@@ -82,7 +73,7 @@ class Column(nn.Sequential):
 
 
 class Generator(nn.Module):
-    """The three columns side by side, and two convolutions over what they made.
+    """The three columns side by side, and two convolutions over their joined results.
 
     Args:
         width: channels of the first layers, a multiple of 2.
@@ -92,16 +83,16 @@ class Generator(nn.Module):
         super().__init__()
         columns = [Column(number, width) for number in range(len(_COLUMNS))]
         self.columns = nn.ModuleList(columns)
-        merged, narrow = sum(column.out_channels for column in columns), width // 2
+        merged, half = sum(column.out_channels for column in columns), width // 2
         self.merge = FusedConv2d(
-            merged, narrow, 3, padding=1, padding_mode="reflect", activation="elu"
+            merged, half, 3, padding=1, padding_mode="reflect", activation="elu"
         )
-        self.to_picture = FusedConv2d(narrow, 3, 3, padding=1, padding_mode="reflect")
+        self.to_picture = FusedConv2d(half, 3, 3, padding=1, padding_mode="reflect")
         # The public 0.02 at the public width; narrower networks would start with vanishing signals.
         initialise(self, 0.02 * (32 / width) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fills a picture.
+        """Fill a picture.
 
         Args:
             x: (N, 4, H, W): picture in [-1, 1] with 0 where it is missing, hole (1 = missing);
@@ -113,9 +104,9 @@ class Generator(nn.Module):
         Raises:
             ValueError: wrong shape.
         """
-        if x.dim() != 4 or x.shape[1] != 4 or min(x.shape[2:]) < _MINIMUM:
+        if x.dim() != 4 or x.shape[1] != 4 or min(x.shape[2:]) < MINIMUM:
             raise ValueError(
-                f"gmcnn: x must have shape (N, 4, H, W) with sides of at least {_MINIMUM}, got "
+                f"gmcnn: x must have shape (N, 4, H, W) with sides of at least {MINIMUM}, got "
                 f"{tuple(x.shape)}"
             )
         if x.shape[2] % 4 or x.shape[3] % 4:
@@ -159,18 +150,18 @@ class Critic(nn.Module):
 
 
 def _cells(size: int) -> int:
-    """Side of the last map: four halvings that round up."""
+    """Return the side of the last map: four halvings that round up."""
     return -(-size // 16)
 
 
 class GlobalLocalCritic(nn.Module):
-    """Two critics of one form: for the picture and for its part around the hole."""
+    """Two critics of one form: for the picture and for a square of it around the hole."""
 
     def __init__(self, width: int, size: int, local_size: int) -> None:
         super().__init__()
         self.whole = Critic(width, size)
         self.local = Critic(width, local_size)
 
-    def forward(self, picture: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of both, (N, 1) each."""
-        return self.whole(picture), self.local(part)
+    def forward(self, picture: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of both, (N, 1) each, for a picture and its square around the hole."""
+        return self.whole(picture), self.local(local)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from inpaint_ops import losses
 from inpaint_ops.layers import IDMRFLoss
-from inpaint_ops.models.blocks.pictures import composite, signed, unsigned
+from inpaint_ops.models.blocks.pictures import (
+    arranged,
+    composite,
+    cut_squares,
+    hole_squares,
+    signed,
+    unsigned,
+)
+from inpaint_ops.models.gmcnn.model import GMCNN
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
-
-if TYPE_CHECKING:
-    from inpaint_ops.models.gmcnn.model import GMCNN
 
 _PIXELS = {"learning_rate": 1e-5, "reconstruction": 1.4, "auto_encoding": 1.2}
 
 
 class GMCNNRecipe(TrainingRecipe):
-    """Confidence-driven l1 in the hole and l1 outside; in the second phase ID-MRF and two critics.
+    """Confidence-driven l1 in the hole, l1 outside; in phase "finetune" ID-MRF and two critics.
 
     The critics take five steps on the hinge loss before each step of the generator, all on the
     same batch and prediction. The local critic and the ID-MRF loss see a square of the model's
@@ -51,7 +56,7 @@ class GMCNNRecipe(TrainingRecipe):
     layer_weights: ClassVar[Mapping[str, float]] = {"relu3_1": 1.0, "relu4_1": 2.0}
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Adam (0.5, 0.9)."""
+        """Return Adam (0.5, 0.9) for the generator, and for the critics in phase "finetune"."""
         rate, model = self.numbers["learning_rate"], self.model
         made = {"generator": adam(model.generator.parameters(), rate, (0.5, 0.9))}
         if self.phase.name == "finetune":
@@ -59,7 +64,7 @@ class GMCNNRecipe(TrainingRecipe):
         return made
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """Critics if the phase has them, then the generator."""
+        """Update the critics if the phase has them, then the generator."""
         truth = signed(image)
         made = self.model.generate(image, hole)
         terms = {
@@ -69,16 +74,17 @@ class GMCNNRecipe(TrainingRecipe):
         if self.phase.name == "pretrain":
             return self._descend(terms, {})
         filled = composite(truth, made, hole)
-        corners = self.squares(hole)
-        parts = [_cropped(x, corners, self.model.local_size) for x in (truth, filled)]
+        side = self.model.local_size
+        corners = hole_squares(hole, side)
+        squares = [arranged(cut_squares(x, corners, side)) for x in (truth, filled)]
         critic = made.new_zeros(())
         for _ in range(int(self.numbers["critic_steps"])):
-            critic = self._judge(truth, filled.detach(), [x.detach() for x in parts])
+            critic = self._judge(truth, filled.detach(), [x.detach() for x in squares])
         with frozen(self.model.discriminator):
-            logits = self.model.discriminator(filled, parts[1])
+            logits = self.model.discriminator(filled, squares[1])
             whole, local = (losses.generator_loss(x, "hinge") for x in logits)
             terms["adversarial"] = whole + local
-            terms["texture"] = self._texture(parts[1], parts[0])
+            terms["texture"] = self._texture(squares[1], squares[0])
             return self._descend(terms, {"critic": critic})
 
     def _descend(self, terms: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -86,10 +92,10 @@ class GMCNNRecipe(TrainingRecipe):
         descend(self.optimizers["generator"], total)
         return {**terms, **others, "generator": total}
 
-    def _judge(self, truth: Tensor, filled: Tensor, parts: list[Tensor]) -> Tensor:
-        """One step of the critics."""
-        real = self.model.discriminator(truth, parts[0])
-        fake = self.model.discriminator(filled, parts[1])
+    def _judge(self, truth: Tensor, filled: Tensor, squares: list[Tensor]) -> Tensor:
+        """Do one step of the critics; `squares` are those of truth and filled."""
+        real = self.model.discriminator(truth, squares[0])
+        fake = self.model.discriminator(filled, squares[1])
         whole, local = (losses.discriminator_loss(*pair, "hinge") for pair in zip(real, fake))
         loss: Tensor = whole + local
         descend(self.optimizers["discriminator"], loss)
@@ -100,23 +106,3 @@ class GMCNNRecipe(TrainingRecipe):
         texture = IDMRFLoss(self.features, self.layer_weights)
         loss: Tensor = texture(unsigned(made), unsigned(truth))
         return loss
-
-    def squares(self, hole: Tensor) -> list[tuple[int, int]]:
-        """Top and left of the square in the middle of each sample's hole, inside the picture."""
-        corners = []
-        for one in hole[:, 0] != 0:
-            corner = []
-            for axis, side in enumerate(one.shape):
-                taken = one.any(1 - axis).nonzero()
-                middle = (int(taken.min()) + int(taken.max()) + 1) // 2 if len(taken) else side // 2
-                room = side - self.model.local_size
-                corner.append(min(max(middle - self.model.local_size // 2, 0), room))
-            corners.append((corner[0], corner[1]))
-        return corners
-
-
-def _cropped(x: Tensor, corners: list[tuple[int, int]], side: int) -> Tensor:
-    squares = [
-        sample[:, top : top + side, left : left + side] for sample, (top, left) in zip(x, corners)
-    ]
-    return torch.stack(squares).contiguous(memory_format=torch.channels_last)

@@ -13,17 +13,12 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
 from inpaint_ops.features import FeatureNetwork
-from inpaint_ops.models.blocks.centre import fill_centre
-from inpaint_ops.models.blocks.convolution import initialise
-from inpaint_ops.models.context_encoder.model import fill_colour
-from inpaint_ops.models.context_encoder.networks import (
-    EncoderDecoder,
-    RegionDiscriminator,
-    encoder_decoder_options,
-    generator_keys,
-)
-from inpaint_ops.models.context_encoder.recipe import ContentRecipe
+from inpaint_ops.models.blocks.centre import fill_centre, fill_colour
+from inpaint_ops.models.blocks.conv_block import initialise
+from inpaint_ops.models.context_encoder.layouts import encoder_decoder_options
 from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.msnps.layouts import LAYOUTS
+from inpaint_ops.models.msnps.networks import ContentDiscriminator, ContentNetwork
 from inpaint_ops.models.msnps.texture_energies import (
     PAPER_LAYERS,
     RELEASED_LAYERS,
@@ -31,30 +26,22 @@ from inpaint_ops.models.msnps.texture_energies import (
     Settings,
 )
 from inpaint_ops.models.msnps.texture_synthesis import Trace, region, synthesise
-from inpaint_ops.models.registry import register_model
-from inpaint_ops.models.weights.layouts import Implied, Layout, fixed
+from inpaint_ops.models.weights.layouts import Implied
 
 _ENERGIES = ("paper", "released", "none")
 
 
-def _options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {
-        "base_channels": state["net.0.weight"].shape[0],
-        "bottleneck": state["net.14.weight"].shape[0],
-    }
-
-
-@register_model("msnps")
 class MSNPS(InpaintingModel):
     """High-resolution inpainting by multi-scale neural patch synthesis.
 
     The content network, a Context Encoder with ELU, predicts the hole in a square around it as
-    `ContextEncoder`'s centre network does. Then, sample by sample, a region around the hole of
-    twice its size (at least 128 pixels, inside the picture) is resized to at most `size` pixels and
-    optimised by L-BFGS at `levels` scales, each twice as large as the one before, so that feature
-    patches in the hole approach their nearest known ones; the result is resized back. Where the
-    region has no known patch at all, the content prediction stays. Known pixels are put back; the
-    released code's blending with a feathered mask, which would change them, is left out.
+    `ContextEncoder`'s centre network does. Then each sample's texture is synthesised in a region
+    around its hole, of twice the hole's size (at least 128 pixels, inside the picture). The region
+    is resized to at most `size` pixels. L-BFGS optimises its pixels at `levels` scales, each twice
+    as large as the one before, so that feature patches in the hole approach their nearest known
+    ones. The result is resized back. Where the region has no known patch at all, the content
+    prediction stays. Known pixels are put back; the released code's blending with a feathered mask,
+    which would change them, is left out.
 
     The features are VGG-19's, whose file the user gives: `load_features`. Without them `complete`
     raises, unless energy is "none".
@@ -63,10 +50,10 @@ class MSNPS(InpaintingModel):
         base_channels: filters of the content network's first layer.
         bottleneck: length of its code.
         elu_alpha: of its ELU; 0.2 in the port of ZhanzhouFeng, not known of the paper.
-        energy: "paper": pixels of the hole against the content prediction, at finer scales against
-            the result of the scale before; distance of 3x3 patches at relu3_1 and relu4_1; squared
-            variation of the region (`PaperEnergy`). "released": what the authors' code descends on
-            (`ReleasedEnergy`), over the whole region, with unit steps. "none": content network
+        energy: "paper": distance of the hole's pixels from the content prediction, at finer scales
+            from the result of the scale before; distance of 3x3 patches at relu3_1 and relu4_1;
+            squared variation of the region (`PaperEnergy`). "released": the energy of the authors'
+            code (`ReleasedEnergy`), over the whole region, with unit steps. "none": content network
             alone.
         size: longer side of the finest scale.
         levels: number of scales; fewer where the coarsest would be below 32 pixels.
@@ -74,11 +61,11 @@ class MSNPS(InpaintingModel):
         texture_weight, variation_weight: alpha and beta of the paper's energy; pixels are in [0, 1]
             and features are counted as those of a network fed with 0 ... 255 (ours: the paper does
             not say).
-        rematch: nearest patches anew at every evaluation of the paper's energy, else at the first
-            of each scale. (The released energy always keeps the first.)
-        detach_keys: the known patches are targets without gradient (the paper does not say).
-        margin: cells of features around the hole that are no targets either, because their
-            receptive fields see the hole.
+        rematch: search the nearest patches at every evaluation of the paper's energy, else only at
+            the first of each scale. (The released energy always keeps the first.)
+        detach_keys: take no gradient of the known patches (the paper does not say).
+        margin: cells of features around the hole that do not count as known, because their
+            receptive fields reach into the hole.
         channel_order: of the pictures the content network was trained on.
 
     Source: Yang et al., CVPR 2017 (arXiv 1611.09969); leehomyc/Faster-High-Res-Neural-Inpainting.
@@ -88,24 +75,11 @@ class MSNPS(InpaintingModel):
     minimum = 1
     networks = ("content_network", "discriminator")
     completion_networks = ("content_network",)
-    # What `RegionRecipe` asks of a model: it predicts the middle, with this overlap, and so on.
+    # Attributes that `RegionRecipe` reads; see `ContextEncoder`.
     central = True
     overlap = 4
     adversary = "log"
-    recipe_class = ContentRecipe
-    layouts = (
-        Layout(
-            "zhanzhoufeng",
-            "content_network",
-            generator_keys("net"),
-            ("net.14.weight", "net.17.weight", "net.29.weight"),
-            options=_options,
-            recipe=fixed(elu_alpha=0.2),
-            nesting=("state_dict",),
-            licence="none given",
-            source="ZhanzhouFeng/Pytorch-Implement-Faster-High-Res-Neural-Inpainting",
-        ),
-    )
+    layouts = LAYOUTS
 
     def __init__(  # noqa: PLR0913 - the options of the method
         self,
@@ -153,13 +127,10 @@ class MSNPS(InpaintingModel):
         self.rematch = rematch
         self.detach_keys = detach_keys
         self.margin = margin
-        self.content_network = EncoderDecoder(
-            base_channels=base_channels,
-            bottleneck=bottleneck,
-            activations=("elu", "elu"),
-            alpha=elu_alpha,
+        self.content_network = ContentNetwork(
+            base_channels=base_channels, bottleneck=bottleneck, elu_alpha=elu_alpha
         )
-        self.discriminator = RegionDiscriminator(base_channels=base_channels)
+        self.discriminator = ContentDiscriminator(base_channels=base_channels)
         initialise(self, 0.02, norms=True)
         # In a list: the feature network is no part of the method's weights.
         self._features: list[FeatureNetwork] = []
@@ -170,13 +141,14 @@ class MSNPS(InpaintingModel):
         *,
         rule: str = "imagenet",
     ) -> None:
-        """Gives the method its VGG-19.
+        """Give the method its VGG-19.
 
         Args:
             features: a file or state dict with torchvision's keys, or a network with the layers of
                 the energy: relu3_1 and relu4_1 ("paper"), relu4_1 and relu4_2 ("released").
-            rule: how the file's network is fed, see `FeatureNetwork`: "imagenet" for torchvision's
-                weights, "caffe_256" for converted Caffe weights as in the released code.
+            rule: the range of the file's network, see `FeatureNetwork`: "imagenet" for
+                torchvision's weights, "caffe_256" for converted Caffe weights as in the released
+                code.
 
         Raises:
             FileNotFoundError, TypeError, ValueError: as `FeatureNetwork`, or layers are missing.
@@ -209,7 +181,7 @@ class MSNPS(InpaintingModel):
         return Implied(facts, ("elu_alpha", "channel_order"))
 
     def colour(self, like: Tensor) -> Tensor:
-        """What missing pixels are filled with, (3, 1, 1) in [-1, 1]."""
+        """Return the colour of missing pixels, (3, 1, 1) in [-1, 1]."""
         return fill_colour(like, self.channel_order)
 
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
@@ -228,7 +200,7 @@ class MSNPS(InpaintingModel):
         )
 
     def _synthesise(self, picture: Tensor, hole: Tensor) -> Tensor:
-        """One sample, (3, H, W) with its prediction and (1, H, W)."""
+        """Synthesise the texture of one sample: (3, H, W) with its prediction, hole (1, H, W)."""
         if not hole.any():
             return picture
         rows, columns = region(hole)
@@ -241,12 +213,12 @@ class MSNPS(InpaintingModel):
         return result
 
     def synthesise(self, image: Tensor, hole: Tensor, trace: Trace | None = None) -> Tensor:
-        """Texture for one picture whose hole holds a prediction; see `_texture_synthesis`.
+        """Synthesise texture in a picture whose hole holds a prediction; see `texture_synthesis`.
 
         Args:
             image: (1, 3, H, W) in [0, 1], channels in `channel_order`.
             hole: (1, 1, H, W) float, 1 = missing.
-            trace: takes the energies of all evaluations.
+            trace: gets the energies of all evaluations.
 
         Returns:
             (1, 3, H, W) in [0, 1]; use its missing pixels.

@@ -1,4 +1,4 @@
-"""What neural patch synthesis descends on: the paper's energy, the released code's."""
+"""Energies that neural patch synthesis minimises: the paper's, and that of the released code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.losses import total_variation
-from inpaint_ops.models.blocks.centre import hole_box
+from inpaint_ops.models.blocks.pictures import hole_box
 from inpaint_ops.ops import nearest_patch
 from inpaint_ops.reference.nearest_patch import patch_origins
 
@@ -22,7 +22,7 @@ RELEASED_LAYERS = ("relu4_1", "relu4_2")
 
 @dataclass(frozen=True)
 class Settings:
-    """Numbers of the synthesis; see `MSNPS` for what they mean."""
+    """Numbers of the synthesis, explained in `MSNPS`."""
 
     energy: str = "paper"
     size: int = 512
@@ -40,7 +40,7 @@ class NoKnownPatch(ValueError):
 
 
 def cells(hole: Tensor, size: tuple[int, int], margin: int = 0) -> Tensor:
-    """The hole on a map of features, bool: cells that any missing pixel lies in, and `margin` more.
+    """Return the hole on a map of features, bool: cells with a missing pixel, and `margin` more.
 
     Args:
         hole: (1, 1, H, W), sides multiples of those of the map.
@@ -53,9 +53,9 @@ def cells(hole: Tensor, size: tuple[int, int], margin: int = 0) -> Tensor:
 
 
 def _centred(missing: Tensor) -> Tensor:
-    """Which patches have a missing cell in their middle, on the grid of patches.
+    """Return which patches have a missing cell in their middle, on the grid of patches.
 
-    A cell on the border of the map is served by the patch nearest to it.
+    A cell on the border of the map is no middle of a patch; it counts for the patch nearest to it.
     """
     moved = missing.clone()
     for axis in (2, 3):
@@ -67,12 +67,12 @@ def _centred(missing: Tensor) -> Tensor:
 
 
 def _rows(features: Tensor) -> Tensor:
-    """(1, C, h, w) as (h * w, C)."""
+    """Return (1, C, h, w) as (h * w, C)."""
     return features[0].permute(1, 2, 0).reshape(-1, features.shape[1])
 
 
-def _corners(origins: Tensor, width: int, stride: int = 1) -> Tensor:
-    """Cells of the upper left corners of dense patches, flat, of a map of that width."""
+def _corners(origins: Tensor, width: int) -> Tensor:
+    """Return the flat cells of the upper left corners of dense patches, in a map of that width."""
     columns = width - PATCH + 1
     return (origins // columns) * width + origins % columns
 
@@ -105,8 +105,8 @@ class PaperEnergy:
         self.reference = reference
         self.settings = settings
         self.matches: dict[str, tuple[Tensor, Tensor]] = {}
-        # Features of a network that is fed in other units, as if it were fed with 0 ... 255: ReLU
-        # and convolution are homogeneous. The weights were found with such a network.
+        # The paper's weights belong to a network for pixels in 0 ... 255. Convolution and ReLU
+        # are homogeneous: features of a network for another range are those times a factor.
         rule = features.rule
         unit = 255 * sum(rule.deviation) / 3 / rule.scale
         self.texture_weight = settings.texture_weight * unit**2
@@ -124,7 +124,7 @@ class PaperEnergy:
             raise NoKnownPatch("msnps: hole must leave a known patch of features, it leaves none")
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        """The weighted terms at a picture (1, 3, H, W) in [0, 1]."""
+        """Return the weighted terms at a picture (1, 3, H, W) in [0, 1]."""
         settings = self.settings
         content = torch.where(self.hole > 0, x - self.reference, 0.0).square().sum()
         maps = self.features(x)
@@ -158,9 +158,9 @@ class PaperEnergy:
 
 
 def donor_rows(size: int, start: int, stop: int) -> list[int]:
-    """Which known row stands in for each row start ... stop - 1 of an image of `size` rows.
+    """Return the known row that replaces each row start ... stop - 1 of an image of `size` rows.
 
-    Those above the box come first, those below it last, what is left between them repeats the ones
+    Rows from above the box come first, rows from below it last. A gap between them repeats the rows
     above.
     """
     above, length = start, stop - start
@@ -175,7 +175,7 @@ def donor_rows(size: int, start: int, stop: int) -> list[int]:
 
 
 def overwritten(image: Tensor, hole: Tensor, margin: int) -> Tensor:
-    """The image with known rows copied over the hole's bounding box and `margin` pixels more.
+    """Return the image with known rows copied over the hole's box and `margin` pixels more.
 
     Source: leehomyc/Faster-High-Res-Neural-Inpainting: run_texture_optimization.lua, whose box and
     rows these are for its hole in the middle of 512 x 512 pixels.
@@ -193,27 +193,27 @@ def overwritten(image: Tensor, hole: Tensor, margin: int) -> Tensor:
 
 
 def turned(image: Tensor, angle: float, scale: float) -> Tensor:
-    """The image turned, cut to the largest rectangle of its proportions inside, and resized."""
+    """Return the image turned, cut to the largest rectangle of its proportions, and resized."""
     height, width = image.shape[2:]
     c, s = math.cos(angle), abs(math.sin(angle))
-    share = min(width / (width * c + height * s), height / (height * c + width * s))
-    size = [1, 3, max(8, round(height * share * scale)), max(8, round(width * share * scale))]
+    inner = min(width / (width * c + height * s), height / (height * c + width * s))
+    size = [1, 3, max(8, round(height * inner * scale)), max(8, round(width * inner * scale))]
     s = math.sin(angle)
     ratio = height / width
-    theta = torch.tensor([[[c * share, -s * share * ratio, 0], [s * share / ratio, c * share, 0]]])
+    theta = torch.tensor([[[c * inner, -s * inner * ratio, 0], [s * inner / ratio, c * inner, 0]]])
     grid = F.affine_grid(theta.to(image), size, align_corners=False)
     return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
 
 
 class ReleasedEnergy:
-    """What the released code descends on: features of the whole picture, fixed matches by cosine.
+    """The energy of the released code: features of the whole picture, fixed matches by cosine.
 
     20 mean (phi - phi(content))^2 at relu4_2, plus 1e-4 / 2 sum |phi - T|^2 at relu4_1, T the mean
     of the matched patches that cover a cell, plus 1e-4 / 2 of the squared variation, at pixels in
-    the units of the network's input. Its gradients are those of the code, which writes them down
-    without an energy. Patches are taken from nine turned and scaled copies of the picture whose
-    hole is overwritten with known rows, every second one and the last; a match is made at the first
-    evaluation of a scale.
+    the units of the network's input. Its gradients are those of the code, which has no energy
+    itself. Patches, every second one and the last, are taken from nine turned and scaled copies of
+    the picture whose hole is overwritten with known rows. Matches are made at the first evaluation
+    of a scale.
 
     Args:
         features: network with `RELEASED_LAYERS`.
@@ -227,7 +227,7 @@ class ReleasedEnergy:
     content_weight = 20.0
     texture_weight = 1e-4
     variation_weight = 1e-4
-    # Pixels are handled in these units, on which the steps of the optimiser depend.
+    # Pixels times this are the optimiser's variables; its steps depend on the unit.
     scale = 256.0
 
     def __init__(self, features: FeatureNetwork, content: Tensor, style: Tensor) -> None:
@@ -242,15 +242,15 @@ class ReleasedEnergy:
         self.target: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        """The weighted terms at a picture (1, 3, H, W) in [0, 1]."""
+        """Return the weighted terms at a picture (1, 3, H, W) in [0, 1]."""
         maps = self.features(x)
         phi = maps["relu4_1"]
         if self.target is None:
             self.target = self._match(phi.detach())
         target, covered = self.target
-        wide = x * self.scale
-        here = wide[:, :, :-1, :-1]
-        steps = (here - wide[:, :, :-1, 1:]).square() + (here - wide[:, :, 1:, :-1]).square()
+        pixels = x * self.scale
+        here = pixels[:, :, :-1, :-1]
+        steps = (here - pixels[:, :, :-1, 1:]).square() + (here - pixels[:, :, 1:, :-1]).square()
         pull = torch.where(covered, phi - target, 0.0).square().sum()
         return {
             "content": self.content_weight * F.mse_loss(maps["relu4_2"], self.reference),
@@ -259,7 +259,7 @@ class ReleasedEnergy:
         }
 
     def _match(self, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of the matched patches at each cell, and which cells any covers."""
+        """Return the mean of the matched patches at each cell, and the cells they cover."""
         keys = [key for key in self.keys if min(key.shape[2:]) >= PATCH]
         if not keys or min(phi.shape[2:]) < PATCH:
             raise NoKnownPatch("msnps: picture must have a patch of features, it is smaller")
@@ -268,7 +268,7 @@ class ReleasedEnergy:
         corner = _grid_corners(phi)
         total, count = torch.zeros_like(_rows(phi)), phi.new_zeros(phi[0, 0].numel(), 1)
         for copy, (key, (index, _)) in enumerate(zip(keys, found)):
-            # A score of 0 is that of a patch of zeros: nothing to be pulled towards.
+            # A score of 0 belongs to a patch of zeros, which is no target.
             mine = ((best.indices == copy) & (best.values > 0)).flatten()
             source = _grid_corners(key)[index.flatten()[mine]]
             for down in range(PATCH):
@@ -282,7 +282,7 @@ class ReleasedEnergy:
 
 
 def _grid_corners(features: Tensor) -> Tensor:
-    """Upper left cells of every second patch and the last, flat."""
+    """Return the flat upper left cells of every second patch and the last."""
     rows, columns = (
         torch.tensor(patch_origins(side, PATCH, 2), device=features.device)
         for side in features.shape[2:]

@@ -1,4 +1,4 @@
-"""Multi-scale neural patch synthesis: a prediction's pixels optimised, coarse to fine."""
+"""Multi-scale neural patch synthesis: pixels of a prediction are optimised, coarse to fine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops.features import FeatureNetwork
-from inpaint_ops.models.blocks.centre import hole_box
-from inpaint_ops.models.blocks.pictures import composite, resized, resized_hole
+from inpaint_ops.models.blocks.pictures import composite, hole_box, resized, resized_hole
 from inpaint_ops.models.msnps.texture_energies import (
     NoKnownPatch,
     PaperEnergy,
@@ -20,11 +19,10 @@ from inpaint_ops.models.msnps.texture_energies import (
 )
 
 Energy = Callable[[Tensor], dict[str, Tensor]]
-# Pairs of steps that L-BFGS remembers, and evaluations allowed for each iteration: the numbers of
-# the released code.
+# Steps that L-BFGS remembers, and evaluations allowed per iteration, as in the released code.
 _HISTORY = 25
 _EVALUATIONS = 1.25
-# The released code's margin around the hole that its style image overwrites, pixels of 512.
+# Pixels around the hole that the released code overwrites too, in a picture of 512 pixels.
 _MARGIN = 28
 
 
@@ -36,9 +34,10 @@ class Trace:
 
 
 def region(hole: Tensor) -> tuple[slice, slice]:
-    """Rows and columns around the hole of a (1, H, W) mask: twice its longer side, at least 128.
+    """Return the rows and columns of the region around the hole of a (1, H, W) mask.
 
-    Moved and cut to lie inside the picture.
+    Its side is twice the hole's longer side, at least 128; it is moved and cut to lie inside the
+    picture.
     """
     box = hole_box(hole)
     if box is None:
@@ -59,7 +58,7 @@ def synthesise(
     settings: Settings,
     trace: Trace | None = None,
 ) -> Tensor:
-    """Optimises the missing pixels of one picture.
+    """Optimise the missing pixels of one picture.
 
     The picture is resized so that its longer side has at most `settings.size` pixels and both sides
     are multiples of 8 on the coarsest scale; each scale has twice the pixels of the one before, and
@@ -70,7 +69,7 @@ def synthesise(
         image: (1, 3, H, W) in [0, 1], the prediction in its hole.
         hole: (1, 1, H, W), 1 = missing.
         settings: of the synthesis.
-        trace: takes the energies.
+        trace: gets the energies.
 
     Returns:
         (1, 3, H, W) in [0, 1]; pixels that are not missing may differ from the image's.
@@ -79,13 +78,13 @@ def synthesise(
         NoKnownPatch: no scale has a patch of known features.
     """
     height, width = image.shape[2:]
-    share = min(1.0, settings.size / max(height, width))
+    shrunk = min(1.0, settings.size / max(height, width))
     levels = settings.levels
-    while levels > 1 and min(height, width) * share < 32 << (levels - 1):
+    while levels > 1 and min(height, width) * shrunk < 32 << (levels - 1):
         levels -= 1
     unit = 8 << (levels - 1)
-    high, wide = (max(unit, 32, round(side * share / unit) * unit) for side in (height, width))
-    full = (high, wide)
+    rows, columns = (max(unit, 32, round(side * shrunk / unit) * unit) for side in (height, width))
+    full = (rows, columns)
     x, optimised = image, False
     style = image
     if settings.energy == "released":
@@ -124,20 +123,20 @@ def descend(
     search: bool = False,
     scale: float = 1.0,
 ) -> Tensor:
-    """L-BFGS on the free pixels of a picture.
+    """Minimise an energy over the free pixels of a picture by L-BFGS.
 
     Args:
         energy: terms to be summed, of a picture.
         start: (1, 3, H, W).
         free: (1, 1, H, W), 1 = may change.
         iterations: at most.
-        trace: takes the terms of every evaluation.
-        search: step lengths by the strong Wolfe conditions, which never raise the energy; else all
-            are 1 (the first: 1 / |gradient|_1 at most), as in the released code.
+        trace: gets the terms of every evaluation.
+        search: find step lengths by the strong Wolfe conditions, which never raise the energy; else
+            all are 1 (the first: 1 / |gradient|_1 at most), as in the released code.
         scale: the variables are pixels times this.
 
     Returns:
-        (1, 3, H, W) in [0, 1]; `start` if the descent left the numbers.
+        (1, 3, H, W) in [0, 1]; `start` if the result is not finite.
     """
     variable = (start * scale).detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(

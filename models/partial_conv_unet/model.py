@@ -2,77 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
 from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.partial_conv_unet.layouts import LAYOUTS
 from inpaint_ops.models.partial_conv_unet.networks import PartialConvUNetwork
-from inpaint_ops.models.partial_conv_unet.recipe import PartialConvUNetRecipe
-from inpaint_ops.models.registry import register_model
-from inpaint_ops.models.weights.layouts import Implied, Layout, fixed
+from inpaint_ops.models.weights.layouts import Implied
 
 _MOST_LEVELS = 8
-# Mean and deviation of what the network takes, on a picture in [0, 1].
+# Mean and deviation, by which a picture in [0, 1] becomes the network's input.
 _RANGES = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "signed": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 
 
-_Keys = Callable[[PartialConvUNetwork], Mapping[str, str]]
-
-
-def _keys(encoder: str, decoder: str, conv: str) -> _Keys:
-    """Public names from patterns with a place for the level, and of the convolution in it."""
-
-    def keys(network: PartialConvUNetwork) -> dict[str, str]:
-        result = {}
-        for key in network.state_dict():
-            side, index, layer, kind = key.split(".")
-            stem = (encoder if side == "encoder" else decoder).format(int(index) + 1)
-            result[f"{stem}.{conv if layer == 'conv' else 'bn'}.{kind}"] = key
-        return result
-
-    return keys
-
-
-def _options(stem: str, pattern: str) -> Callable[[Mapping[str, Tensor]], Any]:
-    def options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {
-            "base_channels": state[f"{stem}.weight"].shape[0],
-            "levels": max(int(found[1]) for key in state if (found := re.match(pattern, key))),
-            "stem_bias": f"{stem}.bias" in state,
-        }
-
-    return options
-
-
-def _ones(keys: _Keys, ones: str) -> Callable[[PartialConvUNetwork], State]:
-    """The constant kernels that public files keep next to every convolution."""
-
-    def emitted(network: PartialConvUNetwork) -> State:
-        return {
-            re.sub(r"(input_conv\.)?weight$", ones, public): torch.ones_like(
-                network.get_parameter(ours).detach()
-            )
-            for public, ours in keys(network).items()
-            if ours.endswith("conv.weight")
-        }
-
-    return emitted
-
-
-_NAOTO0804 = _keys("enc_{}", "dec_{}", "conv.input_conv")
-_MMAGIC = _keys("encoder.enc{}", "decoder.dec{}", "conv")
-
-
-@register_model("partial_conv_unet")
 class PartialConvUNet(InpaintingModel):
     """U-Net of partial convolutions, trained without a discriminator.
 
@@ -82,11 +30,11 @@ class PartialConvUNet(InpaintingModel):
     Args:
         levels: halvings, 5 to 8; sides become multiples of 2^levels.
         base_channels: of the first layer.
-        stem_bias: whether the first layer has a bias, as in mmagic.
+        stem_bias: give the first layer a bias, as in mmagic.
         input_range: "imagenet": less the mean of ImageNet, divided by its deviation (naoto0804);
             "signed": [-1, 1] (mmagic).
-        normalise: "window": sums divided by the share of valid values (paper, mmagic); "sum": by
-            their number (naoto0804), which asks for weights larger by the size of the window.
+        normalise: "window": sums are divided by the fraction of valid values (paper, mmagic);
+            "sum": by their number (naoto0804), so that weights are larger by the window's size.
         channel_order: of the pictures the weights were trained on; BGR in mmagic, whose layout
             sets it.
 
@@ -96,38 +44,7 @@ class PartialConvUNet(InpaintingModel):
 
     pad_as = "hole"
     networks = ("generator",)
-    recipe_class = PartialConvUNetRecipe
-    layouts: ClassVar[tuple[Layout, ...]] = (
-        Layout(
-            "naoto0804",
-            "generator",
-            _NAOTO0804,
-            signature=("enc_1.conv.input_conv.weight", "dec_1.conv.input_conv.weight"),
-            options=_options("enc_1.conv.input_conv", r"enc_(\d{1,3})\."),
-            recipe=fixed(input_range="imagenet", normalise="sum"),
-            nesting=("model",),
-            ignored=(r"mask_conv\.",),
-            emitted=_ones(_NAOTO0804, "mask_conv.weight"),
-            licence="MIT",
-            source="naoto0804/pytorch-inpainting-with-partial-conv",
-        ),
-        Layout(
-            "mmagic",
-            "generator",
-            _MMAGIC,
-            signature=("encoder.enc1.conv.weight", "decoder.dec1.conv.weight"),
-            options=_options("encoder.enc1.conv", r"encoder\.enc(\d{1,3})\."),
-            recipe=fixed(input_range="signed", normalise="window"),
-            nesting=("state_dict",),
-            prefix="generator.",
-            ignored=(r"weight_mask_updater$", r"^loss_percep\."),
-            emitted=_ones(_MMAGIC, "weight_mask_updater"),
-            # Its configuration reads pictures with OpenCV and does not reorder them.
-            channel_order="bgr",
-            licence="Apache-2.0",
-            source="open-mmlab/mmagic",
-        ),
-    )
+    layouts = LAYOUTS
 
     def __init__(
         self,
@@ -171,12 +88,12 @@ class PartialConvUNet(InpaintingModel):
         return [like.new_tensor(v).view(1, 3, 1, 1) for v in _RANGES[self.input_range]]
 
     def normalised(self, image: Tensor) -> Tensor:
-        """[0, 1] to what the network takes."""
+        """Return the network's input from pictures in [0, 1]."""
         mean, deviation = self._statistics(image)
         return (image - mean) / deviation
 
     def unnormalised(self, x: Tensor) -> Tensor:
-        """The inverse of `normalised`."""
+        """Return pictures in [0, 1] from the network's range; the inverse of `normalised`."""
         mean, deviation = self._statistics(x)
         return x * deviation + mean
 

@@ -1,23 +1,24 @@
-"""Networks of the partial-convolution U-Net."""
+"""Networks of the PartialConv U-Net."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from inpaint_ops.models.blocks.convolution import activate
+from inpaint_ops.models.blocks.conv_block import activate
 from inpaint_ops.ops import partial_conv2d
 
 
 class PartialBlock(nn.Module):
     """Partial convolution, batch normalisation and activation.
 
-    Normalisation and activation act on windows without a valid pixel too: those hold 0 before.
+    Normalisation and activation also act on windows without a valid pixel, where the convolution
+    gives 0.
 
     Args:
         in_channels, out_channels, kernel_size, stride: of the convolution; padding keeps the size.
         activation: "relu", "leaky_relu" or "identity".
-        norm: whether there is a normalisation.
-        bias: whether the convolution has one.
+        norm: normalise after the convolution.
+        bias: give the convolution a bias.
         normalise: rule of `partial_conv2d`.
     """
 
@@ -49,7 +50,7 @@ class PartialBlock(nn.Module):
         valid: Tensor | tuple[Tensor, ...],
         upsample: int | tuple[int, ...] = 1,
     ) -> tuple[Tensor, Tensor]:
-        """The result and its valid pixels (N, 1, Ho, Wo); arguments of `partial_conv2d`."""
+        """Return the result and its valid pixels (N, 1, Ho, Wo); see `partial_conv2d`."""
         conv = self.conv
         y, valid = partial_conv2d(
             x,
@@ -72,7 +73,7 @@ class PartialConvUNetwork(nn.Module):
     Args:
         levels: halvings, 5 to 8.
         base_channels: of the first layer; the fourth and deeper ones have eight times as many.
-        stem_bias: whether the first layer has a bias (mmagic).
+        stem_bias: give the first layer a bias (mmagic).
         normalise: rule of `partial_conv2d`.
     """
 
@@ -109,7 +110,7 @@ class PartialConvUNetwork(nn.Module):
         )
 
     def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Fills a picture.
+        """Fill a picture.
 
         Args:
             x: (N, 3, H, W), normalised, anything where it is missing; sides are multiples of

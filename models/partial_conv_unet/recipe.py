@@ -1,26 +1,19 @@
-"""Training of the PartialConv U-Net."""
+"""Training of the PartialConv U-Net: pixel, perceptual, style and variation losses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from inpaint_ops import losses
 from inpaint_ops.models.blocks.pictures import composite, erase
+from inpaint_ops.models.partial_conv_unet.model import PartialConvUNet
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend
 
-if TYPE_CHECKING:
-    from inpaint_ops.models.partial_conv_unet.model import PartialConvUNet
-
 Maps = dict[str, Tensor]
-
-
-def _over(loss: Callable[[Maps, Maps], Tensor], made: list[Maps], wanted: Maps) -> Tensor:
-    return loss(made[0], wanted) + loss(made[1], wanted)
-
 
 _WEIGHTS = {"valid": 1.0, "hole": 6.0, "perceptual": 0.05, "style": 120.0, "variation": 0.1}
 
@@ -28,10 +21,10 @@ _WEIGHTS = {"valid": 1.0, "hole": 6.0, "perceptual": 0.05, "style": 120.0, "vari
 class PartialConvUNetRecipe(TrainingRecipe):
     """L1 in and outside the hole, perceptual and style losses, variation around the hole.
 
-    "train" is followed by "finetune" at a lower rate with the statistics of the encoder's batch
-    normalisations frozen, because in training they see the zeros of the holes; their scales and
-    shifts go on learning, as in naoto0804's code. Pixel losses and variation are taken in the range
-    of the network, the variation where the paper wants it: in the hole grown by one pixel.
+    After "train" comes "finetune" at a lower rate. It freezes the statistics of the encoder's batch
+    normalisations, which see the zeros of the holes in training; their scales and shifts go on
+    learning, as in naoto0804's code. Pixel losses and variation are taken in the range of the
+    network, the variation, as in the paper, in the hole grown by one pixel.
 
     Source: Liu et al., ECCV 2018 (arXiv 1804.07723), sections 3.3 and 4, with the authors' erratum
     (means over all pixels); naoto0804/pytorch-inpainting-with-partial-conv: loss.py, opt.py.
@@ -52,11 +45,11 @@ class PartialConvUNetRecipe(TrainingRecipe):
     variation_rule = "dilated"
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Adam."""
+        """Return Adam for the generator."""
         return {"generator": adam(self.model.generator.parameters(), self.numbers["learning_rate"])}
 
     def prepare(self) -> None:
-        """Training mode, in the second phase but for the encoder's normalisations."""
+        """Set training mode; in phase "finetune" not of the encoder's normalisations."""
         super().prepare()
         if self.phase.name == "finetune":
             for module in self.model.generator.encoder.modules():
@@ -64,7 +57,7 @@ class PartialConvUNetRecipe(TrainingRecipe):
                     module.eval()
 
     def terms(self, made: Tensor, truth: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """The losses by name, of pictures (N, 3, H, W) in the range of the network."""
+        """Return the losses by name, of pictures (N, 3, H, W) in the range of the network."""
         filled = composite(truth, made, hole)
         pictures = self.model.unnormalised(torch.cat((made, filled)))
         with torch.no_grad():
@@ -85,10 +78,15 @@ class PartialConvUNetRecipe(TrainingRecipe):
         return {name: maps[name] for name in self.feature_network["layers"]}
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """One step of the generator."""
+        """Do one step of the generator."""
         truth = self.model.normalised(image)
         made, _ = self.model.generator(erase(truth, hole), hole == 0)
         terms = self.terms(made, truth, hole)
         total = torch.stack([self.numbers[n] * value for n, value in terms.items()]).sum()
         descend(self.optimizers["generator"], total)
         return {**terms, "generator": total}
+
+
+def _over(loss: Callable[[Maps, Maps], Tensor], made: list[Maps], wanted: Maps) -> Tensor:
+    """Return the sum of a loss over the raw prediction and the one with known pixels put back."""
+    return loss(made[0], wanted) + loss(made[1], wanted)

@@ -10,18 +10,16 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
-from inpaint_ops.models.blocks.convolution import initialise
+from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.blocks.pictures import signed, stacked, unsigned
 from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.patch_gan.layouts import LAYOUTS
 from inpaint_ops.models.patch_gan.networks import Discriminator, Generator
-from inpaint_ops.models.patch_gan.recipe import PatchGANRecipe
-from inpaint_ops.models.registry import register_model
 from inpaint_ops.models.weights.layouts import Implied
 
 _MOST_BLOCKS = 256
 
 
-@register_model("patch_gan")
 class PatchGAN(InpaintingModel):
     """Patch-based image inpainting: after Demir & Unal, not checked against their code.
 
@@ -31,7 +29,7 @@ class PatchGAN(InpaintingModel):
     discriminator that shares its first layers between a global and a patch head; the three loss
     weights. Chosen by us, and options where they are options: all numbers of layers, widths and
     kernels, five blocks with dilations 1 to 16, nearest upsampling, batch normalisation everywhere
-    but at the ends, no ReLU behind the sum of a block, reflected edges, three input channels, mean
+    but at the ends, no ReLU after the sum of a block, reflected edges, three input channels, mean
     colour in the hole, the range [-1, 1] with tanh, compositing, optimiser and rates.
 
     Args:
@@ -48,6 +46,7 @@ class PatchGAN(InpaintingModel):
 
     multiple = 4
     minimum = 4
+    layouts = LAYOUTS
 
     def __init__(
         self,
@@ -110,13 +109,10 @@ class PatchGAN(InpaintingModel):
         return Implied(facts, unstated, asked)
 
     def inputs(self, image: Tensor, hole: Tensor) -> Tensor:
-        """What the generator sees, from a picture in [0, 1] and its hole."""
+        """Return the generator's input from a picture in [0, 1] and its hole."""
         levels = self.mean if self.channel_order == "rgb" else self.mean[::-1]
         seen = signed(torch.where(hole > 0, image.new_tensor(levels).view(3, 1, 1), image))
         return stacked(seen, hole.to(seen.dtype)) if self.in_channels == 4 else seen
 
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
         return unsigned(self.generator(self.inputs(image, hole)))
-
-
-PatchGAN.recipe_class = PatchGANRecipe

@@ -1,4 +1,4 @@
-"""Networks of the patch-based GAN."""
+"""Networks of the patch-based GAN: a dilated residual generator, a critic of two heads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from inpaint_ops.layers import FusedConv2d
-from inpaint_ops.models.blocks.convolution import ConvBlock
+from inpaint_ops.models.blocks.conv_block import ConvBlock
 
 
 class ResidualBlock(nn.Module):
@@ -40,7 +40,8 @@ class Generator(nn.Module):
         in_channels: 3, or 4 with the mask as last channel.
         base_channels: filters of the stem.
         dilations: of the residual blocks.
-        dilated: which convolution of a block: "first" (type b of the paper), "second" (c), "none".
+        dilated: the convolution of a block that has the dilation: "first" (type b of the paper),
+            "second" (c) or "none".
     """
 
     def __init__(
@@ -53,8 +54,8 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         c = base_channels
-        wide: dict[str, Any] = {"padding": 3, "padding_mode": "reflect"}
-        self.stem = ConvBlock(in_channels, c, 7, bias=False, **wide)
+        outer: dict[str, Any] = {"padding": 3, "padding_mode": "reflect"}
+        self.stem = ConvBlock(in_channels, c, 7, bias=False, **outer)
         self.down = nn.Sequential(
             ConvBlock(c, 2 * c, 3, stride=2, padding=1, bias=False),
             ConvBlock(2 * c, 4 * c, 3, stride=2, padding=1, bias=False),
@@ -65,7 +66,7 @@ class Generator(nn.Module):
             ConvBlock(4 * c, 2 * c, 3, padding=1, bias=False, upsample=2),
             ConvBlock(2 * c, c, 3, padding=1, bias=False, upsample=2),
         )
-        self.output = FusedConv2d(c, 3, 7, activation="tanh", **wide)
+        self.output = FusedConv2d(c, 3, 7, activation="tanh", **outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) in [-1, 1] to (N, 3, H, W) in [-1, 1].

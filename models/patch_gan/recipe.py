@@ -1,18 +1,14 @@
-"""Training of the patch-based GAN."""
+"""Training of the patch-based GAN: L1 and one adversary for each head."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed
+from inpaint_ops.models.patch_gan.model import PatchGAN
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
-
-if TYPE_CHECKING:
-    from inpaint_ops.models.patch_gan.model import PatchGAN
 
 
 class PatchGANRecipe(TrainingRecipe):
@@ -43,7 +39,7 @@ class PatchGANRecipe(TrainingRecipe):
     model: PatchGAN
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Adam for both networks."""
+        """Return Adam for both networks."""
         return {
             name: adam(
                 self.model.get_submodule(name).parameters(),
@@ -54,7 +50,7 @@ class PatchGANRecipe(TrainingRecipe):
         }
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """One step of each network."""
+        """Do one step of each network."""
         model, numbers = self.model, self.numbers
         target = signed(image)
         prediction = model.generator(model.inputs(image, hole))

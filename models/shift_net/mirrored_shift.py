@@ -21,10 +21,10 @@ class MirroredShift(nn.Module):
     E and for that of M whose cosine with D_p is largest, q(p) and m(p); the better of the two wins,
     E where they are equal. A position of M is known where the mirrored hole is 0.
 
-    "exact" is what was meant: N_p = E_q(p) or M_m(p), and the gradient of N flows to where the
-    feature came from.
+    "exact" is the rule that was meant: N_p = E_q(p) or M_m(p), and the gradient of N flows to the
+    source of the feature.
 
-    "port" is what the published weights were trained with, checked by running that code:
+    "port" is the rule that trained the published weights, checked by running that code:
 
     * The k-th position of the hole asks M not with its own D but with D at the k-th position of the
       mirrored hole (row by row). For holes that are their own mirror image this is the same.
@@ -49,7 +49,7 @@ class MirroredShift(nn.Module):
         self.rule = rule
 
     def forward(self, x: Tensor, mirrored: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """Shifts.
+        """Shift.
 
         Args:
             x: (N, 2 C, h, w), decoder feature first, encoder feature second, both after ReLU.
@@ -86,7 +86,7 @@ class MirroredShift(nn.Module):
 
 
 def _reordered(values: Tensor, asking: Tensor, missing: Tensor) -> Tensor:
-    """(N, h, w) with the k-th value where `asking` at the k-th position where `missing`."""
+    """Move the k-th value where `asking` is set to the k-th place where `missing` is, (N, h, w)."""
     source, target = (
         mask.flatten(1).logical_not().byte().sort(stable=True, dim=1).indices
         for mask in (asking, missing)
@@ -98,7 +98,7 @@ def _reordered(values: Tensor, asking: Tensor, missing: Tensor) -> Tensor:
 def _paired(
     encoder: Tensor, mirrored: Tensor, own: Tensor, other: Tensor, turned: Tensor
 ) -> Tensor:
-    """(N, C, h w) features at the winners, 0 without one; the rest is (N, h w)."""
+    """Return the features at the winners, (N, C, h w), 0 without one; indices are (N, h w)."""
 
     def at(feature: Tensor, index: Tensor) -> Tensor:
         places = index.clamp_min(0)[:, None].expand(-1, feature.shape[1], -1)
@@ -111,7 +111,7 @@ def _paired(
 def _summed(
     encoder: Tensor, mirrored: Tensor, own: Tensor, other: Tensor, turned: Tensor
 ) -> Tensor:
-    """As `_paired`, by the port's index arithmetic."""
+    """Return the same as `_paired` by the port's index arithmetic."""
 
     def total(feature: Tensor, index: Tensor) -> Tensor:
         asked = torch.zeros_like(index).scatter_add_(1, index.clamp_min(0), (index >= 0).long())

@@ -14,7 +14,7 @@ from inpaint_ops.layers import (
     InstanceNorm2d,
     ShiftConnection,
 )
-from inpaint_ops.models.blocks.convolution import activate, initialise
+from inpaint_ops.models.blocks.conv_block import activate, initialise
 from inpaint_ops.models.blocks.pictures import arranged, stacked
 from inpaint_ops.models.blocks.spectral_norm import spectral
 from inpaint_ops.models.shift_net.mirrored_shift import MirroredShift
@@ -32,7 +32,7 @@ def _norm(kind: str, channels: int, activation: str) -> nn.Module:
 
 
 def _normalised(norm: Any, y: Tensor, activation: str) -> Tensor:
-    """The normalisation of `_norm` and an activation, usually the one it was made for."""
+    """Apply a normalisation of `_norm` and an activation, usually the one it was made for."""
     result: Tensor
     if isinstance(norm, nn.BatchNorm2d):
         result = activate(norm(y), activation)
@@ -50,7 +50,7 @@ class Down(nn.Module):
         self, inputs: int, outputs: int, norm: str, *, kernel: int = 4, last: bool = False
     ) -> None:
         super().__init__()
-        # What follows the last is the ReLU before the first transposed convolution.
+        # After the last comes the ReLU before the first transposed convolution.
         self.activation = "relu" if last else "leaky_relu"
         before = self.activation if norm == "none" else "identity"
         padding = kernel // 2 - 1
@@ -129,9 +129,9 @@ class Generator(nn.Module):
             self.add_module(f"down{i}", layer)
         for i in range(DEPTH, 0, -1):
             # Decoder and skip, and after the shift the shifted features.
-            parts = 1 if i == DEPTH else 3 if i == SHIFT else 2
+            joined = 1 if i == DEPTH else 3 if i == SHIFT else 2
             outputs = widths[i - 1] if i > 1 else 3
-            up = Up(parts * widths[i], outputs, norm if i > 1 else "none")
+            up = Up(joined * widths[i], outputs, norm if i > 1 else "none")
             self.add_module(f"up{i}", up)
         self.mirror = mirror
         self.shift = ShiftConnection() if mirror is None else MirroredShift(mirror)
@@ -139,7 +139,7 @@ class Generator(nn.Module):
         initialise(self, 0.02, norms=norm == "batch")
 
     def features(self, x: Tensor) -> Tensor:
-        """[decoder | encoder] after ReLU at 1/8 of the size, what `ShiftConnection` takes."""
+        """Return [decoder | encoder] after ReLU at 1/8 of the size, for `ShiftConnection`."""
         return self._down_and_up(x)[0]
 
     def _down_and_up(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -158,12 +158,12 @@ class Generator(nn.Module):
         return x, skips
 
     def _joined(self, level: int, x: Tensor, skip: Tensor) -> Tensor:
-        """[decoder | relu(skip)]: the skip's leaky ReLU leaves a ReLU as it is."""
+        """Return [decoder | relu(skip)]; ReLU after the skip's leaky ReLU is ReLU alone."""
         decoder = self.get_submodule(f"up{level}")(x, _size(skip))
         return stacked(decoder, skip.relu())
 
     def forward(self, x: Tensor, hole: Tensor) -> Tensor:
-        """Fills.
+        """Fill a picture.
 
         The port returns a picture of even sides, one pixel smaller where a side is odd; here it is
         resized (bilinear) to the size of x.
@@ -182,7 +182,7 @@ class Generator(nn.Module):
         return self.finish(x, hole)[0]
 
     def finish(self, x: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """As forward, and the features before the shift, for the guidance loss."""
+        """Return the picture as `forward`, and the features before the shift for `GuidanceLoss`."""
         features, skips = self._down_and_up(x)
         if self.mirror is None:
             y, _ = self.shift(features, hole)
@@ -193,7 +193,7 @@ class Generator(nn.Module):
         return self.get_submodule("up1")(y, _size(x)), features
 
     def _mirrored(self, x: Tensor) -> Tensor:
-        """The encoder's feature of the mirrored picture, after ReLU."""
+        """Return the encoder's feature of the mirrored picture, after ReLU."""
         # The port sends no gradient there.
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.mirror == "exact"):
             y = arranged(x.flip(3))

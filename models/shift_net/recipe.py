@@ -1,9 +1,9 @@
-"""Training of Shift-Net."""
+"""Training of Shift-Net: pixels, guidance of the shift, a critic, and features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,10 +19,8 @@ from inpaint_ops.losses import (
     style_loss,
 )
 from inpaint_ops.models.blocks.pictures import erase, signed
+from inpaint_ops.models.shift_net.model import ShiftNet
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
-
-if TYPE_CHECKING:
-    from inpaint_ops.models.shift_net.model import ShiftNet
 
 Box = tuple[int, int, int, int]
 
@@ -30,10 +28,10 @@ Box = tuple[int, int, int, int]
 class ShiftNetRecipe(TrainingRecipe):
     """Two generator passes, the true picture for the guidance and the damaged one; critic first.
 
-    Phase "joint" has the terms of the paper and the Torch7 version; "public" those of the PyTorch
-    version's defaults: features (a `FeatureNetwork` with options `feature_network`), and for one
-    rectangular hole shared by the batch l1 discounted towards its middle and a critic and features
-    that see the hole alone. Its guidance target is not masked.
+    Phase "joint" has the terms of the paper and the Torch7 version. Phase "public" has those of the
+    PyTorch version's defaults: losses on features (a `FeatureNetwork` with options
+    `feature_network`) and a guidance target that is not masked. Where all samples share one
+    rectangular hole, l1 is discounted towards its middle, and critic and features see it alone.
 
     Source: Zhaoyi-Yan/Shift-Net: train.lua; Zhaoyi-Yan/Shift-Net_pytorch:
     models/shift_net/shiftnet_model.py.
@@ -77,7 +75,7 @@ class ShiftNetRecipe(TrainingRecipe):
     needs_features = ("public",)
 
     def build_optimizers(self) -> dict[str, Optimizer]:
-        """Adam (0.5, 0.999) for generator and discriminator."""
+        """Return Adam (0.5, 0.999) for generator and discriminator."""
         rate, model = self.numbers["learning_rate"], self.model
         return {
             "generator": adam(model.generator.parameters(), rate, (0.5, 0.999)),
@@ -85,7 +83,7 @@ class ShiftNetRecipe(TrainingRecipe):
         }
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """Critic, then generator."""
+        """Update the critic, then the generator."""
         model, numbers, truth = self.model, self.numbers, signed(image)
         public = self.phase.name == "public"
         guidance = GuidanceLoss(mask_target=not public)
@@ -124,7 +122,10 @@ class ShiftNetRecipe(TrainingRecipe):
 
 
 def _shared_box(hole: Tensor) -> Box | None:
-    """(top, left, height, width) if all samples miss the same rectangle of 32 pixels or more."""
+    """Return (top, left, height, width) if all samples miss the same rectangle.
+
+    Its sides are 32 pixels or more.
+    """
     if not torch.equal(hole, hole[:1].expand_as(hole)):
         return None
     rows, columns = (hole[0, 0].amax(axis).nonzero().flatten() for axis in (1, 0))
@@ -132,7 +133,7 @@ def _shared_box(hole: Tensor) -> Box | None:
         return None
     top, left = int(rows[0]), int(columns[0])
     box = (top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
-    # The critic's 70 pixels of reach need 32 to leave a patch.
+    # The critic needs 32 pixels a side to give a score.
     whole = bool(_cut(hole, box).all()) and min(box[2:]) >= 32
     return box if whole else None
 

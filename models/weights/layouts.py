@@ -1,7 +1,13 @@
-"""Layouts of public implementations: names of weights, and what the names say of the model."""
+"""Layouts of public implementations: their names of weights, and the options these imply.
+
+A layout states its names as a table of layers, the public name to ours, which `layer_keys` turns
+into keys of a state dict.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,19 +16,23 @@ from torch import Tensor, nn
 
 from inpaint_ops.checkpoints import Checkpoint, State, unwrapped
 
-# A place in a state dict: a key, or (key, i, n): the i-th of n equal parts along dimension 0.
+# A place in our state dict: a key, or (key, i, n): the i-th of n equal parts along dimension 0.
 Place = str | tuple[str, int, int]
+
+# Spectral normalisation in our state dicts, where it is a parametrisation of the weight.
+_PARAMETRISED = ".parametrizations."
+_ORIGINAL, _U, _V = "weight.original", "weight.0._u", "weight.0._v"
 
 
 @dataclass(frozen=True)
 class Implied:
-    """What a state dict in our own names says of the options of its model.
+    """The options of a model as its own state dict implies them.
 
     Attributes:
-        facts: options that its keys and shapes tell.
-        unstated: options that its weights were trained with and that no tensor tells.
-        asked: options without which the model cannot be built, and what to give.
-        fitting: options with values that fit the tensors, as others would.
+        facts: options that keys and shapes show.
+        unstated: names of options that no tensor shows, though the weights depend on them.
+        asked: options that must be given, with a description of their values.
+        fitting: options with values that fit the tensors, as other values would.
     """
 
     facts: Mapping[str, Any]
@@ -31,67 +41,126 @@ class Implied:
     fitting: Mapping[str, Any] = field(default_factory=dict)
 
 
+def layer_keys(
+    table: Mapping[str, str], *, weight: str = "weight_orig"
+) -> Callable[[nn.Module], dict[str, Place]]:
+    """Return the `keys` of a `Layout` from a table of layers, public name to our name.
+
+    Each layer contributes all that our network holds of it: weight, bias, statistics, and the
+    vectors of spectral normalisation.
+
+    Args:
+        table: the layers. "{n}" in both names of a row stands for a number that counts up from n,
+            as long as our network has the layer, at least once: "conv{1}" to "layers.{0}.conv" is
+            conv1 to layers.0.conv, conv2 to layers.1.conv, and so on.
+        weight: the public name of a weight under spectral normalisation.
+
+    Raises (when called with a network):
+        KeyError: it lacks a layer of the table.
+    """
+    public_kinds = {_ORIGINAL: weight, _U: "weight_u", _V: "weight_v"}
+
+    def keys(network: nn.Module) -> dict[str, Place]:
+        held: dict[str, list[tuple[str, str]]] = {}
+        for key in network.state_dict():
+            layer, separator, kind = key.partition(_PARAMETRISED)
+            if not separator:
+                layer, _, kind = key.rpartition(".")
+            held.setdefault(layer, []).append((public_kinds.get(kind, kind), key))
+        found: dict[str, Place] = {}
+        for public, ours in table.items():
+            for theirs, mine in _numbered(public, ours, held):
+                found |= {f"{theirs}.{kind}": key for kind, key in held[mine]}
+        return found
+
+    return keys
+
+
+def _numbered(public: str, ours: str, layers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the pairs of names that a row stands for; see `layer_keys`."""
+    if "{" not in ours:
+        return [(public, ours)]
+    pairs: list[tuple[str, str]] = []
+    for count in itertools.count():
+
+        def number(match: re.Match[str], count: int = count) -> str:
+            return str(int(match[1]) + count)
+
+        theirs, mine = (re.sub(r"\{(\d+)\}", number, name) for name in (public, ours))
+        if pairs and mine not in layers:
+            break
+        pairs.append((theirs, mine))
+    return pairs
+
+
 def no_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A layout that implies nothing about the model."""
+    """Imply nothing about the model."""
     return {}
 
 
 def fixed(**options: Any) -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
-    """A recipe that is the same for all files of a layout."""
+    """Imply the same options for all files of a layout."""
     return lambda state: dict(options)
 
 
 def nothing(network: nn.Module) -> State:
-    """A layout that writes nothing of its own."""
+    """Write no keys besides those of our network."""
     return {}
 
 
 def unchanged(state: State) -> State:
-    """A layout whose values are ours."""
+    """Take values as they are."""
     return state
 
 
 def always(state: Mapping[str, Tensor]) -> bool:
-    """A layout that its signature alone identifies."""
+    """Recognise a file by the signature alone."""
     return True
 
 
 def no_doubt(state: Mapping[str, Tensor], prefix: str) -> str | None:
-    """A layout that cannot be taken for another."""
+    """Ask nothing."""
     return None
+
+
+def nothing_more(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """A layout whose files all leave the same options open."""
+    return ()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a public implementation names the weights of one network, and how it uses them.
+    """The names that a public implementation has for the weights of one network.
 
-    Options of the model come from three sources, and an option that the user gives explicitly
-    comes before the last two: `options` are facts of the tensors; `recipe` is how the
-    implementation computes, which its names identify; `unstated` are those of the recipe that
-    differ between files with the same names, so that loading says what it takes.
+    A layout also implies options of the model. `options` are those that the tensors show. `recipe`
+    are those by which the implementation computes; its names identify it. `unstated` lists those
+    of the recipe that differ between files with the same names: loading states their values. An
+    option that the user gives takes precedence over `recipe`.
 
     Attributes:
         name: of the implementation.
         network: submodule of the model that it fills.
-        keys: from that submodule to a dict: public key to our place in the submodule's state dict.
+        keys: from that submodule to a dict: public key to our place in the submodule's state dict;
+            see `layer_keys`.
         signature: public keys that are all present in such a file.
-        recognise: decides, on the public state dict, where signatures agree.
-        doubt: on the public state dict and the prefix its keys had: the question that only the
+        recognise: decides, on the public state dict, where signatures of layouts agree.
+        doubt: on the public state dict and the prefix that its keys had: a question that only the
             user can answer, or None.
-        options: constructor options that the tensors imply.
-        fitting: constructor options with values that fit the tensors, as others would.
+        options: constructor options that the tensors show.
+        fitting: constructor options with values that fit the tensors, as other values would.
         recipe: constructor options that the implementation implies.
-        unstated: names of the options of the recipe that are assumptions.
+        unstated: names of those options of the recipe that are assumptions.
+        stated: on the public state dict, those of `unstated` that this file tells.
         asked: options that the user must give, and where to find them.
-        hint: where the options in `unstated` come from.
+        hint: the origin of the options in `unstated`, for messages.
         nesting: keys under which files keep the dict of this network, besides the top level.
         names: keys or prefixes under which only this network is kept.
-        prefix: that all keys of this network carry in the file.
-        prefixes: others that they may carry.
+        prefix: of all keys of this network in the file.
+        prefixes: others that they may have.
         ignored: patterns of public keys that hold nothing of ours.
-        emitted: those of them that a file written in this layout gets.
+        emitted: those of them that are written, with their values.
         optional: patterns of public keys that may be missing.
-        convert: from the public values to ours, on the whole public state dict.
+        convert: public values to ours, on the whole public state dict.
         restore: the inverse.
         channel_order: of the pictures these weights were trained on; None: as the generator's.
         licence: of published weights.
@@ -108,6 +177,7 @@ class Layout:
     fitting: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
     recipe: Callable[[Mapping[str, Tensor]], dict[str, Any]] = no_options
     unstated: tuple[str, ...] = ()
+    stated: Callable[[Mapping[str, Tensor]], tuple[str, ...]] = nothing_more
     asked: Mapping[str, str] = field(default_factory=dict)
     hint: str = ""
     nesting: tuple[str, ...] = ()
@@ -125,15 +195,15 @@ class Layout:
 
     @property
     def label(self) -> str:
-        """Name and network, as `load_weights` takes them."""
+        """Return name and network, as `load_weights` takes them."""
         return f"{self.name}/{self.network}"
 
     def find(self, checkpoint: Checkpoint, *, chosen: bool = False) -> tuple[State, str] | None:
-        """The state dict of this network in a file, and the prefix its keys had there, or None.
+        """Return the state dict of this network in a file and the prefix of its keys, or None.
 
         Args:
             checkpoint: the file.
-            chosen: whether the user named this layout, so that nothing is in doubt.
+            chosen: the user named this layout, so that nothing is in doubt.
 
         Raises:
             ValueError: the file can be read in two ways.
@@ -165,16 +235,10 @@ class Layout:
         return state, ""
 
 
-# Spectral normalisation as PyTorch's parametrisation names it, and as public files do.
-_SPECTRAL = (
-    (".parametrizations.weight.original", ".weight_orig"),
-    (".parametrizations.weight.0._u", ".weight_u"),
-    (".parametrizations.weight.0._v", ".weight_v"),
-)
-
-
 def _spectral_name(key: str) -> str:
-    for today, public in _SPECTRAL:
-        if key.endswith(today):
-            return key.removesuffix(today) + public
+    """Return the name that public files have for a key of PyTorch's parametrisation."""
+    for kind, public in ((_ORIGINAL, "weight_orig"), (_U, "weight_u"), (_V, "weight_v")):
+        ending = _PARAMETRISED + kind
+        if key.endswith(ending):
+            return f"{key.removesuffix(ending)}.{public}"
     return key

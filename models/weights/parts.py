@@ -1,4 +1,4 @@
-"""Which networks of a method a checkpoint holds, and what it says about the model's options."""
+"""The networks of a method in a checkpoint, and the options of the model that it implies."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inpaint_ops.checkpoints import Checkpoint, State, unwrapped
+from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.weights.candidates import (
+    NESTING,
+    Candidate,
+    candidates,
+    own_networks,
+    split,
+)
 from inpaint_ops.models.weights.layouts import Implied, Layout
 from inpaint_ops.models.weights.saving import NATIVE
 
-if TYPE_CHECKING:
-    from inpaint_ops.models.method import InpaintingModel
-
-# Keys under which training scripts keep a model's state dict.
-_NESTING = ("state_dict", "model", "model_state_dict")
+_LAYOUTS_NAMED = 3
 
 
 class UnknownWeightsError(ValueError):
@@ -31,15 +35,15 @@ class Part:
         network: submodule of the model.
         state: its state dict, without prefixes.
         origin: the file.
-        layout: None is our own.
+        layout: the public layout, None for our own.
         prefix: of the keys in the file.
-        facts: options that the tensors tell.
-        recipe: options that the layout, or the record of `save_weights`, tells.
-        binding: names of those of the recipe that the weights were trained with.
+        facts: options that the tensors show.
+        recipe: options that the layout, or the record of `save_weights`, implies.
+        binding: names of those of the recipe on which the weights depend.
         telling: names of those of the recipe that are no assumptions.
-        unstated: names of options that nothing tells; their values are assumptions.
+        unstated: names of options that nothing states; their values are assumptions.
         asked: options that must be given, and where to find them.
-        hint: where the assumptions come from.
+        hint: the origin of the assumptions, for messages.
     """
 
     network: str
@@ -57,13 +61,13 @@ class Part:
 
     @property
     def label(self) -> str:
-        """The layout, for messages."""
+        """Return the layout's label, for messages."""
         return NATIVE if self.layout is None else self.layout.label
 
 
 @dataclass(frozen=True)
 class _Record:
-    """What `save_weights` wrote beside the tensors."""
+    """The record that `save_weights` wrote beside the tensors."""
 
     layout: str
     options: Mapping[str, Any]
@@ -93,7 +97,7 @@ def _record(cls: type[InpaintingModel], checkpoint: Checkpoint) -> _Record | Non
 
 
 def _guarded(function: Callable[[], Any], origin: str, label: str) -> Any:
-    """What tensors tell; shapes that fit no model of the method become a ValueError."""
+    """Call a reader of tensors; shapes that fit no model of the method become a ValueError."""
     try:
         return function()
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
@@ -103,13 +107,16 @@ def _guarded(function: Callable[[], Any], origin: str, label: str) -> Any:
         ) from exc
 
 
-def parts_of(cls: type[InpaintingModel], checkpoint: Checkpoint, layout: str) -> list[Part]:
+def parts_of(
+    cls: type[InpaintingModel], checkpoint: Checkpoint, layout: str, *, public: bool = False
+) -> list[Part]:
     """The networks that a checkpoint holds.
 
     Args:
         cls: the method.
         checkpoint: the file.
         layout: "auto", "inpaint_ops", a layout's name, or "name/network".
+        public: leaves our own layout out.
 
     Raises:
         ValueError: unknown layout, another method's file, damaged record, nothing that is known.
@@ -123,26 +130,40 @@ def parts_of(cls: type[InpaintingModel], checkpoint: Checkpoint, layout: str) ->
         raise ValueError(
             f"load_weights: layout must be auto or of {names} (or name/network), got {layout!r}"
         )
-    found: dict[str, Part] = {}
-    for one in known:
-        # A name alone is a choice where it has one layout with such keys.
-        alone = name != "auto" and sum(x.signature == one.signature for x in known) == 1
-        match = one.find(checkpoint, chosen=bool(network) or alone)
-        if match is not None and one.network not in found:
-            found[one.network] = _public(one, *match, checkpoint.origin, record)
-    if found:
-        return list(found.values())
-    if name in ("auto", NATIVE):
-        own = _own_state(cls, checkpoint, strict=name == "auto")
+    # A name alone is a choice where it has one layout with such keys.
+    signatures = [one.signature for one in known]
+    choices = {
+        one.label: bool(network) or (name != "auto" and signatures.count(one.signature) == 1)
+        for one in known
+    }
+    inside = candidates(checkpoint, cls.networks)
+    files = [(checkpoint, "", None)]
+    states = [(Checkpoint(c.state, {}, checkpoint.origin), c.prefix, c.network) for c in inside]
+    for places in (files, states):
+        found: dict[str, Part] = {}
+        for place, prefix, only in places:
+            for one in known:
+                if one.network in found or only not in (None, one.network):
+                    continue
+                match = one.find(place, chosen=choices[one.label])
+                if match is not None:
+                    state, own_prefix = match
+                    where = (prefix + own_prefix, checkpoint.origin)
+                    found[one.network] = _public(one, state, *where, record)
+        if found:
+            return list(found.values())
+    if name in ("auto", NATIVE) and not public:
+        own = _own(cls, checkpoint.origin, inside, record, strict=name == "auto")
         if own:
-            return _own_parts(cls, own, checkpoint.origin, record)
+            return own
     raise UnknownWeightsError(_unknown(cls, checkpoint, known))
 
 
 def _public(layout: Layout, state: State, prefix: str, origin: str, record: _Record | None) -> Part:
     told = dict(record.options) if record else {}
     recipe = _guarded(lambda: layout.recipe(state), origin, layout.label)
-    telling = frozenset(recipe) - frozenset(layout.unstated) | frozenset(told)
+    unstated = [name for name in layout.unstated if name not in layout.stated(state)]
+    telling = frozenset(recipe) - frozenset(unstated) | frozenset(told)
     if layout.channel_order is not None:
         recipe["channel_order"] = layout.channel_order
     fitting = _guarded(lambda: layout.fitting(state), origin, layout.label)
@@ -156,36 +177,60 @@ def _public(layout: Layout, state: State, prefix: str, origin: str, record: _Rec
         {**fitting, **recipe, **told},
         frozenset(recipe),
         telling,
-        tuple(name for name in layout.unstated if name not in told),
+        tuple(name for name in unstated if name not in told),
         {name: text for name, text in layout.asked.items() if name not in told},
         layout.hint,
     )
 
 
-def _own_state(cls: type[InpaintingModel], checkpoint: Checkpoint, *, strict: bool) -> State:
-    """The state dict with our own keys; `strict`: nothing else may be in it."""
-    for state in checkpoint.dicts(_NESTING):
-        inside = [key.partition(".")[0] in cls.networks for key in state]
-        if all(inside) or (any(inside) and not strict):
-            return state
-    return {}
+def _own(
+    cls: type[InpaintingModel],
+    origin: str,
+    inside: list[Candidate],
+    record: _Record | None,
+    *,
+    strict: bool,
+) -> list[Part]:
+    """The networks in our own keys, with the names of the networks before them or without.
+
+    `strict`: nothing else may be among the former.
+    """
+    for candidate in inside:
+        parts = split(candidate.state)
+        if candidate.network is not None or not set(parts) & set(cls.networks):
+            continue
+        strange = set(parts) - set(cls.networks)
+        if not strange:
+            named = {name: (part, f"{candidate.prefix}{name}.") for name, part in parts.items()}
+            return _own_parts(cls, named, origin, record)
+        if not strict:
+            keys = [key for key in candidate.state if key.partition(".")[0] in strange]
+            raise ValueError(
+                f"load_weights: {origin} does not fit {cls.name}; {len(keys)} unknown: "
+                f"{', '.join(keys[:12])}; {cls.name} has {', '.join(cls.networks)}"
+            )
+    bare: dict[str, tuple[State, str]] = {}
+    for candidate in inside:
+        names = own_networks(cls, candidate)
+        if len(names) > 1:
+            listed = " or ".join(f"{name}." for name in names)
+            raise ValueError(
+                f"load_weights: {origin} has keys of {' and of '.join(names)} of {cls.name}: put "
+                f"{listed} before them to say which it is"
+            )
+        if names:
+            bare.setdefault(names[0], (candidate.state, candidate.prefix))
+    return _own_parts(cls, bare, origin, record) if bare else []
 
 
 def _own_parts(
-    cls: type[InpaintingModel], state: State, origin: str, record: _Record | None
+    cls: type[InpaintingModel],
+    found: Mapping[str, tuple[State, str]],
+    origin: str,
+    record: _Record | None,
 ) -> list[Part]:
-    by_network: dict[str, State] = {}
-    for key, value in state.items():
-        network, _, inside = key.partition(".")
-        by_network.setdefault(network, {})[inside] = value
-    strange = sorted(set(by_network) - set(cls.networks))
-    if strange:
-        unknown = [key for key in state if key.partition(".")[0] in strange]
-        raise ValueError(
-            f"load_weights: {origin} does not fit {NATIVE}; {len(unknown)} unknown: "
-            f"{', '.join(unknown[:12])}; {cls.name} has {', '.join(cls.networks)}"
-        )
-    by_network = {network: unwrapped(inside) for network, inside in by_network.items()}
+    """Parts of networks with their state dicts in our keys and the prefixes in the file."""
+    by_network = {network: unwrapped(inside) for network, (inside, _) in found.items()}
     plain = {
         f"{n}.{key}": value for n, inside in by_network.items() for key, value in inside.items()
     }
@@ -204,7 +249,7 @@ def _own_parts(
             inside,
             origin,
             None,
-            f"{network}.",
+            found[network][1],
             implied.facts,
             {**implied.fitting, **told},
             frozenset(implied.unstated),
@@ -218,28 +263,27 @@ def _own_parts(
 
 
 def _unknown(cls: type[InpaintingModel], checkpoint: Checkpoint, known: list[Layout]) -> str:
-    """Says what was found where nothing is known, and what is closest to it."""
+    """Describe the keys of an unknown file and the closest known ones, for a message."""
     nesting = tuple(dict.fromkeys(k for one in known for k in (*one.nesting, *one.names)))
-    keys = sorted({k for state in checkpoint.dicts((*_NESTING, *nesting)) for k in state})
+    keys = sorted({k for state in checkpoint.dicts((*NESTING, *nesting)) for k in state})
     if not keys:
         top = ", ".join(repr(key) for key in list(checkpoint.content)[:6]) or "nothing"
         return f"load_weights: {checkpoint.origin} holds no state dict of tensors, but {top}"
     own = " or ".join(f"{network}." for network in cls.networks)
-    if not known:
-        return (
-            f"load_weights: {checkpoint.origin} is no file of {cls.name}: only its own files load, "
-            f"whose keys begin with {own}; here they are {', '.join(keys[:4])}"
-            f"{', ...' if len(keys) > 4 else ''}"
-        )
-    wanted = [(one, key) for one in known for key in one.signature]
-    close = [
-        f"{one.label} has {key} (closest here: {_closest(key, keys)})" for one, key in wanted[:8]
-    ]
-    return (
-        f"load_weights: {checkpoint.origin} has no known layout of {cls.name}: "
-        + "; ".join(close)
-        + f"; {cls.name}'s own files have keys that begin with {own}"
+    heads = sorted({key.partition(".")[0] + "." for key in keys if "." in key})
+    prefixes = f"{', '.join(heads[:4])}{', ...' if len(heads) > 4 else ''}" or "no prefix"
+    text = (
+        f"load_weights: {checkpoint.origin} is no file of {cls.name}: its keys begin with "
+        f"{prefixes}, those of its own files begin with {own}"
     )
+    if not known:
+        return f"{text}; {cls.name} has no other layouts"
+    close = [
+        f"{one.label} has {one.signature[0]} (closest here: {_closest(one.signature[0], keys)})"
+        for one in known[:_LAYOUTS_NAMED]
+    ]
+    more = ", ..." if len(known) > len(close) else ""
+    return f"{text}; of public ones {', '.join(close)}{more}"
 
 
 def _closest(key: str, keys: list[str]) -> str:

@@ -6,37 +6,48 @@ import inspect
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.checkpoints import State, safetensors_package
-from inpaint_ops.models.weights.layouts import Layout
+from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.weights.layouts import Layout, Place
 
-if TYPE_CHECKING:
-    from inpaint_ops.models.method import InpaintingModel
-
-# Our own layout: the model's state dict, or part of it.
+# The name of our own layout: the model's state dict, or part of it.
 NATIVE = "inpaint_ops"
 
 
 def public_state(model: InpaintingModel, layout: Layout) -> State:
-    """The state dict of one network under a layout's names."""
+    """Return the state dict of one network under a layout's names.
+
+    Raises:
+        ValueError: the layout is of another variant of the network.
+    """
     network = model.get_submodule(layout.network)
     own = network.state_dict()
-    state: State = {}
-    for key, place in layout.keys(network).items():
-        if isinstance(place, str):
-            state[key] = own[place]
-        else:
-            name, index, count = place
-            state[key] = own[name].chunk(count)[index]
+    try:
+        places = layout.keys(network)
+        state = {key: _value(own, place) for key, place in places.items()}
+    except (AttributeError, KeyError) as exc:
+        raise ValueError(
+            f"save_weights: layout {layout.label} is of another variant than this model"
+        ) from exc
     state = layout.restore(state)
     state.update(layout.emitted(network))
     return {f"{layout.prefix}{key}": value for key, value in state.items()}
 
 
+def _value(own: State, place: Place) -> Tensor:
+    if isinstance(place, str):
+        return own[place]
+    name, index, count = place
+    return own[name].chunk(count)[index]
+
+
 def model_options(model: InpaintingModel) -> dict[str, Any]:
-    """The constructor options of a model."""
+    """Return the constructor options of a model."""
     names = inspect.signature(type(model).__init__).parameters
     return {name: getattr(model, name) for name in names if name != "self"}
 
@@ -44,10 +55,10 @@ def model_options(model: InpaintingModel) -> dict[str, Any]:
 def save_weights(
     model: InpaintingModel, path: str | os.PathLike[str], *, layout: str = NATIVE
 ) -> None:
-    """Writes a .safetensors file with a record of method, options and layout.
+    """Write a .safetensors file with a record of method, options and layout.
 
     Args:
-        model: what is saved.
+        model: the model to save.
         path: ends in .safetensors; replaced as a whole if it exists.
         layout: "inpaint_ops" for everything, or "name/network" (or a name with one network) for
             one network in a public layout.
@@ -55,7 +66,7 @@ def save_weights(
     Raises:
         ImportError: safetensors is not installed.
         OSError: the file cannot be written.
-        ValueError: wrong suffix or layout.
+        ValueError: wrong suffix or layout, or the layout of another variant.
     """
     path = Path(path)
     if path.suffix != ".safetensors":

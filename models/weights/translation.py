@@ -1,4 +1,4 @@
-"""From the keys and values of a file to the state dict of one of our networks, checked."""
+"""State dicts of our networks from those of files: keys mapped, shapes and values checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inpaint_ops.checkpoints import State
 from inpaint_ops.models.weights.layouts import Layout, Place
 
 
-def translate_own(network: nn.Module, state: State, origin: str, prefix: str) -> State:
+def translate_own(network: nn.Module, state: State, origin: str, prefix: str, method: str) -> State:
     """The state dict of a network from one with its own keys.
 
     Args:
@@ -20,6 +20,7 @@ def translate_own(network: nn.Module, state: State, origin: str, prefix: str) ->
         state: keys of the network.
         origin: for messages.
         prefix: of the keys, for messages.
+        method: name of the model, for messages.
 
     Raises:
         ValueError: missing, unknown or misshapen keys, or values that are no finite numbers.
@@ -28,7 +29,7 @@ def translate_own(network: nn.Module, state: State, origin: str, prefix: str) ->
     missing, unknown = set(own) - set(state), set(state) - set(own)
     report(
         origin,
-        "inpaint_ops",
+        method,
         {prefix + key for key in missing},
         {prefix + key for key in unknown},
         "; give the options that the model had when it was saved",
@@ -36,10 +37,13 @@ def translate_own(network: nn.Module, state: State, origin: str, prefix: str) ->
     return _converted(origin, {prefix + key: (key, own[key], state[key]) for key in own})
 
 
-def translate(network: nn.Module, layout: Layout, state: State, origin: str, prefix: str) -> State:
+def translate(
+    network: nn.Module, layout: Layout, state: State, origin: str, prefix: str, method: str
+) -> State:
     """What a public state dict holds of a network, under our keys.
 
-    Args, Raises: as `translate_own`; keys that a layout leaves out are absent from the result.
+    Args, Raises: as `translate_own`. Keys that the layout lets be missing may be absent from the
+    result.
     """
     places = _places(network, layout, origin)
     # Old spectral normalisation also stores the normalised weight.
@@ -50,7 +54,8 @@ def translate(network: nn.Module, layout: Layout, state: State, origin: str, pre
         _check_kind(origin, prefix + key, given[key])
     given = layout.convert(given)
     absent = {key for key in set(places) - set(given) if not _fits(layout.optional, key)}
-    report(origin, layout.label, {prefix + k for k in absent}, set(given) - set(places))
+    missing = {prefix + key for key in absent}
+    report(origin, f"{method} ({layout.label})", missing, set(given) - set(places))
     own = network.state_dict()
     whole = {
         prefix + key: (place, own[place], given[key])
@@ -85,7 +90,7 @@ def _fits(patterns: tuple[str, ...], key: str) -> bool:
     return any(re.search(pattern, key) for pattern in patterns)
 
 
-def report(origin: str, layout: str, missing: set[str], unknown: set[str], hint: str = "") -> None:
+def report(origin: str, target: str, missing: set[str], unknown: set[str], hint: str = "") -> None:
     """Raises ValueError that lists keys, if there are any."""
     if not missing and not unknown:
         return
@@ -94,7 +99,7 @@ def report(origin: str, layout: str, missing: set[str], unknown: set[str], hint:
         if keys:
             shown = ", ".join(sorted(keys)[:12])
             parts.append(f"{len(keys)} {label}: {shown}{', ...' if len(keys) > 12 else ''}")
-    raise ValueError(f"load_weights: {origin} does not fit {layout}; " + "; ".join(parts) + hint)
+    raise ValueError(f"load_weights: {origin} does not fit {target}; " + "; ".join(parts) + hint)
 
 
 def _check_kind(origin: str, key: str, value: Tensor) -> None:
@@ -106,9 +111,9 @@ def _check_kind(origin: str, key: str, value: Tensor) -> None:
 
 
 def _converted(origin: str, pairs: Mapping[str, tuple[str, Tensor, Tensor]]) -> State:
-    """Their values by our names, in our dtypes.
+    """Return the values of a file by our names, in our dtypes.
 
-    `pairs`: their key, for messages, to our key, our tensor and theirs.
+    `pairs`: the file's key, for messages, to our key, our tensor and the file's.
     """
     for key, (_, _, theirs) in pairs.items():
         _check_kind(origin, key, theirs)
@@ -123,7 +128,7 @@ def _converted(origin: str, pairs: Mapping[str, tuple[str, Tensor, Tensor]]) -> 
 
 
 def _cast(origin: str, key: str, ours: Tensor, theirs: Tensor) -> Tensor:
-    """Their value in our dtype, finite after the conversion."""
+    """Return the file's value in our dtype, finite after the conversion."""
     kind = str(theirs.dtype).removeprefix("torch.")
     if not ours.is_floating_point():
         if theirs.is_floating_point() or theirs.is_complex() or theirs.dtype == torch.bool:
@@ -150,7 +155,7 @@ def _second_vector(
     places: Mapping[str, Place],
     state: Mapping[str, Tensor],
 ) -> Tensor:
-    """The second vector of a spectral normalisation, which old files leave out."""
+    """Return the second vector of a spectral normalisation, which old files leave out."""
     base = name.removesuffix(".0._v")
     original = ours[f"{base}.original"]
     dim: int = network.get_submodule(f"{base}.0").dim  # type: ignore[assignment]

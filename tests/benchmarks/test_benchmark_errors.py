@@ -6,13 +6,13 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 
-from inpaint_ops.benchmarks.cases import conv_problems
+from inpaint_ops.benchmarks.cases import conv_contestants, conv_problems
+from inpaint_ops.benchmarks.cases.conv_layers import Layer
 from inpaint_ops.benchmarks.harness import runner
 from inpaint_ops.benchmarks.harness.accuracy import Error
 from inpaint_ops.benchmarks.harness.case import Case, Problem
 from inpaint_ops.benchmarks.harness.machine import Peaks
 from inpaint_ops.ops import native
-from inpaint_ops.ops.convolution import cores as convolution_cores
 from inpaint_ops.ops.convolution import cpu
 
 PEAKS = {1: Peaks(1, 100.0, "registers", 10.0)}
@@ -62,43 +62,37 @@ def test_ours_may_err_eight_times_as_much_as_eager():
     assert refused.timing("eager") is not None
 
 
-# Of each operator and core the listed layer with the fewest multiplications, or nearly.
+# Of each operator and algorithm the listed layer with the fewest multiplications, or nearly.
 SAMPLE = {
-    "gated-24-24-512x512-k3-s2-elu": "winograd_pairs",
+    "gated-24-24-512x512-k3-s2-elu": "winograd_5x2",
     "fused-512-1-31x31-k4": "direct",
     "fused-512-512-4x4-k4-s2": "unpacked",
     "fused-512-512-8x8-k5-s2": "direct",
-    "fused-16-3-256x256-k3-reflect": "winograd",
-    "fused-128-128-64x64-k3-d8-reflect-elu": "winograd",
-    "fused-3-64-128x128-k4-s2-leaky_relu": "winograd_pairs",
-    "fused-64-32-128x128-k3-up2-elu": "winograd_doubled",
-    "fused-64-128-128x128-k7-s2-reflect-elu": "winograd_fours",
+    "fused-16-3-256x256-k3-reflect": "winograd_4x3",
+    "fused-128-128-64x64-k3-d8-reflect-elu": "winograd_4x3",
+    "fused-3-64-128x128-k4-s2-leaky_relu": "winograd_5x2",
+    "fused-64-32-128x128-k3-up2-elu": "winograd_4x3_upsampled",
+    "fused-64-128-128x128-k7-s2-reflect-elu": "winograd_3x4",
     "partial-512-512-8x8-k3-s2": "direct",
-    "partial-1024-512-8x8-k3": "winograd",
+    "partial-1024-512-8x8-k3": "winograd_4x3",
     "transposed-64-3-32x32-k4-s2-tanh": "direct",
-    "transposed-256-64-64x64-k4-s2": "winograd_pairs",
-    "transposed-128-64-16x16-k4-s2": "winograd_short",
-    "fused-64-64-64x64-k4-s2": "winograd_short",
+    "transposed-256-64-64x64-k4-s2": "winograd_5x2",
+    "transposed-128-64-16x16-k4-s2": "winograd_4x2",
+    "fused-64-64-64x64-k4-s2": "winograd_4x2",
 }
 
 
 @pytest.mark.skipif(not native.status().available, reason="needs the extension")
 @pytest.mark.parametrize("name", SAMPLE)
 def test_listed_layers_err_at_most_eight_times_as_much_as_eager(name, monkeypatch):
-    cores = []
+    algorithms = []
+    run = cpu.run
 
-    def recorded(*arguments):
-        cores.append(choose(*arguments))
-        return cores[-1]
+    def recorded(chosen, *arguments):
+        algorithms.append(chosen.algorithm)
+        run(chosen, *arguments)
 
-    def recorded_unpacked(*arguments):
-        taken = unpacked(*arguments)
-        cores.extend(["unpacked"] * taken)
-        return taken
-
-    choose, unpacked = convolution_cores.choose, cpu.unpacked
-    monkeypatch.setattr(convolution_cores, "choose", recorded)
-    monkeypatch.setattr(cpu, "unpacked", recorded_unpacked)
+    monkeypatch.setattr(cpu, "run", recorded)
     layer = conv_problems.LAYERS[name]
     for case in conv_problems.cases("any", layer.op):
         if case.sizes["layer"] == name:
@@ -109,14 +103,14 @@ def test_listed_layers_err_at_most_eight_times_as_much_as_eager(name, monkeypatc
             images = {"grad x 1", "grad x 2"} if len(layer.parts) > 1 else {"grad x"}
             parts = {"y", *images, "grad weight", "grad bias"} if case.sizes["backward"] else {"y"}
             assert set(result.error_ratios()) == parts
-    assert cores[0] == SAMPLE[name]
+    assert algorithms[0] == SAMPLE[name]
 
 
 def test_kinks_get_no_gradient():
     layer = conv_problems.LAYERS["fused-3-64-128x128-k4-s2-leaky_relu"]
-    x, weight, bias = conv_problems.draw(layer)
+    x, weight, bias = conv_contestants.draw(layer)
     z = torch.nn.functional.conv2d(x.double(), weight.double(), bias.double(), 2, 1)
-    gradient = conv_problems.upstream(layer)
+    gradient = conv_contestants.upstream(layer)
     assert bool((gradient[z.abs() < 9e-5] == 0).all())
     assert 0 < (gradient == 0).double().mean() < 1e-3
 
@@ -135,9 +129,9 @@ def test_a_wrong_layer_is_refused():
 
 
 def test_networks_with_kinks_are_judged_by_the_root_mean_square():
-    small = conv_problems.Layer("x", "fused", 3, 4, 8, activation="relu")
-    x, weight, bias = conv_problems.draw(small)
-    function = conv_problems.public(small)
+    small = Layer("x", "fused", 3, 4, 8, activation="relu")
+    x, weight, bias = conv_contestants.draw(small)
+    function = conv_contestants.public(small)
     options = {"backward": True, "terms": 64}
     problem, strict = (
         conv_problems.network([small], (x, weight, bias), function, function, kinks=k, **options)

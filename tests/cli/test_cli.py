@@ -26,6 +26,7 @@ from inpaint_ops.images import load_hole
 from inpaint_ops.masks import HOLE_RATIO_BINS
 from inpaint_ops.models import create_model, list_models, save_weights
 from inpaint_ops.ops import native
+from inpaint_ops.ops.dispatch import OPERATORS
 
 SIZE = 12
 RGB = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -188,6 +189,22 @@ def test_fill_says_when_most_is_missing(run, filler, pair, tmp_path):
     result = run("fill", pair[0], "wrong.png", "-o", "out.png")
     assert result.exit_code == 0
     assert "wrong.png: 83.3 % of the picture is missing; is --hole white right?" in result.stderr
+    assert "black would take 16.7 %" in result.stderr
+
+
+def test_fill_asks_what_a_cut_out_photo_marks(run, filler, pair, tmp_path):
+    write(tmp_path / "cut.png", np.dstack([RGB, 255 - HOLE]))
+    result = run("fill", pair[0], "cut.png", "-o", "out.png")
+    assert (result.exit_code, filler.seeds) == (1, [])
+    assert "cut.png: it has many colours, as a photo has, and 16.7 % of it is" in result.output
+    assert "--hole (polarity) must say what marks the hole: white would take" in result.output
+    assert "alpha would take 16.7 %" in result.output
+    result = run("fill", pair[0], "cut.png", "-o", "out.png", "--hole", "alpha")
+    assert (result.exit_code, result.stderr) == (0, "")
+    np.testing.assert_array_equal(read("out.png"), FILLED)
+    result = run("fill", pair[0], "cut.png", "-o", "white.png", "--hole", "white")
+    assert result.exit_code == 0
+    assert "note: cut.png: " in result.stderr
 
 
 def test_fill_sets_threads(run, filler, pair):
@@ -203,7 +220,14 @@ def test_fill_refuses_a_hole_without_known_pixels(run, filler, pair, tmp_path):
     write(tmp_path / "all.png", HOLE * 0 + 255)
     result = run("fill", pair[0], "all.png", "-o", "out.png")
     assert (result.exit_code, filler.seeds) == (1, [])
-    assert "covers the whole picture; is white right?" in result.output
+    assert "all.png: the hole covers the whole picture where white marks it" in result.output
+    assert "the file holds white on 100.0 %; --hole (polarity) black would take 0.0 %" in (
+        result.output
+    )
+    write(tmp_path / "clear.png", np.dstack([RGB, HOLE * 0]))
+    result = run("fill", "clear.png", "-o", "out.png", "--hole", "alpha")
+    assert (result.exit_code, filler.seeds) == (1, [])
+    assert "clear.png: the hole covers the whole picture, which is transparent" in result.output
 
 
 @pytest.mark.parametrize(
@@ -282,6 +306,72 @@ def test_fill_usage_errors(run, filler, arguments, text):
     result = run("fill", *arguments)
     assert result.exit_code == 2
     assert text in " ".join(result.output.split())
+
+
+VALID = ["photo.png", "hole.png", "-o", "out.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["nowhere.png", *VALID[1:]], "IMAGE: nowhere.png does not exist"),
+        ([VALID[0], "nowhere.png", *VALID[2:]], "HOLE: nowhere.png does not exist"),
+        ([".", *VALID[1:]], "IMAGE: . is a folder, expected a file"),
+        ([*VALID, "--model", "msnps", "--weights", "w.pt"], "--weights: w.pt does not exist"),
+        (
+            [*VALID, "--model", "msnps", "--weights", "hole.png", "--features", "v.pt"],
+            "--features: v.pt does not exist",
+        ),
+        (["--images", "photo.png", "--holes", "hole.png", "-o", "o"], "photo.png is not a folder"),
+        (["--images", ".", "--holes", "nowhere", "-o", "o"], "--holes: nowhere does not exist"),
+    ],
+)
+def test_missing_files_are_named_with_their_argument(run, filler, pair, arguments, text):
+    result = run("fill", *arguments)
+    assert (result.exit_code, filler.seeds) == (2, [])
+    assert text in " ".join(result.output.split())
+    assert "Errno" not in result.output
+
+
+@pytest.mark.parametrize("place", ["image", "hole", "weights", "folder", "target", "disk"])
+def test_errors_of_the_system_are_plain_sentences(run, filler, folders, pair, monkeypatch, place):
+    """Files that may not be read, folders in whose place a file is, full disks."""
+    arguments = ["fill", *pair, "-o", "out.png"]
+    culprit = {"image": pair[0], "hole": pair[1], "weights": folders / "w.pt"}.get(place)
+    real = Path.open
+
+    def refusing(path, *rest, **options):
+        if path == culprit:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *rest, **options)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    text = f"Error: {culprit}: permission denied\n"
+    monkeypatch.setattr(Path, "open", refusing)
+    if place == "weights":
+        (folders / "w.pt").symlink_to(pair[0])
+        arguments += ["--model", "gmcnn", "--weights", culprit]
+    elif place == "folder":
+        culprit, text = folders / "photos" / "b.png", "photos/b.png: permission denied\n"
+        arguments = [*FOLDER_ARGUMENTS[:2], folders / "photos", *FOLDER_ARGUMENTS[3:]]
+    elif place == "target":
+        arguments[-1] = "photo.png/deep/out.png"
+        text = "Error: photo.png/deep: is no folder, a file has its place\n"
+    elif place == "disk":
+        monkeypatch.setattr(Image.Image, "save", full)
+        text = "Error: out.png: could not be written (no space left on device)\n"
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert text in result.output
+    assert "Errno" not in result.output
+
+
+def test_masks_where_a_file_is(run, pair):
+    result = run("masks", "--size", "9x9", "--out", "photo.png")
+    assert result.output == "Error: photo.png: is no folder, a file has its place\n"
+    assert result.exit_code == 1
 
 
 def test_unknown_method_lists_the_known_ones(run):
@@ -666,7 +756,7 @@ def test_standard_output_that_takes_nothing(tmp_path, target, code):
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
-    assert ("No space left" in done.stderr) == (code == 1)
+    assert ("inpaint-ops: no space left on device" in done.stderr) == (code == 1)
     assert os.listdir(tmp_path) == ["irregular_00000.png"]
 
 
@@ -781,8 +871,10 @@ def test_doctor_json(run):
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["machine"]["torch_threads"] == torch.get_num_threads()
     assert facts["extension"]["available"] == native.status().available
-    assert facts["backends"] == doctor.backends()
-    assert facts["backends"]["nearest_patch"]["other"] == "reference"
+    isa = native.status().instruction_set
+    assert set(facts["backends"]) == set(OPERATORS)
+    served = "reference" if isa is None else f"csrc ({isa})"
+    assert facts["backends"]["nearest_patch"]["cpu"] == served
     if facts["extension"]["available"]:
         assert facts["convolutions"]["3x3"].startswith("winograd")
         assert facts["convolutions"]["grouped"] == "aten"
@@ -812,7 +904,7 @@ def test_doctor_with_the_extension(run, monkeypatch):
     monkeypatch.setattr(native, "status", fake_status())
     result = run("doctor")
     assert re.search(r"extension +avx2 \(of baseline, avx2\), with OpenMP", result.output)
-    assert re.search(r"^  5x5 stride 2 +winograd$", result.output, re.MULTILINE)
+    assert re.search(r"^  5x5 stride 2 +winograd_4x3$", result.output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("built", [True, False])

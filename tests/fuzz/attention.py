@@ -162,7 +162,7 @@ class ContextualAttention(Entry):
 
     def _check_index(self, case: Case, wide: dict[str, Tensor], index: Tensor) -> None:
         fg, bg, hole = wide["fg"], wide.get("bg", wide["fg"]), self._hole(case, wide)
-        options = reference.contextual_attention.__globals__["_Options"](**case["options"])
+        options = reference.contextual_attention.__globals__["AttentionOptions"](**case["options"])
         make = reference.contextual_attention.__globals__["_Sample"]
         fuse = reference.contextual_attention.__globals__["_fuse"]
         for i in range(fg.shape[0]):
@@ -309,8 +309,10 @@ class IDMRFLoss(Entry):
             got = results[name]
             if name.startswith("grad ") and want.numel():
                 leaf = wide[name.removeprefix("grad ")]
+                # Each of the gradients that are added was rounded to the type.
+                rounded = ROUNDOFF[case["dtype"]] * _of_equal_vectors(got.double().abs(), leaf)
                 got, want = (_of_equal_vectors(g, leaf) for g in (got.double(), want.double()))
-                limit *= s["h"] * s["w"] / len(got) * s["n"]
+                limit = limit * s["h"] * s["w"] / len(got) * s["n"] + rounded
             close(name, got, want, limit, case["dtype"])
 
     def _tied(self, case: Case, wide: dict[str, Tensor], u: float) -> bool:

@@ -68,7 +68,7 @@ class Draw:
         return self.of((15, 16, 17, 24, 31, 32, 33, 40, 48, 49, 63, 64, 65, 80, 96))
 
     def deep(self, sizes: dict[str, int], case: Case) -> bool:
-        """Makes some layers such that Winograd cores take them, a few of them the staged order."""
+        """Makes some layers such that Winograd's algorithms take them, a few of them staged."""
         if not self.chance(0.28):
             return False
         case["dtype"] = self.of(("float32", "float32", "float32", "float16"))

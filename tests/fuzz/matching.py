@@ -18,7 +18,7 @@ from fuzz.case import ROUNDOFF, Entry, Failure, Results, close
 from fuzz.draws import DTYPES, Case, Draw
 from fuzz.tensors import Made, generator, poisoned_where, same_bits
 from inpaint_ops import reference
-from inpaint_ops.exemplar import vote
+from inpaint_ops.exemplar.fill import vote
 
 KINDS = ("normal",) * 4 + ("integers", "integers", "sparse", "constant", "spike", "huge", "zeros")
 

@@ -12,9 +12,9 @@ from inpaint_ops.benchmarks.cases import conv_layers
 from inpaint_ops.benchmarks.gpu import check, compile, goldens, tune
 from inpaint_ops.benchmarks.gpu.compile import Measured
 from inpaint_ops.cli import doctor
-from inpaint_ops.kernels import launch
-from inpaint_ops.kernels.convolution import dispatch, library
-from inpaint_ops.kernels.convolution import launch as convolution_launch
+from inpaint_ops.kernels import launch, products
+from inpaint_ops.kernels.convolution import choose, fused
+from inpaint_ops.kernels.convolution.fused_kernel import CONV
 from inpaint_ops.ops import triton
 
 
@@ -46,7 +46,7 @@ def test_tuning_needs_a_gpu(capsys, monkeypatch):
 
 
 def test_tuned_rows_replace_the_heuristic(tmp_path, monkeypatch):
-    kernel = next(k for k in tune.load_all() if k.name == "conv_epilogue:_conv_epilogue_fwd_kernel")
+    kernel = next(k for k in launch.all_kernels() if k.name == "conv_epilogue_fwd")
     device = torch.device("cpu")
     assert launch.tuned(kernel, "key", device, "half") == "half"
     table = {"sm_80": {kernel.name: {"key": "half-odd", "old": "no-such-row"}}}
@@ -68,24 +68,24 @@ def test_architectures():
 
 def test_one_row_compiles_within_its_budget(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = next(k for k in tune.load_all() if k.name == "conv_epilogue:_conv_epilogue_fwd_kernel")
+    kernel = next(k for k in launch.all_kernels() if k.name == "conv_epilogue_fwd")
     row = kernel.rows[0]
-    got = compile.measure(kernel.function.__module__, kernel.function.__name__, row.name, "sm_90")
+    got = compile.measure(kernel.name, row.name, "sm_90")
     assert compile.violations(row, "sm_90", got) == []
-    assert got.wide >= 1
+    assert got.vector_loads >= 1
     assert 16 <= got.registers <= 255
     assert got.instructions > 100
 
 
 def test_violations_are_told():
-    row = launch.Row("r", "half", {}, dot=True, wide=("x_ptr",), occupancy=16)
+    row = launch.Row("r", "half", {}, dot=True, vectors=("x_ptr",), occupancy=16)
     bad = Measured(255, 12, 200 * 1024, 900, 0, 0, 4, 8)
     told = compile.violations(row, "sm_80", bad)
     assert told == [
         "12 spills",
         "204800 bytes shared of 166912",
         "no matrix instruction",
-        "0 wide loads for 1 operands",
+        "0 loads of 16 bytes for 1 operands",
         "4 asynchronous copies under 16 bytes",
         "8 warps fit, 16 planned",
     ]
@@ -98,12 +98,18 @@ def test_violations_are_told():
 
 
 def test_every_kernel_has_a_table():
-    kernels = tune.load_all()
+    kernels = launch.all_kernels()
     assert len({k.name for k in kernels}) == len(kernels) >= 2
     for kernel in kernels:
         names = kernel.function.arg_names
         for row in kernel.rows:
             assert set(names) == {*kernel.types, *row.constexprs, *kernel.free}
+
+
+def test_every_row_has_a_stored_budget_and_no_other():
+    stored = json.loads(compile.STORED.read_text())
+    for arch in compile.EVERY:
+        assert {compile.label(task) for task in compile.tasks([arch])} == set(stored[arch])
 
 
 LAYERS = conv_layers.all_layers()
@@ -116,9 +122,9 @@ def test_every_layer_of_the_models_has_a_row(dtype):
         kind = {"gated": "gated", "partial": "partial"}.get(layer.op, "plain")
         x = torch.empty(1, 8, 1, 1, dtype=dtype)
         depth = layer.kernel**2 * layer.channels
-        name = convolution_launch.pick_row(kind, x, layer.out_size**2, layer.out, depth)
+        name = fused.pick_row(kind, x, layer.out_size**2, layer.out, depth)
         for arch in launch.ARCHITECTURES:
-            row = convolution_launch.CONV.row(name, arch)
+            row = CONV.row(name, arch)
             assert layer.out % row.constexprs["UNIT"] == 0
             assert row.dtype == launch.dtype_class(dtype)
             assert row.constexprs["GATED"] == (kind == "gated")
@@ -130,7 +136,7 @@ def _chosen(arch, dtype, layers):
     for layer in layers:
         depth = layer.kernel**2 * layer.channels
         depth = depth * 4 // 9 if layer.upsample == 2 and layer.kernel == 3 else depth
-        if dispatch.fuses(
+        if choose.fuses(
             torch.empty(1, 8, 1, 1, dtype=dtype),
             depth=depth,
             outputs=layer.out,
@@ -185,12 +191,12 @@ def test_tf32_is_off_until_asked_for():
     try:
         torch.set_float32_matmul_precision("high")
         assert launch.tf32_allowed()
-        with library.precision(torch.device("cpu")):
+        with products.precision(torch.device("cpu")):
             assert settings.fp32_precision == "tf32"
     finally:
         torch.set_float32_matmul_precision(before)
     outside = settings.fp32_precision
-    with library.precision(torch.device("cpu")):
+    with products.precision(torch.device("cpu")):
         assert settings.fp32_precision == "ieee"
         assert torch.backends.cudnn.deterministic
         assert not torch.is_autocast_enabled("cpu")

@@ -7,6 +7,7 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import reference
+from inpaint_ops.ops.convolution import plan
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 FORMAT_IDS = ["contiguous", "channels_last"]
@@ -52,7 +53,7 @@ GEOMETRIES = {
 
 
 def may_be_tiled(filters, kernel):
-    """Whether a layer of enough pixels takes a Winograd core, in one of its gradients at least."""
+    """Whether a layer of enough pixels, or one of its gradients, takes a Winograd algorithm."""
     return 1 not in kernel and (filters > 4 or kernel == (3, 3))
 
 
@@ -114,3 +115,9 @@ def hole_mask(n, c, h, w, kind=torch.float32, seed=0):
     valid = (torch.rand(n, c, h, w, generator=generator) > 0.3).to(kind)
     valid[..., : h // 2, : w // 2] = 0
     return valid
+
+
+def force_algorithm(monkeypatch, name):
+    """Lets one algorithm sum every convolution; plans are made anew for each."""
+    monkeypatch.setattr(plan, "choose", lambda *_: name)
+    monkeypatch.setattr(plan, "_plan", plan._plan.__wrapped__)

@@ -1,4 +1,4 @@
-"""What the tests of all methods need to know about each of them."""
+"""Every method in a size that tests can afford: options, manifests, features, tolerances."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops.models import create_model
-from inpaint_ops.models.blocks.convolution import initialise
+from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.edge_connect.recipe import EdgeConnectRecipe
 from inpaint_ops.models.gmcnn.recipe import GMCNNRecipe
 from inpaint_ops.models.partial_conv_unet.recipe import PartialConvUNetRecipe

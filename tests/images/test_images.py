@@ -5,6 +5,7 @@ import os
 import stat
 import struct
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -430,7 +431,7 @@ def animation(form):
         pytest.param(animation("TIFF"), "2 frames", id="two-pages"),
         pytest.param(encoded(Image.new("CMYK", (4, 4)), "JPEG"), "mode CMYK", id="cmyk"),
         pytest.param(encoded(Image.new("LAB", (4, 4)), "TIFF"), "mode LAB", id="lab"),
-        pytest.param(encoded(Image.new("F", (4, 4)), "TIFF"), "mode F", id="float"),
+        pytest.param(encoded(Image.new("F", (4, 4)), "TIFF"), "mode F .* 16-bit grey", id="float"),
         pytest.param(encoded(Image.new("I", (4, 4)), "TIFF"), "mode I", id="int32"),
         pytest.param(png_16_bit_rgb(), "more than 8 bits a channel", id="rgb16-png"),
         pytest.param(b"P6 1 1 65535\nabcdef", "more than 8 bits a channel", id="rgb16-ppm"),
@@ -632,6 +633,74 @@ def test_a_hole_that_vanishes_in_resizing_is_an_error(tmp_path):
     path = write(tmp_path / "h.png", pixels)
     with pytest.raises(ValueError, match="the hole vanished as it was resized to 3x3"):
         load_hole(path, (3, 3), resize=True)
+
+
+def test_transparent_parts_of_a_mask_are_named_unless_the_user_chose(tmp_path):
+    path = write(tmp_path / "h.png", two_colours([255, 0], [255, 255]))
+    with pytest.warns(UserWarning, match=r"h\.png: 80.0 % .* read as known; --hole alpha takes"):
+        assert torch.equal(load_hole(path, (HEIGHT, WIDTH)), HOLE)
+    assert torch.equal(load_hole(path, (HEIGHT, WIDTH), "white"), HOLE)
+    assert torch.equal(load_hole(path, (HEIGHT, WIDTH), "alpha"), ~HOLE)
+
+
+@pytest.mark.parametrize("levels", [255, 65535])
+@pytest.mark.parametrize("polarity", [None, "white", "black"])
+def test_a_photo_as_mask_is_noted_and_a_soft_mask_is_not(tmp_path, polarity, levels):
+    ramp = np.linspace(0, levels, WIDTH * HEIGHT).reshape(HEIGHT, WIDTH)
+    kind = np.uint8 if levels == 255 else np.uint16
+    path = write(tmp_path / "h.png", ramp.astype(kind))
+    side = "darker" if polarity == "black" else "brighter"
+    with pytest.warns(UserWarning, match=f"many colours, as a photo has; what is {side} than half"):
+        photo = load_hole(path, (HEIGHT, WIDTH), polarity)
+    soft = np.where(ramp < levels / 2, 0, levels).astype(kind)
+    soft[HEIGHT // 2, :2] = levels // 4, levels // 3
+    again = load_hole(write(path, soft), (HEIGHT, WIDTH), polarity)
+    assert (photo != again).sum() <= 2
+
+
+@pytest.mark.parametrize("form", ["I", "F"])
+@pytest.mark.parametrize("high", [1, 200, 255, 60000, 65535, 2**30])
+def test_masks_of_32_bit_grey(tmp_path, form, high):
+    kind = np.int32 if form == "I" else np.float32
+    values = HOLE[0, 0].numpy() * np.array(high, kind)
+    path = write(tmp_path / "h.tif", Image.fromarray(values.astype(kind)))
+    with Image.open(path) as stored:
+        assert stored.mode == form
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert torch.equal(load_hole(path, (HEIGHT, WIDTH)), HOLE)
+        assert torch.equal(load_hole(path, (HEIGHT, WIDTH), "black"), ~HOLE)
+
+
+def test_soft_masks_of_floats(tmp_path):
+    values = np.array([[0, 0.5, 0.50001, 1]], np.float32)
+    path = write(tmp_path / "h.tif", Image.fromarray(values))
+    assert load_hole(path, (1, 4)).flatten().tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([[0.0, 37.5, 2.0]], r"from 0 to 37.5, are not those of a mask .*save the mask as 8-bit"),
+        ([[-1.0, 0.0, 1.0]], "from -1 to 1, are not those of a mask"),
+        ([[0.0, float("nan")]], "not all finite, so it is no mask"),
+        ([[0, 70000, 3]], "from 0 to 70000, are not those of a mask"),
+    ],
+)
+def test_32_bit_grey_that_is_no_mask(tmp_path, values, text):
+    kind = np.float32 if isinstance(values[0][0], float) else np.int32
+    path = write(tmp_path / "h.tif", Image.fromarray(np.array(values, kind)))
+    with pytest.raises(ValueError, match=text) as caught:
+        load_hole(path, (1, len(values[0])))
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("content", [encoded(Image.new("CMYK", (4, 4)), "JPEG"), png_16_bit_rgb()])
+def test_refused_masks_are_called_masks(tmp_path, content):
+    path = tmp_path / "h.bin"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="; save the mask as 8-bit grey, black and white"):
+        load_hole(path, (4, 4))
 
 
 def test_painted_takes_every_colour_but_black(tmp_path):

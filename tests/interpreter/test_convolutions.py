@@ -1,7 +1,7 @@
 """The GPU convolutions in Triton's interpreter, by the public functions, against the reference.
 
-Both ways of `conv_dispatch` are taken: "fused", the implicit product, and "library", aten's product
-with the fused passes before and behind it.
+Both ways of `choose` are taken: "fused", the implicit product, and "library", aten's product with
+the elementwise passes before and after it.
 """
 
 import math
@@ -87,8 +87,8 @@ def check(name, x, weight, bias, **options):
     """Result and gradients of the GPU kernels against the reference in float64."""
     with inpaint_ops.backend("triton"):
         actual = run(getattr(inpaint_ops, name), x, weight, bias, **options)
-    wide = (None if t is None else t.double() for t in (x, weight, bias))
-    expected = run(getattr(reference, name), *wide, **options)
+    exact_inputs = (None if t is None else t.double() for t in (x, weight, bias))
+    expected = run(getattr(reference, name), *exact_inputs, **options)
     pixels = max(1, actual[0].numel() // max(1, actual[0].shape[1]))
     depth = weight.numel() // min(weight.shape[:2])
     for got, want, terms in zip(actual, expected, (depth, depth, pixels, pixels)):
@@ -176,10 +176,10 @@ def test_tf32_rows(monkeypatch):
 
 def test_large_rows(monkeypatch):
     """Blocks of 128 pixels, taken where there are enough of them."""
-    from inpaint_ops.kernels.convolution import launch
+    from inpaint_ops.kernels.convolution import fused
 
     monkeypatch.setenv("INPAINT_OPS_CONV", "fused")
-    monkeypatch.setattr(launch, "_MANY_PROGRAMS", 1)
+    monkeypatch.setattr(fused, "_MANY_PROGRAMS", 1)
     for name in ("gated_conv2d", "fused_conv2d"):
         check(name, *tensors((1, 9, 11, 13), 48, (3, 3), dtype=torch.bfloat16), padding=1)
 
@@ -289,10 +289,15 @@ def check_partial(x, valid, weight, bias, *, parts=None, **options):
     with inpaint_ops.backend("triton"):
         y, seen = partial_conv2d(given(poisoned), valid, *rest, **options)
     actual = (y.detach(), *torch.autograd.grad(y, leaves, upstream(y)))
-    wide = [t.detach().double().requires_grad_() for t in leaves]
-    rest = wide[1:] if bias is not None else [wide[1], None]
-    expected_y, expected_seen = reference.partial_conv2d(given(wide[0]), valid, *rest, **options)
-    expected = (expected_y.detach(), *torch.autograd.grad(expected_y, wide, upstream(y).double()))
+    exact_inputs = [t.detach().double().requires_grad_() for t in leaves]
+    rest = exact_inputs[1:] if bias is not None else [exact_inputs[1], None]
+    expected_y, expected_seen = reference.partial_conv2d(
+        given(exact_inputs[0]), valid, *rest, **options
+    )
+    expected = (
+        expected_y.detach(),
+        *torch.autograd.grad(expected_y, exact_inputs, upstream(y).double()),
+    )
     assert seen.dtype == kind
     torch.testing.assert_close(seen.double(), expected_seen.double(), rtol=1e-6, atol=1e-6)
     pixels = max(1, y[:, :1].numel())
@@ -346,14 +351,16 @@ def test_partial_upsampled_tensors(kind):
     small = x[:, :3, ::2, ::2].contiguous()
     masks = (holes((1, 1, 3, 4)).to(kind), holes((2, 1, 6, 8)).to(kind))
     leaves = [t.detach().requires_grad_() for t in (small, x[:, 3:], weight, bias)]
-    wide = [t.detach().double().requires_grad_() for t in leaves]
+    exact_inputs = [t.detach().double().requires_grad_() for t in leaves]
     options = {"padding": 1, "upsample": (2, 1)}
     with inpaint_ops.backend("triton"):
         y, seen = partial_conv2d(tuple(leaves[:2]), masks, *leaves[2:], **options)
-    expected, expected_seen = reference.partial_conv2d(tuple(wide[:2]), masks, *wide[2:], **options)
+    expected, expected_seen = reference.partial_conv2d(
+        tuple(exact_inputs[:2]), masks, *exact_inputs[2:], **options
+    )
     assert torch.equal(seen, expected_seen)
     actual = torch.autograd.grad(y, leaves, upstream(y))
-    grads = torch.autograd.grad(expected, wide, upstream(y).double())
+    grads = torch.autograd.grad(expected, exact_inputs, upstream(y).double())
     for got, want in zip((y.detach(), *actual), (expected.detach(), *grads)):
         check_close(got, want, terms=96)
 

@@ -6,37 +6,36 @@ import pytest
 import torch
 
 from inpaint_ops.benchmarks.cases.conv_layers import Layer
-from inpaint_ops.benchmarks.gpu import tune
+from inpaint_ops.benchmarks.gpu import tune, tune_problems
 from inpaint_ops.kernels import launch
-from inpaint_ops.kernels.convolution import epilogue
-from inpaint_ops.kernels.convolution import launch as convolution_launch
+from inpaint_ops.kernels.convolution import epilogue, fused
 
 
-def _finish(z, **options):
+def _finish(product, **options):
     y = torch.empty(1, 1, 3, 8).permute(0, 3, 1, 2)
-    epilogue.finish(z, None, y, kind=epilogue.PLAIN, **options)
+    epilogue.finish(product, None, y, kind=epilogue.PLAIN, **options)
     return y
 
 
 def test_a_kernel_runs_and_unaligned_memory_is_refused():
     memory = torch.arange(25.0)
-    z = memory[:24].view(1, 1, 3, 8).permute(0, 3, 1, 2)
-    assert torch.equal(_finish(z), z)
+    product = memory[:24].view(1, 1, 3, 8).permute(0, 3, 1, 2)
+    assert torch.equal(_finish(product), product)
     shifted = memory[1:].view(1, 1, 3, 8).permute(0, 3, 1, 2)
-    with pytest.raises(ValueError, match="z_ptr must start at a multiple of 16 bytes"):
+    with pytest.raises(ValueError, match="product_ptr must start at a multiple of 16 bytes"):
         _finish(shifted)
     assert torch.equal(_finish(launch.aligned(shifted)), shifted)
-    assert launch.aligned(z) is z
+    assert launch.aligned(product) is product
 
 
 def test_only_budgeted_rows_and_values_run():
-    z = torch.zeros(1, 1, 3, 8).permute(0, 3, 1, 2)
+    product = torch.zeros(1, 1, 3, 8).permute(0, 3, 1, 2)
     with pytest.raises(LookupError, match="has no row 'huge' for sm_80"):
-        epilogue.EPILOGUE("huge", (1,), z_ptr=z)
+        epilogue.EPILOGUE("huge", (1,), product_ptr=product)
     with pytest.raises(LookupError, match="KIND=7 has no compile budget"):
-        epilogue.EPILOGUE("fp32", (1,), z_ptr=z, KIND=7)
-    with pytest.raises(TypeError, match=r"z_ptr must be \*T of half, got torch.float32"):
-        epilogue.EPILOGUE("half", (1,), z_ptr=z)
+        epilogue.EPILOGUE("fp32", (1,), product_ptr=product, KIND=7)
+    with pytest.raises(TypeError, match=r"product_ptr must be \*T of half, got torch.float32"):
+        epilogue.EPILOGUE("half", (1,), product_ptr=product)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 8, 1, 1), (0, 8, 2, 2), (2, 1, 3, 3)], ids=str)
@@ -66,14 +65,14 @@ def test_tuning_keeps_the_fastest_row_of_each_class(tmp_path, monkeypatch):
         return 1.0 / len(called)  # the later, the faster
 
     monkeypatch.setattr("triton.testing.do_bench", do_bench)
-    monkeypatch.setattr(convolution_launch, "all_layers", lambda: layers)
-    table = tune.tune(torch.device("cpu"), "sm_80")["sm_80"]["conv_forward:_conv_fwd_kernel"]
+    monkeypatch.setattr(tune_problems, "all_layers", lambda: layers)
+    table = tune.tune(torch.device("cpu"), "sm_80")["sm_80"]["conv_fwd"]
     assert table["gated half m2 n1 k3"] == "gated-odd"
     assert table["partial ieee m2 n2 k3"] == "partial-ieee"
     assert table["plain half m1 n0 k3"] == "plain-odd"
     assert len(table) == 6
     path = tmp_path / "tuned.json"
-    path.write_text(json.dumps({"sm_80": {"conv_forward:_conv_fwd_kernel": table}}))
+    path.write_text(json.dumps({"sm_80": {"conv_fwd": table}}))
     monkeypatch.setenv("INPAINT_OPS_TUNED", str(path))
     x = torch.empty(1, 8, 1, 1, dtype=torch.bfloat16)
-    assert convolution_launch.pick_row("gated", x, 36, 8, 72) == "gated-odd"
+    assert fused.pick_row("gated", x, 36, 8, 72) == "gated-odd"

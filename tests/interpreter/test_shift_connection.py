@@ -77,8 +77,8 @@ def test_gradients_match_reference(shape, dtype):
         assert d.grad is None or not d.grad.any()
     expected = torch.zeros(shape[0], shape[1], h * w, dtype=torch.float64)
     index = results[0][0].flatten(1)
-    wide = torch.where((index >= 0)[:, None], 0.5 * grad.double().flatten(2), 0.0)
-    expected.scatter_add_(2, index.clamp_min(0)[:, None].expand_as(wide), wide)
+    moved_grad = torch.where((index >= 0)[:, None], 0.5 * grad.double().flatten(2), 0.0)
+    expected.scatter_add_(2, index.clamp_min(0)[:, None].expand_as(moved_grad), moved_grad)
     check_close(results[0][1], expected.view(shape))
 
 

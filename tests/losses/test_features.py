@@ -106,6 +106,11 @@ def test_files_classifier_and_prefixes(tmp_path):
     for file in ("vgg.pth", "vgg.safetensors"):
         net = FeatureNetwork("vgg16", tmp_path / file, layers=["relu2_2"])
         assert torch.equal(net(x)["relu2_2"], bare(x)["relu2_2"])
+    prefixed = {f"model.vgg.{key}": value for key, value in whole.items()}
+    alone = {key.removeprefix("features."): value for key, value in state.items()}
+    for given in (prefixed, {"epoch": 1, "state_dict": prefixed}, alone, {"model": alone}):
+        net = FeatureNetwork("vgg16", given, layers=["relu2_2"])
+        assert torch.equal(net(x)["relu2_2"], bare(x)["relu2_2"])
 
 
 def test_input_rules():

@@ -8,7 +8,7 @@ from torch import nn
 
 from inpaint_ops.models import create_model
 from inpaint_ops.models.blocks import centre
-from inpaint_ops.models.blocks.convolution import ConvBlock
+from inpaint_ops.models.blocks.conv_block import ConvBlock
 
 LEAKY, RELU, TANH = nn.LeakyReLU(0.2), nn.ReLU(), nn.Tanh()
 

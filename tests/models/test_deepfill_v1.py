@@ -6,7 +6,6 @@ from model_cases import CASES, manifest, synthetic
 from support import check_network, golden, network_state
 
 from inpaint_ops.models import WeightsNote, create_model, load_weights, parameter_counts
-from inpaint_ops.models.deepfill_v1.recipe import _windows
 
 
 def test_generator_equals_the_port():
@@ -75,14 +74,6 @@ def test_critics_have_second_derivatives():
     (slope,) = torch.autograd.grad(model.global_critic(x).sum(), x, create_graph=True)
     slope.square().sum().backward()
     assert bool(model.global_critic.conv1.weight.grad.any())
-
-
-def test_window_of_the_local_critic():
-    hole = torch.zeros(4, 1, 64, 64)
-    hole[0, :, 20:40, 30:36] = 1
-    hole[1, :, :4, 60:] = 1
-    hole[2] = 1
-    assert _windows(hole, 32) == [(14, 17), (0, 32), (16, 16), (16, 16)]
 
 
 def test_step_counts_and_weights():

@@ -176,7 +176,7 @@ def test_edges_of_the_known_part():
     masked = canny(grey(image), hole, 2.0)
     assert not masked[hole > 0].any()
     assert masked[0, 0, 3].any()
-    # What the hole holds makes no edges.
+    # Pixels in the hole make no edges.
     image[hole.expand_as(image) > 0] = 0.5
     assert torch.equal(canny(grey(image), hole, 2.0), masked)
     assert not canny(grey(image), torch.ones_like(hole), 2.0).any()

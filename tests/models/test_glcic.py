@@ -12,7 +12,6 @@ from twins.glcic import table
 
 from inpaint_ops.blending import poisson_blend
 from inpaint_ops.models import create_model
-from inpaint_ops.models.glcic.recipe import local_crops
 
 SMALL = {"base_channels": 8, "global_size": 64, "local_size": 32}
 RELU = nn.ReLU()
@@ -124,17 +123,6 @@ def test_blending_is_an_option():
     check_network(plain.complete(image, hole), known)
     check_network(blended.complete(image, hole), poisson_blend(prediction, image, hole))
     assert not torch.equal(plain.complete(image, hole), blended.complete(image, hole))
-
-
-def test_local_crops_stay_inside():
-    image = torch.arange(40 * 50.0).view(1, 1, 40, 50).expand(3, 1, 40, 50)
-    hole = torch.zeros(3, 1, 40, 50)
-    hole[0, :, 18:22, 20:30] = 1
-    hole[1, :, :3, 45:] = 1
-    crops = local_crops(image, hole, 16)
-    corners = [(12, 17), (0, 34), (12, 17)]
-    for crop, (top, left) in zip(crops, corners):
-        assert torch.equal(crop[0], image[0, 0, top : top + 16, left : left + 16])
 
 
 def test_phases_train_what_they_name():

@@ -10,7 +10,6 @@ from torch import nn
 from inpaint_ops.models import create_model, parameter_counts
 from inpaint_ops.models.gmcnn.model import GMCNN
 from inpaint_ops.models.gmcnn.networks import Critic, Generator
-from inpaint_ops.models.gmcnn.recipe import GMCNNRecipe
 
 
 def test_generator_equals_the_port():
@@ -127,16 +126,6 @@ def test_finetuning_steps_the_critics_five_times():
     assert steps == {"generator": {1}, "discriminator": {5}}
     # Hinge of both critics: 4 where they know nothing, less where they have learnt.
     assert 0 < result["critic"] < 4.5
-
-
-def test_squares_lie_around_the_holes():
-    recipe = small().recipe("pretrain")
-    _, hole = batch()
-    hole = torch.cat([hole, torch.zeros(1, 1, 196, 196), torch.ones(1, 1, 196, 196)])
-    assert isinstance(recipe, GMCNNRecipe)
-    assert recipe.squares(hole) == [(60, 40), (0, 132), (66, 66), (66, 66)]
-    whole = small(local_size=196).recipe("pretrain")
-    assert whole.squares(hole) == [(0, 0)] * 4
 
 
 def test_sizes_are_checked():

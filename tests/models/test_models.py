@@ -12,6 +12,7 @@ from inpaint_ops import backend
 from inpaint_ops.checkpoints import read_checkpoint
 from inpaint_ops.models import (
     InpaintingModel,
+    TrainingRecipe,
     create_model,
     list_models,
     load_weights,
@@ -230,7 +231,7 @@ def test_options_that_contradict_the_file():
         load_weights(create_model("deepfill_v2"), state)
     with pytest.raises(ValueError, match="base_channels must be 48 for "):
         create_model("deepfill_v2", weights=state, base_channels=8)
-    with pytest.raises(ValueError, match="no known layout of deepfill_v2: nipponjo/generator has"):
+    with pytest.raises(ValueError, match=r"is no file of deepfill_v2: .*nipponjo/generator has"):
         create_model("deepfill_v2", weights={"stage1.conv2.conv.weight": torch.ones(1)})
     with pytest.raises(ValueError, match="layout must be auto or of"):
         load_weights(create_model("deepfill_v2"), state, layout="daa233")
@@ -239,10 +240,19 @@ def test_options_that_contradict_the_file():
 def test_registry():
     with pytest.raises(ValueError, match="name must be one of"):
         create_model("deepfill_v3")
+    other = type("Other", (InpaintingModel,), {})
     with pytest.raises(ValueError, match="name must be new"):
-        register_model("deepfill_v2")(type("Other", (InpaintingModel,), {}))
+        register_model("deepfill_v2", other, recipe=TrainingRecipe)
+    with pytest.raises(ValueError, match="name must be an identifier"):
+        register_model("deep fill", other, recipe=TrainingRecipe)
     with pytest.raises(TypeError, match="must be an InpaintingModel"):
-        register_model("linear")(torch.nn.Linear)
+        register_model("linear", torch.nn.Linear, recipe=TrainingRecipe)
+    with pytest.raises(TypeError, match="recipe of other must be a TrainingRecipe"):
+        register_model("other", other, recipe=dict)
+    lacking = type("Lacking", (InpaintingModel,), {"completion_networks": ("painter",)})
+    with pytest.raises(ValueError, match=r"completion_networks of lacking .* got painter"):
+        register_model("lacking", lacking, recipe=TrainingRecipe)
+    assert "other" not in list_models()
     assert model_class("deepfill_v2").name == "deepfill_v2"
     with pytest.raises(TypeError, match="unexpected keyword"):
         create_model("deepfill_v2", depth=3)

@@ -7,7 +7,7 @@ from support import check_close, check_network
 from twins import drawn
 from twins import shift_net as twins
 
-from inpaint_ops.models import create_model
+from inpaint_ops.models import WeightsNote, create_model, load_weights
 from inpaint_ops.models.shift_net.mirrored_shift import MirroredShift
 from inpaint_ops.models.weights.saving import public_state
 
@@ -179,12 +179,42 @@ def test_batch_normalisation_is_read_off_the_file():
     written = public_state(model, next(one for one in model.layouts if one.name == "zhaoyiyan"))
     assert set(written) == set(state)
     assert all(torch.equal(written[key], state[key]) for key in state)
-    # Statistics of old instance norms come without counters.
+    # Statistics without counters are of an old instance or batch norm, which is said.
     old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    assert create_model("shift_net", weights=old).norm == "instance"
+    with pytest.warns(WeightsNote, match=r"does not tell norm='instance': .*without counters"):
+        assert create_model("shift_net", weights=old).norm == "instance"
+    for norm in ("instance", "batch"):
+        assert create_model("shift_net", weights=old, norm=norm).norm == norm
+    # Without statistics there is no doubt.
+    plain = {k: v for k, v in old.items() if "running_" not in k}
+    assert create_model("shift_net", weights=plain).norm == "instance"
     missing = {k: v for k, v in state.items() if not k.endswith("1.model.2.running_var")}
     with pytest.raises(ValueError, match=r"missing: .*running_var"):
         create_model("shift_net", weights=missing)
+
+
+def test_an_explicit_mirror_wins_on_loading():
+    torch.manual_seed(0)
+    face = create_model("shift_net", base_channels=1, face=True, mirror="port", critic_channels=1)
+    (layout,) = [one for one in face.layouts if one.name == "zhaoyiyan_face"]
+    state = public_state(face, layout)
+    models = {
+        rule: create_model("shift_net", weights=state, mirror=rule) for rule in ("exact", None)
+    }
+    assert create_model("shift_net", weights=state).mirror == "port"
+    image, hole = torch.rand(1, 3, 256, 256), torch.zeros(1, 1, 256, 256)
+    hole[..., 60:150, 40:180] = 1
+    results = {}
+    for rule, model in models.items():
+        assert model.mirror == rule
+        own = create_model("shift_net", base_channels=1, face=True, mirror=rule, critic_channels=1)
+        own.generator.load_state_dict(face.generator.state_dict())
+        results[rule] = model.complete(image, hole)
+        assert torch.equal(results[rule], own.complete(image, hole))
+        # A model that exists keeps what it was built with.
+        assert load_weights(own, state) == ["generator"]
+        assert own.mirror == rule
+    assert not torch.equal(results["exact"], results[None])
 
 
 def test_a_discriminator_with_batch_normalisation():

@@ -15,8 +15,8 @@ from inpaint_ops.models import (
     model_class,
     save_weights,
 )
-from inpaint_ops.models.weights.files import _skeleton
 from inpaint_ops.models.weights.saving import model_options, public_state
+from inpaint_ops.models.weights.skeleton import skeleton
 
 NAMES = list_models()
 LAYOUTS = [(name, layout.label) for name in NAMES for layout in model_class(name).layouts]
@@ -28,7 +28,7 @@ VARIANTS = {
     "zhaoyiyan_face": {"face": True},
     "mmagic": {"stem_bias": True},
 }
-# What a file of a layout does not tell, so that loading says what is assumed.
+# Options that a file of a layout does not state, so that loading names the assumed values.
 UNSTATED = {
     "boyuanjiang/generator": ["overlap"],
     "daa233_tf/generator": ["channel_order"],
@@ -79,10 +79,10 @@ def equal(first, second):
 @pytest.mark.parametrize("name", NAMES)
 def test_skeletons_have_the_shapes_of_models(name):
     options = CASES[name].small
-    skeleton = _skeleton(model_class(name), options, {}, []).state_dict()
+    shapes = skeleton(model_class(name), options, {}, []).state_dict()
     state = small(name).state_dict()
-    assert {k: v.shape for k, v in skeleton.items()} == {k: v.shape for k, v in state.items()}
-    assert {v.device.type for v in skeleton.values()} == {"meta"}
+    assert {k: v.shape for k, v in shapes.items()} == {k: v.shape for k, v in state.items()}
+    assert {v.device.type for v in shapes.values()} == {"meta"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,7 +90,7 @@ def test_own_state_dicts_load_back(name, tmp_path):
     model = small(name)
     file = tmp_path / "weights.pt"
     torch.save(model.state_dict(), file)
-    # What the tensors tell need not be given.
+    # Options that the tensors show need not be given.
     facts = model_class(name).read_options(model.state_dict()).facts
     others = {k: v for k, v in CASES[name].small.items() if k not in facts}
     with pytest.warns(WeightsNote, match=r"weights.pt does not tell .*channel_order='rgb'"):
@@ -130,6 +130,82 @@ def test_prefixes_of_wrappers(wrapper, label):
     again = quietly("deepfill_v2", WRAPPERS[wrapper](state), partial=True)
     name = label.partition("/")[2] or "generator"
     assert equal(again.get_submodule(name), model.get_submodule(name))
+
+
+PREFIXES = {
+    "lightning": lambda s: {f"model.{k}": v for k, v in s.items()},
+    "two": lambda s: {f"system.net.{k}": v for k, v in s.items()},
+    "parallel inside": lambda s: {f"net.module.{k}": v for k, v in s.items()},
+    "nested": lambda s: {"epoch": 3, "state_dict": {f"model.{k}": v for k, v in s.items()}},
+    "nested alone": lambda s: {"state_dict": s},
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("label", ["own", "zhaoyuzhi/discriminator", "nipponjo/generator"])
+def test_prefixes_of_all_keys(prefix, label):
+    if label == "own":
+        model = small("deepfill_v2")
+        state = model.state_dict()
+    else:
+        model, state = public("deepfill_v2", label)
+    again = quietly("deepfill_v2", PREFIXES[prefix](state), partial=True)
+    name = label.partition("/")[2] or "generator"
+    assert equal(again.get_submodule(name), model.get_submodule(name))
+
+
+def test_public_weights_under_the_names_of_our_networks():
+    model, state = public("deepfill_v2", "nipponjo/generator")
+    _, judge = public("deepfill_v2", "nipponjo/discriminator")
+    together = {f"generator.{key}": value for key, value in state.items()}
+    assert equal(quietly("deepfill_v2", together).generator, model.generator)
+    together |= {f"discriminator.{key}": value for key, value in judge.items()}
+    for whole in (together, {"generator": state, "discriminator": judge}):
+        again = quietly("deepfill_v2", whole, padding="symmetric")
+        assert equal(again.generator, model.generator)
+        assert load_weights(again, whole) == ["generator", "discriminator"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_own_networks_without_their_names(name):
+    """A network's own state dict, alone, under a prefix, or each under its name."""
+    model = small(name)
+    facts = model_class(name).read_options(model.state_dict()).facts
+    others = {k: v for k, v in CASES[name].small.items() if k not in facts}
+    parts = {one: model.get_submodule(one).state_dict() for one in model.networks}
+    rest = {**others, **{k: v for k, v in CASES[name].small.items() if k in facts}}
+    for network, state in parts.items():
+        if network == "global_critic":  # a local one may have all its keys and shapes
+            with pytest.raises(ValueError, match=r"has keys of global_critic and of local_critic"):
+                create_model(name, weights=state, partial=True)
+            continue
+        for given in (state, {f"net.{key}": value for key, value in state.items()}):
+            again = quietly(name, given, partial=True, **rest)
+            assert load_weights(again, given) == [network]
+            assert equal(again.get_submodule(network), model.get_submodule(network))
+    assert equal(quietly(name, {"epoch": 1, **parts}, **others), model)
+
+
+def test_unknown_files_get_a_short_message_with_their_prefixes():
+    state = {"backbone.a.weight": torch.ones(1), "backbone.b.weight": torch.ones(1)}
+    for name in ("patch_gan", "deepfill_v2", "edge_connect"):
+        with pytest.raises(ValueError, match=r"its keys begin with backbone\., those") as caught:
+            create_model(name, weights=state)
+        assert len(str(caught.value)) < 500
+
+
+def test_what_does_not_fit_names_the_method():
+    model, state = public("deepfill_v2", "nipponjo/generator")
+    state["more.weight"] = torch.ones(1)
+    text = r"does not fit deepfill_v2 \(nipponjo/generator\); 1 unknown: more\.weight"
+    with pytest.raises(ValueError, match=text):
+        create_model("deepfill_v2", weights=state)
+    own = {**model.state_dict(), "generator.more.weight": torch.ones(1)}
+    with pytest.raises(ValueError, match=r"does not fit deepfill_v2; 1 unknown: generator\.more"):
+        create_model("deepfill_v2", weights=own)
+    own["loss.weight"] = torch.ones(1)
+    with pytest.raises(ValueError, match=r"does not fit deepfill_v2; 1 unknown: loss\.weight"):
+        create_model("deepfill_v2", weights=own, layout="inpaint_ops")
 
 
 def test_wrapped_networks_and_averaged_models():
@@ -225,7 +301,7 @@ def test_explicit_recipes_and_contradicted_facts():
         create_model("deepfill_v2", weights=state, variant="zhaoyuzhi")
     kept = small("deepfill_v2", padding="same", pick="align_corners", fuse=False)
     assert load_weights(kept, state) == ["generator"]
-    # What was implied once is no explicit option.
+    # An option that was implied once is not an explicit one.
     implied = create_model("deepfill_v2", weights=state, base_channels=8)
     _, other = public("deepfill_v2", "nipponjo_tf/generator")
     with pytest.raises(ValueError, match="needs a model with padding='same'"):
@@ -283,8 +359,17 @@ def test_files_that_belong_together(tmp_path):
         create_model("edge_connect", weights=[files[0], state])
     with pytest.raises(ValueError, match="at least one file"):
         create_model("edge_connect", weights=[])
-    with pytest.raises(TypeError, match="a path, a dict or a list of them, got int"):
+    with pytest.raises(TypeError, match=r"weights\[1\] must be a path or a dict, got int"):
         create_model("edge_connect", weights=[files[0], 3])
+    generators = [torch.load(file, weights_only=True)["generator"] for file in files]
+    given = quietly("edge_connect", generators)
+    assert all(
+        equal(given.get_submodule(n), both.get_submodule(n)) for n in both.completion_networks
+    )
+    with pytest.raises(ValueError, match=r"weights\[0\] and weights\[1\] both hold edge_generator"):
+        create_model("edge_connect", weights=generators[:1] * 2)
+    with pytest.raises(TypeError, match=r"list of them, got EdgeConnect; give its state_dict\(\)"):
+        create_model("edge_connect", weights=both)
 
 
 def test_files_of_another_method_are_named():

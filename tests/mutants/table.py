@@ -112,8 +112,8 @@ MUTATIONS = (
     Mutation(
         "direct-share",
         "convolution/direct.cpp",
-        "seen = seen || share[p * plan.grid.x] != 0;",
-        "seen = seen || share[p] != 0;",
+        "seen = seen || update_mask[p * plan.grid.x] != 0;",
+        "seen = seen || update_mask[p] != 0;",
         "whether a dilated run sees anything valid is asked of other pixels",
     ),
     Mutation(
@@ -266,15 +266,15 @@ MUTATIONS = (
     Mutation(
         "store-z",
         "convolution/store.h",
-        "store_first(z + channels, gate, panel.count);",
-        "store_first(z + panel.count, gate, panel.count);",
+        "store_first(pre_activation + channels, gate, panel.count);",
+        "store_first(pre_activation + panel.count, gate, panel.count);",
         "kept gates in the wrong place, seen by the gradient",
     ),
     Mutation(
         "store-share",
         "convolution/store.h",
-        "const float scale = args.scale[pixel[i] - scale_shift];",
-        "const float scale = args.scale[pixel[0] < 0 ? 0 : pixel[0] - scale_shift];",
+        "const float mask_ratio = args.mask_ratio[pixel[i] - mask_shift];",
+        "const float mask_ratio = args.mask_ratio[pixel[0] < 0 ? 0 : pixel[0] - mask_shift];",
         "all pixels of a run take the first one's factor",
     ),
     Mutation(
@@ -350,7 +350,7 @@ MUTATIONS = (
     Mutation(
         "epilogue-bias-fold",
         "convolution/epilogue.cpp",
-        "a.grad_bias[f % a.filters] += sums[chunk * wide.filters + f];",
+        "a.grad_bias[f % a.filters] += sums[chunk * folded.filters + f];",
         "a.grad_bias[f % a.filters] += sums[f];",
         "bias gradient of the first chunk alone",
     ),
@@ -371,9 +371,9 @@ MUTATIONS = (
     Mutation(
         "mask-normalisation",
         "convolution/mask_planes.cpp",
-        "if (a.biased) scale *= share;",
-        "if (false && a.biased) scale *= share;",
-        "soft windows: factor of the sum without the share",
+        "if (a.biased) mask_ratio *= update_mask;",
+        "if (false && a.biased) mask_ratio *= update_mask;",
+        "soft windows: mask ratio without the update mask",
     ),
     Mutation(
         "mask-known",
@@ -654,21 +654,21 @@ MUTATIONS = (
         "convolution/choose.cpp",
         "a.kernel.x > 1 && is_tiled(a.stride, a.dilation);",
         "a.kernel.x > 1;",
-        "Winograd cores chosen for strided and dilated kernels",
+        "Winograd algorithms chosen for strided and dilated kernels",
     ),
     Mutation(
         "choose-doubled",
         "convolution/choose.cpp",
-        "return best == Core::kWinograd && doubled ?",
-        "return best == Core::kWinograd && (doubled || a.upsample == 2) ?",
-        "the core of doubled images chosen for other kernels and paddings",
+        "return best == Algorithm::kWinograd4x3 && upsampled ?",
+        "return best == Algorithm::kWinograd4x3 && (upsampled || a.upsample == 2) ?",
+        "the algorithm of upsampled images chosen for other kernels and paddings",
     ),
     Mutation(
         "takes-doubled",
         "convolution/takes.h",
         "both(dilation, 1) &&\n         both(padding, 1);",
         "both(dilation, 1);",
-        "the core of doubled images takes any padding",
+        "the algorithm of upsampled images takes any padding",
     ),
     Mutation(
         "takes-few",

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from conv_cases import check_against_reference, tensors
+from conv_cases import check_against_reference, force_algorithm, tensors
 from support import check_close
 
 import inpaint_ops
 from inpaint_ops import reference
-from inpaint_ops.ops.convolution import cores
 
 # name: (shape of x, filters, kernel, options); more tiles than one block of scratch memory holds,
 # or a last one that is not full.
@@ -54,7 +53,7 @@ def test_every_instruction_set(name):
 
 @pytest.mark.usefixtures("instruction_set")
 def test_few_channels_in_many_parts(monkeypatch):
-    monkeypatch.setattr(cores, "choose", lambda *_: "winograd_pairs")
+    force_algorithm(monkeypatch, "winograd_5x2")
     x, weight, bias = tensors((1, 15, 52, 49), 512, (7, 7))
     options = {"padding": 3, "stride": 2}
     y = inpaint_ops.fused_conv2d(x, weight, bias, **options)

@@ -42,7 +42,7 @@ def test_matches_reference(geometry, memory_format):
     shape, filters, kernel, options = GEOMETRIES[geometry]
     x, weight, bias = tensors(shape, filters, kernel)
     x = x.contiguous(memory_format=memory_format)
-    # 16 times the terms: the gradient of a stride-1 layer takes the Winograd core.
+    # 16 times the terms: the gradient of a stride-1 layer takes a Winograd algorithm.
     y, *_ = check_against_reference(
         "fused_conv_transpose2d", x, weight, bias, winograd=True, **options
     )

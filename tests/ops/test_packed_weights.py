@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from inpaint_ops.ops import native
-from inpaint_ops.ops.convolution.packed_weights import Form, packed_weights, place
+from inpaint_ops.ops.convolution.packed_weights import packed_weights, place
+from inpaint_ops.ops.convolution.plan import Form
 
 pytestmark = pytest.mark.skipif(not native.status().available, reason="packs by the extension")
 FORMS = [
     Form("direct"),
-    Form("winograd"),
-    Form("winograd", flipped=True),
-    Form("winograd_short", (2, 2)),
-    Form("winograd", gated=True),
+    Form("winograd_4x3"),
+    Form("winograd_4x3", flipped=True),
+    Form("winograd_4x2", (2, 2)),
+    Form("winograd_4x3", gated=True),
 ]
 
 

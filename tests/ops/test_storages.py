@@ -17,8 +17,8 @@ from torch._subclasses import FakeTensorMode
 import inpaint_ops
 from inpaint_ops import layers
 from inpaint_ops.models import create_model
-from inpaint_ops.models.blocks.convolution import ConvBlock
-from inpaint_ops.ops import dispatch
+from inpaint_ops.models.blocks.conv_block import ConvBlock
+from inpaint_ops.ops import dispatch, shortcut
 
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 LAYOUTS = {
@@ -148,7 +148,7 @@ def test_fully_sharded_training(tmp_path):
 @pytest.mark.parametrize("plain", [True, False], ids=["short way", "dispatcher"])
 def test_results_are_no_views(op, backend, layout, plain, monkeypatch):
     if not plain:
-        monkeypatch.setattr(dispatch, "_plain", lambda tensors: False)
+        monkeypatch.setattr(shortcut, "is_open", lambda tensors: False)
     seen = []
     original = dispatch._owned
 
@@ -175,7 +175,7 @@ def test_results_are_no_views(op, backend, layout, plain, monkeypatch):
 @pytest.mark.parametrize("plain", [True, False], ids=["short way", "dispatcher"])
 def test_results_may_be_changed_in_place(op, backend, layout, plain, monkeypatch):
     if not plain:
-        monkeypatch.setattr(dispatch, "_plain", lambda tensors: False)
+        monkeypatch.setattr(shortcut, "is_open", lambda tensors: False)
     tensors = laid_out(ARGUMENTS[op][1](), layout)
     if op == "fused_conv2d":  # a fused ReLU needs its result, as torch's own does
         monkeypatch.setitem(ARGUMENTS, op, (*ARGUMENTS[op][:2], {"padding": 1}))

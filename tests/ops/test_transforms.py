@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 import inpaint_ops
 from inpaint_ops import layers
-from inpaint_ops.ops import dispatch
+from inpaint_ops.ops import shortcut
 
 NO_FORWARD_MODE = "{}: forward-mode derivatives are not implemented"
 pytestmark = [
@@ -59,7 +59,7 @@ def floating(op, name):
 @pytest.mark.parametrize("plain", [True, False], ids=["short way", "dispatcher"])
 def test_forward_mode_raises(op, name, backend, plain, monkeypatch):
     if not plain:
-        monkeypatch.setattr(dispatch, "_plain", lambda tensors: False)
+        monkeypatch.setattr(shortcut, "is_open", lambda tensors: False)
     tensors = ARGUMENTS[op][1]()
     call = first_result(op, name, tensors)
     # Masks have no batch that vmap could take away from their shape's check.

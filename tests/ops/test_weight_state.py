@@ -19,7 +19,7 @@ from inpaint_ops import (
     reference,
 )
 from inpaint_ops.models import create_model
-from inpaint_ops.models.blocks.convolution import ConvBlock
+from inpaint_ops.models.blocks.conv_block import ConvBlock
 from inpaint_ops.ops import native, weight_state
 from inpaint_ops.ops.convolution.packed_weights import packed_weights
 from inpaint_ops.ops.weight_state import Kept, Snapshot, frozen

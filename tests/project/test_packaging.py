@@ -191,7 +191,9 @@ print(build_meta.build_sdist({str(tmp_path)!r}))
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         names = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
-    for path in [*(ROOT / "csrc").iterdir(), *(ROOT / "inpaint_ops").rglob("*.py")]:
+    sources = [*(ROOT / "csrc").iterdir(), *(ROOT / "inpaint_ops").rglob("*.py")]
+    # The README shows a picture of docs, links to a page of it and names targets of the Makefile.
+    for path in [*sources, *(ROOT / "docs").iterdir(), ROOT / "Makefile"]:
         assert str(path.relative_to(ROOT)) in names
     assert {"setup.py", "pyproject.toml", "LICENSE", "README.md", "inpaint_ops/py.typed"} <= names
     assert not [name for name in names if name.endswith(".so")]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops.ops import tensors
+from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.convolution.spec import LEAKY_SLOPE, Geometry, Pair
 
 
@@ -26,13 +27,14 @@ def upsampled_backward(grad: Tensor, factor: int) -> Tensor:
     """The gradient of `upsampled`'s argument from that of its result."""
     if factor == 1:
         return grad
-    high, wide = grad.shape[2] // factor, grad.shape[3] // factor
-    result: Tensor = grad.unflatten(3, (wide, factor)).sum(4).unflatten(2, (high, factor)).sum(3)
+    height, width = grad.shape[2] // factor, grad.shape[3] // factor
+    rows = grad.unflatten(3, (width, factor)).sum(4)
+    result: Tensor = rows.unflatten(2, (height, factor)).sum(3)
     return result
 
 
 def prepared(x: Tensor, g: Geometry) -> tuple[Tensor, list[int]]:
-    """Upsamples and pads as far as aten's convolution cannot; also what padding is left to it."""
+    """Upsample and pad as far as aten's convolution cannot; also the padding left to it."""
     x = upsampled(x, g.upsample)
     top, bottom, left, right = g.padding
     if g.padding_mode == "zeros" and top == bottom and left == right:
@@ -45,13 +47,13 @@ def unprepared(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
     """The gradient of `prepared`'s argument from that of its result."""
     top, bottom, left, right = g.padding
     n, c, h, w = x.shape
-    high, wide = h * g.upsample, w * g.upsample
-    if grad.shape[2:] != (high, wide):
+    height, width = h * g.upsample, w * g.upsample
+    if grad.shape[2:] != (height, width):
         sides = [left, right, top, bottom]
         if g.padding_mode == "zeros":
-            grad = grad[:, :, top : top + high, left : left + wide]
+            grad = grad[:, :, top : top + height, left : left + width]
         else:
-            like = grad.new_zeros(()).expand(n, c, high, wide)
+            like = grad.new_zeros(()).expand(n, c, height, width)
             kind = "reflection" if g.padding_mode == "reflect" else "replication"
             fold = getattr(torch.ops.aten, f"{kind}_pad2d_backward").default
             grad = fold(grad.contiguous(), like, sides)
@@ -59,7 +61,7 @@ def unprepared(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
-    """The sums, by aten."""
+    """Return the sums of a convolution, by aten."""
     image, padding = prepared(x, g)
     image, stride = pixels_read(image, weight, g, padding)
     result: Tensor = torch.ops.aten.convolution(
@@ -97,6 +99,26 @@ def convolve_transposed(
     return result
 
 
+def transposed_weight_gradient(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
+) -> Tensor:
+    """The gradient of a transposed convolution's weight, by aten."""
+    result: Tensor = torch.ops.aten.convolution_backward(
+        grad,
+        x,
+        weight,
+        None,
+        [stride] * 2,
+        [padding] * 2,
+        [1, 1],
+        True,
+        [0, 0],
+        1,
+        [False, True, False],
+    )[1]
+    return result
+
+
 def convolve_backward(
     grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -123,39 +145,39 @@ def convolve_backward(
     return (unprepared(grad_image, x, g) if wanted[0] else None), grad_weight
 
 
-def activate(z: Tensor, activation: str) -> Tensor:
-    """The activation of that name."""
+def activate(x: Tensor, activation: str) -> Tensor:
+    """Apply the activation of that name."""
     if activation == "relu":
-        return z.relu()
+        return x.relu()
     if activation == "leaky_relu":
-        return F.leaky_relu(z, LEAKY_SLOPE)
+        return F.leaky_relu(x, LEAKY_SLOPE)
     if activation == "elu":
-        return F.elu(z)
+        return F.elu(x)
     if activation == "silu":
-        return F.silu(z)
+        return F.silu(x)
     if activation == "tanh":
-        return z.tanh()
+        return x.tanh()
     if activation == "sigmoid":
-        return z.sigmoid()
-    return z
+        return x.sigmoid()
+    return x
 
 
-def derivative(z: Tensor, activation: str) -> Tensor:
-    """The activation's derivative at z."""
-    one = torch.ones_like(z)
+def derivative(x: Tensor, activation: str) -> Tensor:
+    """Return the activation's derivative at x."""
+    one = torch.ones_like(x)
     if activation == "relu":
-        return (z > 0).to(z.dtype)
+        return (x > 0).to(x.dtype)
     if activation == "leaky_relu":
-        return torch.where(z > 0, one, LEAKY_SLOPE)
+        return torch.where(x > 0, one, LEAKY_SLOPE)
     if activation == "elu":
-        return torch.where(z > 0, one, z.clamp_max(0).exp())
+        return torch.where(x > 0, one, x.clamp_max(0).exp())
     if activation == "silu":
-        s = z.sigmoid()
-        return s + z * s * (1 - s)
+        s = x.sigmoid()
+        return s + x * s * (1 - s)
     if activation == "tanh":
-        return 1 - z.tanh().square()
+        return 1 - x.tanh().square()
     if activation == "sigmoid":
-        return z.sigmoid() * (1 - z.sigmoid())
+        return x.sigmoid() * (1 - x.sigmoid())
     return one
 
 
@@ -170,17 +192,41 @@ def derivative_of_result(y: Tensor, activation: str) -> Tensor:
     return derivative(y, activation)
 
 
-def finish(z: Tensor, activation: str, gated: bool) -> Tensor:
-    """Activation and gate of the sums z."""
+def finished(
+    sums: Tensor, x: Tensor, weight: Tensor, activation: str, *, gated: bool, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Return what an operator returns: the result and, if `keep`, the pre-activation `sums`."""
+    y = spec.settled(finish(sums, activation, gated), x, spec.memory_format(x, weight))
+    kept = spec.kept_pre_activation(sums, x, keep)
+    return (y.clone() if y is kept else y), kept
+
+
+def finish(pre_activation: Tensor, activation: str, gated: bool) -> Tensor:
+    """Apply activation and gate."""
     if not gated:
-        return activate(z, activation)
-    features, gates = z.chunk(2, 1)
+        return activate(pre_activation, activation)
+    features, gates = pre_activation.chunk(2, 1)
     return activate(features, activation) * gates.sigmoid()
 
 
-def gate_backward(grad: Tensor, z: Tensor, activation: str) -> Tensor:
-    """The gradient of the sums z of a gated layer."""
-    features, gates = z.chunk(2, 1)
+def finish_backward(grad: Tensor, saved: Tensor, activation: str, gated: bool) -> Tensor:
+    """Return the gradient of the sums.
+
+    saved: the pre-activation where `spec.needs_pre_activation`, else the result.
+    """
+    grad, saved = tensors.compute_dtype(grad), tensors.compute_dtype(saved)
+    if gated:
+        return gate_backward(grad, saved, activation)
+    if activation == "identity":
+        return grad
+    if spec.needs_pre_activation(activation):
+        return grad * derivative(saved, activation)
+    return grad * derivative_of_result(saved, activation)
+
+
+def gate_backward(grad: Tensor, pre_activation: Tensor, activation: str) -> Tensor:
+    """The gradient of the pre-activation of a gated layer."""
+    features, gates = pre_activation.chunk(2, 1)
     s = gates.sigmoid()
     through = grad * s
     return torch.cat(
@@ -190,3 +236,9 @@ def gate_backward(grad: Tensor, z: Tensor, activation: str) -> Tensor:
         ],
         1,
     )
+
+
+def widened(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the tensors of a layer in the dtype that sums are formed in."""
+    wide = None if bias is None else tensors.compute_dtype(bias)
+    return tensors.compute_dtype(x), tensors.compute_dtype(weight), wide

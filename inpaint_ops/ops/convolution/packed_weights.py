@@ -6,43 +6,19 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops.ops import tensors
-from inpaint_ops.ops.convolution.cores import CORES
+from inpaint_ops.ops.convolution.plan import Form
 from inpaint_ops.ops.weight_state import Snapshot, storage_key
 
 
-class Form(NamedTuple):
-    """What a packed form depends on besides the weight.
-
-    Args:
-        core: one of `_conv_cores.CORES`.
-        stride: of the convolution.
-        gated: whether the filters are features and gates.
-        flipped: for the gradient of the input: filters and channels exchanged, taps reversed.
-        doubled: for that of an image behind its doubling: taps are the sums of two by two
-            neighbours.
-        step: stride of a transposed convolution, whose weight is (channels, filters, kh, kw);
-            0: an ordinary one.
-        padding: of the transposed convolution.
-    """
-
-    core: str
-    stride: tuple[int, int] = (1, 1)
-    gated: bool = False
-    flipped: bool = False
-    step: int = 0
-    padding: tuple[int, int] = (0, 0)
-    doubled: bool = False
-
-
 def _removed(forms: dict[Any, Any], variant: Any) -> tuple[Any, int]:
-    """What is removed, or None, and its count of references: nobody can come by it any more."""
+    """Remove a form and return it, or None, with the references to it: nobody gets new ones."""
     form = forms.pop(variant, None)
     return form, sys.getrefcount(form)
 
@@ -96,14 +72,14 @@ class _PackedWeights:
         snapshot = Snapshot(weight)
         taps = tensors.compute_dtype(weight.detach())
         packed = native.pack_weight(
-            _sums_of_neighbours(taps) if form.doubled else taps,
-            CORES.index(form.core),
+            _sums_of_neighbours(taps) if form.summed else taps,
+            form.algorithm,
             form.stride,
             form.gated,
             form.flipped,
             form.step,
             form.padding,
-            torch.get_num_threads(),
+            tensors.threads(),
             spare,
         )
         with self._lock:

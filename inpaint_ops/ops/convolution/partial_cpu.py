@@ -10,6 +10,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution import cpu, cpu_backward, partial_formulas, spec
+from inpaint_ops.ops.convolution.plan import Spec
 from inpaint_ops.ops.convolution.spec import Geometry
 
 _OP = "partial_conv2d"
@@ -34,7 +35,7 @@ class _Mask(NamedTuple):
 
 
 def _packed(x: Tensor, valid: Tensor) -> _Mask:
-    """The mask of a tensor; equal neighbouring planes, as public layers repeat them, are one."""
+    """Return the mask of a tensor; equal neighbouring planes, as layers repeat them, are one."""
     native = tensors.native()
     channels = x.shape[1]
     if valid.shape[1] > 1 and valid.stride(1) == 0:
@@ -60,7 +61,7 @@ def _packed(x: Tensor, valid: Tensor) -> _Mask:
 
 
 def _parts(x: Sequence[Tensor], masks: Sequence[_Mask], factors: Sequence[int]) -> list[cpu.Part]:
-    """What the kernels read, in float32."""
+    """Return the tensors as the kernels read them, in float32."""
     parts = []
     for one, mask, factor in zip(x, masks, factors):
         image = tensors.compute_dtype(one)
@@ -82,9 +83,9 @@ def _window_planes(
     factors: Sequence[int],
     size: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Factors of the sum and of the bias, (N or 1, 1, Ho, Wo)."""
+    """Return mask_ratio and update_mask, (N or 1, 1, Ho, Wo)."""
     shape = (partial_formulas.batch_of([mask.planes for mask in masks]), 1, *size)
-    scale, share = torch.empty(shape), torch.empty(shape)
+    mask_ratio, update_mask = torch.empty(shape), torch.empty(shape)
     kernel = (weight.shape[2], weight.shape[3])
     tensors.native().mask_planes(
         [mask.planes for mask in masks],
@@ -96,59 +97,65 @@ def _window_planes(
         sum(map(sum, weights)) * kernel[0] * kernel[1],
         rule == "sum",
         biased,
-        scale[:, 0],
-        share[:, 0],
+        mask_ratio[:, 0],
+        update_mask[:, 0],
         tensors.threads(),
     )
-    return scale, share
+    return mask_ratio, update_mask
+
+
+def _upsampling(g: Geometry, factor: int) -> Geometry:
+    return g if factor == g.upsample else g._replace(upsample=factor)
 
 
 def forward(
     x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The operator: y, share, scale."""
+    """Return y, update_mask and mask_ratio."""
     if weight.dtype == torch.float64:
         return partial_formulas.reference(x, valid, weight, bias, *rest)
-    *where, rule, factors = rest
-    # Cores that want a doubled image want all of it doubled.
-    g = partial_formulas.geometry(where, min(factors))
-    size = partial_formulas.out_size(x, weight, where, factors)
+    g, rule, factors, algorithm = rest
+    size = partial_formulas.out_size(x, weight, g, factors)
+    # Algorithms that want a doubled image want all of it doubled.
+    g = _upsampling(g, min(factors))
     masks = [_packed(one, mask) for one, mask in zip(x, valid)]
     # One channel stands for itself in the public layer, for all channels in naoto0804's.
     single = len(x) == 1 and valid[0].shape[1] == 1 and rule == "window"
     weights = [(1,)] if single else [mask.widths for mask in masks]
-    scale, share = _window_planes(masks, weights, weight, bias is not None, g, rule, factors, size)
-    y = cpu.forward(
+    mask_ratio, update_mask = _window_planes(
+        masks, weights, weight, bias is not None, g, rule, factors, size
+    )
+    y = cpu.convolve(
         _parts(x, masks, factors),
         weight,
         bias,
-        g,
-        gated=False,
-        activation="identity",
-        y=spec.result_like(partial_formulas.lead(x), weight, weight.shape[0], size),
-        planes=cpu.Planes(scale[:, 0], share[:, 0]),
+        Spec(g),
+        spec.result_like(partial_formulas.lead(x), weight, weight.shape[0], size),
+        direct=spec.is_direct(algorithm),
+        planes=cpu.MaskPlanes(mask_ratio[:, 0], update_mask[:, 0]),
     )
-    return y, share, scale
+    return y, update_mask, mask_ratio
 
 
 def backward(
     grad: Tensor, x: list[Tensor], valid: list[Tensor], weight: Tensor, *rest: Any
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Gradients of the tensors, of the weight and of the bias."""
+    """Return the gradients of the tensors, of the weight and of the bias."""
     if weight.dtype == torch.float64:
         return partial_formulas.backward_reference(grad, x, valid, weight, *rest)
-    share, scale, *where, factors, needs = rest
+    update_mask, mask_ratio, where, factors, needs, algorithm = rest
+    direct = spec.is_direct(algorithm)
     *wanted, need_weight, need_bias = needs
     grad_sums, grad_bias = cpu_backward.ratio_backward(
-        tensors.compute_dtype(grad), scale, share, need_bias
+        tensors.compute_dtype(grad), mask_ratio, update_mask, need_bias
     )
-    g = partial_formulas.geometry(where, min(factors))
+    g = _upsampling(where, min(factors))
     masks = [_packed(one, mask) for one, mask in zip(x, valid)]
     parts = _parts(x, masks, factors)
     grads: list[Tensor | None]
     if g.groups != 1:
         image, needed = cpu.joined(parts, g), (any(wanted), need_weight)
-        both = cpu_backward.convolve_backward(grad_sums, image, weight, g, needed)
+        both = cpu_backward.convolve_backward(grad_sums, image, weight, g, needed, direct)
         grad_weight = both[1]
         grads = partial_formulas.parted(
             both[0], x, [factor // g.upsample for factor in factors], wanted
@@ -156,9 +163,9 @@ def backward(
     else:
         grad_weight = None
         if need_weight:
-            grad_weight = cpu_backward.weight_gradient(grad_sums, parts, weight, g)
+            grad_weight = cpu_backward.weight_gradient(grad_sums, parts, weight, g, direct)
         # A convolution for each tensor: on one Zen 4 core one for all of them, split
-        # behind, took 1.1 (512 + 512 channels, 16^2) to 2.6 times as long (128 + 64, 256^2).
+        # afterwards, took 1.1 (512 + 512 channels, 16^2) to 2.6 times as long (128 + 64, 256^2).
         grads = []
         begin = 0
         for part, want in zip(parts, wanted):
@@ -169,8 +176,9 @@ def backward(
                     grad_sums,
                     part.x,
                     weight.detach()[:, begin:end],
-                    partial_formulas.geometry(where, part.upsample),
+                    _upsampling(where, part.upsample),
                     (True, False),
+                    direct,
                 )
             begin = end
     grads = [one if one is None else _hidden(one, mask) for one, mask in zip(grads, masks)]

@@ -1,4 +1,4 @@
-"""Partial convolution in PyTorch, and what its implementations share."""
+"""Partial convolution in PyTorch, and what its implementations update_mask."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,20 +10,15 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution import formulas, spec
-from inpaint_ops.ops.convolution.spec import Geometry
+from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
 _OP = "partial_conv2d"
 
 
-def geometry(where: Sequence[Any], factor: int = 1) -> Geometry:
-    """Stride, padding, dilation and groups of the operator, where x is upsampled by `factor`."""
-    stride, padding, dilation, groups = where
-    return spec.geometry(stride, padding, dilation, groups, "zeros", factor)
-
-
-def out_size(x: Sequence[Tensor], weight: Tensor, where: Any, factors: Sequence[int]) -> Any:
-    """Height and width of the result."""
-    return geometry(where, factors[0]).out_size(x[0], weight)
+def out_size(x: Sequence[Tensor], weight: Tensor, g: Geometry, factors: Sequence[int]) -> Pair:
+    """Height and width of the result; `g` does not upsample, each tensor has its own factor."""
+    size = (x[0].shape[2] * factors[0], x[0].shape[3] * factors[0])
+    return g.result_size(size, (weight.shape[2], weight.shape[3]))
 
 
 def lead(x: Sequence[Tensor]) -> Tensor:
@@ -35,7 +30,7 @@ def lead(x: Sequence[Tensor]) -> Tensor:
 
 
 def batch_of(valid: Sequence[Tensor]) -> int:
-    """Of all masks together."""
+    """Return the batch of all masks together."""
     batches = [mask.shape[0] for mask in valid]
     return next((n for n in batches if n != 1), 1)
 
@@ -45,14 +40,14 @@ def batch_of(valid: Sequence[Tensor]) -> int:
 
 
 def widths_of(x: Tensor, valid: Tensor) -> list[int]:
-    """Those of one tensor's mask."""
+    """Return the channels that each plane of a tensor's mask speaks for."""
     return [x.shape[1]] if valid.shape[1] == 1 else [1] * x.shape[1]
 
 
 def joined(
     x: Sequence[Tensor], valid: Sequence[Tensor], factors: Sequence[int]
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Everything upsampled and concatenated, and the widths."""
+    """Return everything upsampled and concatenated, and the widths."""
     images = [formulas.upsampled(one, factor) for one, factor in zip(x, factors)]
     masks = [formulas.upsampled(one, factor) for one, factor in zip(valid, factors)]
     widths = [width for one, mask in zip(x, valid) for width in widths_of(one, mask)]
@@ -87,7 +82,7 @@ def settled(
     return settled, grad_weight, grad_bias
 
 
-def _sums(valid: Tensor, weights: Sequence[int], weight: Tensor, g: Geometry) -> Tensor:
+def _window_sums(valid: Tensor, weights: Sequence[int], weight: Tensor, g: Geometry) -> Tensor:
     """Window sums of the weighted mask, (N, 1, Ho, Wo), in float64."""
     factors = torch.tensor(weights, device=valid.device).view(1, -1, 1, 1)
     top, bottom, left, right = g.padding
@@ -102,24 +97,24 @@ def _is_binary(valid: Tensor) -> bool:
     return torch.equal((valid != 0).to(valid.dtype), valid)
 
 
-def _planes(
+def _mask_planes(
     x: Tensor, valid: Tensor, weight: Tensor, biased: bool, g: Geometry, *rule_and_widths: Any
 ) -> tuple[Tensor, Tensor]:
-    """Factors of the sum and of the bias, (N or 1, 1, Ho, Wo), in the dtype that sums are in."""
+    """Return mask_ratio and update_mask, (N or 1, 1, Ho, Wo), in the dtype that sums are in."""
     rule, widths = rule_and_widths
     if valid.dtype == torch.uint8:
         checks.binary(_OP, "valid", valid)
     # One channel stands for itself in the public layer, for all channels in naoto0804's.
     weights = [1] if valid.shape[1] == 1 and rule == "window" else widths
-    sums = _sums(valid, weights, weight, g).to(tensors.compute_dtype(x).dtype)
+    sums = _window_sums(valid, weights, weight, g).to(tensors.compute_dtype(x).dtype)
     if rule == "sum":
-        share = (sums != 0).to(sums.dtype)
-        return share / torch.where(sums == 0, 1, sums), share
+        update_mask = (sums != 0).to(sums.dtype)
+        return update_mask / torch.where(sums == 0, 1, sums), update_mask
     total = sum(weights) * weight.shape[2] * weight.shape[3]
-    share = sums.clamp(0, 1)
+    update_mask = sums.clamp(0, 1)
     # 1e-8 keeps the result finite where nothing is valid; elsewhere it is below the rounding.
-    ratio = total / (sums + 1e-8) * share
-    return ratio * share if biased else ratio, share
+    ratio = total / (sums + 1e-8) * update_mask
+    return ratio * update_mask if biased else ratio, update_mask
 
 
 def select(x: Tensor, valid: Tensor, widths: Sequence[int]) -> Tensor:
@@ -137,34 +132,35 @@ def reference(
     x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the result, its update mask and its mask ratio."""
-    *where, rule, factors = rest
-    g = geometry(where)
+    g, rule, factors, _ = rest
     image, mask, widths = joined(x, valid, factors)
-    scale, share = _planes(image, mask, weight, bias is not None, g, rule, widths)
+    mask_ratio, update_mask = _mask_planes(image, mask, weight, bias is not None, g, rule, widths)
     masked = select(tensors.compute_dtype(image), mask, widths)
-    sums = formulas.convolve(masked, tensors.compute_dtype(weight), None, g) * scale
+    sums = formulas.convolve(masked, tensors.compute_dtype(weight), None, g) * mask_ratio
     if bias is not None:
-        sums = sums + tensors.compute_dtype(bias).view(1, -1, 1, 1) * share
-    y = torch.where(share != 0, sums, sums.new_zeros(()))
-    return spec.settled(y, image, spec.memory_format(lead(x), weight)), share, scale
+        sums = sums + tensors.compute_dtype(bias).view(1, -1, 1, 1) * update_mask
+    y = torch.where(update_mask != 0, sums, sums.new_zeros(()))
+    return spec.settled(y, image, spec.memory_format(lead(x), weight)), update_mask, mask_ratio
 
 
 def backward_reference(
     grad: Tensor, x: list[Tensor], valid: list[Tensor], weight: Tensor, *rest: Any
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Return the gradients of the images, the weight and the bias."""
-    share, scale, *where, factors, needs = rest
+    update_mask, mask_ratio, g, factors, needs, _ = rest
     *wanted, need_weight, need_bias = needs
     image, mask, widths = joined(x, valid, factors)
-    seen = share != 0
+    seen = update_mask != 0
     grad = tensors.compute_dtype(grad)
     zero = grad.new_zeros(())
     # Select: what flows back from where nothing is valid may be anything.
-    grad_sums = torch.where(seen, grad * scale, zero)
-    grad_bias = torch.where(seen, grad * share, zero).double().sum((0, 2, 3)) if need_bias else None
+    grad_sums = torch.where(seen, grad * mask_ratio, zero)
+    grad_bias = (
+        torch.where(seen, grad * update_mask, zero).double().sum((0, 2, 3)) if need_bias else None
+    )
     masked = select(tensors.compute_dtype(image), mask, widths)
     wide = tensors.compute_dtype(weight)
     needed = (any(wanted), need_weight)
-    grads = formulas.convolve_backward(grad_sums, masked, wide, geometry(where), needed)
+    grads = formulas.convolve_backward(grad_sums, masked, wide, g, needed)
     grad_image = None if grads[0] is None else select(grads[0], mask, widths)
     return settled(x, weight, parted(grad_image, x, factors, wanted), grads[1], grad_bias)

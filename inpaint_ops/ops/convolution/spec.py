@@ -1,10 +1,10 @@
-"""What the convolution operators share: geometry, checks, and their formulas in plain PyTorch."""
+"""The convolution operators' geometry and checks, and the memory of their results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,19 +13,22 @@ from inpaint_ops import checks
 from inpaint_ops.backends import current_backend
 from inpaint_ops.ops import tensors
 
-# Order and slope are those of csrc/convolution/conv.h.
+# Order and slope are those of csrc/base/activation_codes.h.
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
 PADDING_MODES = ("zeros", "reflect", "replicate")
+ALGORITHMS = ("auto", "direct")
 LEAKY_SLOPE = 0.2
 
 Pair = tuple[int, int]
+# Of x, weight and bias.
+Gradients = tuple[Tensor, Tensor, Tensor]
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """Where a convolution reads; all pairs are (vertical, horizontal).
 
-    `padding` is (top, bottom, left, right), around x after its upsampling.
+    `padding` is (top, bottom, left, right), around x after its upsampling. The fields are arguments
+    of the registered operators, see `GEOMETRY_SCHEMA`.
     """
 
     stride: Pair
@@ -37,30 +40,14 @@ class Geometry:
 
     def out_size(self, x: Tensor, weight: Tensor) -> Pair:
         """Height and width of the result."""
+        return self.result_size((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]))
+
+    def result_size(self, size: Pair, kernel: Pair) -> Pair:
+        """Height and width of the result for those of x and of the weight."""
         top, bottom, left, right = self.padding
-        _, _, high, wide = x.shape
-        _, _, kh, kw = weight.shape
-        free_y = high * self.upsample + top + bottom - self.dilation[0] * (kh - 1) - 1
-        free_x = wide * self.upsample + left + right - self.dilation[1] * (kw - 1) - 1
+        free_y = size[0] * self.upsample + top + bottom - self.dilation[0] * (kernel[0] - 1) - 1
+        free_x = size[1] * self.upsample + left + right - self.dilation[1] * (kernel[1] - 1) - 1
         return free_y // self.stride[0] + 1, free_x // self.stride[1] + 1
-
-    @property
-    def plain(self) -> bool:
-        """Whether aten's convolution takes x as it is."""
-        top, bottom, left, right = self.padding
-        symmetric = top == bottom and left == right
-        return self.upsample == 1 and self.padding_mode == "zeros" and symmetric
-
-    def flat(self) -> tuple[Any, ...]:
-        """The arguments of a registered operator."""
-        return (
-            list(self.stride),
-            list(self.padding),
-            list(self.dilation),
-            self.groups,
-            self.padding_mode,
-            self.upsample,
-        )
 
 
 GEOMETRY_SCHEMA = (
@@ -73,18 +60,13 @@ def geometry(
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-    groups: int,
-    padding_mode: str,
-    upsample: int,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    upsample: int = 1,
 ) -> Geometry:
-    """The inverse of `Geometry.flat`."""
-    key = (*stride, *padding, *dilation, groups, padding_mode, upsample)
-    try:
-        return _geometries[key]
-    except (KeyError, TypeError):  # sizes that are traced have no hash
-        pass
+    """The geometry from the arguments of a registered operator, whose pairs are lists."""
     top, bottom, left, right = padding
-    g = Geometry(
+    return Geometry(
         (stride[0], stride[1]),
         (top, bottom, left, right),
         (dilation[0], dilation[1]),
@@ -92,30 +74,20 @@ def geometry(
         padding_mode,
         upsample,
     )
-    if all(type(number) is int for number in (*stride, *padding, *dilation, groups)):
-        _remember(_geometries, key, g)
-    return g
 
 
-_geometries: dict[Any, Geometry] = {}
-_checked: dict[Any, Geometry] = {}
+def check_algorithm(op: str, algorithm: Any) -> None:
+    """Check the argument that says which algorithms may sum a convolution on the CPU."""
+    checks.check_choice(op, "algorithm", algorithm, ALGORITHMS)
 
 
-def _remember(known: dict[Any, Geometry], key: Any, g: Geometry) -> None:
-    if len(known) >= 4096:
-        known.clear()
-    known[key] = g
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value is what it seems: True is not 1."""
-    if type(value) is tuple:
-        return all(type(one) is int for one in value)
-    return type(value) is int or type(value) is str
+def is_direct(algorithm: str) -> bool:
+    """Return whether only direct sums are asked for, in this call or for all of them."""
+    return algorithm == "direct" or current_backend() == "direct"
 
 
 def check_pair(op: str, name: str, value: Any, minimum: int) -> Pair:
-    """An int, meaning both, or a pair of ints, of at least `minimum`."""
+    """Check an int, meaning both, or a pair of ints, of at least `minimum`."""
     pair = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
         raise ValueError(f"{op}: {name} must be an int or a pair, got {value}")
@@ -137,33 +109,31 @@ def check_geometry(
     upsample: int = 1,
     channels: int | None = None,
 ) -> Geometry:
-    """Checks everything that says where a convolution reads.
+    """Check everything that says where a convolution reads.
 
-    `channels`: those of x and of all that is concatenated to it; None: nothing is. What passed
-    once passes again without a look: on small layers the checks cost as much as the sums.
+    `channels`: those of x and of all that is concatenated to it; None: nothing is. Arguments that
+    passed once pass again by one lookup: on small layers the checks cost as much as the sums.
     """
-    if torch.compiler.is_compiling() or not all(map(_is_plain, (stride, padding, dilation))):
-        key = None
-    else:
-        where = (stride, padding, dilation, groups, padding_mode, upsample)
-        key = (x.shape, channels, weight.shape, type(groups), type(upsample), *where)
+    args = (op, x.shape, weight.shape, channels, stride, padding, dilation, groups, padding_mode)
+    if not torch.compiler.is_compiling():
         try:
-            return _checked[key]
-        except KeyError:
+            return _checked_once(f"{stride}{padding}{dilation}{groups}{upsample}", *args, upsample)
+        except TypeError:  # lists and traced sizes have no hash; wrong types fail again below
             pass
-        except TypeError:  # sizes that are traced have no hash
-            key = None
-    _check_filters(op, x.shape[1] if channels is None else channels, weight, groups)
-    g = _check_geometry(op, x, weight, stride, padding, dilation, groups, padding_mode, upsample)
-    if key is not None:
-        _remember(_checked, key, g)
-    return g
+    return _checked(*args, upsample)
 
 
-def _check_geometry(
+@lru_cache(maxsize=4096)
+def _checked_once(spelling: str, *args: Any) -> Geometry:
+    """Check what was not checked before; the spelling tells True from 1, which are equal."""
+    return _checked(*args)
+
+
+def _checked(
     op: str,
-    x: Tensor,
-    weight: Tensor,
+    x_shape: torch.Size,
+    weight_shape: torch.Size,
+    channels: int | None,
     stride: Any,
     padding: Any,
     dilation: Any,
@@ -171,23 +141,19 @@ def _check_geometry(
     padding_mode: str,
     upsample: int,
 ) -> Geometry:
+    _check_filters(op, x_shape[1] if channels is None else channels, weight_shape, groups)
     strides = check_pair(op, "stride", stride, 1)
     dilations = check_pair(op, "dilation", dilation, 1)
     checks.check_choice(op, "padding_mode", padding_mode, PADDING_MODES)
     checks.check_int(op, "upsample", upsample)
     if upsample not in (1, 2):
         raise ValueError(f"{op}: upsample must be 1 or 2, got {upsample}")
-    sizes = (x.shape[2] * upsample, x.shape[3] * upsample)
-    reaches = tuple(d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:]))
-    if isinstance(padding, str):
-        checks.check_choice(op, "padding", padding, ("same",))
-        pads: list[int] = []
-        for size, step, reach in zip(sizes, strides, reaches):
-            total = max(((size + step - 1) // step - 1) * step + reach - size, 0)
-            pads += [total // 2, total - total // 2]
-    else:
-        vertical, horizontal = check_pair(op, "padding", padding, 0)
-        pads = [vertical, vertical, horizontal, horizontal]
+    sizes = (x_shape[2] * upsample, x_shape[3] * upsample)
+    reaches = (
+        dilations[0] * (weight_shape[2] - 1) + 1,
+        dilations[1] * (weight_shape[3] - 1) + 1,
+    )
+    pads = _paddings(op, padding, sizes, strides, reaches)
     for axis, (size, reach) in enumerate(zip(sizes, reaches)):
         before, after = pads[2 * axis : 2 * axis + 2]
         if padding_mode == "reflect" and max(before, after) >= size:
@@ -200,24 +166,35 @@ def _check_geometry(
                 f"{op}: weight must not reach beyond the padded image, got {reach} pixels for "
                 f"{size} + {before} + {after}"
             )
-    g = Geometry(
-        strides, (pads[0], pads[1], pads[2], pads[3]), dilations, groups, padding_mode, upsample
-    )
-    padded = (x.shape[0], max(x.shape[1], weight.shape[0]), sizes[0] + pads[0], sizes[1] + pads[2])
+    padded = (x_shape[0], max(x_shape[1], weight_shape[0]), sizes[0] + pads[0], sizes[1] + pads[2])
     checks.check_result(op, "padding", padded, padding)
-    return g
+    return Geometry(strides, pads, dilations, groups, padding_mode, upsample)
 
 
-def _check_filters(op: str, channels: int, weight: Tensor, groups: int) -> None:
+def _paddings(
+    op: str, padding: Any, sizes: Pair, strides: Pair, reaches: Pair
+) -> tuple[int, int, int, int]:
+    """Pixels before and after each axis; TensorFlow's rule for "same"."""
+    if not isinstance(padding, str):
+        vertical, horizontal = check_pair(op, "padding", padding, 0)
+        return vertical, vertical, horizontal, horizontal
+    checks.check_choice(op, "padding", padding, ("same",))
+    pads: list[int] = []
+    for size, step, reach in zip(sizes, strides, reaches):
+        total = max(((size + step - 1) // step - 1) * step + reach - size, 0)
+        pads += [total // 2, total - total // 2]
+    return pads[0], pads[1], pads[2], pads[3]
+
+
+def _check_filters(op: str, channels: int, shape: torch.Size, groups: int) -> None:
     checks.check_int(op, "groups", groups)
-    if weight.shape[0] % groups or channels % groups:
+    if shape[0] % groups or channels % groups:
         raise ValueError(
-            f"{op}: groups must divide {channels} channels and {weight.shape[0]} filters, "
-            f"got {groups}"
+            f"{op}: groups must divide {channels} channels and {shape[0]} filters, got {groups}"
         )
-    if weight.shape[1] * groups != channels:
+    if shape[1] * groups != channels:
         raise ValueError(
-            f"{op}: weight must have {channels // groups} input channels, got {tuple(weight.shape)}"
+            f"{op}: weight must have {channels // groups} input channels, got {tuple(shape)}"
         )
 
 
@@ -240,7 +217,7 @@ def check_tensors(
 
 
 def check_bias(op: str, bias: Tensor | None, filters: int) -> None:
-    """One number for each filter."""
+    """Check that the bias has one number for each filter."""
     if bias is not None and tuple(bias.shape) != (filters,):
         raise ValueError(f"{op}: bias must have shape ({filters},), got {tuple(bias.shape)}")
 
@@ -271,26 +248,65 @@ def result_like(x: Tensor, weight: Tensor, channels: int, size: Pair) -> Tensor:
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
 
 
-def filters_like(x: Tensor, filters: int, size: Pair) -> Tensor:
-    """Memory of the sums that a backward pass wants: channels_last, in `sums_dtype`."""
-    shape = (x.shape[0], filters, *size)
-    dtype = sums_dtype(x)
-    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+def results_like(
+    x: Tensor, weight: Tensor, size: Pair, *, gated: bool, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Memory of a result and of its pre-activation, see `pre_activation_like`."""
+    filters = weight.shape[0]
+    y = result_like(x, weight, filters // 2 if gated else filters, size)
+    return y, pre_activation_like(x, filters, size, keep)
 
 
-def sums_dtype(x: Tensor) -> torch.dtype:
-    """At least float32; on GPUs that of x, as eager PyTorch keeps them: memory is what counts."""
+def pre_activation_like(x: Tensor, filters: int, size: Pair, keep: bool) -> Tensor:
+    """Memory of the sums before activation and gate that a backward pass wants, channels_last.
+
+    The stand-in for a result nobody wants if they are not to be kept.
+    """
+    if not keep:
+        return empty_gradient(x)
+    return torch.empty(
+        (x.shape[0], filters, *size),
+        dtype=pre_activation_dtype(x),
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
+
+
+def pre_activation_dtype(x: Tensor) -> torch.dtype:
+    """Return at least float32; on GPUs the dtype of x, as eager PyTorch does: memory counts."""
     on_gpu = x.device.type == "cuda" or current_backend() == "triton"
     if on_gpu or x.dtype == torch.float64:
         return x.dtype
     return torch.float32
 
 
-def kept_sums(z: Tensor, x: Tensor, keep: bool) -> Tensor:
-    """Sums as `filters_like` promises them, or the stand-in for those nobody keeps."""
+def kept_pre_activation(pre_activation: Tensor, x: Tensor, keep: bool) -> Tensor:
+    """Sums as `pre_activation_like` promises them."""
     if not keep:
         return empty_gradient(x)
-    return z.to(sums_dtype(x)).contiguous(memory_format=torch.channels_last)
+    settled = pre_activation.to(pre_activation_dtype(x))
+    return settled.contiguous(memory_format=torch.channels_last)
+
+
+def needs_pre_activation(activation: str, gated: bool = False) -> bool:
+    """Return whether a backward pass starts from the pre-activation, else from the result."""
+    return gated or activation == "silu"
+
+
+def saved_result(
+    op: str, x: Tensor, output: Sequence[Tensor], activation: str, *, gated: bool, keep: bool
+) -> Tensor:
+    """Return what the backward pass needs of an operator's output: as little as it can.
+
+    Raises:
+        RuntimeError: it needs the pre-activation and the operator was called without `keep`.
+    """
+    y, pre_activation = output
+    if not needs_pre_activation(activation, gated):
+        return empty_gradient(x) if activation == "identity" else y
+    if not keep:
+        raise RuntimeError(f"{op}: the operator was called without `keep`, so it has no gradient")
+    return pre_activation
 
 
 def settled(value: Tensor, like: Tensor, layout: torch.memory_format) -> Tensor:
@@ -299,7 +315,7 @@ def settled(value: Tensor, like: Tensor, layout: torch.memory_format) -> Tensor:
 
 
 def empty_gradient(like: Tensor) -> Tensor:
-    """Stands for a gradient nobody wants: operators return tensors only."""
+    """Return the stand-in for a tensor nobody wants: operators return tensors only."""
     return like.new_empty((0,))
 
 
@@ -336,6 +352,3 @@ def wanted_gradients(
     """Gradients as autograd takes them: None for what nobody wants."""
     x, weight, bias = (grad if need else None for need, grad in zip(needs, grads))
     return x, weight, bias
-
-
-# Formulas in PyTorch: what other devices, float64 and the reference backend use.

@@ -1,0 +1,78 @@
+// One convolution with everything about it that does not depend on the data: made once, run often.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "base/array.h"
+#include "convolution/pack.h"
+
+namespace inpaint {
+
+// One tensor of a convolution's input, its data apart: its upsampling factor and the
+// channels that each plane of its mask speaks for, in order.
+using TensorShape = std::pair<int, std::vector<int64_t>>;
+
+// Tensors (N, C, H, W), and their masks, bytes (N or 1, planes, H, W).
+using Images = std::vector<Array<float>>;
+using Masks = std::vector<std::optional<Array<uint8_t>>>;
+
+struct PlanSpec {
+  Algorithm algorithm;
+  Size2 kernel, stride, dilation, padding;
+  PaddingMode padding_mode;
+  std::vector<TensorShape> tensors;
+  int64_t filters;
+  bool gated;
+  Activation activation;
+  int64_t step;  // stride of a transposed convolution, 0: an ordinary one
+};
+
+// Tensors of a call: y (N, channels, Ho, Wo) packed in either layout, pre_activation (N, filters,
+// Ho, Wo) in channels_last; mask_ratio and update_mask as in ConvArgs.
+struct PlanCall {
+  const Images& x;
+  const Masks& valid;
+  const OptionalFloats& bias;
+  Array<float> y;
+  OptionalFloats pre_activation;
+  const OptionalFloats& mask_ratio;
+  const OptionalFloats& update_mask;
+  int threads;
+};
+
+class ConvPlan {
+ public:
+  explicit ConvPlan(const PlanSpec& spec);
+
+  // `region`: top, bottom, left, right of the outputs wanted, half open.
+  void run(const PlanCall& call,
+           const float* packed,
+           int64_t packed_floats,
+           const std::optional<std::array<int64_t, 4>>& region) const;
+
+  // The same from the weight as the layer has it, (filters, channels, kh, kw), or (channels,
+  // filters, kh, kw) if transposed, packed.
+  void run_unpacked(const PlanCall& call, const Array<float>& weight) const;
+
+ private:
+  ConvArgs prepared(PlanCall call) const;
+
+  ConvArgs args_ = {};
+  std::vector<TensorShape> tensors_;
+  std::vector<Phase> phases_;
+  bool transposed_ = false;
+};
+
+// The gradient of a weight (filters, C, kh, kw) from that of the sums, grad (N, filters, Ho, Wo) in
+// channels_last. Of `spec` neither kernel, filters, gate, activation nor step count.
+void weight_gradient(const PlanSpec& spec,
+                     const Images& x,
+                     const Masks& valid,
+                     const Array<float>& grad,
+                     Array<float> grad_weight,
+                     int threads);
+
+}  // namespace inpaint

@@ -1,0 +1,308 @@
+"""Types of the compiled extension, which `native` returns.
+
+Results are written into tensors that the caller has made. A test compares names and arguments
+with the built module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, overload
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class WeightMemory(Protocol):
+    """Instance of the extension's `WeightMemory`."""
+
+    def __init__(self, shape: Sequence[int], strides: Sequence[int], size: int) -> None: ...
+    def fingerprint(self, address: int, threads: int) -> int: ...
+
+
+class ConvPlan(Protocol):
+    """Instance of the extension's `ConvPlan`."""
+
+    def __init__(
+        self,
+        algorithm: str,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        dilation: tuple[int, int],
+        padding: tuple[int, int],
+        padding_mode: str,
+        tensors: Sequence[tuple[int, Sequence[int]]],
+        filters: int,
+        gated: bool,
+        activation: str,
+        step: int,
+    ) -> None: ...
+    def run(
+        self,
+        x: Sequence[Tensor],
+        valid: Sequence[Tensor | None],
+        packed: NDArray[Any],
+        bias: Tensor | None,
+        y: Tensor,
+        pre_activation: Tensor | None,
+        mask_ratio: Tensor | None,
+        update_mask: Tensor | None,
+        region: tuple[int, int, int, int] | None,
+        threads: int,
+    ) -> None: ...
+    def run_unpacked(
+        self,
+        x: Sequence[Tensor],
+        valid: Sequence[Tensor | None],
+        weight: Tensor,
+        bias: Tensor | None,
+        y: Tensor,
+        pre_activation: Tensor | None,
+        mask_ratio: Tensor | None,
+        update_mask: Tensor | None,
+        threads: int,
+    ) -> None: ...
+
+
+WeightMemoryClass = type[WeightMemory]
+ConvPlanClass = type[ConvPlan]
+
+
+class Extension(Protocol):
+    """Functions, classes and constants of the module."""
+
+    WeightMemory: WeightMemoryClass
+    ConvPlan: ConvPlanClass
+    openmp: bool
+    algorithms: tuple[str, ...]
+    activations: tuple[str, ...]
+    padding_modes: tuple[str, ...]
+    leaky_slope: float
+
+    def instruction_sets(self) -> list[str]: ...
+    def instruction_set(self) -> str: ...
+    def set_instruction_set(self, name: str) -> None: ...
+    def fma_peak(self, seconds: float, threads: int) -> float: ...
+    def nearest_patch(
+        self,
+        query: Tensor,
+        key: Tensor,
+        valid: Tensor | None,
+        where: Tensor | None,
+        patch: int,
+        stride: int,
+        key_stride: int,
+        cosine: bool,
+        index: Tensor,
+        score: Tensor | None,
+        threads: int,
+    ) -> None: ...
+    def vote_patches(
+        self,
+        features: Tensor,
+        hole: Tensor | None,
+        index: Tensor,
+        distance: Tensor,
+        penalty: Tensor,
+        patch: int,
+        best: bool,
+        out: Tensor,
+        threads: int,
+    ) -> None: ...
+    def refine_patch(
+        self,
+        query: Tensor,
+        key: Tensor,
+        guess: Tensor,
+        valid: Tensor | None,
+        where: Tensor | None,
+        patch: int,
+        radius: int,
+        reach: int,
+        index: Tensor,
+        distance: Tensor,
+        threads: int,
+    ) -> None: ...
+    def shift_connection(
+        self,
+        decoder: Tensor,
+        encoder: Tensor,
+        hole: Tensor,
+        input: Tensor,
+        index: Tensor,
+        out: Tensor,
+        out_channel: int,
+        channels_last: bool,
+        threads: int,
+    ) -> None: ...
+    def scatter_positions(
+        self,
+        input: Tensor,
+        index: Tensor,
+        out: Tensor,
+        channels_last: bool,
+        scale: float,
+        threads: int,
+    ) -> None: ...
+    def choose_algorithm(
+        self,
+        pass_: str,
+        batch: int,
+        weight_shape: tuple[int, int, int, int],
+        groups: int,
+        stride: tuple[int, int],
+        dilation: tuple[int, int],
+        padding: tuple[int, int],
+        upsample: int,
+        size: tuple[int, int],
+        tiled: bool,
+        in_place: bool,
+    ) -> str: ...
+    def pack_weight(
+        self,
+        weight: Tensor,
+        algorithm: str,
+        stride: tuple[int, int],
+        gated: bool,
+        flipped: bool,
+        step: int,
+        padding: tuple[int, int],
+        threads: int,
+        spare: NDArray[Any] | None,
+    ) -> NDArray[Any]: ...
+    def conv_weight_gradient(
+        self,
+        x: Sequence[Tensor],
+        valid: Sequence[Tensor | None],
+        tensors: Sequence[tuple[int, Sequence[int]]],
+        grad: Tensor,
+        grad_weight: Tensor,
+        algorithm: str,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        padding_mode: str,
+        threads: int,
+    ) -> None: ...
+    def conv_epilogue(
+        self,
+        sums: Tensor,
+        bias: Tensor | None,
+        mask_ratio: Tensor | None,
+        update_mask: Tensor | None,
+        y: Tensor,
+        pre_activation: Tensor | None,
+        gated: bool,
+        activation: str,
+        threads: int,
+    ) -> None: ...
+    def conv_epilogue_backward(
+        self,
+        grad: Tensor,
+        saved: Tensor,
+        grad_pre_activation: Tensor | None,
+        grad_bias: Tensor | None,
+        gated: bool,
+        from_result: bool,
+        activation: str,
+        threads: int,
+    ) -> None: ...
+    def mask_planes(
+        self,
+        masks: Sequence[Tensor],
+        shapes: Sequence[tuple[int, Sequence[int]]],
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        total: float,
+        by_sum: bool,
+        biased: bool,
+        mask_ratio: Tensor,
+        update_mask: Tensor,
+        threads: int,
+    ) -> None: ...
+    def equal_planes(self, mask: Tensor) -> list[int]: ...
+    @overload
+    def known_bytes(self, mask: Tensor) -> bool: ...
+    @overload
+    def known_bytes(self, mask: Tensor, known: Tensor) -> bool: ...
+    def contextual_attention(
+        self,
+        fg: Tensor,
+        bg: Tensor,
+        hole: Tensor | None,
+        options: tuple[int, float, bool, bool, bool, bool, bool],
+        y: Tensor,
+        index: Tensor,
+        row_max: Tensor,
+        row_sum: Tensor,
+        threads: int,
+    ) -> None: ...
+    def contextual_attention_backward(
+        self,
+        grad: Tensor,
+        fg: Tensor,
+        bg: Tensor,
+        hole: Tensor | None,
+        row_max: Tensor,
+        row_sum: Tensor,
+        options: tuple[int, float, bool, bool, bool, bool, bool],
+        grad_fg: Tensor,
+        grad_bg: Tensor,
+        threads: int,
+    ) -> None: ...
+    def id_mrf_loss(
+        self,
+        generated: Tensor,
+        target: Tensor,
+        bandwidth: float,
+        eps: float,
+        exclude_self: bool,
+        loss: Tensor,
+        choice: Tensor,
+        threads: int,
+    ) -> None: ...
+    def id_mrf_loss_backward(
+        self,
+        grad: Tensor,
+        generated: Tensor,
+        target: Tensor,
+        loss: Tensor,
+        choice: Tensor,
+        bandwidth: float,
+        eps: float,
+        exclude_self: bool,
+        grad_generated: Tensor,
+        grad_target: Tensor,
+        threads: int,
+    ) -> None: ...
+    def instance_norm(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        eps: float,
+        planes: bool,
+        activation: int,
+        y: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        threads: int,
+    ) -> None: ...
+    def instance_norm_backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        inverse: Tensor,
+        planes: bool,
+        activation: int,
+        grad_x: Tensor,
+        grad_weight: Tensor,
+        grad_bias: Tensor,
+        threads: int,
+    ) -> None: ...

@@ -1,0 +1,180 @@
+"""Calls recorded for autograd: what an operator needs besides its backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Gradients = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
+SetupContext = Callable[[Any, Sequence[Any], Sequence[Any]], None]
+
+_NO_FORWARD_MODE = "{}: forward-mode derivatives are not implemented"
+
+
+class _Call:
+    """A call whose arguments and results are flat, as autograd's functions want them."""
+
+    def __init__(self, call: Callable[..., Any], args: Sequence[Any]) -> None:
+        self.lengths = lengths_of(args)
+        self.result_lengths: Sequence[int | None] = ()
+        self._call = call
+
+    def __call__(self, flat: Sequence[Any]) -> Any:
+        results = self._call(*_nested(flat, self.lengths))
+        if isinstance(results, Tensor):
+            return results
+        self.result_lengths = lengths_of(results)
+        return tuple(_flat(results, self.result_lengths))
+
+
+def applied(function: Any, call: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """Return the results of the call, recorded by a function of autograd."""
+    own = _Call(call, args)
+    results = function.apply(own, *_flat(args, own.lengths))
+    return _nested(results, own.result_lengths)
+
+
+def ordinary_function(name: str, gradients: Gradients, setup: SetupContext) -> Any:
+    """Return the function of autograd that records ordinary calls."""
+
+    def forward(ctx: Any, call: _Call, *flat: Any) -> Any:
+        result = call(flat)
+        setup(ctx, _nested(flat, call.lengths), result)
+        ctx.lengths = call.lengths
+        return result
+
+    return _function(name, forward=forward, backward=_backward(gradients))
+
+
+def transformed_function(name: str, gradients: Gradients, setup: SetupContext) -> Any:
+    """Return the function for torch.func's transforms, in the form they ask for.
+
+    A call of it costs more than one of the ordinary function.
+    """
+
+    def forward(call: _Call, *flat: Any) -> Any:
+        return call(flat)
+
+    def setup_context(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        call, *flat = inputs
+        setup(ctx, _nested(flat, call.lengths), output)
+        ctx.lengths = call.lengths
+
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(_NO_FORWARD_MODE.format(public(name)))
+
+    def vmap(info: Any, dims: Sequence[Any], *inputs: Any) -> Any:
+        if info.batch_size == 0:
+            raise ValueError(f"{public(name)}: vmap must have a batch that is not empty")
+        results = []
+        for i in range(info.batch_size):
+            one = (x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(inputs, dims))
+            results.append(transformed.apply(*one))
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
+
+    transformed: Any = _function(
+        name,
+        forward=forward,
+        setup_context=setup_context,
+        backward=_backward(gradients),
+        jvp=jvp,
+        vmap=vmap,
+    )
+    return transformed
+
+
+def _backward(gradients: Gradients) -> Callable[..., Any]:
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        grads = gradients(ctx, _nested(ctx.needs_input_grad[1:], ctx.lengths), grad)
+        return None, *_flat(grads, ctx.lengths)
+
+    return backward
+
+
+def _function(name: str, **methods: Callable[..., Any]) -> Any:
+    static = {key: staticmethod(method) for key, method in methods.items()}
+    return type(name, (torch.autograd.Function,), static)
+
+
+def public(name: str) -> str:
+    """Return the operator that users know, of it or of its backward pass."""
+    return name.removesuffix("_backward")
+
+
+def is_needed(tensors: Iterable[Tensor | None]) -> bool:
+    """Return whether one of the tensors asks for gradients."""
+    if not torch.is_grad_enabled():
+        return False
+    for tensor in tensors:  # noqa: SIM110 - a generator costs as much as all of this
+        if tensor is not None and tensor.requires_grad:
+            return True
+    return False
+
+
+def may_be_recorded(tensors: Iterable[Tensor | None]) -> bool:
+    """Return whether a call may be differentiated; inside transforms tensors do not show it."""
+    if is_needed(tensors):
+        return True
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active
+
+
+def refuse_tangents(name: str, tensors: Iterable[Tensor]) -> None:
+    """Raise where a derivative in forward mode comes with one of the tensors.
+
+    Autograd itself would go on without it, which gives zeros.
+
+    Raises:
+        NotImplementedError: one of the tensors has a tangent.
+    """
+    level = forward_ad._current_level
+    if level < 0:
+        return
+    for tensor in tensors:
+        if torch._VF._unpack_dual(tensor, level=level)[1] is not None:
+            raise NotImplementedError(_NO_FORWARD_MODE.format(public(name)))
+
+
+def tensors_of(args: Sequence[Any]) -> list[Tensor]:
+    """Return all tensors among the arguments, those of lists too."""
+    tensors: list[Tensor] = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            tensors.append(arg)
+        elif type(arg) is list and arg and isinstance(arg[0], Tensor):
+            tensors += arg
+    return tensors
+
+
+def lengths_of(values: Sequence[Any]) -> list[int | None]:
+    """Return the lengths of lists of tensors; None for anything else."""
+    return [
+        len(value) if type(value) is list and value and isinstance(value[0], Tensor) else None
+        for value in values
+    ]
+
+
+def _flat(values: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]:
+    """Lists of those lengths replaced by what they hold."""
+    if not any(lengths):
+        return values
+    flat: list[Any] = []
+    for value, length in zip(values, lengths):
+        flat += [value] if length is None else value
+    return flat
+
+
+def _nested(flat: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]:
+    """The inverse of `_flat`."""
+    if not any(lengths):
+        return flat
+    rest = iter(flat)
+    return [
+        next(rest) if length is None else [next(rest) for _ in range(length)] for length in lengths
+    ]

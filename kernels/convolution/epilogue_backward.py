@@ -1,0 +1,172 @@
+"""Gradients through the elementwise pass of `epilogue`: of the pre-activation and of the bias.
+
+One pass over the gradient of y and the saved tensor writes the gradient of the pre-activation,
+from which the library forms those of x and weight.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from inpaint_ops.kernels.convolution.activation import (
+    SILU,
+    activate,
+    derivative,
+    derivative_of_result,
+    sigmoid,
+)
+from inpaint_ops.kernels.convolution.epilogue import (
+    FREE,
+    GATED,
+    PARTIAL,
+    block_shape,
+    epilogue_rows,
+    plane_or_any,
+)
+from inpaint_ops.kernels.launch import Kernel, jit
+from inpaint_ops.ops.convolution import spec
+
+_GATED, _PARTIAL = tl.constexpr(GATED), tl.constexpr(PARTIAL)
+
+_TYPES = {
+    "grad_ptr": "*T",
+    "saved_ptr": "*T",
+    "mask_ratio_ptr": "*fp32",
+    "update_mask_ptr": "*fp32",
+    "grad_pre_activation_ptr": "*T",
+    "bias_sums_ptr": "*fp32",
+    "rows": "i32",
+    "units": "i32",
+    "plane_rows": "i32",
+    "blocks": "i32",
+}
+
+
+@jit(_TYPES)
+def _conv_epilogue_bwd_kernel(
+    grad_ptr,
+    saved_ptr,
+    mask_ratio_ptr,
+    update_mask_ptr,
+    grad_pre_activation_ptr,
+    bias_sums_ptr,
+    rows,
+    units,
+    plane_rows,
+    blocks,
+    KIND: tl.constexpr,
+    ACT: tl.constexpr,
+    UNIT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Gradient of the pre-activation from that of y; its sums over pixels are the bias's gradient.
+
+    saved: the pre-activation of a gated layer or of SiLU, else y.
+    One program: every num_programs(0)-th block of BLOCK_M pixels, BLOCK_C channels. Its sums go to
+    row program_id(0) of bias_sums, so that the total does not depend on which program ends first.
+    Grid: (at most 1024, blocks of channels).
+    """
+    columns = units * UNIT
+    offs_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    in_c = offs_c < columns
+    row_length = columns
+    if KIND == _GATED:
+        row_length = 2 * columns
+    bias_sums = tl.zeros((BLOCK_C,), tl.float32)
+    gate_bias_sums = tl.zeros((BLOCK_C,), tl.float32)
+    for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
+        offs_m = block * BLOCK_M + tl.arange(0, BLOCK_M)
+        in_m = offs_m < rows
+        in_bounds = in_m[:, None] & in_c[None, :]
+        at = offs_m.to(tl.int64)[:, None] * row_length + offs_c[None, :]
+        grad_at = offs_m.to(tl.int64)[:, None] * columns + offs_c[None, :]
+        grad = tl.load(grad_ptr + grad_at, mask=in_bounds, other=0.0).to(tl.float32)
+        if KIND == _PARTIAL:
+            plane = offs_m % plane_rows
+            update_mask = tl.load(update_mask_ptr + plane, mask=in_m, other=0.0)[:, None]
+            mask_ratio = tl.load(mask_ratio_ptr + plane, mask=in_m, other=0.0)[:, None]
+            # Select, not multiply: the gradient where nothing is valid may be anything, NaN too.
+            bias_sums += tl.sum(tl.where(update_mask != 0.0, grad * update_mask, 0.0), 0)
+            grad = tl.where(update_mask != 0.0, grad * mask_ratio, 0.0)
+        else:
+            saved = tl.load(saved_ptr + at, mask=in_bounds, other=0.0).to(tl.float32)
+            if KIND == _GATED:
+                gate = tl.load(saved_ptr + at + columns, mask=in_bounds, other=0.0).to(tl.float32)
+                s = sigmoid(gate)
+                grad = grad * s
+                grad_gate = grad * activate(saved, ACT) * (1.0 - s)
+                gate_bias_sums += tl.sum(grad_gate, 0)
+                tl.store(
+                    grad_pre_activation_ptr + at + columns,
+                    grad_gate.to(grad_pre_activation_ptr.dtype.element_ty),
+                    mask=in_bounds,
+                )
+                grad = grad * derivative(saved, ACT)
+            elif ACT == SILU:
+                grad = grad * derivative(saved, ACT)
+            else:
+                grad = grad * derivative_of_result(saved, ACT)
+            bias_sums += tl.sum(grad, 0)
+        tl.store(
+            grad_pre_activation_ptr + at,
+            grad.to(grad_pre_activation_ptr.dtype.element_ty),
+            mask=in_bounds,
+        )
+    row = tl.program_id(0) * row_length
+    tl.store(bias_sums_ptr + row + offs_c, bias_sums, mask=in_c)
+    if KIND == _GATED:
+        tl.store(bias_sums_ptr + row + columns + offs_c, gate_bias_sums, mask=in_c)
+
+
+EPILOGUE_BACKWARD = Kernel(
+    _conv_epilogue_bwd_kernel, _TYPES, epilogue_rows("grad_ptr", 16, 32), free=FREE
+)
+_MOST_PROGRAMS = 1024
+
+
+def finish_backward(
+    grad: Tensor,
+    saved: Tensor,
+    *,
+    kind: int,
+    activation: str = "identity",
+    mask_ratio: Tensor | None = None,
+    update_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the pre-activation (NHWC, dtype of grad) and of the bias (float32).
+
+    Args:
+        grad: of y, a view of dense NHWC memory.
+        saved: the pre-activation of a gated layer or of SiLU, else y; not read for PARTIAL.
+        kind: PLAIN, GATED or PARTIAL.
+        activation: of y; not of a partial convolution.
+        mask_ratio: (N or 1, 1, H, W) float32, for PARTIAL.
+        update_mask: likewise.
+    """
+    n, channels, h, w = grad.shape
+    filters = 2 * channels if kind == GATED else channels
+    rows = n * h * w
+    grad_pre_activation = torch.empty((n, h, w, filters), dtype=grad.dtype, device=grad.device)
+    name, units, block_m, block_c = block_shape(EPILOGUE_BACKWARD, channels, grad)
+    blocks = triton.cdiv(rows, block_m)
+    programs = min(blocks, _MOST_PROGRAMS)
+    bias_sums = torch.empty((programs, filters), dtype=torch.float32, device=grad.device)
+    EPILOGUE_BACKWARD(
+        name,
+        (programs, triton.cdiv(channels, block_c)),
+        grad_ptr=grad,
+        saved_ptr=saved,
+        mask_ratio_ptr=plane_or_any(bias_sums, mask_ratio),
+        update_mask_ptr=plane_or_any(bias_sums, update_mask),
+        grad_pre_activation_ptr=grad_pre_activation,
+        bias_sums_ptr=bias_sums,
+        rows=rows,
+        units=units,
+        plane_rows=rows if mask_ratio is None else mask_ratio.numel(),
+        blocks=blocks,
+        KIND=kind,
+        ACT=spec.ACTIVATIONS.index(activation),
+    )
+    return grad_pre_activation.permute(0, 3, 1, 2), bias_sums.sum(0)

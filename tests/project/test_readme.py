@@ -1,0 +1,129 @@
+"""README and docs/: snippets run; commands, options, links and figures exist."""
+
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import inpaint_ops
+from inpaint_ops.benchmarks import main as benchmarks
+from inpaint_ops.cli.commands import cli
+from inpaint_ops.models import list_models
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {
+    page.relative_to(ROOT).as_posix(): page
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+}
+TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
+README = TEXTS["README.md"]
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+SNIPPETS = [
+    pytest.param(code, id=f"{name}-{number}")
+    for name, text in TEXTS.items()
+    for number, code in enumerate(blocks(text, "python"))
+]
+
+
+def commands():
+    """(page, command line) of shell blocks and of commands inside a sentence."""
+    for name, text in TEXTS.items():
+        for block in blocks(text, "sh"):
+            for line in block.splitlines():
+                yield from ((name, part.strip()) for part in line.split("&&"))
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        for code in re.findall(r"`([^`]+)`", prose):
+            if re.match(r"(make|inpaint-ops|pip|python) ", code):
+                yield name, code
+
+
+COMMANDS = sorted(set(commands()))
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_snippets_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+
+
+def test_every_code_block_is_run_or_checked():
+    for name, text in TEXTS.items():
+        languages = re.findall(r"^```(\w*)$", text, re.MULTILINE)[::2]
+        assert set(languages) <= {"python", "sh"}, name
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_commands_exist(page, line):
+    program, *arguments = shlex.split(line)
+    if program == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert next(a for a in arguments if "=" not in a) in targets
+    elif program == "inpaint-ops":
+        check_command(*arguments)
+    elif program == "pip":
+        assert arguments[0] == "install"
+        for extra in re.findall(r"\[(.*?)\]", " ".join(arguments)):
+            assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    else:
+        assert (program, arguments[0]) == ("python", "-m")
+        assert find_spec(arguments[1]) is not None
+        check_benchmark(arguments[2:])
+
+
+def check_command(name, *arguments):
+    command = cli.commands[name]
+    if name == "bench":
+        check_benchmark(arguments)
+        return
+    known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
+    for argument in arguments:
+        if argument.startswith("-"):
+            assert argument in known, argument
+
+
+def check_benchmark(arguments):
+    if "--help" not in arguments:
+        benchmarks._parse([*arguments, "--list"])
+
+
+def test_options_in_prose_exist():
+    known = {option for c in cli.commands.values() for p in c.params for option in p.opts}
+    known |= {"--help", "--no-timing", "--resume"}
+    for name, text in TEXTS.items():
+        for option in re.findall(r"`(--[\w-]+)[ `]", text):
+            assert option in known, f"{name}: {option}"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
+        file, _, heading = target.partition("#")
+        page = (PAGES[name].parent / file).resolve() if file else PAGES[name]
+        assert page.is_file(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {title.lower().replace(" ", "-") for title in titles}, target
+
+
+def test_readme_is_short_and_its_figures_are_those_of_the_long_tables():
+    assert len(README.splitlines()) <= 130
+    rows = re.findall(r"^\| `.*\d .*\|$", README, re.MULTILINE)
+    assert 0 < len(rows) <= 12
+    for row in rows:
+        assert row in TEXTS["docs/measured.md"].splitlines()
+
+
+def test_tables_name_every_operator_and_method():
+    for name in inpaint_ops.ops.__all__:
+        assert f"`{name}`" in TEXTS["docs/operators.md"], name
+    listed = re.findall(r"^\| `(\w+)` \|", TEXTS["docs/methods.md"], re.MULTILINE)
+    assert sorted(listed) == list_models()
