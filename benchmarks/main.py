@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.console import Console
 
-from inpaint_ops._program import reason
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.benchmarks.harness import machine
 from inpaint_ops.benchmarks.harness.case import OPS, Case, Unavailable, load
@@ -23,6 +22,7 @@ from inpaint_ops.benchmarks.harness.runner import COMPILED, OURS, Result, run_ca
 from inpaint_ops.benchmarks.report import page, terminal
 from inpaint_ops.benchmarks.report.report import Report, bytes_text, ratio_text, seconds_text
 from inpaint_ops.benchmarks.report.stored import restore
+from inpaint_ops.program import reason
 
 # Without a terminal rich would fold the tables to 80 columns.
 _PIPE_WIDTH = 170

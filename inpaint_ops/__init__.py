@@ -1,8 +1,22 @@
-"""Fused kernels for deep image inpainting: operators, layers, methods and a photo filler."""
+"""Fused kernels for deep image inpainting: operators, layers, methods and a photo filler.
+
+In reading order: `layers` hold parameters and call the operators in `ops`. An operator checks its
+arguments and runs a kernel of the CPU (csrc, compiled to `_C`), a kernel of the GPU (`kernels`), or
+the formula in `reference`. `models` are the ten methods, with `losses` and `features` for their
+training. `exemplar` is the training-free filler, `images` and `masks` read and write pictures and
+holes, `blending` joins predictions to pictures. `cli` is the program, `benchmarks` measure.
+
+Helpers at the root import nothing else of the package: `checks` (arguments), `backends` (choice of
+implementation), `checkpoints` (files of weights), `atomic` (files that appear whole), `program`
+(Ctrl-C and streams of the program).
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 
-from inpaint_ops import _program as _program  # first: it minds Ctrl-C while the rest loads
+from inpaint_ops import program as program  # answers Ctrl-C while the rest loads
+
+# isort: split
+
 from inpaint_ops import layers, ops, reference
 from inpaint_ops.backends import backend
 from inpaint_ops.exemplar import fill_exemplar
@@ -28,7 +42,7 @@ from inpaint_ops.ops import (
     partial_conv2d,
     shift_connection,
 )
-from inpaint_ops.weight_state import frozen
+from inpaint_ops.ops.weight_state import frozen
 
 try:
     __version__ = version("inpaint-ops")

@@ -21,7 +21,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-# A left-over whose writer cannot be asked (another machine, no locks) goes at this age, seconds.
+# Age in seconds at which a left-over is removed if its lock tells nothing (another machine, a file
+# system without locks).
 _STALE_AFTER = 24 * 3600.0
 _LEFT_OVER = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-[0-9a-f]{12}\.part")
 _swept: set[Path] = set()
@@ -29,11 +30,12 @@ _swept: set[Path] = set()
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary stream whose content becomes the file when the block ends without an exception.
+    """Yield a binary stream whose content becomes the file if the block raises no exception.
 
-    Until then it has a hidden temporary name in the same folder; it is removed on any failure,
-    interrupts included, and an older file stays as it was. Symbolic links are followed. The first
-    write to a folder removes what killed processes left there, see `remove_left_overs`.
+    Until then the content has a hidden temporary name in the same folder. On any failure,
+    interrupts included, it is removed, and an older file stays as it was. Symbolic links are
+    followed. The first write to a folder removes what killed processes left there, see
+    `remove_left_overs`.
 
     Raises:
         OSError: the folder is missing or not writable, or the disk is full.
@@ -43,7 +45,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         remove_left_overs(target.parent)
     while True:
         temporary = _temporary_name(target)
-        # "x": never through somebody else's file of that name.
+        # "x": never opens an existing file of that name.
         stream = temporary.open("x+b")
         try:
             with stream:
@@ -82,10 +84,10 @@ def make_folder(folder: Path) -> None:
 def remove_left_overs(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder.
 
-    A writer holds a lock on its temporary file, so a file of this machine that can be locked has
-    lost its writer, whatever process has its number now. Files of other machines, which share the
-    folder over a network, and of file systems without locks are removed a day after their last
-    change. Files of other names are never touched.
+    A writer holds a lock on its temporary file. So a file of this machine that can be locked has
+    lost its writer. Locks tell nothing about files of other machines, which share the folder over a
+    network, or on file systems without locks; those are removed a day after their last change.
+    Files of other names are never touched.
     """
     _swept.add(folder)
     with suppress(OSError), os.scandir(folder) as entries:

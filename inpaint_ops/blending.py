@@ -1,4 +1,4 @@
-"""Poisson blending: a prediction's gradients in the hole, met by the known pixels around it."""
+"""Poisson blending: the gradients of a prediction, fitted to the known pixels around the hole."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from inpaint_ops import checks
 
 Array = npt.NDArray[Any]
-# Unknowns up to which the matrix is factorised; above, conjugate gradients in two levels: with
-# blocks of 8 x 8 pixels they take about 45 steps whatever the size (1024 x 1024: 3 s for a channel
-# and one thread, against 35 s for the factorisation).
+# Most unknowns for which the matrix is factorised. For more, conjugate gradients with two levels,
+# the coarse one of blocks of 8 x 8 pixels, take about 45 steps whatever the size (1024 x 1024: 3 s
+# a channel on one thread, against 35 s for the factorisation).
 _DIRECT = 20_000
 _BLOCK = 8
 _TOLERANCE = 1e-7
 
 
 def poisson_blend(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
-    """Pastes a prediction into a hole by its gradients instead of its values.
+    """Paste a prediction into a hole by its gradients instead of its values.
 
     For each missing pixel p with neighbours N_p (4, fewer at the image's edge, where nothing is
     assumed), f the result, g the prediction and i the image:
@@ -29,8 +29,8 @@ def poisson_blend(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
         |N_p| f_p - sum of f_q over missing q in N_p
             = sum of i_q over known q in N_p + sum over q in N_p of (g_p - g_q)
 
-    and f = i elsewhere, clamped to [0, 1]. Where no pixel is known f = g, as brightness is not
-    determined then. Solved in float64, for f - g, which is smooth.
+    and f = i elsewhere, clamped to [0, 1]. Without any known pixel the equations leave the
+    brightness open; then f = g. They are solved in float64 for f - g, which is smooth.
 
     Args:
         prediction: (N, C, H, W) floating, known pixels included: those beside the hole are used.
@@ -44,9 +44,9 @@ def poisson_blend(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
         ImportError: SciPy is not installed (extra "blend").
         TypeError, ValueError: wrong type, shape or device.
 
-    Source: Pérez et al., SIGGRAPH 2003, equation 7; used by Iizuka et al., SIGGRAPH 2017. OpenCV's
-    seamlessClone, which public code calls, is another thing: it erodes the mask and solves on the
-    whole bounding rectangle, whose known pixels it may change.
+    Source: Pérez et al., SIGGRAPH 2003, equation 7; used by Iizuka et al., SIGGRAPH 2017.
+    Deviation: public code calls OpenCV's seamlessClone, which erodes the mask and solves on the
+    whole bounding rectangle, so that it may change known pixels.
     """
     op = "poisson_blend"
     checks.check_image(op, "prediction", prediction)
@@ -60,7 +60,7 @@ def poisson_blend(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     checks.check_mask(op, "hole", hole, image.shape[0], size, image.device)
     sparse = _sparse()
     missing = checks.binary(op, "hole", hole).expand(image.shape[0], 1, *size)
-    # Copied: an array over a tensor's own memory makes its storage unresizable for good.
+    # Copied, because an array over a tensor's own memory makes its storage unresizable for good.
     inside = missing[:, 0].to("cpu", copy=True).numpy()
     guess = prediction.detach().double()
     # Known pixels only: a missing one may hold NaN.
@@ -86,7 +86,7 @@ def _sparse() -> Any:
 
 
 def _correct(sparse: Any, step: Array, hole: Array) -> Array:
-    """What is added to g, (C, H, W), from image - prediction (0 where missing) of that shape."""
+    """Return the correction of g, (C, H, W), from image - prediction (0 where missing)."""
     result = np.zeros_like(step)
     rows, columns = np.nonzero(hole)
     if len(rows) == 0 or len(rows) == hole.size:
@@ -102,7 +102,7 @@ def _correct(sparse: Any, step: Array, hole: Array) -> Array:
 def _equations(
     sparse: Any, step: Array, number: Array, rows: Array, columns: Array
 ) -> tuple[Any, Array]:
-    """The matrix over missing pixels and the right-hand sides, (pixels, C)."""
+    """Return the matrix over missing pixels and the right-hand sides, (pixels, C)."""
     height, width = number.shape
     given = np.zeros((len(rows), step.shape[0]))
     neighbours = np.zeros(len(rows))
@@ -125,7 +125,7 @@ def _equations(
 
 
 def _solve(sparse: Any, matrix: Any, given: Array, blocks: Array) -> Array:
-    """The solution for each column of `given`; blocks number the pixels' coarse cells."""
+    """Return the solution for each column of `given`; `blocks` holds the coarse cells of pixels."""
     if len(given) <= _DIRECT:
         return np.asarray(_factorised(sparse, matrix).solve(given))
     cells = np.unique(blocks, return_inverse=True)[1]

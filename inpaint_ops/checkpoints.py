@@ -1,4 +1,4 @@
-"""Checkpoint files: read without running code from them, whatever wrapped the module."""
+"""Reading of checkpoint files: runs no code from them and removes the prefixes of wrappers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops._program import reason
+from inpaint_ops.program import reason
 
 State = dict[str, Tensor]
 Weights = str | os.PathLike[str] | Mapping[str, Any]
@@ -24,19 +24,19 @@ _SAFETENSORS_HEADER = 8
 
 
 class WeightsNote(UserWarning):
-    """What was assumed where a checkpoint does not tell how its weights are to be used."""
+    """Note on an assumption, where a checkpoint does not tell how its weights are to be used."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: nested dicts with tensors, and a metadata record."""
+    """Content of a file: nested dicts with tensors, and a metadata record."""
 
     content: Mapping[Any, Any]
     metadata: Mapping[str, str]
     origin: str
 
     def state(self, key: str | None) -> State:
-        """The state dict under a key, or at the top level; empty if there is none.
+        """Return the state dict under a key, or at the top level; empty if there is none.
 
         Raises:
             ValueError: keys that are no text, or values that are no tensors among tensors.
@@ -62,7 +62,7 @@ class Checkpoint:
         return unwrapped(state)
 
     def dicts(self, nesting: tuple[str, ...]) -> Iterator[State]:
-        """The state dicts at the top level and under some keys."""
+        """Yield the state dicts at the top level and under the keys of `nesting`."""
         for key in (None, *nesting):
             state = self.state(key)
             if state:
@@ -70,10 +70,10 @@ class Checkpoint:
 
 
 def unwrapped(state: State) -> State:
-    """Without the prefixes that wrappers of modules add, in any order and number.
+    """Return a state dict without the prefixes that wrappers of modules add.
 
-    Those are torch.compile's (``_orig_mod.``), anywhere in a key, and the ``module.`` of
-    DataParallel, DistributedDataParallel and AveragedModel, whose counter goes with it.
+    Those are ``_orig_mod.`` of torch.compile, anywhere in a key, and ``module.`` of DataParallel,
+    DistributedDataParallel and AveragedModel. The counter of AveragedModel is removed, too.
     """
     plain = {re.sub(r"(^|\.)(_orig_mod\.)+", r"\1", key): v for key, v in state.items()}
     if len(plain) < len(state):
@@ -102,7 +102,7 @@ def peeled(state: State) -> Iterator[tuple[State, str]]:
 
 
 def read_checkpoints(weights: Weights | Checkpoint | Sequence[Weights]) -> list[Checkpoint]:
-    """Reads one checkpoint or several that belong together.
+    """Read one checkpoint or several that belong together.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: as `read_checkpoint`; or an empty list.
@@ -115,7 +115,7 @@ def read_checkpoints(weights: Weights | Checkpoint | Sequence[Weights]) -> list[
 
 
 def read_checkpoint(weights: Weights | Checkpoint, name: str = "weights") -> Checkpoint:
-    """Reads a file without running code from it; mappings are taken as they are.
+    """Read a file without running code from it; mappings are taken as they are.
 
     Args:
         weights: path, mapping, or what was read before.
@@ -150,7 +150,7 @@ def _wrong_type(weights: Any, name: str) -> TypeError:
 
 
 def _looks_like_safetensors(path: Path) -> bool:
-    """Whether a file starts with the length of a JSON header and that header."""
+    """Return whether a file starts with the length of a JSON header and that header."""
     with path.open("rb") as file:
         start = file.read(_SAFETENSORS_HEADER + 1)
     length = int.from_bytes(start[:_SAFETENSORS_HEADER], "little")
@@ -175,7 +175,7 @@ def _read_torch(path: Path) -> Checkpoint:
 
 
 def _reason(exc: Exception) -> str:
-    """Torch's reason in one line, without its advice to read the file unsafely."""
+    """Return torch's reason in one line, without its advice to read the file unsafely."""
     text = reason(exc)
     found = re.search(r"GLOBAL (\S+)", text)
     if found:
@@ -187,7 +187,7 @@ def _reason(exc: Exception) -> str:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuses archives that unpack to far more than they are."""
+    """Refuse archives that unpack to many times their size."""
     try:
         if not zipfile.is_zipfile(path):
             return
@@ -206,7 +206,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_sizes(content: Any, origin: str, depth: int = 4) -> None:
-    """Refuses tensors that claim more values than their storage has (strides of 0)."""
+    """Refuse tensors that claim more values than their storage has (strides of 0)."""
     if isinstance(content, Mapping) and depth:
         for value in content.values():
             _check_sizes(value, origin, depth - 1)
@@ -233,7 +233,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def safetensors_package() -> Any:
-    """The package, or an error that says how to install it."""
+    """Return the package; an ImportError says how to install it."""
     try:
         import safetensors
     except ImportError as exc:

@@ -27,7 +27,7 @@ _MEAN = (0.485, 0.456, 0.406)
 
 @dataclass(frozen=True)
 class InputRule:
-    """What the network is fed with: ((image, BGR if `bgr`) * scale - mean) / deviation.
+    """Input of a feature network: (image * scale - mean) / deviation, channels as BGR if `bgr`.
 
     `mean` and `deviation` are in the order of the channels after the swap.
     """
@@ -50,7 +50,7 @@ INPUT_RULES = {
 
 
 class FeatureNetwork(nn.Module):
-    """The convolutional part of VGG-16 or VGG-19, up to the last layer asked for, frozen.
+    """Frozen convolutional layers of VGG-16 or VGG-19, up to the last one asked for.
 
     Nothing is downloaded: the weights come from a file that torchvision wrote (``vgg16-*.pth``,
     ``vgg19-*.pth``) or that has its keys. Gradients flow to the image alone. ReLU and bias are part
@@ -62,8 +62,8 @@ class FeatureNetwork(nn.Module):
             features.N.weight and features.N.bias, with or without "features.", or with a prefix
             before all keys. Layers that are not needed, and the classifier, may be there or not.
         layers: names of the maps that `forward` returns: "conv3_1" before its ReLU, "relu3_1"
-            behind it, "pool3" behind the pooling of block 3.
-        rule: what the network is fed with, of images that are RGB in [0, 1]. "imagenet": less the
+            after it, "pool3" after the pooling of block 3.
+        rule: input of the network, made from images that are RGB in [0, 1]. "imagenet": less the
             mean of ImageNet, divided by its deviation (torchvision's weights, PConv); "centred":
             less the mean alone (GMCNN); "plain": as it comes (EdgeConnect; Shift-Net in [-1, 1]);
             "caffe": BGR in 0..255 less Caffe's mean; "caffe_256": the same with 256, the scale of
@@ -105,11 +105,11 @@ class FeatureNetwork(nn.Module):
 
     @classmethod
     def untrained(cls, name: str, *, seed: int = 0, **options: Any) -> FeatureNetwork:
-        """A network with random weights, to try losses without a file.
+        """Return a network with random weights, to try losses without a file.
 
         Args:
             name: "vgg16" or "vgg19".
-            seed: of the weights: normal with variance 2 / fan-in, biases 0.
+            seed: of the weights, which are normal with variance 2 / fan-in; biases are 0.
             options: layers, rule, pooling and ceil as above.
         """
         network = cls.__new__(cls)
@@ -144,7 +144,7 @@ class FeatureNetwork(nn.Module):
         self.convolutions = nn.ModuleDict()
         for step in self._steps:
             if step.position is not None:
-                # Where the sums before the ReLU are asked for, it comes as a pass of its own.
+                # If the values before the ReLU are asked for, it is a pass of its own.
                 split = step.labels[0] in layers
                 self.convolutions[step.labels[0]] = FusedConv2d(
                     *(step.inputs, step.outputs, 3),
@@ -197,7 +197,7 @@ class FeatureNetwork(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """The maps asked for.
+        """Return the maps asked for.
 
         Args:
             image: (N, 3, H, W), floating, as the rule takes it; at least 16 pixels a side to reach
@@ -234,7 +234,7 @@ class FeatureNetwork(nn.Module):
         return {label: maps[label] for label in self.layers}
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
+        """Return the options, for printing."""
         return f"{self.name!r}, layers={self.layers}, pooling={self.pooling!r}, ceil={self.ceil}"
 
 
@@ -249,7 +249,7 @@ class _Step:
 
 
 def _plan(name: str) -> list[_Step]:
-    """All layers; `position` is the index in torchvision's `features`."""
+    """Return all layers; `position` is the index in torchvision's `features`."""
     steps, position, inputs = [], 0, 3
     for block, (count, width) in enumerate(zip(_BLOCKS[name], _WIDTHS), start=1):
         for i in range(1, count + 1):

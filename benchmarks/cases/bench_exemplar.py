@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops.benchmarks.harness.case import Case, Missing, Problem, Unavailable
-from inpaint_ops.masks.holes import irregular_hole, random_box_hole
+from inpaint_ops.masks import irregular_hole, random_box_hole
 
 Pixels = npt.NDArray[np.uint8]
 

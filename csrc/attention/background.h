@@ -1,5 +1,9 @@
-// What all windows of the gradient of contextual attention share: the background's values and keys
-// as right operands, and the sums of its gradient.
+// Background of contextual attention, as all windows of its gradient share it: values and keys
+// packed as right operands, and the sums of their gradients.
+//
+// Tiling: every sum belongs to one panel, block or key, so windows and threads only ever add to it
+// in one order. Traffic: the background is packed once a sample; its gradient is written once, at
+// the end.
 #pragma once
 
 #include "attention/paste.h"
@@ -27,7 +31,7 @@ class BackgroundGradient {
     pack();
   }
 
-  // The gradient of the background, once all its parts are summed.
+  // Writes the gradient of the background, after the last window has added to the sums.
   void write(const OutputView<T>& out) {
     const ContextualAttentionArgs<T>& args = s_.args;
     T* const sample = out.data + s_.n * out.stride_n;
@@ -50,7 +54,7 @@ class BackgroundGradient {
     for (int64_t q = 0; q < s_.keys_count; ++q) {
       const T inverse = s_.inverse_norm[q];
       const bool constant = !args.sum_norm && inverse * floor_norm >= T(1);
-      // The norm's derivative divided by the norm: dn = -sum of dT S, and d|b| = b / n.
+      // dn = -sum of dT S is the gradient of the norm n; d|b| = b / n brings another 1 / n.
       grad_norm[q] = constant || grad_norm[q] == T(0) ? T(0) : -grad_norm[q] * inverse;
     }
     const ImageView<T>& bg = args.bg;
@@ -94,7 +98,7 @@ class BackgroundGradient {
         for (int64_t q = 0; q < columns; ++q) to[q * kPanel<T>] = blocks[U * ld + q];
       }
     });
-    // The last place of a row of w1 is no key.
+    // The last place of a row of w1 holds no key.
     std::fill_n(key_vectors.data(), key_panels * s_.hb * s_.w1 * kPanel<T>, T(0));
     const std::vector<int64_t> at = s_.key_places();
     parallel_tasks(s_.hb, s_.threads, [&](int64_t v) {

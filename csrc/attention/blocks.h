@@ -1,4 +1,11 @@
-// Gradient of contextual attention, the paste's part: from dy to the values and to the attention.
+// Gradient of contextual attention through its paste: from dy to the values and to the attention.
+//
+// Algebra: with E the 2 x 2 diagonal sums of the attention, the paste is y = E * values. So
+// dE = dy * values and dvalues = E^T dy, both products over blocks of rate x rate pixels. Where a
+// whole panel of E is zero, dE is not formed: nothing reads it.
+//
+// Tiling: tiles of a row of blocks (dE), chunks of blocks (dvalues). Traffic: a strip of E and one
+// of dE a row of blocks; the values are read once for each tile.
 #pragma once
 
 #include "attention/background.h"
@@ -6,10 +13,10 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// A window of query columns, and the columns around it that its gradient needs.
+// A window of query columns, and the columns around it that its gradient reads.
 template <class T>
 struct GradientWindow {
-  // A query column, and the place of the block at its left.
+  // A query column, and the place of the block to its left.
   struct Column {
     int64_t x, block;
   };
@@ -34,7 +41,7 @@ struct GradientWindow {
         far(first, last, sample.w, 2 * ahead),
         block_columns(near.columns + int64_t(near.segments.size())) {
     int64_t place = 0;
-    for (const Window::Segment& segment : near.segments) {
+    for (const QueryWindow::Segment& segment : near.segments) {
       const int64_t count = segment.end - segment.begin + 1;
       for (int64_t i = 0; i + 1 < count; ++i) columns.push_back({segment.begin + i, place + i});
       for (int64_t tile = 0; tile < tile_count(count); ++tile) {
@@ -46,24 +53,24 @@ struct GradientWindow {
     }
   }
 
-  // Columns of blocks whose values get their gradient from this window.
+  // Number of columns of blocks whose values get their gradient from this window.
   int64_t own_blocks() const { return end - begin + (end == s.w); }
 
   const AttentionSample<T>& s;
   const ContextualAttentionGradient<T>& gradient;
   const int64_t ahead;
-  // Columns that get their gradient here; those whose dT it needs; whose dM that needs; whose
-  // scores that needs.
+  // Query columns, each range wider than the one before: [begin, end) get their gradient here and
+  // read dT of [first, last), which reads dM of `near`, which reads scores of `far`.
   const int64_t begin, end, first, last;
-  const Window near, far;
+  const QueryWindow near, far;
   const int64_t block_columns;
   std::vector<Column> columns;  // of near
   std::vector<BlockTile> tiles;
   int64_t own_place = 0;
 };
 
-// The 2 x 2 diagonal sums E of the attention, a row of blocks at a time; dE = dy * values; and the
-// values' gradient E^T dy.
+// One row of blocks at a time: the 2 x 2 diagonal sums E of the attention, dE = dy * values, and
+// the gradient of the values, E^T dy.
 template <class T>
 class BlockGradient {
  public:
@@ -79,7 +86,7 @@ class BlockGradient {
         grad_rows_((window.end - window.begin + 1) * background.panels * kPanel<T>),
         grad_columns_(window.block_columns * background.columns) {}
 
-  // E and dE of row R of blocks; of the values' gradient what they bring, if asked for.
+  // E and dE of row R of blocks; with `values` adds their products to the gradient of the values.
   void compute(int64_t R, bool values) {
     pack_gradient(R);
     parallel_tasks(
@@ -100,7 +107,7 @@ class BlockGradient {
  private:
   static constexpr int64_t W = Simd<T>::kWidth;
 
-  // dy of block row R divided as in the forward pass: vectors of rate * rate * C numbers.
+  // dy of row R of blocks, as vectors of rate * rate * C numbers, divided as in the forward pass.
   void pack_gradient(int64_t R) {
     const ContextualAttentionArgs<T>& args = s_.args;
     const int64_t columns = s_.w + 1, ld = bg_.panels * kPanel<T>;
@@ -143,7 +150,7 @@ class BlockGradient {
     }
     for (int64_t panel = 0; panel < bg_.block_panels; ++panel) {
       if (!wanted[panel]) continue;
-      // The last panel reaches into the zeros behind a query, which nothing reads.
+      // The last panel reaches into the zeros after a query, which nothing reads.
       Product body{grad_columns_.data() + tile.place * bg_.columns,
                    bg_.values.data() + panel * bg_.columns * kPanel<T>,
                    grad.row(R, tile.place) + panel * kPanel<T>,

@@ -1,15 +1,18 @@
 // Contextual attention without patches and without the matrix of scores.
 //
-// With G the products of pixels, a score is the sum of G over the 3 x 3 diagonal neighbours, and
-// the paste is a product of 2 x 2 diagonal sums of the attention with the pixels as they are: 5 C
-// multiply-adds a pair of cells instead of 25 C. All is exact, borders included.
+// Algebra: with G the products of pixels, a score is the sum of G over the 3 x 3 diagonal
+// neighbours, divided by the norm of the key patch. The paste is a product of 2 x 2 diagonal sums
+// of the attention with the pixels themselves. That makes 5 C multiply-adds a pair of cells instead
+// of 25 C, and it is exact, borders included.
 //
-// Strips of a few query rows x all keys go through: products and box sums (chains of row pairs, in
-// the second-level cache), fuse sums and softmax (a query at a time), paste (a row of blocks at a
-// time). Threads share each of the three; nothing is summed across threads.
+// Tiling: a window of query columns at a time, and in it strips of a few query rows x all keys.
+// A strip passes three stages: products and box sums (attention/scores.h, chains of row pairs in
+// the second-level cache), fuse sums and softmax (attention/sample.h and softmax.h, a query at a
+// time), paste (attention/paste.h and weighted_sum.h, a row of blocks at a time). Threads divide
+// each stage; nothing is summed across threads, so their number changes no bit.
 //
-// Memory: about 14 strips of at most 16 MB (more only where 28 columns need more), and copies of
-// the features.
+// Traffic and memory: about 14 strips of at most 16 MB (more only where 28 columns need more), and
+// copies of the features. Scores and attention never exist as a whole.
 #include "attention/contextual_attention.h"
 
 #include "attention/paste.h"
@@ -32,9 +35,9 @@ class Forward {
         values_(panels_ * sample.blocks_count * kPanel<T>),
         fuse_(sample.hb, sample.wb, false) {
     pack_values();
-    // Each repeats the scores of 4 columns.
+    // With the fuse step each window computes the scores of 4 columns of its neighbours again.
     s_.each_window(int64_t(16) << 20, [&](int64_t begin, int64_t end) {
-      run(Window(begin, end, s_.w, s_.args.fuse ? 2 : 0));
+      run(QueryWindow(begin, end, s_.w, s_.args.fuse ? 2 : 0));
     });
   }
 
@@ -55,11 +58,11 @@ class Forward {
     });
   }
 
-  void run(const Window& window) {
+  void run(const QueryWindow& window) {
     const int64_t step = rows_at_once(window);
     const int64_t ahead = s_.args.fuse ? 2 : 0;
     ScoreStrips<T> scores(s_, window, step + 2 * ahead, step + ahead + 1);
-    const Window own(window.begin, window.end, s_.w, 0);
+    const QueryWindow own(window.begin, window.end, s_.w, 0);
     AttentionStrips<T> attention(s_, own, step + 1);
     if (ahead > 0 && !scores.strips.all()) {
       scores.compute(s_.h - 2, s_.h, s_.h - 3);
@@ -80,16 +83,16 @@ class Forward {
     }
   }
 
-  int64_t rows_at_once(const Window& window) const {
+  int64_t rows_at_once(const QueryWindow& window) const {
     const int64_t strip = window.columns * s_.keys_count * int64_t(sizeof(T));
-    // Of short strips the fewer at once, the more of what is read again still lies in the
-    // second-level cache; but two rows are too few pieces of work for many threads.
+    // Short strips: with two rows at once more of what is read again lies in the second-level
+    // cache, but two rows are too little work for many threads.
     const int64_t most = strip < (int64_t(1) << 18) && threads_ <= 2 ? 2 : 4;
     return std::clamp<int64_t>((int64_t(4) << 20) / strip / 2 * 2, 2, most);
   }
 
   // Attention of query rows [first, last) from their scores.
-  void attend(const Window& window,
+  void attend(const QueryWindow& window,
               ScoreStrips<T>& scores,
               AttentionStrips<T>& attention,
               int64_t first,
@@ -119,10 +122,13 @@ class Forward {
   }
 
   // Rows [first, last) of blocks of the result.
-  void paste(const Window& window, AttentionStrips<T>& attention, int64_t first, int64_t last) {
+  void paste(const QueryWindow& window,
+             AttentionStrips<T>& attention,
+             int64_t first,
+             int64_t last) {
     const ContextualAttentionArgs<T>& args = s_.args;
     const int64_t columns = window.end - window.begin + 1;
-    // The parts do not depend on the number of threads, so neither does any tile.
+    // Parts of the columns. They do not depend on the number of threads, so neither does any tile.
     const int64_t parts = ceil_div(tile_count(columns), 5);
     parallel_tasks((last - first) * parts, threads_, [&](int64_t task) {
       const int64_t R = first + task / parts, part = task % parts;
@@ -166,7 +172,7 @@ class Forward {
     int64_t first, last;
   };
 
-  // Panels of the pixels of block row V that lie inside an image.
+  // Panels with pixels of row V of blocks that lie inside an image.
   Panels panels(int64_t V, int64_t height) const {
     const int64_t top = V * s_.rate - s_.before, row = s_.rate * s_.channels;
     const int64_t first = std::max<int64_t>(-top, 0), last = std::min(height - top, s_.rate);
@@ -174,7 +180,7 @@ class Forward {
     return {first * row / kPanel<T>, ceil_div(last * row, kPanel<T>)};
   }
 
-  // Panels of which no pixel of column K of blocks lies inside the result.
+  // 1 for each panel without a pixel of column K of blocks inside the result.
   std::vector<uint8_t> outside(int64_t K) const {
     std::vector<uint8_t> all(panels_, 1);
     for (int64_t q = 0; q < columns_; ++q) {
@@ -185,7 +191,7 @@ class Forward {
   }
 
   void write(
-      const Window& window, const WeightedSum<T>& sum, int64_t R, int64_t begin, int64_t end) {
+      const QueryWindow& window, const WeightedSum<T>& sum, int64_t R, int64_t begin, int64_t end) {
     const ContextualAttentionArgs<T>& args = s_.args;
     const OutputView<T>& y = result_.y;
     const int64_t patches = (R > 0) + (R < s_.h);
@@ -206,7 +212,7 @@ class Forward {
           for (int64_t c = 0; c < count; ++c) lines[c * ld + px - left] = from[c] * factor;
         }
         T* const row = y.data + s_.n * y.stride_n + py * y.stride_h + c0 * y.stride_c;
-        // The window to the left has written its share of the first column.
+        // The window to the left has written its part of the first column of blocks.
         const int64_t shared = begin == window.begin && begin > 0
                                    ? std::min((begin + 1) * s_.rate - s_.before, right)
                                    : left;

@@ -1,5 +1,5 @@
-// contextual_attention: soft patch matching and its gradient. See
-// attention/contextual_attention.cpp.
+// contextual_attention: soft patch matching and its gradient.
+// Algebra and tiling: attention/contextual_attention.cpp and contextual_attention_backward.cpp.
 #pragma once
 
 #include "matching/nearest_patch.h"
@@ -17,7 +17,7 @@ template <class T>
 struct ContextualAttentionArgs {
   int64_t batch, channels;
   int64_t fg_height, fg_width, bg_height, bg_width;
-  int64_t rate;  // feature pixels a grid cell, along each axis
+  int64_t rate;  // feature pixels a cell of the matching grid, along each axis
   ImageView<T> fg, bg;
   MaskView hole;       // on the grid of keys, 1 = missing
   bool align_corners;  // else every rate-th pixel is picked
@@ -34,8 +34,8 @@ struct ContextualAttentionArgs {
   int64_t key_columns() const { return (bg_width + rate - 1) / rate; }
 };
 
-// What the forward pass writes: y like fg; the others (N, h, w). A query whose keys are all
-// excluded has maximum -inf and sum 0.
+// Results of the forward pass: y like fg; the others (N, h, w), kept for the gradient. A query
+// whose keys are all excluded has maximum -inf and sum 0.
 template <class T>
 struct ContextualAttentionResult {
   OutputView<T> y;

@@ -1,15 +1,21 @@
 // Gradient of contextual attention, by recomputation: of the forward pass only the maximum and the
 // sum of each query's softmax are kept.
 //
-// Per row of blocks or of queries, in this order, each some rows behind the one before, because it
-// reads neighbours: scores; attention A; its 2 x 2 diagonal sums E and their gradient
-// dE = dy * values; with both the values' gradient E^T dy; the scores' gradient
-// dM = scale * A * (dA - <A, dA>); the adjoint of the fuse sums (the same sums, along rows first);
-// over the norm dT; its 3 x 3 diagonal sums dG; then df = dG * keys and dkeys = dG^T f.
+// Algebra, in the order of the steps (S scores, M fused scores, T products of patches, G products
+// of pixels, A attention, dX the gradient of X):
+//   S, M, A           as in the forward pass
+//   E, dE, dvalues    E = 2 x 2 diagonal sums of A, dE = dy * values, dvalues = E^T dy
+//   dM                scale * A * (dA - <A, dA>), with dA the 2 x 2 diagonal sums of dE
+//   dS, dT            adjoint of the fuse sums (the same sums, along rows first), over the key's
+//   norm dG, df, dkeys     3 x 3 diagonal sums of dT, then df = dG * keys and dkeys = dG^T f
 //
-// 11 C multiply-adds a pair of cells; nothing is multiplied where A is exactly zero. Threads divide
-// what a step writes, so no sum depends on their number. Memory: about 31 strips of at most 8 MB
-// (more only where 28 columns need more), and copies of the background and its gradient.
+// Tiling: windows of query columns, strips of a few rows. Each step works some rows after the one
+// before it, because it reads neighbours of a row on both sides. 11 C multiply-adds a pair of
+// cells; nothing is multiplied where A is exactly zero. Threads divide the results of a step, so no
+// sum depends on their number.
+//
+// Traffic and memory: about 31 strips of at most 8 MB (more only where 28 columns need more), and
+// copies of the background and its gradient.
 #include "attention/contextual_attention.h"
 #include "attention/products.h"
 #include "attention/scores.h"
@@ -19,7 +25,7 @@ namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
-// The gradient of a window of query columns, and its share of the background's.
+// The gradient of a window of query columns, and what the window adds to that of the background.
 template <class T>
 class Backward {
  public:
@@ -43,7 +49,7 @@ class Backward {
   void run() {
     int64_t known = 0, scored = 0, attended = 0, fused = 0;
     if (w_.ahead > 0 && !grad_scores_.all()) {
-      // The first rows of queries meet the last in the fuse sums, so dM of the last comes first.
+      // The fuse sums of the first query rows read dM of the last one, so that comes first.
       if (scores_.strips.all()) {
         scores_.compute(0, s_.h, 0);
         scored = s_.h;
@@ -75,7 +81,7 @@ class Backward {
       }
       blocks_.compute(R, true);
       if (R > 0) score_gradient(R - 1);
-      // Rows of dM are known below R. Where all stay, the fuse sums of the first need the last.
+      // dM is known for rows less than R. Where all rows are kept, the fuse sums wait for the last.
       const int64_t delay = w_.ahead > 0 && grad_scores_.all() ? s_.h : w_.ahead;
       const int64_t ready = R == s_.h ? s_.h : std::max<int64_t>(R - delay, 0);
       for (; fused < ready; ++fused) {
@@ -116,7 +122,7 @@ class Backward {
       Buffer<T> line(s_.keys_count + W);
       const uint8_t* hot = attention_.hot(y, x);
       const T* attention = attention_.row(y, x);
-      const T* const parts[4] = {blocks_.grad.row(y, block),
+      const T* const terms[4] = {blocks_.grad.row(y, block),
                                  blocks_.grad.row(y, block + 1) + 1,
                                  blocks_.grad.row(y + 1, block) + s_.w1,
                                  blocks_.grad.row(y + 1, block + 1) + s_.w1 + 1};
@@ -126,17 +132,17 @@ class Backward {
       for (int64_t v = 0; v < s_.hb; ++v) {
         if (!hot[v]) continue;
         int64_t u = 0, j = v * s_.w1;
-        // Where the weight is zero what was pasted counts for nothing, whatever it is.
+        // Select, not multiply: a pasted value with weight zero may be NaN.
         for (; u + W <= s_.wb; u += W, j += W) {
           const Vector<T> weight = load(attention + j);
           const Vector<T> sum =
-              (load(parts[0] + j) + load(parts[1] + j)) + (load(parts[2] + j) + load(parts[3] + j));
+              (load(terms[0] + j) + load(terms[1] + j)) + (load(terms[2] + j) + load(terms[3] + j));
           const Vector<T> kept = weight != T(0) ? sum : Vector<T>{};
           store(line.data() + v * s_.wb + u, kept);
           means = multiply_add(weight, kept, means);
         }
         for (; u < s_.wb; ++u, ++j) {
-          const T sum = (parts[0][j] + parts[1][j]) + (parts[2][j] + parts[3][j]);
+          const T sum = (terms[0][j] + terms[1][j]) + (terms[2][j] + terms[3][j]);
           line[v * s_.wb + u] = attention[j] != T(0) ? sum : T(0);
           mean += attention[j] * line[v * s_.wb + u];
         }
@@ -154,7 +160,7 @@ class Backward {
     });
   }
 
-  // dT of query row y, and what the norms of the keys get from it.
+  // dT of query row y, and what it adds to the gradients of the keys' norms.
   void sum_gradient(int64_t y) {
     parallel_tasks(ceil_div(w_.last - w_.first, 4), s_.threads, [&](int64_t task) {
       Buffer<T> line(s_.keys_count + 2 * W);
@@ -169,7 +175,7 @@ class Backward {
         T* const to = grad_sums_.row(y, x - w_.first);
         for (int64_t v = 0; v < s_.hb; ++v) {
           const T* scale = s_.inverse_norm.data() + v * s_.wb;
-          // A key no query asks for may have any norm.
+          // A key that no query uses may have any norm, NaN included.
           for (int64_t u = 0; u < s_.wb; ++u) {
             const T g = from[v * s_.wb + u];
             to[v * s_.w1 + u] = g != T(0) ? g * scale[u] : T(0);
@@ -213,7 +219,7 @@ void contextual_attention_backward(const ContextualAttentionArgs<T>& args,
           out.data[n * out.stride_n + c * out.stride_c + y * out.stride_h + x * out.stride_w] = 0;
     });
     BackgroundGradient<T> background(sample);
-    // Each repeats what 6 columns give, and the scores of 10.
+    // Each window computes dT of 2 columns of its neighbours again, dM of 6 and the scores of 10.
     sample.each_window(int64_t(8) << 20, [&](int64_t begin, int64_t end) {
       Backward<T>(sample, gradient, background, begin, end).run();
     });

@@ -1,5 +1,5 @@
-// id_mrf_loss: the distributional patch loss on unit vectors, and its gradient. See
-// attention/id_mrf_loss.cpp.
+// id_mrf_loss: the distributional patch loss on unit vectors, and its gradient.
+// Algebra and tiling: attention/id_mrf_similarity.h, id_mrf_loss.cpp and id_mrf_loss_backward.cpp.
 #pragma once
 
 #include "attention/contextual_attention.h"
@@ -11,21 +11,29 @@ struct IdMrfArgs {
   int64_t batch, channels, height, width;
   ImageView<T> generated, target;  // unit vectors along channels
   T bandwidth, eps;
-  bool exclude_self;  // a target's distance is relative to the least of the other targets
+  bool exclude_self;  // the nearest target's distance is relative to that of the next one
   int threads;
+};
+
+template <class T>
+struct IdMrfResult {
+  T* loss;          // (N)
+  int64_t* choice;  // (N, H * W), the generated position that serves each target position best
+};
+
+template <class T>
+struct IdMrfGradient {
+  const T* loss;          // of the forward pass
+  const int64_t* choice;  // of the forward pass
+  const T* grad;          // (N), of the losses
+  OutputView<T> grad_generated, grad_target;
 };
 
 // clang-format off
 INPAINT_EACH_ISA(
-  // loss: (N); choice: (N, H * W), the generated position that serves each target position best.
-  template <class T> void id_mrf_loss(const IdMrfArgs<T>& args, T* loss, int64_t* choice);
-  // grad: (N), of the losses.
+  template <class T> void id_mrf_loss(const IdMrfArgs<T>& args, const IdMrfResult<T>& result);
   template <class T> void id_mrf_loss_backward(const IdMrfArgs<T>& args,
-                                               const T* loss,
-                                               const int64_t* choice,
-                                               const T* grad,
-                                               const OutputView<T>& grad_generated,
-                                               const OutputView<T>& grad_target);
+                                               const IdMrfGradient<T>& gradient);
 )
 // clang-format on
 

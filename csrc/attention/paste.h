@@ -1,4 +1,12 @@
 // Strips of attention and of blocks, and the pixels that they weigh.
+//
+// Algebra: a patch of 2 rate x 2 rate pixels covers 2 x 2 blocks of rate x rate pixels. So the
+// result's block (R, K) is the sum of A[(R - t, K - s), (V - t, U - s)] over t, s in {0, 1}, times
+// the background's block (V, U). In rows of w1 numbers such a diagonal neighbour lies at one
+// distance everywhere.
+//
+// Tiling: rings of strips, of which only the key rows marked hot hold anything. Traffic: the
+// attention is written once and read four times from the second-level cache.
 #pragma once
 
 #include "attention/sample.h"
@@ -8,13 +16,13 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// Attention of a few rows of queries in the columns of a window: per query a number for every key,
-// in rows of w1 = wb + 1 of which the last is always zero. Of a query only the key rows marked hot
-// hold anything.
+// Attention of a few rows of queries in the columns of a window. Each query has a number for every
+// key, in rows of w1 = wb + 1 numbers of which the last is always zero. A key row of a query that
+// is not marked hot is all zero and is never written: its memory may hold older numbers.
 template <class T>
 class AttentionStrips {
  public:
-  AttentionStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring)
+  AttentionStrips(const AttentionSample<T>& sample, const QueryWindow& window, int64_t ring)
       : s_(sample),
         window_(window),
         ring_(ring),
@@ -29,7 +37,7 @@ class AttentionStrips {
   T* row(int64_t y, int64_t x) { return query(slot(y, x)); }
   uint8_t* hot(int64_t y, int64_t x) { return hot_.data() + slot(y, x) * (s_.hb + 2) + 1; }
 
-  // What a tile of blocks (R, K0 .. K0 + count) of the result is made of.
+  // Attention for a tile of blocks (R, K0 .. K0 + count) of the result.
   class Blocks {
    public:
     Blocks(AttentionStrips& strips, int64_t R, int64_t K0, int64_t count)
@@ -45,7 +53,7 @@ class AttentionStrips {
           const uint8_t* hot = inside ? strips.hot(y, K) : strips.cold();
           queries_[t].push_back({inside ? strips.row(y, K) : zeros_, hot});
           if (!inside) continue;
-          // Before the first key row and behind the last lie zeros.
+          // Zeros lie before the first key row and after the last.
           for (int64_t V = 0; V <= hb; ++V) {
             any_[V] |= hot[V - t];
             all_[V] &= hot[V - t] || V - t < 0 || V - t >= hb;
@@ -54,11 +62,10 @@ class AttentionStrips {
       }
     }
 
-    // Whether any block (V, *) is not zero.
+    // True if any block (V, *) is not zero.
     bool any(int64_t V) const { return any_[V] != 0; }
 
-    // The first row of blocks from V on that ends a stretch which write() takes as one; more than
-    // V.
+    // End of the stretch of rows of blocks that begins with V and that write() takes as one.
     int64_t stretch(int64_t V) const {
       const int64_t rows = int64_t(all_.size());
       int64_t end = V + 1;
@@ -67,14 +74,13 @@ class AttentionStrips {
       return end;
     }
 
-    // Blocks first .. first + width, counted from (V, 0) on and all of one stretch, of row `index`
-    // of the tile: the sum of the attention of the up to four pairs of patches that cover both
-    // blocks. With rows of w1 numbers a diagonal neighbour is at one distance everywhere.
+    // For row `index` of the tile, blocks first .. first + width counted from (V, 0), all of one
+    // stretch: the sum of the attention of the up to four pairs of patches that cover both blocks.
     void write(int64_t index, int64_t V, int64_t first, int64_t width, T* out) const {
-      const T* const a = part(0, index + 1, V) + first;
-      const T* const b = part(0, index, V) + first - 1;
-      const T* const c = part(1, index + 1, V) + first;
-      const T* const d = part(1, index, V) + first - 1;
+      const T* const a = key_row(0, index + 1, V) + first;
+      const T* const b = key_row(0, index, V) + first - 1;
+      const T* const c = key_row(1, index + 1, V) + first;
+      const T* const d = key_row(1, index, V) + first - 1;
       for (int64_t j = 0; j < width; j += W)
         store(out + j, (load(a + j) + load(b + j)) + (load(c + j) + load(d + j)));
     }
@@ -85,7 +91,7 @@ class AttentionStrips {
       const uint8_t* hot;
     };
 
-    const T* part(int64_t t, int64_t index, int64_t V) const {
+    const T* key_row(int64_t t, int64_t index, int64_t V) const {
       const Query& query = queries_[t][index];
       return query.hot[V - t] || all_[V] ? query.row + (V - t) * w1_ : zeros_;
     }
@@ -109,14 +115,14 @@ class AttentionStrips {
   const uint8_t* cold() const { return hot_.data() + slots() * (s_.hb + 2) + 1; }
 
   const AttentionSample<T>& s_;
-  const Window& window_;
+  const QueryWindow& window_;
   const int64_t ring_, front_, stride_;
-  // Both with zeros before and behind the key rows of each query, and a query of zeros at the end.
+  // Both with zeros before and after the key rows of each query, and a query of zeros at the end.
   Buffer<T> data_;
   Buffer<uint8_t> hot_;
 };
 
-// A ring of strips of places x (rows of w1 numbers), with zeros around each query.
+// A ring of strips: for each place a row of numbers for all keys or blocks, with zeros around it.
 template <class T>
 class BlockStrips {
  public:
@@ -143,8 +149,8 @@ class BlockStrips {
   Buffer<T> data_;
 };
 
-// The pixels of block row V as vectors of rate * rate * C numbers, (columns, that), zero outside
-// the image and rounded up to whole panels.
+// The pixels of row V of blocks, one vector of rate * rate * C numbers a block, ld apart; zero
+// outside the image and in the rest of the last panel.
 template <class T>
 void block_row(const ImageView<T>& image,
                const AttentionSample<T>& s,
@@ -155,8 +161,8 @@ void block_row(const ImageView<T>& image,
                int64_t ld,
                T* out) {
   std::fill_n(out, columns * ld, T(0));
-  // Rows of channels are a power of two apart more often than not, and so in one set of the cache:
-  // they are copied along their length first.
+  // Channels often lie a power of two apart, which is the same set of the cache. So rows are copied
+  // along their length first, into lines that are not.
   const int64_t padded = round_up(width, 16) + 16;
   Buffer<T> lines(16 * padded);
   for (int64_t a = 0; a < s.rate; ++a) {

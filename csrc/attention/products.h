@@ -1,4 +1,8 @@
-// Gradient of contextual attention, the products' part: from the sums of products to the pixels.
+// Gradient of contextual attention through its products: from products of patches to pixels.
+//
+// Algebra: dG is the 3 x 3 diagonal sums of dT; df = dG * keys, dkeys = dG^T f.
+// Tiling: one query row at a time; tiles of query columns (df), chunks of keys (dkeys).
+// Traffic: a strip of dG, written once and read twice; the keys once for each group of tiles.
 #pragma once
 
 #include "attention/blocks.h"
@@ -6,8 +10,7 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// From dT, the gradient of the products of patches, dG of those of pixels, its 3 x 3 diagonal sums;
-// then df = dG * keys and dkeys = dG^T f.
+// From dT, the gradient of the products of patches, to those of the picked pixels and keys.
 template <class T>
 class ProductGradient {
  public:
@@ -33,7 +36,7 @@ class ProductGradient {
             from.push_back(sums_.row(y + dy, x + dx - w_.first) + dy * s_.w1 + dx);
       T* const to = products_.row(0, i);
       add_up(from.data(), int64_t(from.size()), 0, count, to);
-      // Between the rows of keys there is nothing.
+      // The place after the last key of a row holds no key.
       for (int64_t v = 0; v < s_.hb; ++v) to[v * s_.w1 + s_.wb] = 0;
       std::fill_n(to + count, W, T(0));
     });

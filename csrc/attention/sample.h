@@ -1,4 +1,7 @@
 // One sample of contextual attention: sizes, packed operands, the sums of the fuse step.
+//
+// Sizes: h x w query cells, hb x wb key cells, rate x rate feature pixels a cell. Traffic: the keys
+// are packed once a sample; a fuse sum reads nine rows of scores and writes one.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +16,7 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// Index of the feature pixel that stands for each cell along an axis.
+// Indices of the feature pixels that stand for the cells along an axis.
 inline std::vector<int64_t> picked(int64_t size, int64_t cells, int64_t rate, bool align_corners) {
   std::vector<int64_t> at(cells);
   for (int64_t i = 0; i < cells; ++i) {
@@ -25,15 +28,15 @@ inline std::vector<int64_t> picked(int64_t size, int64_t cells, int64_t rate, bo
   return at;
 }
 
-// Columns of query cells that are worked on together: [begin, end), and around them the columns
-// whose scores the fuse step adds in, which wrap around the ends of a row.
-class Window {
+// Columns of query cells that are worked on together: [begin, end), and around them a halo of the
+// columns whose scores the fuse step adds, which wraps around the ends of a row.
+class QueryWindow {
  public:
   struct Segment {
-    int64_t begin, end, place;  // columns, and where the first of them lies in a strip
+    int64_t begin, end, place;  // columns [begin, end), and the place of the first in a strip
   };
 
-  Window(int64_t begin, int64_t end, int64_t width, int64_t halo)
+  QueryWindow(int64_t begin, int64_t end, int64_t width, int64_t halo)
       : begin(begin), end(end), place_(width, -1) {
     std::vector<bool> in(width, false);
     for (int64_t x = begin - halo; x < end + halo; ++x) in[((x % width) + width) % width] = true;
@@ -97,16 +100,16 @@ class AttentionSample {
     return args.bg.data + n * args.bg.stride_n + key_ys[v] * args.bg.stride_h;
   }
 
-  // Where the picked keys of a row lie, in elements.
+  // Offsets of the picked keys of a row, in elements.
   std::vector<int64_t> key_places() const {
     std::vector<int64_t> at;
     for (int64_t x : key_xs) at.push_back(x * args.bg.stride_w);
     return at;
   }
 
-  // Calls body(begin, end) for windows of query columns so narrow that a strip of them, (columns) x
-  // (keys), takes at most `bytes`, but no narrower than the products need. So memory grows with the
-  // number of keys alone.
+  // Calls body(begin, end) for windows of query columns. A strip of a window, (columns) x (keys),
+  // takes at most `bytes`, save that a window has at least the columns of two tiles. So memory
+  // grows with the number of keys alone.
   template <class Body>
   void each_window(int64_t bytes, const Body& body) const {
     const int64_t column = keys_count * int64_t(sizeof(T));
@@ -114,7 +117,7 @@ class AttentionSample {
     for (int64_t i = 0; i < windows; ++i) body(w * i / windows, w * (i + 1) / windows);
   }
 
-  // Whether queries and keys are the same pixels, so that products are symmetric.
+  // True if queries and keys are the same pixels, so that products are symmetric.
   bool mirrors() const {
     const ImageView<T>&f = args.fg, &b = args.bg;
     return f.data == b.data && h == hb && w == wb && args.fg_height == args.bg_height &&
@@ -134,10 +137,10 @@ class AttentionSample {
   Buffer<T> keys;          // [row][panel][channel][kPanel]
   Buffer<T> inverse_norm;  // of key patches
   Buffer<T> valid;         // 1 where a key may be attended to, else 0
-  int64_t missing = 0;     // keys that may not
+  int64_t missing = 0;     // number of keys that may not
 
  private:
-  // Multiply-adds of a row of queries below which waking threads costs more than they bring.
+  // Multiply-adds of a row of queries below which waking threads costs more time than it saves.
   static constexpr int64_t kWorthThreads = int64_t(1) << 20;
 
   void pack_keys() {
@@ -200,12 +203,13 @@ inline void add_up(const T* const* from, int64_t count, int64_t begin, int64_t e
   }
 }
 
-// The fuse step: over the matrix of queries x keys, flattened along rows (S) and along columns (C),
-// out[i, j] = sum over t in {-1, 0, 1} of C-shifts and s in {-1, 0, 1} of S-shifts of both indices.
-// A query has 9 neighbours; each meets the keys at one offset, save for the keys next to the ends
-// of a column, which continue in the next column. Those are `pieces`; all the rest is one loop.
+// The fuse step. Both indices of the matrix of queries x keys are shifted together: by t in
+// {-1, 0, 1} along grids flattened column by column, and by s in {-1, 0, 1} along grids flattened
+// row by row. out[i, j] is the sum of the matrix over these 9 shifts. For each shift the keys lie
+// at one offset, save for those next to the ends of a column, which continue in the next column.
+// The latter are `pieces_`; all the rest is one loop.
 //
-// The sums of the forward pass shift along columns first, those of the gradient along rows first.
+// The forward pass shifts along columns first, the gradient (adjoint) along rows first.
 template <class T>
 class FuseSum {
  public:
@@ -218,8 +222,8 @@ class FuseSum {
     for (int64_t t = -1; t <= 1; ++t) {
       for (int64_t s = -1; s <= 1; ++s) {
         const int64_t which = 3 * (t + 1) + s + 1, far = (rows - 1) * columns - 1;
-        // Range of the index that is shifted along columns, and where it goes: within the column,
-        // and from its end to the next column.
+        // Begin, end and offset of the shift along columns: of indices that stay in their column,
+        // and of those that go from its end to the next column.
         const int64_t within[3] = {t < 0 ? columns : 0, t > 0 ? n_ - columns : n_, t * columns};
         const int64_t beyond[3] = {t < 0 ? 1 : n_ - columns, t < 0 ? columns : n_ - 1, -t * far};
         add(which, within, s, adjoint);
@@ -230,7 +234,7 @@ class FuseSum {
   }
 
   // rows[k]: scores of neighbour k, zeros for one that does not exist. They are read from
-  // -columns - 1 to n + columns + W, where there must be zeros beyond 0 .. n - 1; out has n + W.
+  // -columns - 1 to n + columns + W and must be zero outside 0 .. n - 1; `out` has n + W numbers.
   void run(const T* const rows[9], T* out) const {
     const T* from[9];
     for (int k = 0; k < 9; ++k) from[k] = rows[k] + inner_[k];
@@ -247,13 +251,13 @@ class FuseSum {
   void add(int64_t which, const int64_t range[3], int64_t s, bool adjoint) {
     Piece piece{which, range[0], range[1], range[2] + s};
     if (adjoint) {
-      // The range is that of j + s.
+      // The range is one of j + s.
       piece.begin -= s;
       piece.end -= s;
       piece.begin = std::max<int64_t>(piece.begin, std::max<int64_t>(0, -s));
       piece.end = std::min(piece.end, n_ - std::max<int64_t>(0, s));
     } else {
-      // What is read must exist: 0 <= j + offset < n.
+      // Only read what exists: 0 <= j + offset < n.
       piece.begin = std::max(piece.begin, -piece.offset);
       piece.end = std::min(piece.end, n_ - piece.offset);
     }

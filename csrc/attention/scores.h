@@ -1,4 +1,8 @@
-// Rows of scores of contextual attention, for a window of query columns, a few rows at a time.
+// Scores of contextual attention, for a window of query columns, a few query rows at a time.
+//
+// Algebra: S[p, q] = <patch_p, patch_q> / norm_q, by the diagonal sums of matching/patch_gram.h.
+// Tiling: chains of row pairs run in parallel; each keeps the sums of its last three row pairs.
+// Traffic: a row pair stays in the second-level cache, a score is written once.
 #pragma once
 
 #include "attention/sample.h"
@@ -7,15 +11,19 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// A ring of rows of the query grid, each a strip of (window columns) x (keys). Before and behind
-// the numbers of a query lie the zeros that FuseSum reads.
+// A ring of rows of the query grid, each a strip of (window columns) x (keys). Before and after the
+// numbers of a query lie the zeros that FuseSum reads.
 //
-// The fuse step meets the last row of queries next to the first. So row 0 and the last row have
-// strips of their own, and of the rows next to them single queries are kept, see keep_neighbours().
+// In the fuse step the last row of queries is a neighbour of the first. So row 0 and the last row
+// have strips of their own, and of the rows next to them single queries are kept, see
+// keep_neighbour().
 template <class T>
 class WrapStrips {
  public:
-  WrapStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring, bool all = false)
+  WrapStrips(const AttentionSample<T>& sample,
+             const QueryWindow& window,
+             int64_t ring,
+             bool all = false)
       : h_(sample.h),
         w_(sample.w),
         keys_(sample.keys_count),
@@ -35,7 +43,7 @@ class WrapStrips {
     std::fill_n(zeros_row(), stride_, T(0));
   }
 
-  // Whether every row has a strip, so that nothing must be computed twice.
+  // True if every row has a strip, so that nothing is computed twice.
   bool all() const { return all_; }
 
   T* row(int64_t y, int64_t place) {
@@ -43,7 +51,7 @@ class WrapStrips {
     return data_.data() + slot * strip_ + place * stride_ + front_;
   }
 
-  // Numbers from one place of a row to the next.
+  // Distance from one place of a row to the next.
   int64_t stride() const { return stride_; }
 
   // Keeps query (1, 0) or (h - 2, w - 1), if row y holds it.
@@ -93,31 +101,34 @@ class WrapStrips {
   }
 
   const int64_t h_, w_, keys_;
-  const Window& window_;
+  const QueryWindow& window_;
   const bool all_;
   const int64_t ring_, front_, stride_, strip_;
   Buffer<T> data_;
 };
 
-// Scores S[p, q] = <patch_p, patch_q> / norm_q, 3 x 3 patches, zeros outside the images.
+// Scores of 3 x 3 patches, zeros outside the images.
 //
-// Row pairs (y, y + delta) are chains (matching/patch_gram.h): they run in parallel, a few rows at
-// a time, and remember the sums of their last three row pairs. Where queries and keys are the same
-// pixels and all rows fit, a chain and the one with -delta hold the same products: one serves both.
+// The row pairs (y, y + delta) of one delta are a chain. Chains run in parallel, a few rows at a
+// time, and keep the sums of their last three row pairs. Where queries and keys are the same pixels
+// and all rows fit, the chains of delta and -delta have the same products: one serves both.
 template <class T>
 class ScoreStrips {
  public:
-  ScoreStrips(const AttentionSample<T>& sample, const Window& window, int64_t ring, int64_t step)
+  ScoreStrips(const AttentionSample<T>& sample,
+              const QueryWindow& window,
+              int64_t ring,
+              int64_t step)
       : mirrors_(sample.mirrors() && window.columns == sample.w &&
                  sample.keys_count * sample.keys_count * int64_t(sizeof(T)) <= kMostBytes),
         strips(sample, window, ring, mirrors_),
         s_(sample),
         window_(window),
-        wide_(round_up(sample.wb, W)),
-        // Where all rows are made at once, nothing is remembered.
+        row_length_(round_up(sample.wb, W)),
+        // Where all rows are computed at once, nothing is kept from call to call.
         chains_(strips.all() ? 0 : sample.hb + step + 6),
-        sums_(chains_ * 3 * window.columns * wide_) {
-    for (const Window::Segment& segment : window.segments) {
+        sums_(chains_ * 3 * window.columns * row_length_) {
+    for (const QueryWindow::Segment& segment : window.segments) {
       const int64_t begin = std::max<int64_t>(segment.begin - 1, 0);
       const int64_t end = std::min(segment.end + 1, sample.w);
       const PixelColumns<T> columns = sample.query_columns(begin, end);
@@ -132,8 +143,8 @@ class ScoreStrips {
     }
   }
 
-  // Scores of query rows [first, last). The row sums of rows below `known` are there already: those
-  // of first - 1 and first, from the call before.
+  // Scores of query rows [first, last). The sums along x of rows less than `known` are there
+  // already: those of first - 1 and first, from the call before.
   void compute(int64_t first, int64_t last, int64_t known) {
     const int64_t lowest = mirrors_ ? 0 : -last, highest = s_.hb - known;
     const int64_t chains = highest - lowest + 1;
@@ -143,7 +154,7 @@ class ScoreStrips {
     });
   }
 
-  // Scores of query (y, x), after the fuse step if there is one; that needs `row`.
+  // Scores of query (y, x), after the fuse step if there is one, which writes them to `row`.
   const T* query(const FuseSum<T>& fuse, int64_t y, int64_t x, T* row) {
     if (!s_.args.fuse) return strips.row(y, window_.place(x));
     const T* rows[9];
@@ -153,7 +164,7 @@ class ScoreStrips {
   }
 
  private:
-  // Most bytes of scores that are kept for the sake of symmetry.
+  // Most bytes of scores for which symmetry is used: then all of them are kept.
   static constexpr int64_t kMostBytes = int64_t(8) << 20;
   const bool mirrors_;
 
@@ -165,15 +176,15 @@ class ScoreStrips {
 
   // Row pairs (y, y + delta) of one segment.
   void chain(int64_t index, int64_t delta, int64_t first, int64_t last, int64_t known) {
-    const Window::Segment& segment = window_.segments[index];
-    const int64_t columns = segment.end - segment.begin, row = window_.columns * wide_;
+    const QueryWindow::Segment& segment = window_.segments[index];
+    const int64_t columns = segment.end - segment.begin, row = window_.columns * row_length_;
     const Padding padding{1, segment.begin == 0, segment.end == s_.w};
     const int64_t pixels = columns + 2 - padding.before - padding.after;
-    GramStrip<T> products(pixels, wide_ / W, 3, padding);
+    GramStrip<T> products(pixels, row_length_ / W, 3, padding);
     Buffer<T> own(strips.all() ? 3 * row : 0), raw(mirrors_ ? row : 0);
     const auto sums = [&](int64_t y) {
       T* const ring = strips.all() ? own.data() : sums_.data() + slot(delta) * 3 * row;
-      return ring + y % 3 * row + segment.place * wide_;
+      return ring + y % 3 * row + segment.place * row_length_;
     };
     for (int64_t y = known; y <= last; ++y) {
       const int64_t v = y + delta;
@@ -182,9 +193,9 @@ class ScoreStrips {
       if (multiplies) {
         products.multiply(queries_[index]->data() + y * pixels * s_.channels,
                           s_.keys.data() + v * s_.channels * s_.key_width,
-                          wide_ / W,
+                          row_length_ / W,
                           s_.channels);
-        if (!emits) products.sum_rows(columns, s_.wb, sums(y), wide_);
+        if (!emits) products.sum_rows(columns, s_.wb, sums(y), row_length_);
       }
       if (!emits) continue;
       const int64_t count = y >= 2 && v >= 2 ? 2 : 1;
@@ -195,11 +206,11 @@ class ScoreStrips {
                     strips.stride(),
                     s_.wb};
       if (!mirrors_ || delta == 0) {
-        products.sum_patches(columns, s_.wb, newest, older, count, wide_, scores);
+        products.sum_patches(columns, s_.wb, newest, older, count, row_length_, scores);
         continue;
       }
-      MirroredScores both{scores, raw.data(), wide_};
-      products.sum_patches(columns, s_.wb, newest, older, count, wide_, both);
+      MirroredScores both{scores, raw.data(), row_length_};
+      products.sum_patches(columns, s_.wb, newest, older, count, row_length_, both);
       mirror(raw.data(), y - 1, v - 1);
     }
   }
@@ -223,7 +234,7 @@ class ScoreStrips {
     void end(int64_t) { out += stride; }
   };
 
-  // And keeps them.
+  // The same, and keeps the products.
   struct MirroredScores {
     Scores& scores;
     T* raw;
@@ -252,7 +263,7 @@ class ScoreStrips {
         for (int64_t x = 0; x < whole; x += W) {
           Vector<T> square[W];
 #pragma GCC unroll 16
-          for (int64_t i = 0; i < W; ++i) square[i] = load(raw + (x + i) * wide_ + u);
+          for (int64_t i = 0; i < W; ++i) square[i] = load(raw + (x + i) * row_length_ + u);
           transpose(square);
 #pragma GCC unroll 16
           for (int64_t i = 0; i < W; ++i)
@@ -262,15 +273,15 @@ class ScoreStrips {
     }
     for (int64_t u = 0; u < s_.wb; ++u)
       for (int64_t x = u < whole ? whole : 0; x < s_.wb; ++x)
-        out[u * ld + x] = raw[x * wide_ + u] * scale[x];
+        out[u * ld + x] = raw[x * row_length_ + u] * scale[x];
   }
 
   int64_t slot(int64_t delta) const { return (delta % chains_ + chains_) % chains_; }
 
   const AttentionSample<T>& s_;
-  const Window& window_;
-  const int64_t wide_, chains_;
-  Buffer<T> sums_;  // [chain][3][place of the window][wide]
+  const QueryWindow& window_;
+  const int64_t row_length_, chains_;
+  Buffer<T> sums_;  // [chain][3][place of the window][row_length_]
   std::vector<std::unique_ptr<Buffer<T>>> queries_;
 };
 

@@ -1,4 +1,9 @@
 // Softmax of one query's scores over the keys that may be used.
+//
+// Algebra: weight_k = exp(scale s_k - max) / sum. Two passes over a row in the first-level cache:
+// the scaled scores with their maxima for each row of keys, then the exponentials with their sum. A
+// row of keys whose exponentials all vanish (float32: 87 below the maximum) is left out, not
+// written.
 #pragma once
 
 #include "attention/sample.h"
@@ -7,19 +12,22 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// Works in `row` (keys + two vectors) and `best` (a vector for each row of keys).
+// Scratch: `row` (keys + two vectors) and `best` (a vector for each row of keys).
 template <class T>
 class SoftmaxRow {
  public:
   // Scales the scores; those of missing keys become -inf.
   SoftmaxRow(const AttentionSample<T>& sample, const T* scores, T* row, T* best)
-      : s_(sample), row_(row), best_(best), counted_(sample.missing > 0 && !sample.args.exclude) {
+      : s_(sample),
+        row_(row),
+        best_(best),
+        counts_missing_(sample.missing > 0 && !sample.args.exclude) {
     const Vector<T> lowest = broadcast(kMinusInfinity<T>);
     const T scale = s_.args.scale;
     const T* const valid = s_.valid.data();
     const int64_t width = s_.wb, whole = width / W * W;
     Vector<T> top = lowest;
-    auto odd = top != top;
+    auto nan_lanes = top != top;
     const auto scaled = [&](int64_t j) {
       return load(valid + j) > T(0) ? load(scores + j) * scale : lowest;
     };
@@ -29,44 +37,44 @@ class SoftmaxRow {
       for (int64_t j = j0; j < j0 + whole; j += W) {
         const Vector<T> value = scaled(j);
         store(row + j, value);
-        odd |= value != value;
+        nan_lanes |= value != value;
         most = max_or_second<T>(value, most);
       }
       if (whole < width) {
         const Vector<T> value =
             keep(scaled(j0 + whole), row + j0 + whole, width - whole, kMinusInfinity<T>);
-        odd |= value != value;
+        nan_lanes |= value != value;
         most = max_or_second<T>(value, most);
       }
       store(best + v * W, most);
       top = max_or_second<T>(most, top);
     }
     int64_t words[kVectorBytes / 8];
-    std::memcpy(words, &odd, sizeof(odd));
-    for (int64_t word : words) strange_ = strange_ || word != 0;
-    reach_ = horizontal_max<T>(top);
+    std::memcpy(words, &nan_lanes, sizeof(nan_lanes));
+    for (int64_t word : words) has_nan_ = has_nan_ || word != 0;
+    greatest_ = horizontal_max<T>(top);
   }
 
-  // What is subtracted from every score before its exponential; NaN if any score is.
+  // Number subtracted from every score before its exponential; NaN if any score is NaN.
   T max() const {
-    if (strange_) return std::numeric_limits<T>::quiet_NaN();
-    return counted_ ? std::max(reach_, T(0)) : reach_;
+    if (has_nan_) return std::numeric_limits<T>::quiet_NaN();
+    return counts_missing_ ? std::max(greatest_, T(0)) : greatest_;
   }
 
-  // The first key with the greatest score; 0 if there is none.
+  // First key with the greatest score; 0 if there is none.
   int64_t first_best() const {
-    if (!(reach_ > kMinusInfinity<T>)) return 0;
+    if (!(greatest_ > kMinusInfinity<T>)) return 0;
     for (int64_t v = 0; v < s_.hb; ++v) {
-      const Vector<T> hit = load(best_ + v * W) == reach_ ? broadcast(T(1)) : Vector<T>{};
+      const Vector<T> hit = load(best_ + v * W) == greatest_ ? broadcast(T(1)) : Vector<T>{};
       if (nonzero_lanes<T>(hit) == 0) continue;
       for (int64_t j = v * s_.wb; j < (v + 1) * s_.wb; ++j)
-        if (row_[j] == reach_) return j;
+        if (row_[j] == greatest_) return j;
     }
     return 0;
   }
 
-  // Puts exponentials in the place of scores and returns their sum; marks the rows of keys in which
-  // any of them is more than zero. The others stay as they are.
+  // Replaces scores by exponentials and returns their sum. Marks as hot the rows of keys in which
+  // any exponential is more than zero; the other rows keep their scores.
   T weigh(T max, uint8_t* hot) const {
     const Vector<T> limit = broadcast(max + ExpTerms<T>::kLowest);
     const int64_t width = s_.wb, whole = width / W * W;
@@ -85,10 +93,10 @@ class SoftmaxRow {
     }
     T sum = 0;
     for (int64_t i = 0; i < W; ++i) sum += sums[i];
-    return counted_ ? sum + T(s_.missing) * exp<T>(broadcast(-max))[0] : sum;
+    return counts_missing_ ? sum + T(s_.missing) * exp<T>(broadcast(-max))[0] : sum;
   }
 
-  // The weights of hot rows, to rows of w1 numbers.
+  // Writes the weights of hot rows to rows of w1 numbers.
   void write(T sum, const uint8_t* hot, T* to) const {
     const T factor = 1 / sum;
     for (int64_t v = 0; v < s_.hb; ++v) {
@@ -114,9 +122,9 @@ class SoftmaxRow {
 
   const AttentionSample<T>& s_;
   T *const row_, *const best_;
-  const bool counted_;
-  bool strange_ = false;
-  T reach_;
+  const bool counts_missing_;
+  bool has_nan_ = false;
+  T greatest_;
 };
 
 }  // namespace INPAINT_ISA

@@ -1,5 +1,9 @@
-// Weighted sums of feature vectors with many weights that are exactly zero, and the gradient of
-// their vectors.
+// Weighted sums of feature vectors, where many weights are exactly zero, and the gradients of the
+// vectors.
+//
+// Algebra: sum[row] = sum over k of weight[row][k] * vector[k], and its transpose.
+// Tiling: register tiles of kRowTile rows x one panel, over a list of the k that count.
+// Traffic: a panel of up to 256 vectors stays in the first-level cache for all tiles of rows.
 #pragma once
 
 #include <algorithm>
@@ -11,13 +15,13 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// A term of the sums below: number `left` of each row of weights times vector `right`.
+// A term of the sums below: weight `left` of each row times vector `right`.
 struct ListedPair {
   int32_t left, right;
 };
 
-// Adds to the sums of a tile of rows, one panel wide, the listed terms; the weights of a term lie
-// kRowStep apart, those of the next `step`.
+// Adds the listed terms to the sums of a tile of rows and one panel. The weights of one term lie
+// kRowStep apart, those of consecutive terms `step` apart.
 template <class T, int64_t kRowStep>
 struct ListedProduct {
   const T* weights;
@@ -59,9 +63,9 @@ struct ListedProduct {
 // sum[row] = sum over k of weight[row][k] * vector[k], for a few rows of weights given piece by
 // piece in the order of k.
 //
-// A softmax over thousands of scores leaves most weights exactly zero (float32 holds nothing below
-// exp(-87)), so each tile of rows keeps a list of the k at which any of its weights is not: what is
-// not in the list costs a look, no multiplications.
+// A softmax over thousands of scores leaves most weights exactly zero (exp(-87) is about the least
+// float32). So each tile of rows lists the k at which any of its weights is not zero. The other k
+// cost one test and no multiplications.
 template <class T>
 class WeightedSum {
  public:
@@ -82,7 +86,7 @@ class WeightedSum {
     std::fill_n(sums_.data(), rows * panels * kPanel<T>, T(0));
   }
 
-  // Of these panels the sum of the first row, of the last row will not be asked for.
+  // Panels (1 = left out) in which the sums of the first row, of the last row are not wanted.
   void leave_out(std::vector<uint8_t> first, std::vector<uint8_t> last) {
     without_first_ = std::move(first);
     without_last_ = std::move(last);
@@ -92,18 +96,18 @@ class WeightedSum {
   int64_t begin(int64_t tile) const { return tile_begin(rows_, tile); }
   int64_t end(int64_t tile) const { return tile_begin(rows_, tile + 1); }
 
-  // Whether a piece still has room; if not, flush() makes some.
+  // True if there is room for another piece; if not, flush() makes room.
   bool fits(int64_t tile, int64_t width) const { return fill_[tile] + width <= kDepth; }
   void prepare(int64_t tile, int64_t width) {
     if (!fits(tile, width)) flush();
   }
 
-  // Where the weights of a row of a tile go; whole vectors may be stored.
+  // Place for the weights of a row of a tile; whole vectors may be stored.
   T* weights(int64_t tile, int64_t row) {
     return left_.data() + (tile * kRowTile + row) * kStride + fill_[tile];
   }
 
-  // Takes in the piece that `weights` was asked for, which begins at k.
+  // Lists the terms of the piece just written to weights(), which begins at k.
   void push(int64_t tile, int64_t k, int64_t width) {
     const int64_t rows = end(tile) - begin(tile);
     const T* left = left_.data() + tile * kRowTile * kStride + fill_[tile];
@@ -129,7 +133,7 @@ class WeightedSum {
 
   void flush() { flush(0, panels_); }
 
-  // The same where all vectors taken in since the last flush are zero outside these panels.
+  // The same, where all vectors listed since the last flush are zero outside these panels.
   void flush(int64_t first_panel, int64_t last_panel) {
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       for (int64_t tile = 0; tile < tiles_; ++tile) {

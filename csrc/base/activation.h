@@ -1,8 +1,8 @@
 // Activations of vectors of float and their derivatives: within a few ulp, NaN stays NaN.
 #pragma once
 
+#include "base/activation_codes.h"
 #include "base/simd.h"
-#include "convolution/conv.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {

@@ -5,14 +5,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/activation_codes.h"
 #include "base/cpu.h"
 
 namespace inpaint {
-
-// Codes and their names in Python: each list is in the order of its enumeration.
-enum class Activation { kIdentity, kRelu, kLeakyRelu, kElu, kSilu, kTanh, kSigmoid };
-constexpr const char* kActivationNames[] = {
-    "identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid"};
 
 // How a convolution is summed. Winograd's algorithms are named F(m, r) as in Lavin and Gray, 2016:
 // m x m outputs a tile, r x r taps at a time; a larger kernel falls into parts of r x r taps.
@@ -42,8 +38,6 @@ constexpr const char* kAlgorithmNames[] = {"direct",
 
 enum class PaddingMode { kZeros, kReflect, kReplicate };
 constexpr const char* kPaddingModeNames[] = {"zeros", "reflect", "replicate"};
-
-constexpr float kLeakySlope = 0.2f;
 
 struct Size2 {
   int64_t y, x;

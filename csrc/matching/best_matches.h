@@ -1,4 +1,4 @@
-// The best key of each query, as several tasks find it.
+// The best key of each query, joined from what several tasks found.
 #pragma once
 
 #include <mutex>
@@ -8,8 +8,8 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// Order-free: of equal scores the lowest key index wins, whoever comes first, so the result does
-// not depend on how tasks are cut or scheduled.
+// Of equal scores the lowest key index wins, in whatever order the tasks arrive. So the result does
+// not depend on how the work is cut or scheduled.
 template <class T>
 class BestMatches {
  public:
@@ -20,7 +20,7 @@ class BestMatches {
     }
   }
 
-  // Takes in the best matches that one task found for a stretch of queries.
+  // Joins the best matches that one task found for `count` queries from `first` on.
   void merge(int64_t first, const T* score, const int64_t* index, int64_t count) {
     std::lock_guard<std::mutex> lock(guard_);
     for (int64_t i = 0; i < count; ++i) {

@@ -1,19 +1,21 @@
 // Nearest patches for few channels (RGB and the like), one row pair at a time.
 //
-// For a fixed row offset delta and a fixed j, lane l of query column m holds the key column
-// x = j + m + l. The sum of a patch along x then adds the same lane of m, m + 1, ..., m + k - 1:
-// registers, no shuffles. A pass over m makes each product P(m) = sum_c q[m][c] * key[c][j + m + l]
-// once, keeps the last k in registers and puts their sum into a ring of k row pairs; the sum of the
-// ring is the patch product. Two vectors share each broadcast.
+// Algebra: for a fixed row offset delta and a fixed j, lane l of query column m holds the key
+// column x = j + m + l. The sum of a patch along x then adds the same lane of m, m + 1, ..., m + k
+// - 1: it needs registers only, no shuffles.
 //
-// Another algorithm than matching/patch_gram.h, not its copy: there the products of a row pair are
-// a matrix product of register tiles, written to a strip and read again k times along its
-// diagonals. With so few channels that store and those loads would cost more than the products;
-// here a product leaves the registers never, but each costs a load of keys, which many channels
-// could not afford.
+// Tiling: a pass over m makes each product P(m) = sum_c q[m][c] * key[c][j + m + l] once, keeps the
+// last k in registers and puts their sum into a ring of k row pairs. The sum of the ring is the
+// product of patches. Two vectors share each broadcast.
 //
-// Loads a vector of scores: 1.5 C + 1 (products), k - 1 (ring), 1 (bias), about half of the first
-// across a cache line; 1 store. Ring: k x columns x 2 vectors, 25 kB for 7 x 28 x 128 bytes.
+// Why not matching/patch_gram.h: there a row pair is a matrix product of register tiles, which is
+// stored to a strip and loaded again k times along its diagonals. With few channels that store and
+// those loads would cost more than the products. Here no product is stored, but each one needs a
+// load of keys; with many channels those loads would cost more.
+//
+// Traffic, loads a vector of scores: 1.5 C + 1 for products (about half of them across a cache
+// line), k - 1 for the ring, 1 for the bias; 1 store. The ring takes k x columns x 2 vectors, 25 kB
+// for 7 x 28 x 128 bytes.
 #pragma once
 
 #include "matching/sample.h"
@@ -132,7 +134,7 @@ class DiagonalMatcher {
       sums<0, 0>(row);
     }
 
-    // C = 0, K = 0: numbers known at run time only, products through memory.
+    // C = 0, K = 0: channels and patch size known at run time only, products pass through memory.
     template <int K, int C>
     inline __attribute__((always_inline)) void product(const Row& row,
                                                        int64_t m,
@@ -152,7 +154,8 @@ class DiagonalMatcher {
       }
     }
 
-    // The bits of a sum do not depend on where its first column lies: oldest first, always.
+    // Always the oldest first, so that the bits of a sum do not depend on where its first column
+    // lies.
     template <int K, int C>
     __attribute__((noinline)) void sums(const Row& row) {
       if constexpr (K == 0) {

@@ -1,9 +1,14 @@
 // Nearest patches among two lists: single pixels, strided grids, scattered queries.
 //
-// The wanted query patches and the usable key patches are gathered as vectors of k * k * C numbers
-// and multiplied as plain matrices; the maximum is taken per register tile, nothing else is stored.
-// For single pixels (shift-connection) this is the floor: C multiply-adds for each pair of a hole
-// cell and a known cell, none for any other.
+// Algebra: the wanted query patches and the usable key patches are gathered as vectors of k * k * C
+// numbers and multiplied as plain matrices. For single pixels (shift_connection) nothing is wasted:
+// C multiply-adds for each pair of a hole cell and a known cell, none for any other pair.
+//
+// Tiling: up to 8 tiles of queries times about 128 kB of keys a task. The maximum is taken in each
+// register tile; no score is stored.
+//
+// Traffic: both lists are gathered once; a task reads its keys from the second-level cache once for
+// each of its tiles of queries.
 #pragma once
 
 #include "matching/sample.h"
@@ -61,7 +66,8 @@ class ListMatcher {
         body.depth = depth_;
         body.panel0 = panel0;
         body.panel1 = std::min(panels, panel0 + panels_a_task);
-        // What other tasks found makes improvements rare; an equal score may have a lower index.
+        // Starting from the best of other tasks makes improvements rare. Starting just below it
+        // lets an equal score with a lower index through.
         best.scores(begin, end - begin, body.found);
         for (int64_t r = 0; r < end - begin; ++r) body.found[r] = just_below(body.found[r]);
         with_rows(end - begin, body);
@@ -78,7 +84,7 @@ class ListMatcher {
  private:
   static constexpr int64_t W = Simd<T>::kWidth;
 
-  // Packs patches as PixelColumns, a channel of a pixel of the patch after the other.
+  // Packs patches as PixelColumns: pixel by pixel of the patch, channel by channel of the pixel.
   //
   // Planes are read one after the other for all groups (16 at a time are one task): the same place
   // of 16 planes often falls on one set of the cache. Pixels with their channels together are read

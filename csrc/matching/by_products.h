@@ -1,8 +1,12 @@
 // Nearest patches for many channels, one row pair at a time (matching/patch_gram.h).
 //
-// For a fixed row offset delta the sums along x of the last k row pairs lie in a ring. Products and
-// ring take 256 kB and stay in the second-level cache. A row of scores takes only a running
-// maximum; the position is looked up on the rare row that improves it.
+// Tiling: a task takes a block of 64 query columns and a range of row offsets delta = key row -
+// query row. For a fixed delta the sums along x of the last k row pairs lie in a ring, whose sum is
+// the product of patches.
+//
+// Traffic: products and ring take 256 kB and stay in the second-level cache. A row of scores is
+// reduced to its maximum at once; the position is looked up only where that maximum improves on the
+// best so far, which is rare.
 #pragma once
 
 #include "matching/sample.h"
@@ -31,7 +35,8 @@ class ProductMatcher {
       const uint8_t* valid = s_.valid ? s_.valid + y * s_.args.key_width : nullptr;
       for (int64_t x = 0; valid && x < s_.args.key_width; ++x) {
         if (valid[x]) continue;
-        // What an unusable pixel holds must reach no result.
+        // The content of an unusable pixel must reach no result, not even times zero: it may be
+        // NaN.
         T* const pixel = to + x / kPanel<T> * kPanel<T> * channels + x % kPanel<T>;
         for (int64_t c = 0; c < channels; ++c) pixel[c * kPanel<T>] = T(0);
       }
@@ -70,7 +75,7 @@ class ProductMatcher {
     void run(int64_t first, int64_t last) {
       for (int64_t x0 = 0; x0 < s_.key_cols; x0 += key_block_) {
         x0_ = x0;
-        // Whole panels: what lies beyond the grid never matches.
+        // Whole panels: columns beyond the grid have bias -inf and never match.
         width_ = std::min(key_block_, round_up(s_.key_cols - x0, kPanel<T>));
         if (x0 > 0) best_.accept_equal();
         for (int64_t delta = first; delta < last; ++delta)

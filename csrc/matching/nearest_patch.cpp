@@ -1,17 +1,20 @@
-// Exhaustive nearest patches without a score matrix.
+// Exhaustive nearest patches without a matrix of scores.
 //
-// score(p, q) = <patch_p, patch_q> * scale(q) + bias(q); cosine: scale = 1 / |patch_q|, bias = 0;
-// l2: scale = 1, bias = -|patch_q|^2 / 2; a key patch that may not be used has bias = -inf.
+// Algebra: score(p, q) = <patch_p, patch_q> * scale(q) + bias(q). Cosine: scale = 1 / |patch_q| and
+// bias = 0. L2: scale = 1 and bias = -|patch_q|^2 / 2. A key patch that may not be used has
+// bias = -inf. <patch_p, patch_q> is the sum of the pixel products G[p + d, q + d] over the k x k
+// offsets d. So on dense grids a pair of patches costs C multiply-adds and two running sums instead
+// of k * k * C multiply-adds.
 //
-// <patch_p, patch_q> is the sum over the k x k offsets d of the pixel products G[p + d, q + d], so
-// on dense grids a pair costs C multiply-adds and two running sums instead of k * k * C
-// multiply-adds. Three ways to form it, chosen by cost: matching/by_products.h (many channels),
-// matching/by_diagonals.h (few), matching/by_lists.h (no shared pixels: single pixels, strides,
-// scattered queries).
+// Tiling: three ways to form the products, chosen by their cost. matching/by_products.h takes many
+// channels, matching/by_diagonals.h few, and matching/by_lists.h patches that share no pixels
+// (single pixels, strides, scattered queries).
 //
-// Traffic: queries and keys are packed once and read from the second- or third-level cache; results
-// are 16 bytes a query. Memory: O(C (Hq Wq + Hk Wk)), k * k times that in lists, and less than 1 MB
-// a thread; nothing grows with queries x keys.
+// Traffic: queries and keys are packed once and then read from the second- or third-level cache;
+// results are 16 bytes a query. Memory: O(C (Hq Wq + Hk Wk)), k * k times that for lists, and less
+// than 1 MB a thread. Nothing grows with queries x keys.
+//
+// Equal bits: sums run in a fixed order, and the lowest key index wins a tie.
 #include "matching/nearest_patch.h"
 
 #include "matching/by_diagonals.h"
@@ -24,7 +27,7 @@ namespace {
 
 enum class Way { kLists, kDiagonals, kProducts };
 
-// Costs in vector instructions a vector of pairs, counted from the inner loops.
+// The cheapest way, by vector instructions a vector of pairs, counted from the inner loops.
 template <class T>
 Way cheapest(const Sample<T>& s) {
   if (s.k == 1) return Way::kLists;

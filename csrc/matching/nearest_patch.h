@@ -1,5 +1,5 @@
-// nearest_patch: for every wanted query patch the best usable key patch. See
-// matching/nearest_patch.cpp.
+// nearest_patch: for every wanted query patch the best usable key patch.
+// Algebra and tiling: matching/nearest_patch.cpp.
 #pragma once
 
 #include <cstdint>

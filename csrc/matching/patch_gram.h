@@ -1,10 +1,15 @@
-// Products of pixels and their sums over patches: what all patch matching is made of.
+// Products of pixels and their sums over patches: the basis of all patch matching.
 //
-// With G[p, q] = <pixel p, pixel q>, the product of two k x k patches is the sum of G[p + d, q + d]
-// over the k x k offsets d. For one row of query pixels and one of key pixels G is a small matrix
-// product (register tile of base/gemm.h); the sum of d along x is a sum along its diagonals, the
-// sum along y adds up k row pairs (y, v), (y + 1, v + 1), ... A pair of pixels costs C
-// multiply-adds, a pair of patches 2 (k - 1) additions.
+// Algebra: with G[p, q] = <pixel p, pixel q>, the product of two k x k patches is the sum of
+// G[p + d, q + d] over the k x k offsets d. A pair of pixels costs C multiply-adds and a pair of
+// patches 2 (k - 1) additions.
+//
+// Tiling: for one row of query pixels and one row of key pixels, a row pair, G is a small matrix
+// product (register tiles of base/gemm.h), written to a strip. The sum over d along x runs along
+// the diagonals of the strip; the sum along y adds up k row pairs (y, v), (y + 1, v + 1), ...
+//
+// Traffic: the strip of a row pair stays in the first- or second-level cache; of older row pairs
+// only the sums along x are kept.
 #pragma once
 
 #include <algorithm>
@@ -65,8 +70,8 @@ void pixel_products(const T* left,
   }
 }
 
-// Zeros beyond the ends of a row: before the first and behind the last key pixel, and as query
-// pixels in front of those given and behind them.
+// Zeros around a row pair: `keys` key pixels before the first and after the last, `before` query
+// pixels before the first, `after` query pixels after the last.
 struct Padding {
   int64_t keys = 0, before = 0, after = 0;
 };
@@ -110,10 +115,11 @@ class GramStrip {
     rows<0>(columns, width, out, ldo);
   }
 
-  // The last row pair of a row of patches: what sum_rows() writes, to `out`, and with the sums of
-  // the `count` row pairs before, the oldest first, the products of patches. Where patches hang
-  // over the edge, fewer than patch - 1 came before, and `out` is null if there is no such row
-  // pair. Per query column sink.begin(column), sink.take(key column, vector) ..., sink.end(column).
+  // The last row pair of a row of patches. Writes to `out` what sum_rows() writes, adds the sums of
+  // the `count` row pairs before it (`older`, the oldest first) and gives the products of patches
+  // to the sink: for each query column sink.begin(column), sink.take(key column, vector) ...,
+  // sink.end(column). Where patches reach beyond the edge, `count` is less than patch - 1, and
+  // `out` is null if the last row pair itself lies outside.
   template <class Sink>
   void sum_patches(int64_t columns,
                    int64_t width,

@@ -1,4 +1,6 @@
-// Norms of patches, and which patches are whole: sums over boxes of pixels.
+// Norms of patches and the patches without a bad pixel: both are sums over boxes of pixels.
+//
+// A box sum is formed along x, then along y. Traffic: the image once, the numbers of pixels twice.
 #pragma once
 
 #include <algorithm>
@@ -95,7 +97,7 @@ void patch_square_norms(const ImageView<T>& image,
   box_sums(pixels.data(), height, width, patch, 0, threads, out);
 }
 
-// Whether a patch holds none of the pixels i with bad(i); those beyond the edge are not bad.
+// out: 1 for a patch without any pixel i for which bad(i), else 0; pixels beyond the edge are good.
 template <class Bad>
 void whole_patches(int64_t height,
                    int64_t width,

@@ -1,4 +1,7 @@
-// Pixels in the orders in which the patch-matching kernels read them.
+// Pixels copied into the orders in which the patch-matching kernels read them.
+//
+// Right operands of products are panels, left operands tiles (base/gemm.h). Traffic: each pixel is
+// read once and written once.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +14,7 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// Where pixels lie along a row, in elements.
+// Offsets of the pixels of a row, in elements.
 inline std::vector<int64_t> places(int64_t begin, int64_t end, int64_t stride) {
   std::vector<int64_t> at;
   at.reserve(end - begin);
@@ -19,8 +22,8 @@ inline std::vector<int64_t> places(int64_t begin, int64_t end, int64_t stride) {
   return at;
 }
 
-// Copies row y of sample n to `out`, (C, width) at row stride ldo; pixels that are not valid become
-// zero, so that nothing they hold can reach a result; columns beyond the image become zero too.
+// Copies row y of sample n to `out`, (C, width) at row stride ldo. Pixels that are not valid become
+// zero, so that their content reaches no result; columns beyond the image become zero too.
 template <class T>
 void copy_row(const ImageView<T>& image,
               int64_t n,
@@ -53,13 +56,13 @@ void copy_row(const ImageView<T>& image,
   }
 }
 
-// Packs pixels as columns, [group][channel][pixels of the group]: groups of `width` pixels, the
-// last filled up with zeros (right operands: kPanel), or, with width 0, the tiles of base/gemm.h
-// (left operands).
+// Packs pixels as columns, [group][channel][pixels of the group]. With a width the groups hold that
+// many pixels, the last one filled up with zeros (right operands: kPanel). With width 0 the groups
+// are the tiles of base/gemm.h (left operands).
 template <class T>
 class PixelColumns {
  public:
-  // at: where the pixels lie, in elements.
+  // at: offsets of the pixels, in elements.
   PixelColumns(std::vector<int64_t> at, int64_t width)
       : at_(std::move(at)), count_(int64_t(at_.size())), width_(width), ends_(count_) {
     // Dividing for every channel of every group would cost as much as the copies.
@@ -77,7 +80,7 @@ class PixelColumns {
   int64_t groups() const { return int64_t(begins_.size()) - 1; }
   int64_t begin(int64_t group) const { return begins_[group]; }
   int64_t end(int64_t group) const { return begins_[group + 1]; }
-  // Pixels of a group with those filled in.
+  // Pixels of a group, with those filled up.
   int64_t width(int64_t group) const { return width_ ? width_ : end(group) - begin(group); }
 
   // One channel of a group.
@@ -103,7 +106,7 @@ class PixelColumns {
     T* const to = out + begin(group) * channels;
     const int64_t first = begin(group), last = end(group);
     for (int64_t c = 0; c < channels; ++c) {
-      // Planes far apart: what the next ones hold is fetched while this one is copied.
+      // Channels may lie far apart: the next ones are fetched while this one is copied.
       const T* const ahead = base + std::min(c + 4, channels - 1) * stride_c;
       for (int64_t j = first; j < last; j += 8) __builtin_prefetch(ahead + at_[j]);
       copy(base + c * stride_c, group, to + c * step);
@@ -120,7 +123,7 @@ class PixelColumns {
   const std::vector<int64_t> at_;
   const int64_t count_, width_;
   std::vector<int64_t> begins_;  // of groups
-  std::vector<int64_t> ends_;    // where the stretch of neighbours in memory that begins here ends
+  std::vector<int64_t> ends_;    // for each pixel the end of its run of neighbours in memory
   bool runs_ = false;
 };
 

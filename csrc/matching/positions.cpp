@@ -1,8 +1,11 @@
-// shift_connection's value side. The match itself is nearest_patch with one-pixel patches.
+// Values of shift_connection: gathered forward, scattered backward. The match itself is
+// nearest_patch with patches of one pixel.
 //
-// Traffic: gather reads and writes each value once; scatter reads each gradient once and adds it to
-// a row (channels last) or plane that stays in cache. Several positions may send to one place: the
-// channels, never the positions, are shared out among threads, so each sum has one fixed order.
+// Algebra: out[:, p] = in[:, index[p]], and its transpose out[:, index[p]] += scale * in[:, p].
+// Tiling: blocks of positions or channels. Several positions may add to one place, so scatter
+// divides the channels among threads, never the positions: each sum has one fixed order.
+// Traffic: gather reads and writes each value once. Scatter reads each gradient once and adds it to
+// a pixel (channels last) or a channel's plane that stays in cache.
 #include "matching/positions.h"
 
 #include <algorithm>
@@ -30,7 +33,7 @@ void gather_positions(const PositionsArgs<T>& a) {
     });
     return;
   }
-  // Planes: the few places that receive something are listed once for all channels.
+  // Channels first: the few places that receive something are listed once for all channels.
   const int64_t block = 32, blocks = ceil_div(a.channels, block);
   parallel_tasks(a.batch * blocks, a.threads, [&](int64_t task) {
     const int64_t n = task / blocks, c0 = task % blocks * block;

@@ -1,18 +1,17 @@
-// Gather of positions and its transpose: the value side of shift_connection.
+// Gather of positions and its transpose: values and gradients of shift_connection.
 #pragma once
 
 #include "matching/nearest_patch.h"
 
 namespace inpaint {
 
-// out[n, :, p] = in[n, :, index[n, p]], zero where the index is negative; and, scattered,
-// out[n, :, index[n, p]] += scale * in[n, :, p]. Both arrays (N, C, H, W) with the same row-major
-// flattening of H x W, in one layout: planes (channels apart) or pixels (channels together).
+// Gather: out[n, :, p] = in[n, :, index[n, p]], zero where the index is negative. Scatter:
+// out[n, :, index[n, p]] += scale * in[n, :, p]. Both arrays are (N, C, H, W) with the same
+// row-major flattening of H x W, and both in one layout, channels first or last.
 template <class T>
 struct PositionsArgs {
   int64_t batch, channels, in_positions, out_positions;
-  int64_t out_channels;  // of the array that holds `out`: samples and, channels last, places lie
-                         // apart by it, so that a result may be a slice of a concatenation
+  int64_t out_channels;  // of the array that holds `out`, which may be a slice of a concatenation
   const T* in;
   T* out;
   const int64_t* index;  // (N, positions)

@@ -1,15 +1,17 @@
 // Nearest patches near guesses: the local search of a coarse-to-fine matcher.
 //
-// A query patch p looks at the guesses of p, p - (0, r), p + (0, r), p - (r, 0), p + (r, 0), with
-// r = reach, each shifted so that it stays aligned with p, and at all key patches within `radius`
-// of them. Distances are summed directly, not through norms: they are exact for near-copies, and a
-// candidate is dropped at the first patch row that takes it above the best so far.
+// Algebra: a query patch p takes the guesses of p, p - (0, r), p + (0, r), p - (r, 0), p + (r, 0),
+// with r = reach, each moved back by the same step. Candidates are all key patches within `radius`
+// of one of them. Squared distances are summed from differences, not through norms, so they are
+// exact for near-copies. A candidate is dropped at the first patch row that takes it above the best
+// so far.
 //
-// Layout: both images packed as pixels with their channels together, so a patch row is one run of
-// patch * channels numbers. The query patch is copied once into rows of whole vectors; key rows are
-// read unaligned, lanes beyond the row are cut off by a lane mask (a select: they may be NaN).
+// Tiling: a task is a row of query patches. Both images are packed with the channels of a pixel
+// together, so a patch row is one run of patch * channels numbers. The query patch is copied once
+// into rows of whole vectors. Key rows are read unaligned; a select cuts off the lanes beyond the
+// row, which may hold NaN.
 //
-// Traffic: patch^2 * C numbers a candidate, mostly from the first-level cache, since windows of
+// Traffic: patch^2 * C numbers a candidate, mostly from the first-level cache, since the windows of
 // neighbours overlap. Memory: two packed images and one byte a key patch.
 #include "matching/refine_patch.h"
 
@@ -103,7 +105,7 @@ class Refiner {
     }
   }
 
-  // One in the lanes of a row's last vector that belong to it.
+  // 1 in those lanes of a row's last vector that belong to the row, 0 in the others.
   Vector<T> last_lanes() const {
     T lanes[W];
     for (int64_t i = 0; i < W; ++i)
@@ -164,7 +166,7 @@ class Refiner {
     }
   }
 
-  // Whether the window of an earlier guess holds (y, x).
+  // True if the window of an earlier guess holds (y, x).
   bool seen(const Box* boxes, int before, int64_t y, int64_t x) const {
     for (int b = 0; b < before; ++b) {
       const int64_t dy = y - boxes[b].y, dx = x - boxes[b].x;
@@ -173,7 +175,7 @@ class Refiner {
     return false;
   }
 
-  // Squared distance, or anything above `limit` (or NaN) where it is not below or equal to it.
+  // Squared distance; where it exceeds `limit`, any number above the limit or NaN.
   T patch_distance(const T* patch, int64_t y, int64_t x, Vector<T> lanes, T limit) const {
     Vector<T> sum{};
     const int64_t stride = a_.key_width * a_.channels;

@@ -1,4 +1,5 @@
-// refine_patch: nearest key patch in the neighbourhood of guesses. See matching/refine_patch.cpp.
+// refine_patch: nearest key patch in the neighbourhood of guesses.
+// Algebra and tiling: matching/refine_patch.cpp.
 #pragma once
 
 #include "matching/nearest_patch.h"

@@ -1,4 +1,4 @@
-// One sample of a nearest_patch call: what is wanted, what may be used, what was found.
+// One sample of a nearest_patch call: wanted queries, usable keys, best matches, blocks of work.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace INPAINT_ISA {
 
 constexpr double kNormFloor = 1e-8;
 
-// Wanted queries: columns x0..x1, rows y0..y1 of the grid of patch origins.
+// A rectangle of query patches, columns [x0, x1) and rows [y0, y1) of the grid of origins.
 struct Block {
   int64_t x0, x1, y0, y1;
 };
@@ -46,8 +46,8 @@ struct Sample {
     find_usable();
   }
 
-  // Blocks of at most `columns` columns and 128 rows. Gaps shorter than a patch are kept in: the
-  // row pairs of their pixels are needed anyway.
+  // Blocks of at most `columns` columns and 128 rows that hold all wanted queries. Gaps shorter
+  // than a patch stay inside a block: the products of their pixels are needed anyway.
   std::vector<Block> blocks(int64_t columns) const {
     std::vector<Block> out;
     for (int64_t x0 = 0; x0 < query_cols;) {
@@ -131,8 +131,9 @@ inline T key_bias(bool cosine, double square_norm) {
   return cosine ? T(0) : T(-0.5 * square_norm);
 }
 
-// score = product * scale + bias for every key on the dense grid. Rows hold kPad entries that never
-// match on either side, so that whole vectors may hang over the edge of the grid.
+// Factors of score = product * scale + bias for every key on the dense grid. On either side of a
+// row lie kPad entries that never match, so that whole vectors may reach beyond the edge of the
+// grid.
 template <class T>
 class ScoreTerms {
  public:
@@ -163,14 +164,15 @@ class ScoreTerms {
   Buffer<T> scale_, bias_;
 };
 
-// The number just below x, so that "greater than it" means "x or greater".
+// Greatest number less than x: to exceed it means to reach x.
 template <class T>
 inline T just_below(T x) {
   return std::nextafter(x, kMinusInfinity<T>);
 }
 
-// Best so far of the queries of one block, while one task runs. `limit` is what a score must exceed
-// to be looked at: the best while keys come in the order of their indices, just below it otherwise.
+// Best matches of the queries of one block, while one task runs. A score is looked at only if it
+// exceeds the query's limit. While keys come in the order of their indices the limit is the best
+// score so far; otherwise it is just below that, so that an equal score with a lower index counts.
 template <class T>
 class BlockBest {
  public:
@@ -189,17 +191,17 @@ class BlockBest {
     }
   }
 
-  // Limits of the queries of row y, from column x0 of the block on.
+  // Limits of the queries of row y, beginning with column x0 of the block.
   const T* limits(int64_t y) const { return limit_.data() + (y - block_.y0) * width_; }
 
-  // From now on keys may come with a lower index than the best.
+  // Call before keys come out of the order of their indices.
   void accept_equal() {
     in_order_ = false;
     for (int64_t i = 0; i < width_ * (block_.y1 - block_.y0); ++i)
       if (limit_[i] < -kMinusInfinity<T>) limit_[i] = just_below(best_[i]);
   }
 
-  // Takes in `count` scores of one query (row y, column x of the block) for consecutive keys.
+  // Compares `count` scores of one query (row y, column x of the block) with consecutive keys.
   void look_at(int64_t y, int64_t x, const T* scores, int64_t count, int64_t first_index) {
     const int64_t q = (y - block_.y0) * width_ + x;
     for (int64_t j = 0; j < count; ++j) {
@@ -228,8 +230,8 @@ class BlockBest {
   bool in_order_ = true;
 };
 
-// What a task works on: a block of queries and, for one row offset delta after the other, the row
-// pairs (y, y + delta) of its pixels.
+// A task's work: a block of queries and, for one row offset delta after the other, the row pairs
+// (y, y + delta) of its pixels.
 template <class T>
 class BlockTask {
  protected:
@@ -249,8 +251,8 @@ class BlockTask {
     return image.data + s_.n * image.stride_n + y * image.stride_h + block_.x0 * image.stride_w;
   }
 
-  // Calls body(y, age) for the row pairs of one delta, downwards; from age k - 1 on each ends a row
-  // of patches.
+  // Calls body(y, age) for the row pairs of one delta from top to bottom. The row pair of age k - 1
+  // and each later one complete a row of patches.
   template <class Body>
   void each_row_pair(int64_t delta, const Body& body) const {
     const int64_t begin = std::max(block_.y0, -delta);
@@ -264,8 +266,8 @@ class BlockTask {
   BlockBest<T> best_;
 };
 
-// Runs task(block, first delta, last delta) over all row offsets delta = key row - query row of all
-// blocks, in enough pieces for an even load.
+// Calls task(block, first delta, last delta) for all blocks and all row offsets delta = key row -
+// query row, cut into enough ranges for an even load of the threads.
 template <class T, class Task>
 void for_each_offset(const Sample<T>& sample, const std::vector<Block>& blocks, const Task& task) {
   const int threads = sample.args.threads;

@@ -1,10 +1,14 @@
-// out[:, x] = sum_p w_p features[:, index_p + (x - p)] / sum_p w_p over the matched patches p that
-// cover pixel x, with w_p = exp(-penalty_p - d_p / (2 s)), d squared distances and s their 75th
-// percentile over x; with `best` the vote of least d alone, the first of equals.
+// Hole pixels from the votes of the matched patches that cover them.
 //
-// One pass over the hole's pixels, patch^2 votes each; reads 8 + 4 C bytes a vote, scattered but
-// clustered, since neighbouring patches mostly come from neighbouring places. Memory: one task's
-// votes.
+// Algebra: out[:, x] = sum_p w_p features[:, index_p + (x - p)] / sum_p w_p over the matched
+// patches p that cover pixel x. The weight is w_p = exp(-penalty_p - d_p / (2 s)), with d the
+// squared distances and s their 75th percentile over x. With `best` the vote of least d counts
+// alone, the first of equals.
+//
+// Tiling: a task is a row of the image, patch^2 votes a pixel.
+//
+// Traffic: 8 + 4 C bytes a vote. The reads are scattered but clustered, since neighbouring patches
+// mostly come from neighbouring places. Memory: the votes of one pixel a task.
 #include "matching/vote_patches.h"
 
 #include <algorithm>
@@ -42,7 +46,8 @@ void collect(const VotePatchesArgs& a, int64_t y, int64_t x, Votes& votes) {
   }
 }
 
-// Turns penalties into weights; the largest is near 1, so that no sum vanishes deep in a hole.
+// Turns penalties into weights. They are relative to the largest, which is 1, so that their sum
+// does not vanish deep in a hole.
 void weigh(Votes& votes) {
   const int64_t n = votes.count, rank = std::min(n * 3 / 4, n - 1);
   std::copy_n(votes.distance.data(), n, votes.sorted.data());

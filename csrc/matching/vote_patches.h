@@ -1,4 +1,5 @@
-// vote_patches: what the matched patches over a pixel say about it. See matching/vote_patches.cpp.
+// vote_patches: a pixel as the mean of the matched patches that cover it.
+// Algebra and weights: matching/vote_patches.cpp.
 #pragma once
 
 #include "matching/nearest_patch.h"
@@ -7,11 +8,11 @@ namespace inpaint {
 
 struct VotePatchesArgs {
   int64_t channels, height, width, patch;
-  ImageView<float> features;  // what patches are copied from
+  ImageView<float> features;  // pixels that patches are copied from
   const uint8_t* hole;        // (H, W), pixels that take votes
   const int64_t* index;       // (H - patch + 1, W - patch + 1), negative where there is no match
   const float* distance;      // squared, of the match
-  const float* penalty;       // minus the logarithm of what a patch's vote is worth
+  const float* penalty;       // minus the logarithm of the weight of a patch's vote
   bool best;                  // copy from the nearest match instead of averaging
   float* out;                 // packed (C, H, W); only hole pixels are written
   int threads;

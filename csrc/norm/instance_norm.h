@@ -1,7 +1,10 @@
-// Instance normalisation of (N, P, C) float images, or (N, C, P), with what follows it.
+// instance_norm: normalisation of (N, P, C) or (N, C, P) float images, with activation and
+// residual, and its gradient. Algebra and tiling: norm/instance_norm.cpp and
+// instance_norm_backward.cpp.
 #pragma once
 
-#include "convolution/conv.h"
+#include "base/activation_codes.h"
+#include "base/cpu.h"
 
 namespace inpaint {
 
@@ -9,7 +12,7 @@ namespace inpaint {
 // inverse = 1 / sqrt(variance + eps); y = activation(n) + residual.
 struct InstanceNormArgs {
   int64_t batch, pixels, channels;
-  bool planes;  // images lie as (N, C, P)
+  bool channels_first;  // images are (N, C, P)
   const float* x;
   const float* weight;    // (C), null: ones
   const float* bias;      // (C), null: zeros
@@ -22,10 +25,10 @@ struct InstanceNormArgs {
   int threads;
 };
 
-// From the gradient of y that of x and, for each sample, of bias and weight.
+// From the gradient of y those of x and, for each sample, of bias and weight.
 struct InstanceNormBackwardArgs {
   int64_t batch, pixels, channels;
-  bool planes;
+  bool channels_first;
   const float* grad;
   const float* x;
   const float* weight;

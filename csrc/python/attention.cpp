@@ -140,7 +140,7 @@ void call_id_mrf(const Array<T>& generated,
   int64_t* choices = output<int64_t>(choice, args.batch * args.height * args.width);
   auto* kernel = INPAINT_PICK(id_mrf_loss<T>);
   py::gil_scoped_release release;
-  kernel(args, losses, choices);
+  kernel(args, {losses, choices});
 }
 
 template <class T>
@@ -167,7 +167,7 @@ void call_id_mrf_backward(const Array<T>& grad,
   const auto to_target = output_view<T>(grad_target, target);
   auto* kernel = INPAINT_PICK(id_mrf_loss_backward<T>);
   py::gil_scoped_release release;
-  kernel(args, loss.data(), choice.data(), grad.data(), to_generated, to_target);
+  kernel(args, {loss.data(), choice.data(), grad.data(), to_generated, to_target});
 }
 
 template <class T>

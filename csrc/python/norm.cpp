@@ -33,7 +33,7 @@ template <class Args>
 Args common(const Array<float>& x, bool planes, int activation, int threads) {
   require(x.ndim() == 4 && threads >= 1, "x must be (N, C, H, W)");
   Args a;
-  a.planes = planes;
+  a.channels_first = planes;
   a.batch = x.shape(0);
   a.pixels = x.shape(2) * x.shape(3);
   a.channels = x.shape(1);

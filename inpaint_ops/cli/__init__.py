@@ -1,4 +1,10 @@
-"""The program ``inpaint-ops``: `entry` starts it, `commands` is what it can do."""
+"""The program ``inpaint-ops``, in the order a call passes.
+
+`entry` starts it and answers Ctrl-C; `commands` lists the commands. ``fill`` passes `fill_command`
+(options), `fillers` (the function that fills), `filling` (one file or a folder of them) and
+`outputs` (names of a folder's files). ``masks`` is `masks_command`, ``models`` is `model_table`,
+``doctor`` is `doctor`. `messages` prints failures, notes and progress.
+"""
 
 from inpaint_ops.cli.entry import main
 

@@ -1,4 +1,4 @@
-"""What this installation has, what it lacks and why: the facts behind ``inpaint-ops doctor``."""
+"""Facts for ``inpaint-ops doctor``: parts of this installation, and reasons for missing ones."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EXTRAS = {
 
 
 def collect() -> dict[str, Any]:
-    """Everything worth knowing about the installation and the machine, ready for JSON.
+    """Return the facts about the installation and the machine, ready for JSON.
 
     Returns:
-        Sections "versions", "machine", "extension", "backends", "convolutions" (which algorithm
-        sums which kind of layer on the CPU), "cuda", "gpu_kernels" and "extras", and "broken": one
-        line for each section that could not be read and for an extension that is there but does
-        not load. A section that could not be read is None.
+        Sections "versions", "machine", "extension", "backends", "convolutions" (the algorithm that
+        sums each kind of layer on the CPU), "cuda", "gpu_kernels" and "extras". A section that
+        could not be read is None. Section "broken" has a line for each of those, and one for an
+        extension that was built and does not load.
     """
     facts: dict[str, Any] = {}
     broken: list[str] = []
@@ -38,7 +38,7 @@ def collect() -> dict[str, Any]:
         "versions": _versions,
         "machine": _machine,
         "extension": _extension,
-        "backends": _backends,
+        "backends": backends,
         "convolutions": _convolutions,
         "cuda": _cuda,
         "gpu_kernels": _gpu_kernels,
@@ -59,7 +59,7 @@ def collect() -> dict[str, Any]:
 
 
 def render(facts: dict[str, Any]) -> str:
-    """The facts of `collect` as text for a terminal."""
+    """Return the facts of `collect` as text for a terminal."""
     lines: list[str] = []
     for name, version in (facts["versions"] or {}).items():
         lines.append(_row(name, version or "not installed"))
@@ -163,8 +163,12 @@ def _extension() -> dict[str, Any]:
     }
 
 
-def _backends() -> dict[str, dict[str, str]]:
-    """The implementation that serves each operator, by type of device."""
+def backends() -> dict[str, dict[str, str]]:
+    """Return the implementation that serves each operator on each type of device.
+
+    Returns:
+        Operator name to device type to text, e.g. ``{"nearest_patch": {"cpu": "csrc (avx2)"}}``.
+    """
     from inpaint_ops.ops import native, triton
     from inpaint_ops.ops.dispatch import OPERATORS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from inpaint_ops import _program
+from inpaint_ops import program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,21 +17,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 1 something failed, 2 wrong usage, 130 interrupted.
     """
-    _program.tolerant_streams()
-    interrupts = _program.Interrupts()
+    program.tolerant_streams()
+    interrupts = program.Interrupts()
     try:
-        with _program.watch_interrupts(interrupts):
+        with program.watch_interrupts(interrupts):
             code = _run(argv)
     except KeyboardInterrupt:
-        return _program.report_interrupt()
+        return program.report_interrupt()
     except Exception:
         # Compiled modules turn an interrupt into errors of their own.
         if interrupts.seen:
-            return _program.report_interrupt()
+            return program.report_interrupt()
         raise
     if interrupts.seen:
-        return _program.report_interrupt()
-    if not _program.flush_output() and code == 0:
+        return program.report_interrupt()
+    if not program.flush_output() and code == 0:
         return 1
     return code
 
@@ -58,6 +58,6 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as exc:  # the reader of a pipe has gone
         code = exc.code
     except OSError as exc:  # standard output cannot be written
-        print(f"inpaint-ops: {_program.reason(exc)}", file=sys.stderr)
+        print(f"inpaint-ops: {program.reason(exc)}", file=sys.stderr)
         return 1
     return code if isinstance(code, int) else 0

@@ -11,7 +11,7 @@ from inpaint_ops.models import create_model, list_models, model_class, parameter
 
 
 def collect_models() -> dict[str, dict[str, Any]]:
-    """What each method is, in the order of names.
+    """Return the facts about each method, in the order of names.
 
     Returns:
         For each name: summary, networks with parameter counts, layouts with network, source,
@@ -46,7 +46,7 @@ def collect_models() -> dict[str, dict[str, Any]]:
 
 
 def render_models(facts: dict[str, dict[str, Any]]) -> str:
-    """The facts as text for people."""
+    """Return the facts as text for a terminal."""
     lines = []
     for name, fact in facts.items():
         lines.append(f"{name}: {fact['summary']}")
@@ -55,7 +55,7 @@ def render_models(facts: dict[str, dict[str, Any]]) -> str:
         by_name: dict[str, list[str]] = {}
         for layout in fact["layouts"]:
             by_name.setdefault(layout["name"], []).append(layout["network"])
-        loads = "; ".join(f"{key} ({', '.join(parts)})" for key, parts in by_name.items())
+        loads = "; ".join(f"{key} ({', '.join(networks)})" for key, networks in by_name.items())
         lines.append(f"    loads: {loads or 'own files only'}")
         options = ", ".join(f"{key}={value!r}" for key, value in fact["options"].items())
         lines.append(f"    options: {options}")

@@ -1,4 +1,4 @@
-"""Evens out faint steps of brightness where copied pieces meet."""
+"""Removal of faint steps of brightness where copied pieces meet."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops._chebyshev import chebyshev
+from inpaint_ops.exemplar.chebyshev import chebyshev
 
-# A step below the first value (of a range of 1) is a seam and goes, one above the second is an edge
-# and stays.
+# A step of less than the first value (of a range of 1) is a seam and is removed. One of more than
+# the second is an edge and stays.
 _SEAM, _EDGE = 0.06, 0.16
 # Pull towards the copied colours: a correction dies away over 1 / sqrt(_PULL) pixels, about 20.
 _PULL = 0.0025
@@ -19,17 +19,17 @@ _STEPS = 120
 
 
 def blend(image: Tensor, hole: Tensor, source: Tensor) -> Tensor:
-    """Picture copied from `source`, its faint seams removed.
+    """Return the picture copied from `source`, its faint seams removed.
 
-    Minimises sum over neighbours (a, b) of (v_b - v_a - r_ab)^2 plus pull * v^2 for a correction v
-    that is 0 on known pixels, r the step there would be if the pieces of a and b went on, less the
-    step there is.
+    The correction v of the copied colours is 0 on known pixels and minimises the sum of pull * v^2
+    over pixels and of (v_b - v_a - r_ab)^2 over neighbours (a, b). There r_ab is the step of
+    brightness that the pieces of a and b would have if they went on, less the step that they have.
 
     Args:
         image: (1, C, h, w), zero in the hole.
         hole: (1, 1, h, w) bool.
-        source: (1, 2, h, w), row and column that each pixel is copied from; known pixels: their
-            own.
+        source: (1, 2, h, w), row and column that each pixel is copied from; for known pixels
+            their own.
 
     Source: the guided interpolation of Pérez et al., "Poisson Image Editing" (SIGGRAPH 2003),
     restricted to seams.
@@ -72,7 +72,7 @@ def blend(image: Tensor, hole: Tensor, source: Tensor) -> Tensor:
 
 
 def _solve(neighbours: Tensor, diagonal: Tensor, right: Tensor) -> Tensor:
-    """(diagonal - adjacency) v = right; right (C, pixels)."""
+    """Solve (diagonal - adjacency) v = right for v, both (C, pixels)."""
 
     def residual(v: Tensor) -> Tensor:
         padded = F.pad(v, (0, 1))  # the last column stands for known pixels

@@ -9,19 +9,18 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.exemplar import levels as _levels
-from inpaint_ops.exemplar import scatter as _scatter
 from inpaint_ops.exemplar.blend import blend
-from inpaint_ops.exemplar.levels import Level
+from inpaint_ops.exemplar.levels import Level, build_levels, diffuse, touching_patches
+from inpaint_ops.exemplar.scatter import interpolate, split
 from inpaint_ops.exemplar.search import Matches, begin, enlarge
 from inpaint_ops.exemplar.vote import vote
 
 _NAME = "fill_exemplar"
 Progress: TypeAlias = "Callable[[float], None] | None"
 
-# Patch pairs of the level that is filled first: a second for all its trials.
+# Most patch pairs of the level that is filled first: its trials then take about a second in all.
 _FIRST_PAIRS = 3e7
-# A patch two pixels larger is taken unless that leaves less than 1 / _FEWER of the copies.
+# A patch two pixels larger is taken unless it leaves less than 1 / _FEWER of the whole patches.
 _FEWER = 16
 
 
@@ -35,36 +34,37 @@ def fill_exemplar(
     texture_weight: float = 4.0,
     iterations: int = 10,
 ) -> Tensor:
-    """Fills holes so that every small patch of the filling occurs in the known picture.
+    """Fill holes so that every small patch of the filling occurs in the known picture.
 
-    Minimises the sum over the patches that touch the hole of their squared distance to the nearest
-    known patch, from coarse to fine; each step finds all nearest patches (exhaustively where that
-    is affordable, else around the matches of the coarser size), then lets the overlapping patches
-    vote for each pixel. At last every pixel is copied, not averaged, and faint steps of brightness
-    between the copied pieces are evened out.
+    Minimises the sum, over the patches that touch the hole, of the squared distance to the nearest
+    known patch. It works from coarse to fine sizes. Each step finds all nearest patches,
+    exhaustively where that is affordable, else around the matches of the coarser size. Then the
+    overlapping patches vote for each pixel. At the end every pixel is copied, not averaged, and
+    faint steps of brightness between the copied pieces are removed.
 
     Args:
         image: (N, 3 or 1, H, W) floating, [0, 1] where known; holes may hold anything, NaN
             included. Any size from 1 x 1.
         hole: (N or 1, 1, H, W), 1 = missing; bool, or 0 and 1 in uint8 or float.
-        seed: of the draws for the first, coarse fillings, of which the best is kept; another
-            number can give another result.
-        progress: called with the done fraction, from 0 to 1 and never falling, or None.
+        seed: of the random first fillings at coarse sizes, of which the best is kept; another
+            seed can give another result.
+        progress: called with the done fraction, which rises from 0 to 1, or None.
         patch_size: odd side of the patches, pixels, 3 or more. Larger ones keep larger structures
             together and find fewer matches.
-        texture_weight: of the local mean gradient against colour in a comparison, 0 or more; it
-            keeps smooth patches from winning in rough places.
-        iterations: steps at a size, at most.
+        texture_weight: weight of the local mean gradient beside the colours in a comparison, 0 or
+            more; it keeps smooth patches from winning in rough places.
+        iterations: largest number of steps at one size.
 
     Returns:
         (N, C, H, W) in the dtype of `image`: known pixels bit for bit, the others in [0, 1]. The
         same for every number of threads.
 
-        Where no whole known patch exists, or a handful only, the patch is made smaller, down to 3
-        pixels, and after that the colours around the hole are spread into it. Scattered pixels
-        (dead pixels and lines, salt and pepper) that leave few patches whole are estimated by a
-        smooth surface first and then count as known; so are single specks and lines up to
-        three pixels wide where that surface guesses known pixels beside them better than copies do.
+        Where hardly any known patch is whole, the patch is made smaller, down to 3 pixels; where
+        there is none even then, the colours around the hole are spread into it. Scattered pixels
+        (dead pixels and lines, salt and pepper) that leave few patches whole are first estimated by
+        a smooth surface and then count as known. So are single specks and lines of a width of up to
+        three pixels, where that surface predicts the known pixels beside them better than copies
+        do.
 
     Raises:
         TypeError: an argument has a wrong type or dtype.
@@ -93,7 +93,7 @@ def fill_exemplar(
 
 
 class _Reporter:
-    """Progress over pictures and, in each, over weighted steps."""
+    """Progress over pictures, and over weighted steps within each."""
 
     def __init__(self, progress: Progress, pictures: int) -> None:
         self._progress, self._pictures, self._picture = progress, max(1, pictures), 0
@@ -167,20 +167,21 @@ def _fill(
     texture_weight: float,
     iterations: int,
 ) -> Tensor:
-    """One picture, (1, C, H, W) float32."""
+    """Fill one picture, (1, C, H, W) float32."""
     image = torch.where(hole, 0.0, image)
-    scattered, solid = _scatter.split(image, hole, patch_size)
+    scattered, solid = split(image, hole, patch_size)
     if bool(scattered.any()):
         share = 0.2 if bool(solid.any()) else 1.0
-        image = _scatter.interpolate(image, scattered, solid, lambda s: report.done(share * s))
+        image = interpolate(image, scattered, solid, lambda s: report.done(share * s))
         if share == 1.0:
             return image
         hole = solid
     size = _usable_size(hole, patch_size)
     if size < 3:
-        return _levels.diffuse(image, hole).clamp(0, 1)
-    levels, first = _levels.build_levels(image, hole, size, texture_weight, _FIRST_PAIRS)
-    # The first fillings are tried on small levels; together they cost about as much as one more.
+        return diffuse(image, hole).clamp(0, 1)
+    levels, first = build_levels(image, hole, size, texture_weight, _FIRST_PAIRS)
+    # The first fillings are tried on small levels; together they cost about as much as one level
+    # more.
     work = [level.queries for level in [*levels[:first], levels[first]]]
     done = 0
 
@@ -196,7 +197,7 @@ def _fill(
 
 
 def _paste(image: Tensor, level: Level, matches: Matches, size: int) -> Tensor:
-    """Each pixel copied from the nearest match over it."""
+    """Copy each pixel from the nearest of the matches that cover it, then blend the pieces."""
     height, width = image.shape[2:]
     rows = torch.arange(height, dtype=torch.float32)[:, None].expand(height, width)
     columns = torch.arange(width, dtype=torch.float32).expand(height, width)
@@ -206,13 +207,13 @@ def _paste(image: Tensor, level: Level, matches: Matches, size: int) -> Tensor:
 
 
 def _usable_size(hole: Tensor, patch_size: int) -> int:
-    """The largest patch up to patch_size with enough whole known copies; 1 if none has 3 pixels."""
+    """Return the largest patch size with enough whole known patches; 1 if not even 3 has any."""
     best, most = 1, 0
     for size in range(3, patch_size + 1, 2):
         if size > min(hole.shape[2:]):
             break
-        keys = int((~_levels._touching(hole, size)).sum())
-        # A handful would be the only source of the whole filling.
+        keys = int((~touching_patches(hole, size)).sum())
+        # The whole filling would consist of those few patches.
         if keys * _FEWER < most or keys == 0:
             break
         best, most = size, keys

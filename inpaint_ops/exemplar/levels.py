@@ -1,4 +1,4 @@
-"""Picture pyramid of the exemplar filler, and the first filling of its coarsest level."""
+"""Levels of the exemplar filler (one picture size each), and first fillings of a level."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from torch import Tensor
 
 # Distances held at once by the first filling: 128 MB in float64.
 _DISTANCES = 1 << 24
-# Rings counted: the coarsest level has no more, and the finer ones start from its matches.
+# Most rings of a hole that count; finer levels start from the matches of coarser ones, which have
+# fewer rings.
 _DEEPEST = 24
 
 
 @dataclass(frozen=True)
 class Level:
-    """One picture size.
+    """A picture at one size.
 
     Attributes:
         features: (1, C + 2, h, w) colours less their mean, then two texture channels; zero in the
             hole.
         hole: (1, 1, h, w) bool.
         touching: (1, 1, h - k + 1, w - k + 1) bool, patches with a hole pixel.
-        penalty: the same shape; grows with the depth of a patch in the hole. Its vote counts
-            exp(-penalty), so that what is known at the rim spreads inwards.
+        penalty: the same shape; grows with the depth of a patch in the hole. A patch's vote has the
+            weight exp(-penalty), so that the known pixels at the rim decide what grows inwards.
     """
 
     features: Tensor
@@ -47,33 +48,34 @@ class Level:
 def build_levels(
     image: Tensor, hole: Tensor, patch_size: int, texture_weight: float, pairs: float
 ) -> tuple[list[Level], int]:
-    """Levels from the full size down, and the number of the one to be filled first.
+    """Return levels from the full size down, and the number of the one to be filled first.
 
-    That is the largest where the hole is at most about four patches wide and the patch pairs are at
-    most `pairs`, or the last that leaves enough known picture; one more level follows if it can.
+    That is the largest level whose hole has a width of at most about four patches and which has at
+    most `pairs` patch pairs. If there is none, it is the smallest level that leaves enough of the
+    known picture. One level more is made if it leaves enough, too.
     """
     holes, first = [hole], -1
     while True:
-        touching = _touching(holes[-1], patch_size)
+        touching = touching_patches(holes[-1], patch_size)
         queries = int(touching.sum())
-        wide = _radius(holes[-1], 2 * patch_size + 2) > 2 * patch_size + 2
-        if not wide and queries * (touching.numel() - queries) <= pairs:
+        too_deep = _radius(holes[-1], 2 * patch_size + 2) > 2 * patch_size + 2
+        if not too_deep and queries * (touching.numel() - queries) <= pairs:
             if first >= 0:
                 break
             first = len(holes) - 1
         smaller = _halve_hole(holes[-1])
         if min(smaller.shape[2:]) < 3 * patch_size:
             break
-        if int((~_touching(smaller, patch_size)).sum()) < 4 * patch_size**2:
+        if int((~touching_patches(smaller, patch_size)).sum()) < 4 * patch_size**2:
             break
         holes.append(smaller)
 
     first = first if first >= 0 else len(holes) - 1
     known = ~hole
-    # float64: the result must not depend on how a sum is cut into threads.
+    # float64: its rounding leaves the result the same however a sum is divided among threads.
     total = torch.where(hole, 0.0, image.double()).sum((2, 3), keepdim=True)
     mean = (total / known.sum()).to(image.dtype)
-    # A neighbourhood of about a pixel of the level that is filled first.
+    # Neighbourhoods of about one pixel of the level that is filled first.
     texture = _texture(image, known, 2**first + 1)
     features = torch.cat([image - mean, texture * texture_weight], 1)
     levels = []
@@ -81,23 +83,24 @@ def build_levels(
         if index:
             features = _halve(features, ~holes[index - 1])
         features = torch.where(level_hole, 0.0, features)
-        touching = _touching(level_hole, patch_size)
+        touching = touching_patches(level_hole, patch_size)
         levels.append(Level(features, level_hole, touching, _penalty(level_hole, patch_size)))
     return levels, first
 
 
-def _touching(hole: Tensor, patch_size: int) -> Tensor:
+def touching_patches(hole: Tensor, patch_size: int) -> Tensor:
+    """Return the patches with a hole pixel, (1, 1, h - k + 1, w - k + 1) bool."""
     return F.max_pool2d(hole.float(), patch_size, stride=1) > 0
 
 
 def _erode(hole: Tensor) -> Tensor:
-    # Beyond the picture nothing is known, so a border does not make a hole narrower.
+    # Nothing is known beyond the picture, so a hole does not shrink from the picture's border.
     padded = F.pad(hole.float(), (1, 1, 1, 1), value=1.0)
     return F.max_pool2d(-padded, 3, stride=1) < 0
 
 
 def _radius(hole: Tensor, limit: int) -> int:
-    """Rings of the hole, counted up to limit + 1."""
+    """Return the number of rings of a hole, at most limit + 1."""
     rings = 0
     while rings <= limit and bool(hole.any()):
         hole = _erode(hole)
@@ -126,7 +129,7 @@ def _halve(x: Tensor, known: Tensor) -> Tensor:
     height, width = x.shape[2:]
     border = (1, 1 + width % 2, 1, 1 + height % 2)
     weight = known.to(x.dtype)
-    total, share = F.pad(x * weight, border), F.pad(weight, border)
+    total, weights = F.pad(x * weight, border), F.pad(weight, border)
 
     def reduce(v: Tensor, axis: int) -> Tensor:
         span = v.shape[axis] - 3
@@ -134,8 +137,8 @@ def _halve(x: Tensor, known: Tensor) -> Tensor:
         a, b, c, d = (v.narrow(axis, start, span)[every_second] for start in range(4))
         return (a + d + 3.0 * (b + c)) / 8.0
 
-    total, share = reduce(reduce(total, 2), 3), reduce(reduce(share, 2), 3)
-    return total / share.clamp_min(1e-6)
+    total, weights = reduce(reduce(total, 2), 3), reduce(reduce(weights, 2), 3)
+    return total / weights.clamp_min(1e-6)
 
 
 def _texture(image: Tensor, known: Tensor, size: int) -> Tensor:
@@ -157,11 +160,11 @@ def _texture(image: Tensor, known: Tensor, size: int) -> Tensor:
 
 
 def peel(level: Level, patch_size: int, draws: list[int]) -> list[Tensor]:
-    """Features with the hole filled ring by ring from its rim, once for each draw.
+    """Return features with the hole filled ring by ring from its rim, one result for each draw.
 
-    A patch on the rim is compared by its known pixels alone (in float64, whose rounding leaves the
-    choice the same for every number of threads). Draw 0 takes the nearest patch, another number
-    seeds a choice among the near ones.
+    Patches on the rim are compared by their known pixels alone, in float64, whose rounding leaves
+    the choice the same for every number of threads. Draw 0 takes the nearest patch. Another number
+    is the seed of a random choice among the near ones.
     """
     known, filled = ~level.hole.flatten(), level.features[0].flatten(1).repeat(len(draws), 1, 1)
     channels, width = level.features.shape[1], level.features.shape[3]
@@ -178,15 +181,15 @@ def peel(level: Level, patch_size: int, draws: list[int]) -> list[Tensor]:
         mask = known[at].double()  # (patches, k * k)
         query = filled[:, :, at].double() * mask  # (draws, C, patches, k * k)
         best: list[list[Tensor]] = [[] for _ in draws]
-        share = max(1, _DISTANCES // len(keys))
-        for start in range(0, len(at), share):
-            part = slice(start, start + share)
-            norms = mask[part] @ squares
+        count = max(1, _DISTANCES // len(keys))
+        for start in range(0, len(at), count):
+            some = slice(start, start + count)
+            norms = mask[some] @ squares
             for q, chosen, draw, generator in zip(query, best, draws, generators):
-                q = q[:, part].transpose(0, 1).flatten(1)
+                q = q[:, some].transpose(0, 1).flatten(1)
                 distance = norms - 2 * (q @ keys64) + q.square().sum(1, keepdim=True)
                 chosen.append(_choose(distance, draw, generator))
-        # A patch counts by the share of it that was known.
+        # The weight of a patch is the known fraction of its pixels.
         weight = mask.mean(1).float()[:, None].expand_as(at).flatten()
         weights = torch.zeros(len(known)).index_add_(0, at.flatten(), weight)
         for one, chosen in zip(filled, best):
@@ -210,7 +213,7 @@ def _rim_patches(known: Tensor, patch_size: int, inside: Tensor) -> tuple[Tensor
 
 
 def _choose(distance: Tensor, draw: int, generator: torch.Generator) -> Tensor:
-    """The nearest key; with a draw other than 0 one of those up to 10 % farther."""
+    """Return the nearest key, or for a draw other than 0 a random one at most 10 % farther."""
     if draw == 0:
         return distance.argmin(1)
     distance = distance.clamp_min(0.0)
@@ -220,18 +223,18 @@ def _choose(distance: Tensor, draw: int, generator: torch.Generator) -> Tensor:
 
 
 def diffuse(image: Tensor, hole: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """Picture with the hole filled ring by ring with the mean of the known neighbours.
+    """Return a picture with its hole filled ring by ring by the means of known neighbours.
 
-    With `wanted`, (1, 1, h, w) bool, the rings end when those pixels have a value.
+    With `wanted`, (1, 1, h, w) bool, filling ends as soon as those pixels have a value.
     """
     known = ~hole
     filled = torch.where(hole, 0.0, image)
     wanted = hole if wanted is None else wanted
     while bool(known.any()) and not bool((known | ~wanted).all()):
         weight = known.to(image.dtype)
-        share = F.avg_pool2d(weight, 3, 1, 1)
-        mean = F.avg_pool2d(filled * weight, 3, 1, 1) / share.clamp_min(1e-6)
-        rim = ~known & (share > 0)
+        near = F.avg_pool2d(weight, 3, 1, 1)
+        mean = F.avg_pool2d(filled * weight, 3, 1, 1) / near.clamp_min(1e-6)
+        rim = ~known & (near > 0)
         filled = torch.where(rim, mean, filled)
         known = known | rim
     return filled

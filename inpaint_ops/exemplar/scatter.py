@@ -1,7 +1,8 @@
-"""Scattered hole pixels: what of a hole counts as scattered, and a smooth surface through the rest.
+"""Scattered hole pixels: the rule that separates them from the rest of a hole, and their estimate.
 
-Dead pixels, dead rows and salt and pepper leave hardly a patch whole. The filler copies whole known
-patches, so these pixels are estimated first, and the estimates then count as known.
+Dead pixels, dead rows, salt and pepper leave hardly any patch whole, and the filler copies whole
+known patches. So such pixels are estimated first, by a smooth surface through the known pixels, and
+the estimates then count as known.
 """
 
 from __future__ import annotations
@@ -12,34 +13,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops._chebyshev import chebyshev
-from inpaint_ops.exemplar.levels import _touching, diffuse
+from inpaint_ops.exemplar.chebyshev import chebyshev
+from inpaint_ops.exemplar.levels import diffuse, touching_patches
 
 # A square of missing pixels of this side or more is a hole to be filled with copies.
 _SOLID, _LARGEST = 5, 15
-# Parts without a square of this side are thin enough for a surface where copies could be had;
-# beyond, it shows in texture. What hangs on a solid part, up to so many pixels away, belongs to it.
+# Parts of a hole without a square of side _THIN may take a surface even where copies are possible.
+# In larger parts a surface shows in texture. Pixels that hang on a solid part, up to _BRANCH away,
+# belong to it.
 _THIN, _BRANCH = 4, 16
-# Known pixels that are guessed in both ways, and patches that may be copied for that.
+# Known pixels that are predicted in both ways, and patches that may be copied for that.
 _PROBES, _KEYS = 256, 16384
-# Eigenvalues of the system: a gap of w pixels has (4.73 / (w + 1))^4 and more, the curvature at
-# most 64, the tension 8 times its weight. Below the least bound, in wide gaps, the first guess has
-# the values right and only their bend comes slowly.
+# Bounds of the eigenvalues of the system. A gap of w pixels has (4.73 / (w + 1))^4 or more; the
+# curvature adds at most 64, the tension at most 8 times its weight. Gaps so large that they fall
+# below the least bound begin with the right values; only their bend converges slowly.
 _BOUNDS = (0.05, 65.0)
 _STEPS = 80
-# Solved in tiles: bounds the memory, and a few specks cost little. What is known farther away than
-# the halo has no say.
+# The system is solved in tiles. That bounds the memory and makes a few specks cheap. Pixels farther
+# away than the halo have no influence.
 _TILE, _HALO = 512, 32
 # Weight of the slope beside the curvature: keeps the surface from swinging over edges.
 _TENSION = 0.1
 
 
 def split(image: Tensor, hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    """The scattered pixels of a hole and the rest of it.
+    """Return the scattered pixels of a hole, and the rest of it.
 
-    All that is thin is scattered where it leaves less than half of the patches whole that the solid
-    parts leave. Where it leaves more, single thin specks and lines are scattered if the surface
-    guesses known pixels beside them better than the best matching patch does.
+    All thin parts are scattered where the hole leaves less than half as many patches whole as its
+    solid parts alone. Elsewhere thin specks and lines are scattered only if the surface predicts
+    the known pixels beside them better than the best matching patch does.
 
     Args:
         image: (1, C, h, w) float32, zero in the hole.
@@ -55,7 +57,7 @@ def split(image: Tensor, hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]
         if bool(specks.any()) and _surface_is_better(image, specks, solid, patch_size):
             return specks, solid
         return torch.zeros_like(hole), hole
-    # Dense scatter has full squares by chance.
+    # Dense scatter contains full squares by chance.
     enough = _whole(_opened(hole, _LARGEST), patch_size) / 2
     while side < _LARGEST and _whole(solid, patch_size) < enough:
         side += 2
@@ -64,7 +66,7 @@ def split(image: Tensor, hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]
 
 
 def _with_branches(solid: Tensor, hole: Tensor) -> Tensor:
-    """The solid parts of a hole with what hangs on them."""
+    """Return the solid parts of a hole and the pixels that hang on them."""
     for _ in range(_BRANCH):
         grown = hole & (F.max_pool2d(solid.float(), 3, 1, 1) > 0)
         if torch.equal(grown, solid):
@@ -74,10 +76,10 @@ def _with_branches(solid: Tensor, hole: Tensor) -> Tensor:
 
 
 def _surface_is_better(image: Tensor, specks: Tensor, solid: Tensor, patch_size: int) -> bool:
-    """Whether the surface guesses known pixels, hidden like the specks, better than copies do."""
+    """Return whether the surface predicts hidden known pixels better than copies do."""
     hidden = _shifted_specks(specks, specks | solid, patch_size // 2 + 1)
     missing = hidden | specks | solid
-    corners = (~_touching(missing, patch_size))[0, 0].nonzero()
+    corners = (~touching_patches(missing, patch_size))[0, 0].nonzero()
     pixels = hidden[0, 0].nonzero()
     if len(corners) == 0 or len(pixels) == 0:
         return len(corners) == 0
@@ -113,7 +115,7 @@ def _surface_is_better(image: Tensor, specks: Tensor, solid: Tensor, patch_size:
 
 
 def _shifted_specks(specks: Tensor, hole: Tensor, step: int) -> Tensor:
-    """Known pixels in the pattern of the specks, a few pixels beside them."""
+    """Return known pixels in the pattern of the specks, a few pixels beside them."""
     height, width = specks.shape[2:]
     around = F.pad(specks, (step, step, step, step))
     found = torch.zeros_like(specks)
@@ -126,20 +128,21 @@ def _shifted_specks(specks: Tensor, hole: Tensor, step: int) -> Tensor:
 
 
 def _sample(rows: Tensor, count: int) -> Tensor:
-    """At most about `count` of the rows, evenly spread."""
+    """Return about `count` of the rows at most, evenly spread."""
     return rows[:: -(-len(rows) // count)]
 
 
 def _whole(hole: Tensor, patch_size: int) -> int:
-    return int((~_touching(hole, patch_size)).sum())
+    return int((~touching_patches(hole, patch_size)).sum())
 
 
 def _opened(hole: Tensor, side: int) -> Tensor:
-    """Hole pixels in or beside a square of hole pixels."""
+    """Return the hole pixels in or beside a square of `side` x `side` hole pixels."""
     height, width = hole.shape[2:]
-    tall, wide = min(side, height), min(side, width)
-    full = -F.max_pool2d(-hole.float(), (tall, wide), stride=1)
-    grown = F.max_pool2d(F.pad(full, (wide, wide, tall, tall)), (tall + 2, wide + 2), stride=1)
+    rows, columns = min(side, height), min(side, width)
+    full = -F.max_pool2d(-hole.float(), (rows, columns), stride=1)
+    around = F.pad(full, (columns, columns, rows, rows))
+    grown = F.max_pool2d(around, (rows + 2, columns + 2), stride=1)
     return hole & (grown > 0)
 
 
@@ -147,18 +150,18 @@ def interpolate(
     image: Tensor,
     scattered: Tensor,
     solid: Tensor,
-    after_step: Callable[[float], None] = lambda share: None,
+    after_step: Callable[[float], None] = lambda fraction: None,
 ) -> Tensor:
-    """Picture with its scattered pixels on the least bent surface through the known ones.
+    """Return a picture with its scattered pixels on the least bent surface through the known ones.
 
-    Minimises the sum of squared second differences plus tension times that of the first ones;
-    differences that reach into the solid hole do not count.
+    The surface minimises the sum of squared second differences plus tension times the sum of
+    squared first differences. Differences that reach into the solid hole do not count.
 
     Args:
         image: (1, C, h, w) float32.
         scattered: (1, 1, h, w) bool, the pixels to estimate.
         solid: (1, 1, h, w) bool, pixels that are neither known nor estimated.
-        after_step: called with the done share.
+        after_step: called with the done fraction.
 
     Source: the thin plate under tension, as in Franke, "Thin plate splines with tension" (CAGD
     1985).
@@ -173,8 +176,8 @@ def interpolate(
     for done, (y, x) in enumerate(tiles):
         top, left = max(0, y - _HALO), max(0, x - _HALO)
         rows, columns = slice(top, y + _TILE + _HALO), slice(left, x + _TILE + _HALO)
-        parts = (part[..., rows, columns] for part in (image, scattered, solid))
-        surface = _surface(*parts)[..., y - top :, x - left :]
+        tile = (whole[..., rows, columns] for whole in (image, scattered, solid))
+        surface = _surface(*tile)[..., y - top :, x - left :]
         inside = scattered[..., y : y + _TILE, x : x + _TILE]
         place = result[..., y : y + _TILE, x : x + _TILE]
         place.copy_(torch.where(inside, surface[..., :_TILE, :_TILE].clamp(0, 1), place))
@@ -190,7 +193,7 @@ def _surface(image: Tensor, scattered: Tensor, solid: Tensor) -> Tensor:
 
 
 class _Differences:
-    """Which differences lie in the picture and outside the solid hole, and their adjoint sum."""
+    """Weights of differences (0 where one reaches into the solid hole) and their adjoint sum."""
 
     def __init__(self, inside: Tensor) -> None:
         self.across = inside[..., :-2] * inside[..., 1:-1] * inside[..., 2:]
@@ -200,7 +203,7 @@ class _Differences:
         self.twist = 2 * right[..., :-1, :] * right[..., 1:, :]
 
     def bend(self, u: Tensor) -> Tensor:
-        """Half the gradient of the energy at u."""
+        """Return half the gradient of the energy at u."""
         g = torch.zeros_like(u)
         d = (u[..., :-2] - 2 * u[..., 1:-1] + u[..., 2:]) * self.across
         g[..., :-2] += d

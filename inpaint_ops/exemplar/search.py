@@ -1,4 +1,4 @@
-"""Alternation of patch search and vote on one level of the exemplar filler, and between levels."""
+"""Matches of a level: patch search and vote in turn, and the step to the next finer level."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from inpaint_ops.exemplar.vote import vote
 from inpaint_ops.ops.nearest_patch import nearest_patch
 from inpaint_ops.ops.refine_patch import refine_patch
 
-# Patch pairs that may be compared exhaustively in one step: a second or less on one core.
+# Most patch pairs that one step compares exhaustively: a second or less on one core.
 _PAIRS = 6e8
-# Steps of a level that search exhaustively; later ones look around the matches found.
+# First steps of a level, which search exhaustively; later ones look around the matches found.
 _EXHAUSTIVE_STEPS = 3
-# Mean change of a feature at which a level is done.
+# Mean change of a feature in one step below which a level is done.
 _SETTLED = 0.1 / 255
-# Randomly drawn first fillings tried from each start level beside the plain one.
+# Random first fillings on each start level, tried beside the plain one.
 _DRAWS = 3
-# Standard deviation of a pixel below which a difference does not show.
+# Standard deviation of a pixel that the eye does not see.
 _NOISE = 0.03
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The nearest known patch of every patch that touches the hole.
+    """Nearest known patches of the patches that touch the hole.
 
     Attributes:
         index: (1, gh, gw) int64, its flat position, -1 for other patches.
@@ -47,10 +47,10 @@ def begin(
     iterations: int,
     after_trial: Callable[[float], None],
 ) -> Matches:
-    """Matches on level `first`: the best of several first fillings.
+    """Return matches on level `first`: the best of several first fillings.
 
-    The fillings start on this level or on a coarser one, where larger structures fit into a patch;
-    the one of the least misfit is kept. These levels are small, so a trial costs little.
+    Fillings start on this level, or on a coarser one, where larger structures fit into a patch. The
+    filling of the least misfit is kept. These levels are small, so a trial costs little.
     """
     best, least = None, float("inf")
     draws = [0] * (seed == 0) + [1 + seed * _DRAWS + draw for draw in range(_DRAWS)]
@@ -71,7 +71,7 @@ def begin(
 
 
 def _misfit(level: Level, matches: Matches, size: int) -> float:
-    """Mean distance of the patches over the hole, each relative to its own variance.
+    """Return the mean distance of the patches that touch the hole, each relative to its variance.
 
     The distance alone would favour the filling with the largest smooth areas.
     """
@@ -91,9 +91,9 @@ def enlarge(
     number: int,
     size: int,
     iterations: int,
-    after_step: Callable[[float], None] = lambda share: None,
+    after_step: Callable[[float], None] = lambda fraction: None,
 ) -> Matches:
-    """Matches on level `number` from those on the next coarser one."""
+    """Return matches on level `number`, made from those on the next coarser one."""
     fine = levels[number]
     index = _double(matches.index, levels[number + 1], fine, size)
     equal = torch.ones(index.shape)
@@ -107,9 +107,9 @@ def settle(
     index: Tensor | None,
     size: int,
     iterations: int,
-    after_step: Callable[[float], None] = lambda share: None,
+    after_step: Callable[[float], None] = lambda fraction: None,
 ) -> Matches:
-    """Searches and votes in turn until the picture stays.
+    """Search and vote in turn until the picture hardly changes.
 
     Args:
         level: to work on.
@@ -117,7 +117,7 @@ def settle(
         index: guesses, (1, gh, gw), or None.
         size: of a patch, pixels.
         iterations: steps at most.
-        after_step: called with the share of these steps that are done.
+        after_step: called with the done fraction of these steps.
     """
     exhaustive = level.queries * level.keys <= _PAIRS
     for step in range(iterations):
@@ -136,12 +136,12 @@ def settle(
 
 
 def _search(level: Level, current: Tensor, size: int, where: Tensor) -> Matches:
-    """The nearest patch of all."""
+    """Return the nearest of all known patches."""
     valid = ~level.hole
     guess, _ = nearest_patch(
         current, level.features, valid=valid, where=where, patch_size=size, metric="l2"
     )
-    # Again, from differences: a distance from norms has lost its digits where it is small.
+    # Distances again, from differences: a small distance from norms has lost its digits.
     index, distance = refine_patch(
         current, level.features, guess, valid=valid, where=where, patch_size=size, radius=0
     )
@@ -149,7 +149,7 @@ def _search(level: Level, current: Tensor, size: int, where: Tensor) -> Matches:
 
 
 def _refine(level: Level, current: Tensor, index: Tensor, size: int, step: int) -> Matches:
-    """The nearest patch around the last matches of a patch and of its neighbours."""
+    """Return the nearest patch around the last matches of a patch and of its neighbours."""
     distance = torch.zeros(index.shape)
     reaches = (1, 8, 4, 2, 1) if step < 3 else (1,)
     for turn, reach in enumerate(reaches):
@@ -164,7 +164,7 @@ def _refine(level: Level, current: Tensor, index: Tensor, size: int, step: int) 
             reach=reach,
         )
     lost = level.touching & (index < 0)[:, None]
-    if bool(lost.any()):  # rounding at an odd border can leave a patch without any usable guess
+    if bool(lost.any()):  # at an odd border rounding can leave a patch without a usable guess
         again = _search(level, current, size, lost)
         index = torch.where(lost[:, 0], again.index, index)
         distance = torch.where(lost[:, 0], again.distance, distance)
@@ -172,13 +172,13 @@ def _refine(level: Level, current: Tensor, index: Tensor, size: int, step: int) 
 
 
 def _change(before: Tensor, after: Tensor, hole: Tensor) -> float:
-    """Mean absolute change of a hole pixel's features."""
+    """Return the mean absolute change of the features of hole pixels."""
     total = (after - before).abs().double().sum()
     return float(total / (hole.sum() * before.shape[1]))
 
 
 def _double(index: Tensor, coarse: Level, fine: Level, size: int) -> Tensor:
-    """Matches at twice the size: offsets are doubled; -1 where that leaves the known picture."""
+    """Return matches at twice the size, offsets doubled; -1 where that leaves known pixels."""
     half = size // 2
     coarse_rows, coarse_columns = coarse.touching.shape[2:]
     rows, columns = fine.touching.shape[2:]
@@ -195,6 +195,6 @@ def _double(index: Tensor, coarse: Level, fine: Level, size: int) -> Tensor:
     centred = twice(
         ((y + half) // 2 - half).clamp(0, last_y), ((x + half) // 2 - half).clamp(0, last_x)
     )
-    # At its own corner a whole coarse patch always lies over a whole fine one.
+    # From its corner a whole coarse patch always covers a whole fine one.
     corner = twice((y // 2).clamp(0, last_y), (x // 2).clamp(0, last_x))
     return torch.where(centred >= 0, centred, corner)[None]

@@ -9,7 +9,7 @@ from inpaint_ops.backends import current_backend
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.native import extension
 
-# Hole pixels treated at once in plain PyTorch: bounds the memory of their votes.
+# Hole pixels at once in plain PyTorch, which bounds the memory of their votes.
 _PIXELS = 16384
 
 
@@ -22,14 +22,14 @@ def vote(
     patch_size: int,
     best: bool,
 ) -> Tensor:
-    """Features with each hole pixel replaced by what the matched patches over it say.
+    """Return features with each hole pixel replaced by the vote of the matched patches over it.
 
     Args:
         features: (1, C, h, w) float32; the pixels that patches are copied from.
         hole: (1, 1, h, w) bool. A hole pixel without any matched patch keeps its features.
         index: (1, gh, gw) int64 match of each patch, -1 where there is none.
         distance: (1, gh, gw) squared distance of the match.
-        penalty: (1, 1, gh, gw), minus the logarithm of what a patch's vote is worth.
+        penalty: (1, 1, gh, gw), minus the logarithm of the weight of a patch's vote.
         patch_size: side of a patch, pixels.
         best: copy from the nearest match instead of averaging.
 

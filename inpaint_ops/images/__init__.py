@@ -1,15 +1,13 @@
-"""Pictures as files: `decoding` reads what a file holds, `files` keeps it until it is written."""
+"""Pictures as files: integer pixels in, integer pixels out, known pixels bit for bit.
 
-from inpaint_ops.images.files import (
-    MAX_PIXELS,
-    READ_SUFFIXES,
-    WRITE_SUFFIXES,
-    Photo,
-    load_hole,
-    load_photo,
-    read_hole,
-    save_hole,
-)
+In the order a picture passes: `decoding` makes upright pixels and metadata of a file, `photo` keeps
+both, fills the hole and writes the result, `formats` knows what each file format can hold. `holes`
+reads and writes the files that mark what is missing.
+"""
+
+from inpaint_ops.images.formats import READ_SUFFIXES, WRITE_SUFFIXES
+from inpaint_ops.images.holes import load_hole, read_hole, save_hole
+from inpaint_ops.images.photo import MAX_PIXELS, Photo, load_photo
 
 __all__ = [
     "MAX_PIXELS",

@@ -1,4 +1,4 @@
-"""From a picture file to upright integer pixels and the metadata worth keeping."""
+"""Decoding of a picture file to upright integer pixels and the metadata that are kept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _bomb_lock = threading.Lock()
 
 
 def pillow() -> Any:
-    """``PIL.Image``, or an ImportError that names the extra to install."""
+    """Return ``PIL.Image``; an ImportError names the extra to install."""
     try:
         from PIL import Image
     except ImportError as exc:
@@ -54,10 +54,10 @@ def pillow() -> Any:
 
 
 def decode(source: Path, max_pixels: int, *, hole: bool = False) -> dict[str, Any]:
-    """The arguments of `inpaint_ops.images.Photo` for one file; raises as `load_photo`.
+    """Return the arguments of `inpaint_ops.images.Photo` for a file; errors as in `load_photo`.
 
-    A hole may be stored as 32-bit grey, too, integer or float, where its values are those of a
-    mask (`grey_levels`).
+    A hole may also be stored as 32-bit grey, integer or float, if its values are those of a mask
+    (`grey_levels`).
     """
     pil = pillow()
     kind = "mask" if hole else "picture"
@@ -75,9 +75,9 @@ def decode(source: Path, max_pixels: int, *, hole: bool = False) -> dict[str, An
             picture = pil.open(stream, formats=formats)
         with picture:
             _refuse(picture, source, max_pixels, hole)
-            # Pillow turns a TIFF while it loads it and forgets the tags. For a PNG the order must
-            # be the other one: looking for its tags decodes it, and only the first attempt to
-            # decode a damaged file fails.
+            # Pillow rotates a TIFF while it loads it and forgets the tags, so these are read
+            # before. The tags of a PNG are read after: to look for them decodes the file, and
+            # only the first attempt to decode a damaged file fails.
             early = picture.format == "TIFF"
             kept = _kept_metadata(picture) if early else None
             with _readable(source):
@@ -114,7 +114,7 @@ def _own_bomb_limit(pil: Any) -> Iterator[None]:
             pil.MAX_IMAGE_PIXELS = limit
 
 
-# What to do about a file that cannot be read exactly.
+# Advice about a file that cannot be read exactly.
 _ADVICE = "convert the picture to {}"
 _MASK_ADVICE = "save the mask as 8-bit grey, black and white"
 
@@ -128,11 +128,11 @@ def _refuse(picture: Image, source: Path, max_pixels: int, hole: bool) -> None:
         )
     with _readable(source):
         frames = getattr(picture, "n_frames", 1)
-    # The further pictures of an MPO are previews and depth maps beside the photo itself.
+    # An MPO holds previews and depth maps beside the photo itself.
     if frames > 1 and picture.format != "MPO":
         kind = "mask" if hole else "picture"
         raise ValueError(f"{source}: has {frames} frames or pages, expected a single {kind}")
-    # Pillow would quietly drop the low byte.
+    # Pillow would drop the low byte without a word.
     if picture.mode in ("RGB", "RGBA", "LA", "L") and _stored_depth(picture) > 8:
         raise ValueError(
             f"{source}: more than 8 bits a channel are supported for grey only;"
@@ -169,7 +169,7 @@ def _stored_depth(picture: Image) -> int:
 
 
 def _kept_metadata(picture: Image) -> tuple[Exif | None, tuple[float, float] | None, bool]:
-    """EXIF, resolution of the stored picture, and whether that lies on its side."""
+    """Return EXIF, the stored picture's resolution, and True if that picture lies on its side."""
     turned = _orientation(picture) > 4
     return _exif(picture, turned), _dpi(picture), turned
 
@@ -232,8 +232,8 @@ def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def _exif(picture: Image, turned: bool) -> Exif | None:
-    # Built anew rather than edited, so that the thumbnail, which still shows what the hole hides,
-    # cannot slip through. Asking the new one for a directory would make an empty one.
+    # A new block rather than the old one edited: the thumbnail still shows what the hole hides and
+    # must not be kept. (Asking the new block for a directory would create an empty one.)
     kept: Exif = pillow().Exif()
     directories = 0
     try:
@@ -243,7 +243,7 @@ def _exif(picture: Image, turned: bool) -> Exif | None:
                 kept[tag] = value
         for directory in (_EXIF_IFD, _GPS_IFD):
             entries = dict(old.get_ifd(directory))
-            # Here the old file's offset stands for the directory inside.
+            # In place of the directory inside, the entry holds its offset in the old file.
             if entries.pop(_INTEROPERABILITY_IFD, None) is not None:
                 entries[_INTEROPERABILITY_IFD] = dict(old.get_ifd(_INTEROPERABILITY_IFD))
             if turned:
@@ -263,7 +263,7 @@ def _exif(picture: Image, turned: bool) -> Exif | None:
 
 
 def _dpi(picture: Image) -> tuple[float, float] | None:
-    """The resolution that the file states; Pillow makes one up where there is none."""
+    """Return the resolution that the file states, or None where Pillow would make one up."""
     try:
         exif = picture.getexif()
         unit = exif.get(_RESOLUTION_UNIT, 2)
@@ -284,7 +284,7 @@ def _dpi(picture: Image) -> tuple[float, float] | None:
 
 
 def with_resolution(exif: bytes, dpi: tuple[float, float]) -> bytes:
-    """An EXIF block that states a resolution, for formats without a field of their own."""
+    """Return an EXIF block that states a resolution, for formats without a field of their own."""
     block = pillow().Exif()
     block.load(exif)
     block[_X_RESOLUTION], block[_Y_RESOLUTION], block[_RESOLUTION_UNIT] = *dpi, 2
@@ -293,7 +293,7 @@ def with_resolution(exif: bytes, dpi: tuple[float, float]) -> bytes:
 
 
 def without_interoperability(exif: bytes) -> bytes:
-    """An EXIF block for a TIFF, whose writer cannot place a directory inside the EXIF one."""
+    """Return an EXIF block without its inner directory, which the writer of TIFFs cannot place."""
     block = pillow().Exif()
     block.load(exif)
     if _INTEROPERABILITY_IFD not in block.get_ifd(_EXIF_IFD):
@@ -309,7 +309,7 @@ def _comment(picture: Image) -> bytes:
 
 
 def _colour_chunks(picture: Image) -> dict[bytes, bytes]:
-    """The chunks of a PNG that say what its colours mean, beside the ICC profile."""
+    """Return the chunks of a PNG, beside the ICC profile, that say what its colours mean."""
     info, chunks = picture.info, {}
     if "srgb" in info:
         chunks[b"sRGB"] = bytes([info["srgb"]])

@@ -1,4 +1,11 @@
-"""Layers over the operators, drop-in for the public layers they name."""
+"""Layers over the operators: they hold parameters and options and call one operator each.
+
+Where public code has such a layer, ours has its constructor, forward and state dict.
+`fused_conv2d` is the base of `gated_conv2d`; `fused_conv_transpose2d`, `partial_conv2d` and
+`instance_norm` extend or mirror layers of torch.nn. `contextual_attention`, `shift_connection`
+(with its guidance loss) and `id_mrf_loss` match patches. `channelwise_linear` belongs to the
+Context Encoder.
+"""
 
 from inpaint_ops.layers.channelwise_linear import ChannelwiseLinear
 from inpaint_ops.layers.contextual_attention import ContextualAttention, flow_picture

@@ -8,17 +8,17 @@ from inpaint_ops.ops.channelwise_linear import channelwise_linear
 
 
 class ChannelwiseLinear(nn.Module):
-    """A dense matrix for each channel, from all its positions to all positions of the result.
+    """A matrix for each channel, from all its positions to all positions of the result.
 
     Args:
         channels: feature maps.
         size: (H, W) of the maps.
         out_size: (Ho, Wo) of the results' maps; None for `size`.
-        bias: whether to add one number for each channel and output position.
+        bias: add one number for each channel and output position.
         std: of the normal distribution the weights start from; biases start from 0.
 
     Source: Pathak et al., CVPR 2016 (arXiv 1604.07379), section 3.1. The published code has no such
-    layer: the start follows that of its convolutions.
+    layer; the initialisation is that of its convolutions.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class ChannelwiseLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws new weights."""
+        """Draw new weights."""
         nn.init.normal_(self.weight, std=self.std)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, Ho, Wo).
+        """Map (N, C, H, W) to (N, C, Ho, Wo).
 
         Raises:
             TypeError, ValueError: wrong type or shape.
@@ -67,7 +67,7 @@ class ChannelwiseLinear(nn.Module):
         return y.view(x.shape[0], x.shape[1], *self.out_size)
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
+        """Return the options, for printing."""
         return (
             f"{self.weight.shape[0]}, size={self.size}, out_size={self.out_size}, "
             f"bias={self.bias is not None}"

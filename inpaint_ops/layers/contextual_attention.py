@@ -15,24 +15,24 @@ _HUES = (15, 6, 4, 11, 13, 6)
 
 
 class ContextualAttention(nn.Module):
-    """Rebuilds a feature map from patches of another, or of itself outside the hole.
+    """Feature map rebuilt from patches of another map, or of itself outside the hole.
 
     Args:
         ksize: side of the patches that are compared, cells; 3 as in all published networks.
-        stride: between them, cells; 1, as the public layers fail with any other.
+        stride: cells from patch to patch; 1, as the public layers fail with any other.
         rate: feature pixels a cell.
         fuse_k: side of the fuse step's kernel, cells; 3 as in all published networks.
         softmax_scale: factor on the scores.
-        fuse: whether neighbours' scores are added up; the published networks do.
+        fuse: add the scores of neighbours, as the published networks do.
         n_down: halvings between the image, and with it `mask`, and the features.
-        return_flow: whether forward returns the picture of displacements.
+        return_flow: forward returns the picture of displacements, too.
         pick, key_norm, hole_mode, overlap: see `inpaint_ops.contextual_attention`. Drop-in for
             nipponjo/deepfillv2-pytorch: the defaults (its networks_tf: pick="align_corners"); for
             daa233/generative-inpainting-pytorch: key_norm="sum"; for open-mmlab/mmagic:
             hole_mode="exclude", overlap="count".
 
     Source: nipponjo/deepfillv2-pytorch: model/networks.py (no parameters, no state dict).
-    Deviations: every sample has its own mask; the flow counts along the background's own width.
+    Deviations: every sample has its own mask; the flow is counted in the background's own width.
     """
 
     def __init__(  # noqa: PLR0913
@@ -73,7 +73,7 @@ class ContextualAttention(nn.Module):
     def forward(
         self, f: Tensor, b: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attends.
+        """Rebuild `f` from patches of `b`.
 
         Args:
             f: (N, C, H, W) foreground features.
@@ -98,7 +98,7 @@ class ContextualAttention(nn.Module):
         return y, F.interpolate(picture, size=size, mode="bilinear", align_corners=True)
 
     def match(self, f: Tensor, b: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As forward, but with the index of each cell's best key: (y, (N, h, w) int64)."""
+        """Return y as forward does, and the index of each cell's best key, (N, h, w) int64."""
         result = contextual_attention(
             f,
             b,
@@ -115,7 +115,7 @@ class ContextualAttention(nn.Module):
         return result[0], result[1]
 
     def _hole(self, b: Tensor, mask: Tensor) -> Tensor:
-        """The mask at the cells: the pixel of the image that stands for each."""
+        """Return the mask on the grid of cells, each cell with the value of its picked pixel."""
         checks.check_image("ContextualAttention", "b", b)
         if not isinstance(mask, Tensor):
             raise TypeError(
@@ -141,7 +141,7 @@ class ContextualAttention(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
+        """Return the options, for printing."""
         return (
             f"rate={self.rate}, softmax_scale={self.softmax_scale}, fuse={self.fuse}, "
             f"n_down={self.n_down}, return_flow={self.return_flow}, pick={self.pick!r}, "
@@ -150,13 +150,13 @@ class ContextualAttention(nn.Module):
 
 
 def _evenly(size: int, count: int, device: torch.device) -> Tensor:
-    """`count` positions from 0 to size - 1, rounded half up."""
+    """Return `count` even positions from 0 to size - 1, rounded half up."""
     i = torch.arange(count, device=device)
     return (2 * i * (size - 1) + count - 1) // max(2 * (count - 1), 1)
 
 
 def flow_picture(index: Tensor, columns: int) -> Tensor:
-    """Colours displacements: hue is direction, saturation is length.
+    """Return displacements as colours: hue is direction, saturation is length.
 
     Args:
         index: (N, h, w) int64, flat key position v * columns + u of each cell.
@@ -180,9 +180,9 @@ def flow_picture(index: Tensor, columns: int) -> Tensor:
     wheel = _colour_wheel(index.device)
     place = (torch.atan2(-dx, -dy) / math.pi + 1) / 2 * (len(wheel) - 1)
     low = place.floor()
-    part = (place - low)[..., None]
+    weight = (place - low)[..., None]
     low = low.long()
-    colour = (1 - part) * wheel[low] + part * wheel[(low + 1) % len(wheel)]
+    colour = (1 - weight) * wheel[low] + weight * wheel[(low + 1) % len(wheel)]
     colour = torch.where(
         length[..., None] <= 1, 1 - length[..., None] * (1 - colour), 0.75 * colour
     )
@@ -190,16 +190,16 @@ def flow_picture(index: Tensor, columns: int) -> Tensor:
 
 
 def _colour_wheel(device: torch.device) -> Tensor:
-    """(55, 3) colours 0 to 1 around the wheel."""
-    parts = []
+    """Return the colours of the wheel, (55, 3), from 0 to 1."""
+    segments = []
     for i, count in enumerate(_HUES):
         # Of the three channels one is full, one is empty and one rises or falls.
         ramp = (255 * torch.arange(count, dtype=torch.float64, device=device) / count).floor()
         rising = i % 2 == 0
         channel = (1, 0, 2, 1, 0, 2)[i]
         full = (0, 1, 1, 2, 2, 0)[i]
-        part = torch.zeros(count, 3, dtype=torch.float64, device=device)
-        part[:, full] = 255
-        part[:, channel] = ramp if rising else 255 - ramp
-        parts.append(part)
-    return torch.cat(parts) / 255
+        segment = torch.zeros(count, 3, dtype=torch.float64, device=device)
+        segment[:, full] = 255
+        segment[:, channel] = ramp if rising else 255 - ramp
+        segments.append(segment)
+    return torch.cat(segments) / 255

@@ -13,12 +13,12 @@ Pair = tuple[int, int]
 
 
 def kernel_pair(layer: str, value: int | Pair) -> Pair:
-    """The size of a kernel as (height, width)."""
+    """Return the size of a kernel as (height, width)."""
     return spec.check_pair(layer, "kernel_size", value, 1)
 
 
 class FusedConv2d(nn.Module):
-    """activation(conv(pad(upsample(x)))) with the state dict and initialisation of nn.Conv2d.
+    """Layer activation(conv(pad(upsample(x)))) with state dict and initialisation of nn.Conv2d.
 
     Args:
         in_channels: channels of x.
@@ -26,7 +26,7 @@ class FusedConv2d(nn.Module):
         kernel_size: pixels, or (height, width).
         stride, padding, dilation, groups, padding_mode, activation, upsample, algorithm: of
             `fused_conv2d`.
-        bias: whether there is one.
+        bias: add a bias.
         device, dtype: of the parameters.
 
     Raises:
@@ -86,14 +86,14 @@ class FusedConv2d(nn.Module):
         return self.out_channels
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias as nn.Conv2d does."""
+        """Draw weight and bias as nn.Conv2d does."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, Ho, Wo), see `fused_conv2d`."""
+        """Map (N, in_channels, H, W) to (N, out_channels, Ho, Wo), see `fused_conv2d`."""
         return fused_conv2d(
             x,
             self.weight,
@@ -109,18 +109,18 @@ class FusedConv2d(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
-        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
-        parts += [f"stride={self.stride}, padding={self.padding!r}, dilation={self.dilation}"]
+        """Return the options, for printing."""
+        options = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        options += [f"stride={self.stride}, padding={self.padding!r}, dilation={self.dilation}"]
         if self.groups != 1:
-            parts.append(f"groups={self.groups}")
+            options.append(f"groups={self.groups}")
         if self.bias is None:
-            parts.append("bias=False")
+            options.append("bias=False")
         if self.padding_mode != "zeros":
-            parts.append(f"padding_mode={self.padding_mode!r}")
-        parts.append(f"activation={self.activation!r}")
+            options.append(f"padding_mode={self.padding_mode!r}")
+        options.append(f"activation={self.activation!r}")
         if self.upsample != 1:
-            parts.append(f"upsample={self.upsample}")
+            options.append(f"upsample={self.upsample}")
         if self.algorithm != "auto":
-            parts.append(f"algorithm={self.algorithm!r}")
-        return ", ".join(parts)
+            options.append(f"algorithm={self.algorithm!r}")
+        return ", ".join(options)

@@ -11,16 +11,16 @@ Pair = tuple[int, int]
 
 
 class FusedConvTranspose2d(nn.ConvTranspose2d):
-    """activation(conv_transpose(x)) with constructor, state dict and initialisation of torch's.
+    """Layer activation(conv_transpose(x)), otherwise nn.ConvTranspose2d.
 
     Args:
         in_channels: channels of x.
         out_channels: channels of the result.
         kernel_size: pixels, or (height, width).
         stride, padding: of `fused_conv_transpose2d`; a pair must hold one number twice.
-        output_padding, groups, dilation, padding_mode: of nn.ConvTranspose2d, of which only the
-            defaults are taken.
-        bias: whether there is one.
+        output_padding, groups, dilation, padding_mode: of nn.ConvTranspose2d; only its defaults are
+            accepted.
+        bias: add a bias.
         activation, algorithm: of `fused_conv_transpose2d`.
         device, dtype: of the parameters.
 
@@ -78,7 +78,7 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
         self._cut = cut
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """(N, in_channels, H, W) to (N, out_channels, Ho, Wo), see `fused_conv_transpose2d`."""
+        """Map (N, in_channels, H, W) to (N, out_channels, Ho, Wo), see `fused_conv_transpose2d`."""
         return fused_conv_transpose2d(
             x,
             self.weight,
@@ -90,13 +90,13 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
         )
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
+        """Return the options, for printing."""
         text = f"{super().extra_repr()}, activation={self.activation!r}"
         return text if self.algorithm == "auto" else f"{text}, algorithm={self.algorithm!r}"
 
 
 def _both(layer: str, name: str, value: int | Pair, minimum: int) -> int:
-    """The number that serves both directions."""
+    """Return the one number for both directions."""
     vertical, horizontal = spec.check_pair(layer, name, value, minimum)
     if vertical != horizontal:
         raise ValueError(f"{layer}: {name} must be one number for both directions, got {value}")

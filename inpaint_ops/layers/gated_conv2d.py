@@ -8,18 +8,19 @@ from inpaint_ops.ops.gated_conv2d import gated_conv2d
 
 
 class GatedConv2d(FusedConv2d):
-    """activation(f) * sigmoid(g), [f | g] = conv(pad(upsample(x))).
+    """Layer activation(f) * sigmoid(g) with [f | g] = conv(pad(upsample(x))).
 
-    State dict: `weight` (2 out_channels, in_channels, kh, kw) and `bias` (2 out_channels,), the
-    features first: those of the one nn.Conv2d inside the public layer. Two separate convolutions,
-    as in zhaoyuzhi/deepfillv2, are concatenated as [features; gates].
+    State dict: `weight` (2 out_channels, in_channels, kh, kw) and `bias` (2 out_channels,), first
+    the filters of features, then those of gates. It is that of the one nn.Conv2d inside the public
+    layer. Two separate convolutions, as in zhaoyuzhi/deepfillv2, are concatenated as
+    [features; gates].
 
     Args:
         in_channels: channels of x.
         out_channels: channels of the result: half the filters.
         kernel_size: pixels, or (height, width).
         stride, padding, dilation, padding_mode, activation, upsample, algorithm: of `gated_conv2d`.
-        bias: whether there is one.
+        bias: add a bias.
         device, dtype: of the parameters.
 
     Raises:
@@ -66,7 +67,7 @@ class GatedConv2d(FusedConv2d):
         return 2 * self.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, Ho, Wo), see `gated_conv2d`."""
+        """Map (N, in_channels, H, W) to (N, out_channels, Ho, Wo), see `gated_conv2d`."""
         return gated_conv2d(
             x,
             self.weight,

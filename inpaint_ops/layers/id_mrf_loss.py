@@ -14,8 +14,8 @@ class IDMRFLoss(nn.Module):
 
     Args:
         features: maps (N, 3, H, W) images to a mapping from layer names to (N, C, h, w) features.
-            Its parameters are not trained by this loss: freeze them. GMCNN takes a VGG-19 fed with
-            images in [0, 1] less the ImageNet mean, not divided by its deviation.
+            This loss does not train its parameters: freeze them. GMCNN takes a VGG-19 whose input
+            is images in [0, 1] less the ImageNet mean, not divided by its deviation.
         weights: layer name to weight. The sum in GMCNN counts its content layer twice: 1 for
             "relu3_2", 2 for "relu4_2", which in that code are torchvision's features[11] and
             features[20], after the first convolution of their blocks.
@@ -55,7 +55,7 @@ class IDMRFLoss(nn.Module):
     def forward(
         self, generated: Tensor, target: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The loss of `generated` images against `target` images.
+        """Return the loss of `generated` images against `target` images.
 
         Args:
             generated: (N, 3, H, W), as the feature network takes them.
@@ -91,7 +91,7 @@ class IDMRFLoss(nn.Module):
         return total
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
+        """Return the options, for printing."""
         return (
             f"weights={self.weights}, bandwidth={self.bandwidth}, eps={self.eps}, "
             f"center={self.center!r}, reduction={self.reduction!r}, "

@@ -9,14 +9,15 @@ from inpaint_ops.ops.instance_norm import instance_norm
 
 
 class InstanceNorm2d(nn.Module):
-    """activation(norm(x)) + residual with the state dict of nn.InstanceNorm2d.
+    """Layer activation(norm(x)) + residual with the state dict of nn.InstanceNorm2d.
 
-    Statistics are always those of the image: nothing is tracked, training and evaluation agree.
+    Mean and variance are always those of the image. No running statistics are kept, so training and
+    evaluation agree.
 
     Args:
         num_features: channels of x.
         eps: added to the variance.
-        affine: whether there are weight (ones at first) and bias (zeros).
+        affine: learn weight (ones at first) and bias (zeros at first).
         activation: of `instance_norm`.
         device, dtype: of the parameters.
 
@@ -55,7 +56,7 @@ class InstanceNorm2d(nn.Module):
             self.register_parameter("bias", None)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(N, num_features, H, W) to the same, see `instance_norm`."""
+        """Normalise (N, num_features, H, W), see `instance_norm`."""
         if isinstance(x, Tensor) and x.dim() == 4 and x.shape[1] != self.num_features:
             raise ValueError(
                 f"InstanceNorm2d: x must have {self.num_features} channels, got {x.shape[1]}"
@@ -70,7 +71,7 @@ class InstanceNorm2d(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
+        """Return the options, for printing."""
         return (
             f"{self.num_features}, eps={self.eps}, affine={self.affine}, "
             f"activation={self.activation!r}"

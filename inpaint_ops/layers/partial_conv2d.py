@@ -12,9 +12,9 @@ Pair = tuple[int, int]
 class PartialConv2d(nn.Conv2d):
     """Convolution over valid pixels: constructor, forward and state dict of the public layer.
 
-    Deviations: without a mask the image counts as all valid, whatever mask came before (the public
-    layer may reuse the last one); padding modes other than zeros are refused, because the public
-    layer counts padded pixels as invalid and reads them all the same.
+    Deviations: without a mask the whole image is valid, whatever mask came before; the public layer
+    may use the last mask again. Padding modes other than zeros are refused, because the public
+    layer counts padded pixels as invalid and reads them nevertheless.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
@@ -70,7 +70,7 @@ class PartialConv2d(nn.Conv2d):
     def forward(  # type: ignore[override]
         self, input: Tensor, mask_in: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Convolves.
+        """Convolve the valid pixels.
 
         Args:
             input: (N, in_channels, H, W).
@@ -78,8 +78,9 @@ class PartialConv2d(nn.Conv2d):
 
         Returns:
             y: (N, out_channels, Ho, Wo).
-            mask: only if return_mask, batch of mask_in (without one: 1, or N if multi_channel); 1
-                channel, or out_channels equal ones if multi_channel (a view).
+            mask: the updated mask, only if return_mask. Its batch is that of mask_in (without one:
+                1, or N if multi_channel). It has one channel, or out_channels equal ones if
+                multi_channel (a view).
 
         Raises:
             TypeError, ValueError: wrong type or shape.
@@ -118,7 +119,7 @@ class PartialConv2d(nn.Conv2d):
         return _pair(self.padding)
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
+        """Return the options, for printing."""
         text = (
             f"{super().extra_repr()}, multi_channel={self.multi_channel}, "
             f"return_mask={self.return_mask}"

@@ -11,7 +11,7 @@ _RULES = ("nearest", "convolution")
 
 
 def reduce_hole(hole: Tensor, size: tuple[int, int], rule: str = "nearest") -> Tensor:
-    """Brings an image-sized hole to the feature grid the way Shift-Net does.
+    """Reduce a hole of the image's size to the feature grid as Shift-Net does.
 
     Args:
         hole: (N, 1, H, W), 1 = missing; bool, uint8 or float.
@@ -52,11 +52,11 @@ def reduce_hole(hole: Tensor, size: tuple[int, int], rule: str = "nearest") -> T
 
 
 class ShiftConnection(nn.Module):
-    """Appends the shifted encoder feature: [D | E] -> [D | E | N].
+    """Layer that appends the shifted encoder feature: [D | E] -> [D | E | N].
 
     Args:
         gradient_scale: factor on the gradient that N sends to E (`triple_weight`).
-        hole_rule: how an image-sized hole becomes feature-sized, see `reduce_hole`.
+        hole_rule: rule that reduces a hole of the image's size, see `reduce_hole`.
 
     Source: InnerShiftTriple of Zhaoyi-Yan/Shift-Net_pytorch (no parameters, no state dict).
     """
@@ -69,7 +69,7 @@ class ShiftConnection(nn.Module):
         self.hole_rule = hole_rule
 
     def forward(self, x: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """Shifts.
+        """Append the shifted feature.
 
         Args:
             x: (N, 2 C, h, w), decoder feature first, encoder feature second, both after ReLU.
@@ -87,22 +87,22 @@ class ShiftConnection(nn.Module):
         return concatenated_shift(decoder, encoder, hole, self.gradient_scale)
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
+        """Return the options, for printing."""
         return f"gradient_scale={self.gradient_scale}, hole_rule={self.hole_rule!r}"
 
 
 class GuidanceLoss(nn.Module):
-    """Pulls the decoder feature in the hole towards the encoder feature of the true image.
+    """Loss that draws the decoder feature in the hole to the encoder feature of the true image.
 
-    L = strength * mean over all elements of (M D - M T)^2, M = 1 in the hole, T = encoder feature
-    of the true image, detached. Each training step first passes features of the true image to
-    `set_target`, then adds `forward` of the masked image's features to the total loss.
+    L = strength * mean over all elements of (M D - M T)^2, with M = 1 in the hole and T the
+    detached encoder feature of the true image. A training step first passes features of the true
+    image to `set_target`. Then it adds `forward` of the masked image's features to the total loss.
 
     Args:
         strength: weight of the loss.
-        hole_rule: how an image-sized hole becomes feature-sized, see `reduce_hole`.
-        mask_target: False reproduces the public PyTorch code, which forgets M on the target and
-            sends the derivative of the masked product to D unmasked: D then has the gradient
+        hole_rule: rule that reduces a hole of the image's size, see `reduce_hole`.
+        mask_target: False reproduces the public PyTorch code, which forgets M on the target. It
+            also sends the derivative of the masked product to D without M. So D has the gradient
             2 strength (M D - T) / numel everywhere.
 
     Source: Yan et al., ECCV 2018 (arXiv 1801.09392), section 3.2, equation 5; InnerCos of
@@ -121,11 +121,11 @@ class GuidanceLoss(nn.Module):
         self._target: Tensor | None = None
 
     def set_target(self, x: Tensor) -> None:
-        """Takes the encoder half of (N, 2 C, h, w) features of the true image as target T."""
+        """Take the encoder half of the true image's features, (N, 2 C, h, w), as target T."""
         self._target = _halves("GuidanceLoss", x)[1].detach()
 
     def forward(self, x: Tensor, hole: Tensor) -> Tensor:
-        """The loss of the decoder half of x.
+        """Return the loss of the decoder half of x.
 
         Args:
             x: (N, 2 C, h, w), decoder feature first, shape of the tensor given to `set_target`.
@@ -159,7 +159,7 @@ class GuidanceLoss(nn.Module):
         return self.strength * (masked - target).square().mean()
 
     def extra_repr(self) -> str:
-        """Options, for printing."""
+        """Return the options, for printing."""
         return (
             f"strength={self.strength}, hole_rule={self.hole_rule!r}, "
             f"mask_target={self.mask_target}"

@@ -1,8 +1,11 @@
 """Training losses of the ten methods as functions of tensors; the methods hold the weights.
 
-All take float16 to float64 and compute in float32 at least, autocast or not. What a mask leaves out
-is never read: NaN there reaches neither the value nor a gradient. ID-MRF and guidance losses are
-layers: `inpaint_ops.IDMRFLoss`, `inpaint_ops.GuidanceLoss`.
+`reconstruction` compares pixels, `total_variation` neighbours. `feature` compares the maps of a
+feature network or a discriminator. `adversarial` holds the losses of generators and discriminators.
+ID-MRF and guidance losses are layers: `inpaint_ops.IDMRFLoss`, `inpaint_ops.GuidanceLoss`.
+
+All take float16 to float64 and compute in float32 at least, under autocast or not. A pixel that a
+mask leaves out is never read: NaN there reaches neither the value nor a gradient.
 """
 
 from inpaint_ops.losses.adversarial import (

@@ -8,7 +8,7 @@ from inpaint_ops.ops import tensors
 
 
 def pair(loss: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Two floating tensors of one shape and device, widened to float32 at least."""
+    """Check two floating tensors of one shape and device; return them in float32 at least."""
     for name, x in (("prediction", prediction), ("target", target)):
         floating(loss, name, x)
     if prediction.shape != target.shape:
@@ -22,7 +22,7 @@ def pair(loss: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
 
 
 def floating(loss: str, name: str, x: Tensor) -> None:
-    """A floating tensor."""
+    """Check a floating tensor."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{loss}: {name} must be a Tensor, got {type(x).__name__}")
     if x.dtype not in checks.FLOAT_DTYPES:
@@ -30,13 +30,13 @@ def floating(loss: str, name: str, x: Tensor) -> None:
 
 
 def image(loss: str, name: str, x: Tensor) -> Tensor:
-    """An (N, C, H, W) floating tensor, widened to float32 at least."""
+    """Check an (N, C, H, W) floating tensor; return it in float32 at least."""
     checks.check_image(loss, name, x)
     return tensors.compute_dtype(x)
 
 
 def spread(loss: str, name: str, mask: Tensor, like: Tensor) -> Tensor:
-    """A mask or weight in the dtype and shape of `like`, as a view where that is one."""
+    """Return a mask or weight in the dtype of `like`, expanded to its shape."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"{loss}: {name} must be a Tensor, got {type(mask).__name__}")
     if mask.dtype not in checks.MASK_DTYPES:
@@ -50,5 +50,5 @@ def spread(loss: str, name: str, mask: Tensor, like: Tensor) -> Tensor:
 
 
 def selected(x: Tensor, mask: Tensor) -> Tensor:
-    """Values where the mask is not zero, else 0; a product with 0 would keep NaN."""
+    """Return x where the mask is not zero, else 0; a product with 0 would keep NaN."""
     return torch.where(mask != 0, x, x.new_zeros(()))

@@ -17,7 +17,7 @@ _RELATIVISTIC = ("relativistic", "relativistic_average")
 def adversarial_term(
     logits: Tensor, real: bool, kind: str = "log", *, sigmoid: bool = False
 ) -> Tensor:
-    """The term of a discriminator's loss for one batch, real or fake.
+    """Term of a discriminator's loss for one batch, real or fake.
 
     The mean over all logits d of
 
@@ -35,7 +35,7 @@ def adversarial_term(
 
     Args:
         logits: any shape, floating, before any sigmoid.
-        real: whether the discriminator should call them real.
+        real: True if the discriminator should call them real.
         kind: of the table.
         sigmoid: "lsgan" of s(d) instead of d, as in EdgeConnect's public code.
 
@@ -66,10 +66,10 @@ def adversarial_term(
 def discriminator_loss(
     real: Tensor, fake: Tensor, kind: str = "log", *, sigmoid: bool = False
 ) -> Tensor:
-    """What a discriminator minimises: its term for real plus its term for fake logits.
+    """Loss of a discriminator: its term for real logits plus its term for fake ones.
 
-    Not halved: EdgeConnect, Shift-Net's PyTorch version and DeepFill v2 take half of it. Detach the
-    fake images before the discriminator sees them.
+    The sum is not halved; EdgeConnect, Shift-Net's PyTorch version and DeepFill v2 take half of it.
+    Detach the fake images before the discriminator sees them.
 
     Args:
         real: logits of true images.
@@ -97,11 +97,11 @@ def discriminator_loss(
 def generator_loss(
     fake: Tensor, kind: str = "log", *, real: Tensor | None = None, sigmoid: bool = False
 ) -> Tensor:
-    """What a generator minimises: that the discriminator calls its images real.
+    """Loss of a generator: small where the discriminator calls its images real.
 
-    "log" is the non-saturating form -log s(d), "saturating" the original log(1 - s(d)), "lsgan"
-    (d - 1)^2, "hinge" and "wgan" -d, each the mean over all logits; the relativistic kinds are
-    those of `discriminator_loss` with real and fake exchanged.
+    The mean over all logits d of -log s(d) for "log" (the non-saturating form), log(1 - s(d)) for
+    "saturating" (the original form), (d - 1)^2 for "lsgan" and -d for "hinge" and "wgan". The
+    relativistic kinds are those of `discriminator_loss` with real and fake exchanged.
 
     Args:
         fake: logits of predictions.
@@ -129,7 +129,7 @@ def generator_loss(
 
 
 def _relativistic(loss: str, higher: Tensor, lower: Tensor, kind: str) -> Tensor:
-    """How far the first logits are from lying above the second."""
+    """Loss that is small where the first logits are greater than the second."""
     a, b = _checks.pair(loss, higher, lower)
     if kind == "relativistic":
         return adversarial_term(a - b, True)
@@ -146,16 +146,16 @@ def gradient_penalty(
 ) -> Tensor:
     """Mean over samples of (|sqrt(hole) gradient of the critic|_2 - 1)^2 between real and fake.
 
-    The gradient is taken at real + a (fake - real), a uniform in [0, 1) for each sample, and its
-    norm over the pixels and channels of the hole.
+    The gradient is taken at real + a (fake - real), with a uniform in [0, 1) for each sample. The
+    norm is taken over the pixels and channels of the hole.
 
     Args:
         critic: maps (N, C, H, W) images to logits. It must be twice differentiable: plain
             nn.Conv2d and nn.Linear are, `FusedConv2d` is not.
         real: (N, C, H, W), floating.
         fake: shape of real. No gradient flows to either.
-        hole: expands to that shape, 1 = missing, or a weight of the squared gradient; None: whole
-            image.
+        hole: expands to that shape, 1 = missing, or a weight of the squared gradient. None takes
+            the whole image.
         generator: draws a.
 
     Returns:
@@ -170,8 +170,8 @@ def gradient_penalty(
     real, fake = (x.detach() for x in _checks.pair("gradient_penalty", real, fake))
     shape = (real.shape[0],) + (1,) * (real.dim() - 1)
     device = real.device if generator is None else generator.device
-    share = torch.rand(shape, generator=generator, device=device, dtype=real.dtype).to(real.device)
-    between = torch.lerp(real, fake, share).requires_grad_()
+    a = torch.rand(shape, generator=generator, device=device, dtype=real.dtype).to(real.device)
+    between = torch.lerp(real, fake, a).requires_grad_()
     with torch.enable_grad():
         logits = critic(between)
         (slope,) = torch.autograd.grad(logits.sum(), between, create_graph=True)

@@ -15,10 +15,10 @@ _DISTANCES = ("l1", "l2")
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """F F^T / (C H W) of each sample, F its (C, H W) matrix.
+    """Gram matrix F F^T / (C H W) of each sample, F its (C, H W) matrix.
 
-    The divisor is shared between the factors, so that no partial sum exceeds the largest mean
-    square of the features; half precision is summed in float32, autocast or not.
+    Both factors are divided by sqrt(C H W), so that no partial sum exceeds the largest mean square
+    of the features. Half precision is summed in float32, under autocast or not.
 
     Args:
         features: (N, C, H, W), floating, any layout.

@@ -15,7 +15,7 @@ _PADDINGS = ("reflect", "zeros")
 def l1_loss(
     prediction: Tensor, target: Tensor, weight: Tensor | None = None, *, per: Tensor | None = None
 ) -> Tensor:
-    """mean(weight |prediction - target|) / mean(per), both means over all elements of the batch.
+    """L1 loss mean(weight |prediction - target|) / mean(per), means over all elements of the batch.
 
     With h the hole and v = 1 - h: ``weight=h`` is the hole loss of PConv, ``weight=h, per=h`` the
     mean over the hole alone (mmagic), ``weight=v, per=v`` the auto-encoding loss of DeepFill v1 and
@@ -24,10 +24,10 @@ def l1_loss(
     Args:
         prediction: any shape, floating.
         target: shape of prediction.
-        weight: a mask or factors that expand to that shape; None for 1. What has weight 0 is not
-            read.
-        per: a mask that expands to that shape; None divides by nothing. Where it is empty the
-            divisor is that of one element, so that the loss stays finite.
+        weight: a mask or factors that expand to that shape; None for 1. Elements of weight 0 are
+            not read.
+        per: a mask that expands to that shape; None for no division. An empty mask divides as if
+            it had one element, so that the loss stays finite.
 
     Returns:
         A scalar, float32 or float64.
@@ -44,7 +44,7 @@ def l1_loss(
 def l2_loss(
     prediction: Tensor, target: Tensor, weight: Tensor | None = None, *, per: Tensor | None = None
 ) -> Tensor:
-    """mean(weight (prediction - target)^2) / mean(per); arguments and errors of `l1_loss`.
+    """L2 loss mean(weight (prediction - target)^2) / mean(per); arguments and errors of `l1_loss`.
 
     ``weight=h`` is the loss of GLCIC (Iizuka et al., 2017; as in its public code a mean over all
     pixels), ``weight=frame_weight(...)`` that of Context Encoder's centre network.
@@ -69,8 +69,8 @@ def _mean_error(
     result = (error if weight is None else error * factors).mean()
     if per is None:
         return result
-    share = _checks.spread(loss, "per", per, error).mean()
-    return result / share.clamp(min=1 / max(1, error.numel()))
+    divisor = _checks.spread(loss, "per", per, error).mean()
+    return result / divisor.clamp(min=1 / max(1, error.numel()))
 
 
 def frame_weight(
@@ -97,9 +97,10 @@ def frame_weight(
 def discount_mask(
     height: int, width: int, *, gamma: float = 0.9, device: torch.device | str | None = None
 ) -> Tensor:
-    """gamma^min(i, height - i, j, width - j) at row i, column j of a hole's box.
+    """Weight gamma^min(i, height - i, j, width - j) at row i, column j of a hole's box.
 
-    One at the first row and column, gamma at the last: the public code is not symmetric.
+    It is 1 at the first row and column and gamma at the last, as in the public code, which is not
+    symmetric.
 
     Args:
         height: of the box in pixels.
@@ -172,14 +173,15 @@ def confidence_mask(
     deviation: float | None = None,
     padding: str = "reflect",
 ) -> Tensor:
-    """Weights of GMCNN's pixel loss: what is known, spread into the hole by repeated blurring.
+    """Weights of GMCNN's pixel loss: the known region, spread into the hole by repeated blurring.
 
-    With h the hole, v = 1 - h and blur a low-pass filter: c = h blur(v), then c = h blur(v + c),
-    `iterations` times in all.
+    With h the hole, v = 1 - h and blur a low-pass filter, c starts from 0 and becomes h blur(v + c)
+    `iterations` times.
 
     Args:
         hole: (N, 1, H, W), 1 = missing; bool, uint8 or float.
-        iterations: at least 1; 16 with size 128 and sigma 1/60 at 512 pixels, the authors say.
+        iterations: at least 1. For images of 512 pixels the authors advise 16, with size 128 and
+            sigma 1/60.
         size: of the filter in pixels.
         sigma: of the public filter: roots of the normal density's integrals over `size` bins of
             [-sigma - b/2, sigma + b/2], b = (2 sigma + 1) / size; with sigma = 1/40 nearly flat.
@@ -188,8 +190,8 @@ def confidence_mask(
         padding: "reflect" (PyTorch version) or "zeros" (TensorFlow version, size 64).
 
     Returns:
-        (N, 1, H, W) float32, 0 outside the hole, at most about 1; 0 everywhere where nothing is
-        known. Without gradient.
+        (N, 1, H, W) float32 without gradient, 0 outside the hole and at most about 1. Where nothing
+        is known it is 0 everywhere.
 
     Raises:
         TypeError, ValueError: wrong type or range; with "reflect", an image not larger than half
@@ -221,7 +223,7 @@ def confidence_mask(
 
 
 def _filter(size: int, sigma: float, deviation: float | None) -> Tensor:
-    """The root of the two-dimensional filter: both are products of a row and a column."""
+    """Return the filter along one axis; the filter in two dimensions is its outer product."""
     for name, value in (("sigma", sigma), ("deviation", 1.0 if deviation is None else deviation)):
         checks.check_finite("confidence_mask", name, value)
         if value <= 0:

@@ -1,4 +1,4 @@
-"""Rasterised strokes that stop at a given number of pixels."""
+"""Strokes painted on pixels, which stop at a given number of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 Point: TypeAlias = "tuple[float, float]"
 
-# Strokes after which the rest of a wanted share is added as one blot: only shares near 1 need it.
+# Most strokes of a hole; after them one blot adds the pixels that are left. Only holes of nearly
+# the whole picture need it.
 _MAX_STROKES = 300
 
 
@@ -24,7 +25,7 @@ class Canvas:
         self.left, self.right = border, width - border
 
     def random_point(self, rng: np.random.Generator) -> Point:
-        """Row and column of a pixel that may be missing."""
+        """Draw the row and column of a pixel that may be missing."""
         row = int(rng.integers(self.top, self.bottom))
         return row, int(rng.integers(self.left, self.right))
 
@@ -38,7 +39,7 @@ class Canvas:
         self._paint(centre, centre, math.hypot(*self.hole.shape), target)
 
     def line(self, start: Point, angle: float, length: float, radius: float, budget: int) -> Point:
-        """Draw one segment, stop at budget missing pixels, return where it ends."""
+        """Draw one segment up to `budget` missing pixels in all; return its end."""
         row = min(max(start[0] + length * math.sin(angle), self.top), self.bottom - 1)
         column = min(max(start[1] + length * math.cos(angle), self.left), self.right - 1)
         end = (int(row), int(column))
@@ -46,7 +47,7 @@ class Canvas:
         return end
 
     def on_edge(self, point: Point) -> bool:
-        """Whether the pixel is one of the outermost that may be missing."""
+        """Return whether the pixel is one of the outermost that may be missing."""
         row, column = point
         return row in (self.top, self.bottom - 1) or column in (self.left, self.right - 1)
 
@@ -59,10 +60,10 @@ class Canvas:
             return
         rows = np.arange(top, bottom)[:, None] - start[0]
         columns = np.arange(left, right) - start[1]
-        along_r, along_c = end[0] - start[0], end[1] - start[1]
-        squared = max(along_r**2 + along_c**2, 1e-12)
-        along = np.clip((rows * along_r + columns * along_c) / squared, 0.0, 1.0)
-        distance = (rows - along * along_r) ** 2 + (columns - along * along_c) ** 2
+        down, across = end[0] - start[0], end[1] - start[1]
+        squared = max(down**2 + across**2, 1e-12)
+        along = np.clip((rows * down + columns * across) / squared, 0.0, 1.0)
+        distance = (rows - along * down) ** 2 + (columns - along * across) ** 2
         window = self.hole[top:bottom, left:right]
         new = (distance <= radius**2) & ~window
         added = int(np.count_nonzero(new))

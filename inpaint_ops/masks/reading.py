@@ -1,4 +1,4 @@
-"""From the pixels of a hole file to the missing pixels, and what to say about the reading."""
+"""Rules that turn the pixels of a hole file into missing pixels, and notes on what was assumed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 POLARITIES = ("white", "black", "alpha", "painted")
-# What marks the hole where the user does not say.
+# The mark of the hole where the user names none.
 DEFAULT_POLARITY = "white"
 
-# Share of coloured or transparent pixels that is worth a word: fewer are the rims of a JPEG's
-# blocks, or specks.
-_WORTH_A_WORD = 0.001
+# Share of coloured or transparent pixels from which on a note is given: fewer are specks, or rims
+# of JPEG blocks.
+_WORTH_A_NOTE = 0.001
 # A mask has two colours; rims and noise take less than this share, labels are few.
 _BESIDE_TWO_COLOURS = 0.1
 _FEW_COLOURS = 4
@@ -137,7 +137,7 @@ def _marked_of_two(
     levels: int,
     polarity: str,
 ) -> npt.NDArray[np.bool_] | None:
-    """The pixels of the mark where the file has one colour beside its ground; else None.
+    """Return the marked pixels of a file with one colour beside its ground; else None.
 
     The ground is black, or the transparency around a brush, where every painted pixel is dark; it
     is white where every painted pixel is bright. Masks of zeros and ones, label pictures with a
@@ -158,7 +158,7 @@ def _marked_of_two(
 
 
 def _has_many_colours(colours: npt.NDArray[Any], levels: int) -> bool:
-    """Whether (pixels, channels) are those of a photo; a mask has two colours, rims and noise."""
+    """Return whether (pixels, channels) are a photo's; a mask has two colours, rims and noise."""
     # Eight steps of each channel.
     steps = colours * 8 // (levels + 1) @ (8 ** np.arange(colours.shape[1]))
     counts = np.sort(np.bincount(steps))
@@ -170,9 +170,9 @@ def _has_many_colours(colours: npt.NDArray[Any], levels: int) -> bool:
 def _about_transparency(
     pixels: npt.NDArray[Any], painted: npt.NDArray[np.bool_], many: bool
 ) -> list[str]:
-    """What to say of a file with transparent parts whose meaning the user did not give."""
+    """Return notes on a file with transparent parts whose meaning the user did not give."""
     share = 1.0 - float(painted.mean())
-    if not _WORTH_A_WORD <= share < 1.0:
+    if not _WORTH_A_NOTE <= share < 1.0:
         return []
     if many:
         raise ValueError(
@@ -192,7 +192,7 @@ def _coloured_but_known(
         return []
     coloured = 4 * (values.max(-1) - values.min(-1)) > levels
     share = float((coloured & known).mean())
-    if share < _WORTH_A_WORD:
+    if share < _WORTH_A_NOTE:
         return []
     way = "" if polarity == "black" else "; --hole painted takes all that is not black as missing"
     return [f"{_percent(share)} of its pixels are coloured and were read as known{way}"]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.reference.contextual_attention import AttentionOptions
 from inpaint_ops.reference.contextual_attention import (
     contextual_attention as contextual_attention_reference,
 )
@@ -259,7 +260,8 @@ def _backward_reference(
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
     grad, f, b = (tensors.compute_dtype(x) for x in (grad, fg, bg))
-    grad_f, grad_b = contextual_attention_backward_reference(grad, f, b, hole, **_named(options))
+    chosen = AttentionOptions(*options)
+    grad_f, grad_b = contextual_attention_backward_reference(grad, f, b, hole, chosen)
     return (
         grad_f.to(fg.dtype).contiguous(memory_format=tensors.memory_format(fg)),
         grad_b.to(bg.dtype).contiguous(memory_format=tensors.memory_format(bg)),

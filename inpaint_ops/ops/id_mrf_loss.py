@@ -8,7 +8,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, tensors, triton
-from inpaint_ops.reference.id_mrf_loss import drawn, similarity, unit_vectors
+from inpaint_ops.reference.id_mrf_loss import IdMrfOptions, drawn, similarity, unit_vectors
 from inpaint_ops.reference.id_mrf_loss import (
     id_mrf_loss_backward as id_mrf_loss_backward_reference,
 )
@@ -127,7 +127,8 @@ def _cpu(
 def _reference(
     generated: Tensor, target: Tensor, bandwidth: float, eps: float, exclude_self: bool
 ) -> tuple[Tensor, Tensor]:
-    similar = similarity(generated.flatten(2), target.flatten(2), bandwidth, eps, exclude_self)
+    options = IdMrfOptions(bandwidth, eps, exclude_self)
+    similar = similarity(generated.flatten(2), target.flatten(2), options)
     best, choice = similar.max(2)
     return -best.mean(1).log(), choice
 
@@ -192,8 +193,9 @@ def _backward_reference(
     eps: float,
     exclude_self: bool,
 ) -> tuple[Tensor, Tensor]:
+    options = IdMrfOptions(bandwidth, eps, exclude_self)
     grad_generated, grad_target = id_mrf_loss_backward_reference(
-        grad, generated.flatten(2), target.flatten(2), choice, bandwidth, eps, exclude_self
+        grad, generated.flatten(2), target.flatten(2), choice, options
     )
     return (
         grad_generated.reshape(generated.shape).contiguous(),

@@ -1,6 +1,9 @@
-"""Every operator in plain PyTorch, reading like its paper; same signatures as the fused ones.
+"""Every operator in plain PyTorch, written as its paper states it, with the signature of the op.
 
-They serve devices without a kernel, tests and benchmarks, and run under ordinary autograd.
+One file an operator. The references serve devices without a kernel, tests and benchmarks, and run
+under ordinary autograd. They import torch and one another alone, so that no fault of the operators
+can hide in them. Begin with `fused_conv2d`, whose padding and activations the other convolutions
+share, and `nearest_patch`, which shows the patches that all matching works with.
 """
 
 from inpaint_ops.reference.channelwise_linear import channelwise_linear

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Plain version of `inpaint_ops.channelwise_linear`, without the shape of the result's map.
+    """Plain version of `inpaint_ops.channelwise_linear`; a result of another size is a column.
 
     Args:
         x: (N, C, H, W).

@@ -1,4 +1,7 @@
-"""Contextual attention as the papers and the public code write it: patches as filters."""
+"""Contextual attention as the papers and the public code write it, with patches as filters.
+
+Sizes: h x w query cells, hb x wb key cells, rate x rate feature pixels a cell.
+"""
 
 from typing import NamedTuple
 
@@ -7,8 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+class AttentionOptions(NamedTuple):
+    """Options of `inpaint_ops.contextual_attention` but for what it returns, in the op's order."""
+
+    rate: int
+    softmax_scale: float
+    fuse: bool
+    pick: str
+    key_norm: str
+    hole_mode: str
+    overlap: str
+
+
 def picked_pixels(size: int, rate: int, pick: str) -> list[int]:
-    """The feature pixel that stands for each cell of the matching grid, along one axis.
+    """Return the feature pixels that stand for the cells of the matching grid, along one axis.
 
     Args:
         size: feature pixels along the axis.
@@ -34,10 +49,11 @@ def _pick(x: Tensor, rate: int, pick: str) -> Tensor:
 
 
 def _fuse(scores: Tensor, h: int, w: int, hb: int, wb: int, adjoint: bool = False) -> Tensor:
-    """Adds to each score those of the neighbours in rows, then in columns, of both grids.
+    """Add to each score those of its neighbours in rows, then in columns, of both grids.
 
-    (1, hb * wb, h, w) to the same. The grids are flattened first, so that the end of a row goes on
-    in the next row: wrong at the border, but what all public code does and networks trained with.
+    Takes and returns (1, hb * wb, h, w). The grids are flattened first, so that the end of a row is
+    a neighbour of the beginning of the next row. That is wrong at the border, but all public code
+    does it and the networks were trained with it. The adjoint has the two steps in the other order.
     """
     eye = torch.eye(3, dtype=scores.dtype, device=scores.device).view(1, 1, 3, 3)
     x = scores.view(1, 1, hb * wb, h * w)
@@ -66,7 +82,7 @@ def contextual_attention(  # noqa: PLR0913
     return_index: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Plain version of `inpaint_ops.contextual_attention`: same arguments and results."""
-    options = _Options(rate, softmax_scale, fuse, pick, key_norm, hole_mode, overlap)
+    options = AttentionOptions(rate, softmax_scale, fuse, pick, key_norm, hole_mode, overlap)
     n, _, height, width = fg.shape
     dtype = torch.float64 if fg.dtype == torch.float64 else torch.float32
     results, indices = [], []
@@ -85,29 +101,18 @@ def contextual_attention(  # noqa: PLR0913
     return y.to(fg.dtype), index
 
 
-def contextual_attention_backward(  # noqa: PLR0913
-    grad: Tensor,
-    fg: Tensor,
-    bg: Tensor,
-    hole: Tensor | None,
-    *,
-    rate: int,
-    softmax_scale: float,
-    fuse: bool,
-    pick: str,
-    key_norm: str,
-    hole_mode: str,
-    overlap: str,
+def contextual_attention_backward(
+    grad: Tensor, fg: Tensor, bg: Tensor, hole: Tensor | None, options: AttentionOptions
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `contextual_attention` in fg and bg, step by step back through it."""
-    options = _Options(rate, softmax_scale, fuse, pick, key_norm, hole_mode, overlap)
+    """Gradients of `contextual_attention` in fg and bg, each step of it backward in turn."""
+    rate = options.rate
     c = fg.shape[1]
     grad_fg, grad_bg = torch.zeros_like(fg), torch.zeros_like(bg)
     for i in range(fg.shape[0]):
         s = _Sample(fg[i : i + 1], bg[i : i + 1], _of(hole, i), options)
         attention, _ = s.attention()
 
-        over = patches_over(fg.shape[2], fg.shape[3], rate, overlap, grad)
+        over = patches_over(fg.shape[2], fg.shape[3], rate, options.overlap, grad)
         grad_y = pad_to_blocks(grad[i : i + 1] / over, rate, s.f.shape[2], s.f.shape[3])
         grad_attention = F.conv2d(grad_y, s.values, stride=rate)
         patches = F.unfold(grad_y, 2 * rate, stride=rate)[0]
@@ -118,8 +123,8 @@ def contextual_attention_backward(  # noqa: PLR0913
         grad_bg[i] = grad_pixels[0, :, before:, before:][:, : bg.shape[2], : bg.shape[3]]
 
         mean = (attention * grad_attention).sum(1, keepdim=True)
-        grad_scores = softmax_scale * attention * (grad_attention - mean)
-        if fuse:
+        grad_scores = options.softmax_scale * attention * (grad_attention - mean)
+        if options.fuse:
             grad_scores = _fuse(grad_scores, s.f.shape[2], s.f.shape[3], s.hb, s.wb, adjoint=True)
 
         keys = s.keys / s.norm
@@ -129,25 +134,17 @@ def contextual_attention_backward(  # noqa: PLR0913
         along = (grad_keys * keys).sum((1, 2, 3), keepdim=True) * keys
         grad_keys = (grad_keys - torch.where(s.above, along, 0.0)) / s.norm
         grad_b = F.fold(grad_keys.view(1, -1, 9 * c).transpose(1, 2), (s.hb, s.wb), 3, padding=1)
-        _add_at_picked(grad_fg[i], grad_f[0], rate, pick)
-        _add_at_picked(grad_bg[i], grad_b[0], rate, pick)
+        _add_at_picked(grad_fg[i], grad_f[0], rate, options.pick)
+        _add_at_picked(grad_bg[i], grad_b[0], rate, options.pick)
     return grad_fg, grad_bg
-
-
-class _Options(NamedTuple):
-    rate: int
-    softmax_scale: float
-    fuse: bool
-    pick: str
-    key_norm: str
-    hole_mode: str
-    overlap: str
 
 
 class _Sample:
     """One sample: picked features, key patches and their norms, value patches, usable keys."""
 
-    def __init__(self, fg: Tensor, bg: Tensor, hole: Tensor | None, options: _Options) -> None:
+    def __init__(
+        self, fg: Tensor, bg: Tensor, hole: Tensor | None, options: AttentionOptions
+    ) -> None:
         self.options = options
         rate, c = options.rate, fg.shape[1]
         self.f = _pick(fg, rate, options.pick)
@@ -155,13 +152,13 @@ class _Sample:
         self.hb, self.wb = b.shape[2], b.shape[3]
         self.usable = torch.ones(self.hb * self.wb, 1, 1, 1, dtype=torch.bool, device=fg.device)
         if hole is not None:
-            # A key is missing if any cell of its patch is; beyond the border nothing is.
+            # A key is missing if any cell of its patch is; cells beyond the border are not.
             near = F.max_pool2d((hole != 0).to(fg.dtype), 3, stride=1, padding=1)
             self.usable = near.view(-1, 1, 1, 1) == 0
         self.values = _value_patches(bg, rate, self.hb, self.wb)
         self.keys = F.unfold(b, 3, padding=1)[0].T.reshape(-1, c, 3, 3)
         if not options.fuse:
-            # Nothing reads them, and what they hold must not reach a sum even times zero.
+            # Missing keys have weight zero, but a product with NaN would not be zero.
             self.values = self.values.masked_fill(~self.usable, 0.0)
             self.keys = self.keys.masked_fill(~self.usable, 0.0)
         square = self.keys.square().sum((1, 2, 3), keepdim=True)
@@ -174,31 +171,31 @@ class _Sample:
             self.norm = (square + 9e-4 * c).sqrt()
 
     def attention(self) -> tuple[Tensor, Tensor]:
-        """Weights (1, hb * wb, h, w), zero for missing keys, and the best key (1, h, w)."""
+        """Return weights (1, hb * wb, h, w), zero for missing keys, and the best key (1, h, w)."""
         options = self.options
         scores = F.conv2d(self.f, self.keys / self.norm, padding=1)
         if options.fuse:
             scores = _fuse(scores, self.f.shape[2], self.f.shape[3], self.hb, self.wb)
         scores = scores * options.softmax_scale
-        # Select, not multiply: a missing key may be anything.
+        # Select, not multiply: a missing key may hold NaN.
         missing = ~self.usable.view(1, -1, 1, 1)
-        only = scores.masked_fill(missing, float("-inf"))
+        usable = scores.masked_fill(missing, float("-inf"))
         if options.hole_mode == "exclude" and bool(self.usable.any()):
-            weights = only.softmax(1)
+            weights = usable.softmax(1)
         else:
             weights = scores.masked_fill(missing, 0.0).softmax(1)
-        return weights.masked_fill(missing, 0.0), only.argmax(1)
+        return weights.masked_fill(missing, 0.0), usable.argmax(1)
 
 
 def _of(hole: Tensor | None, sample: int) -> Tensor | None:
-    """The hole of one sample."""
+    """Return the hole of one sample."""
     return None if hole is None else hole[sample % hole.shape[0]][None]
 
 
-def _add_at_picked(x: Tensor, part: Tensor, rate: int, pick: str) -> None:
+def _add_at_picked(x: Tensor, addend: Tensor, rate: int, pick: str) -> None:
     rows = torch.tensor(picked_pixels(x.shape[1], rate, pick), device=x.device)
     columns = torch.tensor(picked_pixels(x.shape[2], rate, pick), device=x.device)
-    x[:, rows[:, None], columns] += part
+    x[:, rows[:, None], columns] += addend
 
 
 def pad_to_blocks(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
@@ -213,13 +210,16 @@ def pad_to_blocks(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
 
 
 def _value_patches(x: Tensor, rate: int, rows: int, columns: int) -> Tensor:
-    """(1, C, H, W) to (rows * columns, C, 2 rate, 2 rate), at stride `rate`, zeros outside."""
+    """Return patches (rows * columns, C, 2 rate, 2 rate) at stride `rate`, zeros outside."""
     patches = F.unfold(pad_to_blocks(x, rate, rows, columns), 2 * rate, stride=rate)
     return patches[0].T.reshape(rows * columns, x.shape[1], 2 * rate, 2 * rate)
 
 
 def patches_over(height: int, width: int, rate: int, overlap: str, like: Tensor) -> Tensor:
-    """Number of patches over each pixel, (height, width) in the dtype of `like`, or 4."""
+    """Return the number of patches over each pixel, (height, width) in the dtype of `like`, or 4.
+
+    `overlap` "constant" divides by 4 everywhere.
+    """
     if overlap == "constant":
         return like.new_full((), 4.0)
     counts = []

@@ -1,13 +1,13 @@
-"""Convolution with its neighbours as separate PyTorch calls."""
+"""Convolution with upsampling, padding and activation as separate PyTorch calls."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 _ACTIVATIONS = {
-    "identity": lambda z: z,
+    "identity": lambda x: x,
     "relu": F.relu,
-    "leaky_relu": lambda z: F.leaky_relu(z, 0.2),
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
     "elu": F.elu,
     "silu": F.silu,
     "tanh": torch.tanh,
@@ -15,9 +15,9 @@ _ACTIVATIONS = {
 }
 
 
-def activate(z: Tensor, activation: str) -> Tensor:
-    """The activation of that name."""
-    result: Tensor = _ACTIVATIONS[activation](z)
+def activate(pre_activation: Tensor, activation: str) -> Tensor:
+    """Apply the activation of that name."""
+    result: Tensor = _ACTIVATIONS[activation](pre_activation)
     return result
 
 
@@ -33,12 +33,12 @@ def padded(
     dilation: int | tuple[int, int],
     padding_mode: str,
 ) -> Tensor:
-    """The input with its padding; "same" is TensorFlow's rule."""
+    """Return the input with its padding; "same" is TensorFlow's rule."""
     sides: list[int] = []
     if isinstance(padding, str):
         rules = zip(x.shape[2:], kernel, _pair(stride), _pair(dilation))
-        for size, k, s, d in rules:
-            total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        for size, k, step, spread in rules:
+            total = max((-(-size // step) - 1) * step + (k - 1) * spread + 1 - size, 0)
             sides = [total // 2, total - total // 2, *sides]
     else:
         vertical, horizontal = _pair(padding)

@@ -1,4 +1,4 @@
-"""Transposed convolution with its neighbours as separate PyTorch calls."""
+"""Transposed convolution with its activation as separate PyTorch calls."""
 
 import torch.nn.functional as F
 from torch import Tensor

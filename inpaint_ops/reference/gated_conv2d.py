@@ -20,7 +20,7 @@ def gated_conv2d(
     algorithm: str = "auto",
 ) -> Tensor:
     """Plain version of `inpaint_ops.gated_conv2d`: same arguments, results and gradients."""
-    z = fused_conv2d(
+    pre_activation = fused_conv2d(
         x,
         weight,
         bias,
@@ -30,5 +30,5 @@ def gated_conv2d(
         padding_mode=padding_mode,
         upsample=upsample,
     )
-    features, gates = z.chunk(2, 1)
+    features, gates = pre_activation.chunk(2, 1)
     return activate(features, activation) * torch.sigmoid(gates)

@@ -1,4 +1,4 @@
-"""Instance normalisation with its neighbours as separate PyTorch calls."""
+"""Instance normalisation with activation and residual as separate PyTorch calls."""
 
 import torch.nn.functional as F
 from torch import Tensor

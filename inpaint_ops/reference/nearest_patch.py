@@ -1,4 +1,4 @@
-"""Nearest patches, as the papers write them: unfold, compare all pairs, take the best."""
+"""Nearest patches as the papers write them: unfold, compare all pairs, take the best."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ _SCORES = 1 << 26
 
 
 def patch_origins(size: int, patch_size: int, stride: int) -> list[int]:
-    """Origins 0, stride, 2 stride, ... along an axis, and the last that fits.
+    """Return the origins 0, stride, 2 stride, ... along an axis, and the last that fits.
 
     Args:
         size: pixels along the axis.
@@ -26,7 +26,7 @@ def patch_origins(size: int, patch_size: int, stride: int) -> list[int]:
 
 
 def _patches(x: Tensor, patch_size: int, stride: int) -> Tensor:
-    """(N, C, H, W) to (N, C * k * k, rows, columns)."""
+    """Return the patches of (N, C, H, W) as (N, C * k * k, rows, columns)."""
     rows = patch_origins(x.shape[2], patch_size, stride)
     columns = patch_origins(x.shape[3], patch_size, stride)
     if not rows or not columns:
@@ -51,7 +51,7 @@ def nearest_patch(
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     query, key = query.to(dtype), key.to(dtype)
     if valid is not None:
-        # Select, not multiply: an unusable pixel may hold anything.
+        # Select, not multiply: an unusable pixel may hold NaN.
         key = torch.where(valid.bool(), key, torch.zeros((), dtype=dtype, device=key.device))
     q = _patches(query, patch_size, stride)
     k = _patches(key, patch_size, key_stride).flatten(2)  # (N, D, keys)
@@ -73,11 +73,11 @@ def nearest_patch(
         score = torch.full((n, rows * columns), none, dtype=dtype, device=query.device)
     else:
         best = []
-        for part in q.split(max(1, _SCORES // max(1, n * k.shape[2])), dim=1):
-            scores = part @ k
+        for some in q.split(max(1, _SCORES // max(1, n * k.shape[2])), dim=1):
+            scores = some @ k
             if metric == "l2":
                 scores = scores - square / 2
-            # A score that is no number never wins.
+            # NaN never wins.
             best.append(scores.masked_fill(~usable | scores.isnan(), none).max(2))
         score = torch.cat([b.values for b in best], 1)
         index = torch.cat([b.indices for b in best], 1)

@@ -49,14 +49,14 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
         ones = mask.new_ones(1, mask.shape[1], *kernel)
         total = convolve(mask, ones)
         if normalise == "window":
-            share = total.clamp(0, 1)
-            ratio = ones.numel() / (total + 1e-8) * share
+            update_mask = total.clamp(0, 1)
+            mask_ratio = ones.numel() / (total + 1e-8) * update_mask
         else:
-            share = (total != 0).to(total.dtype)
-            ratio = share / torch.where(total == 0, 1, total)
-        seen = share != 0
+            update_mask = (total != 0).to(total.dtype)
+            mask_ratio = update_mask / torch.where(total == 0, 1, total)
+        seen = update_mask != 0
     raw = convolve(masked, weight, groups)
-    y = raw * ratio
+    y = raw * mask_ratio
     if bias is not None:
-        y = (y + bias.view(1, -1, 1, 1)) * share
-    return torch.where(seen, y, 0), share.to(kind)
+        y = (y + bias.view(1, -1, 1, 1)) * update_mask
+    return torch.where(seen, y, 0), update_mask.to(kind)

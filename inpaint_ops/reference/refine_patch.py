@@ -1,4 +1,4 @@
-"""Local patch search: every candidate of every query patch, by plain gathers."""
+"""Local patch search as plain gathers of every candidate of every query patch."""
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,7 @@ def refine_patch(
 
 
 def _candidates(guess: Tensor, places: Tensor, whole: Tensor, radius: int, reach: int) -> Tensor:
-    """(queries, candidates) flat key positions, -1 where there is none."""
+    """Return flat key positions (queries, candidates), -1 where there is no candidate."""
     rows, columns = guess.shape
     key_rows, key_columns = whole.shape
     window = torch.arange(-radius, radius + 1, device=guess.device)
@@ -75,7 +75,7 @@ def _candidates(guess: Tensor, places: Tensor, whole: Tensor, radius: int, reach
 
 
 def _nearest(patches: Tensor, keys: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """The candidate of least distance for each patch, the lowest position of equals."""
+    """Return the candidate of least distance for each patch, of equals the lowest position."""
     at = candidates.clamp_min(0)
     values = keys[at // keys.shape[1], at % keys.shape[1]].flatten(2)
     d = (values - patches[:, None]).square().sum(2)

@@ -15,7 +15,7 @@ def shift_connection(
     zero = torch.zeros((), dtype=encoder.dtype, device=encoder.device)
     dtype = torch.float64 if encoder.dtype == torch.float64 else torch.float32
     with torch.no_grad():
-        # Select first: what lies under the hole in the encoder may be anything.
+        # Select first: under the hole the encoder may hold NaN.
         key = torch.where(missing, zero, encoder.flatten(2)).to(dtype)
         query = decoder.flatten(2).to(dtype)
         key = key / key.square().sum(1, keepdim=True).sqrt().clamp_min(1e-8)

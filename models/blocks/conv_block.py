@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from inpaint_ops.layers import FusedConv2d, FusedConvTranspose2d
 from inpaint_ops.ops import fused_conv2d, fused_conv_transpose2d
 from inpaint_ops.ops.convolution import formulas
-from inpaint_ops.weight_state import Kept
+from inpaint_ops.ops.weight_state import Kept
 
 
 class ConvBlock(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from inpaint_ops.weight_state import Kept
+from inpaint_ops.ops.weight_state import Kept
 
 
 class SpectralNorm(nn.Module):

@@ -20,10 +20,10 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from inpaint_ops import _program
-from inpaint_ops.cli import commands, doctor, filling, main
-from inpaint_ops.images.files import load_hole
-from inpaint_ops.masks.holes import HOLE_RATIO_BINS
+from inpaint_ops import program
+from inpaint_ops.cli import commands, doctor, fillers, filling, main, messages
+from inpaint_ops.images import load_hole
+from inpaint_ops.masks import HOLE_RATIO_BINS
 from inpaint_ops.models import create_model, list_models, save_weights
 from inpaint_ops.ops import native
 from inpaint_ops.ops.dispatch import OPERATORS
@@ -61,7 +61,7 @@ class StubFiller:
 @pytest.fixture
 def filler(monkeypatch):
     stub = StubFiller()
-    monkeypatch.setitem(filling.FILLERS, "exemplar", lambda: stub)
+    monkeypatch.setitem(fillers.FILLERS, "exemplar", lambda: stub)
     return stub
 
 
@@ -567,11 +567,11 @@ def test_progress_of_a_folder_rises_to_one(filler, folders):
 def test_progress_bar_on_a_terminal(filler, pair, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     # Unescaped, this name would be taken for markup and refused.
-    with commands._progress("[/odd] name") as progress:
+    with messages.progress_bar("[/odd] name") as progress:
         progress(0.5)
     assert "[/odd] name" in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    with commands._progress("name") as progress:
+    with messages.progress_bar("name") as progress:
         assert progress is None
 
 
@@ -617,13 +617,13 @@ def test_ctrl_c_ends_the_program_with_130(pair, tmp_path):
     code = (
         "import signal, sys, time\n"
         "from inpaint_ops import cli\n"
-        "from inpaint_ops.cli import filling\n"
+        "from inpaint_ops.cli import fillers\n"
         # A shell's background jobs ignore the signal.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow(image, hole, *, seed=0, progress=None):\n"
         "    print('started', flush=True)\n"
         "    time.sleep(60)\n"
-        "filling.FILLERS['exemplar'] = lambda: slow\n"
+        "fillers.FILLERS['exemplar'] = lambda: slow\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     arguments = ["fill", *map(str, pair), "-o", str(tmp_path / "out" / "o.png")]
@@ -652,7 +652,7 @@ def sigint():
 
 @pytest.mark.parametrize("answer", ["swallowed", "turned into an error"])
 def test_an_interrupt_that_does_not_arrive(sigint, filler, pair, monkeypatch, capsys, answer):
-    monkeypatch.setattr(_program, "_AGAIN", 0.05)
+    monkeypatch.setattr(program, "_AGAIN", 0.05)
 
     def stubborn(image, hole, *, seed=0, progress=None):
         with contextlib.suppress(KeyboardInterrupt):
@@ -662,7 +662,7 @@ def test_an_interrupt_that_does_not_arrive(sigint, filler, pair, monkeypatch, ca
                 time.sleep(0.01)
         raise KeyError("initialisation failed")
 
-    monkeypatch.setitem(filling.FILLERS, "exemplar", lambda: stubborn)
+    monkeypatch.setitem(fillers.FILLERS, "exemplar", lambda: stubborn)
     assert main(["fill", *map(str, pair), "-o", str(pair[0].parent / "o.png")]) == 130
     assert capsys.readouterr().err.endswith("inpaint-ops: interrupted\n")
 
@@ -709,8 +709,8 @@ def test_a_killed_run_leaves_nothing_after_the_next(run, filler, folders):
         "import os, signal, sys\n"
         "from PIL import Image\n"
         "from inpaint_ops import cli\n"
-        "from inpaint_ops.cli import filling\n"
-        "filling.FILLERS['exemplar'] = lambda: lambda image, hole, **options: image\n"
+        "from inpaint_ops.cli import fillers\n"
+        "fillers.FILLERS['exemplar'] = lambda: lambda image, hole, **options: image\n"
         "save, count = Image.Image.save, []\n"
         "def killed(self, stream, **options):\n"
         "    count.append(1)\n"

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inpaint_ops
-from inpaint_ops._chebyshev import chebyshev
 from inpaint_ops.exemplar import scatter
 from inpaint_ops.exemplar.blend import blend
+from inpaint_ops.exemplar.chebyshev import chebyshev
 from inpaint_ops.exemplar.fill import fill_exemplar
 from inpaint_ops.exemplar.scatter import interpolate, split
 from inpaint_ops.exemplar.vote import vote
-from inpaint_ops.masks.holes import free_form_hole, irregular_hole
+from inpaint_ops.masks import free_form_hole, irregular_hole
 
 
 def noise(*size, seed=0):

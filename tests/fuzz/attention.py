@@ -162,7 +162,7 @@ class ContextualAttention(Entry):
 
     def _check_index(self, case: Case, wide: dict[str, Tensor], index: Tensor) -> None:
         fg, bg, hole = wide["fg"], wide.get("bg", wide["fg"]), self._hole(case, wide)
-        options = reference.contextual_attention.__globals__["_Options"](**case["options"])
+        options = reference.contextual_attention.__globals__["AttentionOptions"](**case["options"])
         make = reference.contextual_attention.__globals__["_Sample"]
         fuse = reference.contextual_attention.__globals__["_fuse"]
         for i in range(fg.shape[0]):

@@ -11,10 +11,11 @@ import inpaint_ops
 from inpaint_ops.benchmarks.cases import conv_layers
 from inpaint_ops.benchmarks.gpu import check, compile, goldens, tune
 from inpaint_ops.benchmarks.gpu.compile import Measured
+from inpaint_ops.cli import doctor
 from inpaint_ops.kernels import launch, products
 from inpaint_ops.kernels.convolution import choose, fused
 from inpaint_ops.kernels.convolution.fused_kernel import CONV
-from inpaint_ops.ops import native, triton
+from inpaint_ops.ops import triton
 
 
 def test_import_never_imports_triton():
@@ -34,7 +35,7 @@ def test_a_missing_triton_is_named(monkeypatch, version, text):
     with pytest.raises(RuntimeError, match=f"gated_conv2d: the GPU kernel cannot run: {text}"):
         triton.kernels("gated_conv2d")
     assert text in triton.status()
-    served = native.backends()
+    served = doctor.backends()
     assert served["refine_patch"]["cuda"] == "reference"
 
 
@@ -210,7 +211,7 @@ CONVOLUTIONS = ("gated_conv2d", "fused_conv2d", "fused_conv_transpose2d", "parti
 def test_convolutions_have_gpu_kernels_both_ways(op):
     for name in (op, f"{op}_backward"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"inpaint_ops::{name}", "CUDA")
-    assert native.backends()[op]["cuda"] == "triton and cuDNN"
+    assert doctor.backends()[op]["cuda"] == "triton and cuDNN"
 
 
 def test_cpu_tensors_need_the_interpreter():

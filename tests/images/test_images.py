@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from inpaint_ops.images import files
-from inpaint_ops.images.files import Photo, load_hole, load_photo, save_hole
+from inpaint_ops.images import Photo, load_hole, load_photo, save_hole
 
 HEIGHT, WIDTH = 6, 5
 RNG = np.random.default_rng(0)
@@ -506,7 +505,7 @@ def test_unusable_targets(tmp_path, monkeypatch):
         Photo(RGB).save(tmp_path / "d.png")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         Photo(RGB).save(tmp_path / "no" / "a.png")
-    monkeypatch.setattr(files.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(PermissionError, match="is not writable"):
         Photo(RGB).save(tmp_path / "a.png")
 

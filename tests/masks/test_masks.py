@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inpaint_ops.masks.holes import (
+from inpaint_ops.masks import (
     HOLE_RATIO_BINS,
     center_hole,
     free_form_hole,

@@ -17,13 +17,12 @@ from inpaint_ops import (
     GatedConv2d,
     PartialConv2d,
     reference,
-    weight_state,
 )
 from inpaint_ops.models import create_model
 from inpaint_ops.models.blocks.conv_block import ConvBlock
-from inpaint_ops.ops import native
+from inpaint_ops.ops import native, weight_state
 from inpaint_ops.ops.convolution.packed_weights import packed_weights
-from inpaint_ops.weight_state import Kept, Snapshot, frozen
+from inpaint_ops.ops.weight_state import Kept, Snapshot, frozen
 
 pytestmark = pytest.mark.skipif(not native.status().available, reason="reads by the extension")
 

@@ -69,7 +69,7 @@ def test_without_extension_one_warning_and_right_results():
     code = """
 import warnings, torch
 import inpaint_ops
-import inpaint_ops.cli.doctor
+from inpaint_ops.cli import doctor
 x = torch.randn(1, 3, 12, 12)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -78,7 +78,7 @@ with warnings.catch_warnings(record=True) as caught:
 ours = [w for w in caught if "compiled extension is missing" in str(w.message)]
 print(len(ours), ours[0].category.__name__, __file__ if False else ours[0].filename)
 print(torch.equal(first[0].flatten(), torch.arange(100)))
-print(inpaint_ops.cli.doctor.collect()["backends"]["nearest_patch"]["cpu"])
+print(doctor.backends()["nearest_patch"]["cpu"])
 """
     result = run(code, INPAINT_OPS_DISABLE_EXTENSION="1")
     check(result, "1 RuntimeWarning", "True", "reference")

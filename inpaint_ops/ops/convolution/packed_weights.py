@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution.plan import Form
-from inpaint_ops.weight_state import Snapshot, storage_key
+from inpaint_ops.ops.weight_state import Snapshot, storage_key
 
 
 def _removed(forms: dict[Any, Any], variant: Any) -> tuple[Any, int]:

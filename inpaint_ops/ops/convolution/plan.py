@@ -107,7 +107,7 @@ def _plan(spec: Spec, shapes: Shapes, direct: bool, instruction_set: str) -> Pla
         # Winograd's algorithms take 0.5 to 0.7 of the time, 0.8 to 0.9 of a layer's forward and
         # backward pass, and err 5.5 to 7.6 times as much as eager where direct sums err 1.2 times.
         algorithm = "direct"
-        kernel = [kernel[0] + 1, kernel[1] + 1]
+        kernel = [size + 1 for size in kernel]
     else:
         algorithm = choose(spec, shapes, direct)
     if algorithm == "aten" and kind == "flipped":
@@ -133,7 +133,7 @@ def _plan(spec: Spec, shapes: Shapes, direct: bool, instruction_set: str) -> Pla
     )
     kernels = native().ConvPlan(
         algorithm,
-        kernel,
+        (kernel[0], kernel[1]),
         stride,
         g.dilation,
         padding,

@@ -13,7 +13,7 @@ from inpaint_ops import checks
 from inpaint_ops.backends import current_backend
 from inpaint_ops.ops import tensors
 
-# Order and slope are those of csrc/convolution/conv.h.
+# Order and slope are those of csrc/base/activation_codes.h.
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
 PADDING_MODES = ("zeros", "reflect", "replicate")
 ALGORITHMS = ("auto", "direct")

@@ -1,13 +1,15 @@
 """The one rule for "has this weight changed?": its bytes have another fingerprint.
 
-Everything made of weights and kept beside them asks here: packed forms
+All that is made of weights and kept beside them asks here: packed forms
 (`ops/convolution/packed_weights.py`), spectrally normalised and folded weights (`models/blocks`).
-Version counters and addresses are not enough: edits through ``weight.data``, through a NumPy array
+
+Version counters and addresses are not enough. Edits through ``weight.data``, through a NumPy array
 over the same memory, and of tensors made in inference mode change neither. Reading a weight costs
-less than using it, so every byte is read at every call, on all threads. A change of a single value
-always changes the 64-bit fingerprint; other changes go unseen with a probability of 2^-64, of at
-most 2^-31 where they were made to cancel each other (csrc/base/fingerprint.cpp), over keys that
-each process draws.
+less than using it, so every byte is read at every call, on all threads.
+
+A change of a single value always changes the 64-bit fingerprint. Another change goes unseen with a
+probability of 2^-64, or of at most 2^-31 where its parts were made to cancel each other. The
+probability is over keys that each process draws (csrc/base/fingerprint.cpp).
 """
 
 from __future__ import annotations
@@ -22,22 +24,23 @@ from torch import Tensor, nn
 
 from inpaint_ops.ops import native
 
-# Storages that a `frozen` block speaks for, and the number of the block.
+# Storages that a `frozen` block promises not to change, and the number of the block.
 _promises: dict[int, int] = {}
-# Storages of what was made of frozen weights inside a block, alive as long as their numbers count.
+# Storages of tensors made of frozen weights inside a block. They are kept alive there, so that no
+# other storage gets their key.
 _adopted: dict[int, list[torch.UntypedStorage]] = {}
 _numbers = itertools.count(1)
 _lock = threading.Lock()
 
 
 def storage_key(tensor: Tensor) -> int:
-    """Return a number that is the storage's own as long as the storage lives."""
+    """Return a number that no other storage has while this one lives."""
     key: int = tensor.untyped_storage()._cdata
     return key
 
 
 def _promise(tensor: Tensor) -> int | None:
-    """Return the number of the `frozen` block that speaks for a tensor."""
+    """Return the number of the `frozen` block that holds a tensor, or None."""
     return _promises.get(storage_key(tensor)) if _promises else None
 
 
@@ -45,10 +48,10 @@ def _promise(tensor: Tensor) -> int | None:
 def frozen(model: nn.Module) -> Iterator[None]:
     """Promise that no parameter and no buffer of a model changes inside a ``with`` block.
 
-    Each weight is then compared with what was kept of it once in the block, at its first use, not
-    at every call. A change that breaks the promise may go unnoticed until the block ends. It
-    matters where the same layers run many times on small pictures; results are the same bits. The
-    promise holds for all threads of the process.
+    Each weight is then checked for changes once in the block, at its first use, not at every call.
+    A change that breaks the promise may go unnoticed until the block ends. This saves time where
+    the same layers run many times on small pictures; results have the same bits. The promise holds
+    for all threads of the process.
 
     Args:
         model: any module; its parameters and buffers at the moment of entry.
@@ -59,7 +62,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"frozen: model must be an nn.Module, got {type(model).__name__}")
     tensors = [*model.parameters(), *model.buffers()]
-    # Held, so that a storage that is replaced does not leave its number to another one.
+    # Kept alive, so that no other storage gets the key of one that is replaced.
     storages = {storage_key(tensor): tensor.untyped_storage() for tensor in tensors}
     number = next(_numbers)
     with _lock:
@@ -77,10 +80,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 class Snapshot:
-    """Where a CPU tensor lay and what it held when the snapshot was taken.
-
-    It keeps no hold on the tensor.
-    """
+    """Address, layout and fingerprint of a CPU tensor; it does not keep the tensor alive."""
 
     __slots__ = ("_address", "_fingerprint", "_layout", "_memory", "_promise")
 
@@ -121,7 +121,7 @@ class Kept:
     """Tensors made of weights without gradients, made again when one of the weights has changed.
 
     Args:
-        exposed: whether others can come by the tensors and edit them; then these are compared too.
+        exposed: True if others can reach the tensors and edit them; then these are checked, too.
     """
 
     def __init__(self, *, exposed: bool = False) -> None:
@@ -135,12 +135,15 @@ class Kept:
         make: Callable[[], tuple[Tensor, ...]],
         settings: tuple[float, ...] = (),
     ) -> tuple[Tensor, ...]:
-        """Return what `make` gives, from memory if all of `sources` hold what they held.
-
-        `settings` are the numbers that it depends on besides.
+        """Return the tensors of `make`; the kept ones if neither sources nor settings changed.
 
         Tensors without memory of their own (on other devices, while something traces or transforms
         the call) are never kept.
+
+        Args:
+            sources: the weights that `make` reads.
+            make: makes the tensors.
+            settings: numbers that the tensors depend on besides.
         """
         if torch.compiler.is_compiling() or not all(s is None or _readable(s) for s in sources):
             return make()
@@ -148,7 +151,7 @@ class Kept:
         if kept is not None and _same(kept[0], sources) and _same(kept[1], kept[2]):
             _adopt(sources, kept[2])
             return kept[2]
-        # Before the making, so that a change during it is seen by the next call.
+        # Taken before `make`, so that the next call notices a change during it.
         before = [None if s is None else Snapshot(s) for s in sources]
         made = make()
         if all(_readable(tensor) for tensor in made):
@@ -165,7 +168,7 @@ class Kept:
 
 
 def _same(snapshots: Sequence[Snapshot | None], tensors: Sequence[Tensor | None]) -> bool:
-    """Return whether all snapshots hold; none for a tensor means that there must be none."""
+    """Return whether all snapshots hold; a snapshot None demands that the tensor is None."""
     if not snapshots:
         return True
     return len(snapshots) == len(tensors) and all(
@@ -187,7 +190,7 @@ def _readable(tensor: Tensor) -> bool:
 
 
 def _adopt(sources: Sequence[Tensor | None], made: Sequence[Tensor]) -> None:
-    """Extend the promise about all sources to what was made of them."""
+    """Extend the promise that holds for all sources to the tensors made of them."""
     if not _promises:
         return
     promises = {_promise(source) for source in sources if source is not None}

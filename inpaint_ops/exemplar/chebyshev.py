@@ -22,8 +22,8 @@ def chebyshev(
     Args:
         residual: the function x to b - A x.
         start: first guess.
-        bounds: least and largest eigenvalue of A. Parts of the error with an eigenvalue below the
-            least shrink slowly; above the largest they grow.
+        bounds: least and largest eigenvalue of A. Components of the error with an eigenvalue below
+            the least bound shrink slowly; those above the largest grow.
         steps: evaluations of the residual.
 
     Source: Saad, "Iterative Methods for Sparse Linear Systems" (2003), algorithm 12.1.

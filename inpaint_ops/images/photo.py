@@ -1,13 +1,12 @@
-"""Pictures and holes on disk: integer pixels in, integer pixels out, known pixels bit for bit.
+"""A picture of integer pixels, read from a file and written back with known pixels bit for bit.
 
-Pillow does the decoding and is imported on first use, so this module itself needs only torch
-and numpy.
+Pillow does the decoding and is imported on first use; this module itself needs only torch and
+numpy.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,63 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from inpaint_ops._program import reason
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.images.decoding import decode, pillow, with_resolution, without_interoperability
-from inpaint_ops.masks.reading import (
-    DEFAULT_POLARITY,
-    POLARITIES,
-    describe,
-    other_ways,
-    read_missing,
-)
+from inpaint_ops.images.formats import JPEG_EXIF, WRITE_FORMATS, WRITE_SUFFIXES, Format
+from inpaint_ops.program import reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
 MAX_PIXELS = 300_000_000
-_JPEG_EXIF = 65533
-
-
-@dataclass(frozen=True)
-class _Format:
-    """What one file format can hold, and how Pillow is asked to write it."""
-
-    name: str
-    alpha: bool = False
-    deep: bool = False
-    max_side: int = 2**31 - 1
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-_PNG = _Format("PNG", alpha=True, deep=True)
-_JPEG = _Format("JPEG", max_side=65500, options={"quality": 95, "subsampling": 0})
-_TIFF = _Format("TIFF", alpha=True, deep=True)
-# "exact" keeps the colours under fully transparent pixels.
-_WEBP = _Format("WEBP", alpha=True, max_side=16383, options={"lossless": True, "exact": True})
-_PPM = _Format("PPM", deep=True)
-_WRITE_FORMATS = {
-    ".png": _PNG,
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
-    ".jpe": _JPEG,
-    ".jfif": _JPEG,
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
-    ".webp": _WEBP,
-    ".bmp": _Format("BMP"),
-    ".pgm": _PPM,
-    ".ppm": _PPM,
-    ".pnm": _PPM,
-}
-WRITE_SUFFIXES = frozenset(_WRITE_FORMATS)
-READ_SUFFIXES = WRITE_SUFFIXES | {".apng", ".mpo", ".dib", ".gif", ".pbm", ".tga", ".avif"}
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A picture as stored: integer pixels, upright, with what is needed to write it back.
+    """A picture as stored: upright integer pixels, and the metadata to write it back.
 
     Args:
         pixels: (height, width, channels) uint8 with 1 to 4 channels (grey, grey + alpha, RGB,
@@ -117,7 +74,7 @@ class Photo:
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the last channel is alpha."""
+        """True if the last channel is alpha."""
         return self.pixels.shape[2] in (2, 4)
 
     @property
@@ -126,13 +83,13 @@ class Photo:
         return int(np.iinfo(self.pixels.dtype).max)
 
     def image(self) -> Tensor:
-        """Colours as a (1, 3, height, width) float32 tensor in [0, 1]; grey is repeated."""
+        """Return colours as a (1, 3, height, width) float32 tensor in [0, 1]; grey is repeated."""
         colour = self.pixels[..., : self._colours].astype(np.float32) / np.float32(self.levels)
-        planes = np.broadcast_to(colour, (*self.size, 3)).transpose(2, 0, 1)
-        return torch.from_numpy(np.ascontiguousarray(planes))[None]
+        channels = np.broadcast_to(colour, (*self.size, 3)).transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(channels))[None]
 
     def alpha_hole(self, *, allow_empty: bool = False) -> Tensor:
-        """The fully transparent pixels as a (1, 1, height, width) bool tensor, True = missing.
+        """Return the fully transparent pixels as a (1, 1, height, width) bool hole.
 
         Args:
             allow_empty: accept a picture without a fully transparent pixel.
@@ -151,7 +108,7 @@ class Photo:
         return torch.from_numpy(self.pixels[..., -1] == 0)[None, None]
 
     def opaque(self, hole: Tensor) -> Photo:
-        """A copy that is opaque inside hole, a (1, 1, height, width) bool or 0/1 tensor."""
+        """Return a copy that is opaque inside hole, a (1, 1, height, width) bool or 0/1 tensor."""
         missing = self._hole_array(hole)
         pixels = self.pixels.copy()
         if self.has_alpha:
@@ -159,7 +116,7 @@ class Photo:
         return replace(self, pixels=pixels)
 
     def filled(self, image: Tensor, hole: Tensor) -> Photo:
-        """A copy with the colours of image inside the hole; all else stays bit for bit.
+        """Return a copy with the colours of image inside the hole; all else stays bit for bit.
 
         Values are clipped to [0, 1] and rounded to the nearest level; grey takes the mean of the
         three channels. Alpha is kept.
@@ -181,8 +138,8 @@ class Photo:
                 f"filled: image must have shape {(1, 3, *self.size)}, got {tuple(image.shape)}"
             )
         # float64 holds the product with 65535 without a rounding of its own.
-        planes = image.detach()[0].permute(1, 2, 0).cpu()
-        values = planes[torch.from_numpy(missing)].double().numpy()
+        colours = image.detach()[0].permute(1, 2, 0).cpu()
+        values = colours[torch.from_numpy(missing)].double().numpy()
         if not np.isfinite(values).all():
             raise ValueError("filled: image must be finite inside the hole, got NaN or infinity")
         if self._colours == 1:
@@ -192,14 +149,14 @@ class Photo:
         return replace(self, pixels=pixels)
 
     def check_save(self, path: str | os.PathLike[str]) -> None:
-        """Raise now what `save` would raise later because the file cannot hold this picture.
+        """Raise the errors of `save` that are known before anything is written.
 
         Raises:
             ValueError: unknown extension, or the format cannot hold alpha, 16 bits or the size.
             OSError: path is a directory, or its folder is missing or not writable.
         """
         target = Path(path)
-        form = _WRITE_FORMATS.get(target.suffix.lower())
+        form = WRITE_FORMATS.get(target.suffix.lower())
         if form is None:
             known = " ".join(sorted(WRITE_SUFFIXES))
             raise ValueError(f"{target}: unknown file extension, expected one of {known}")
@@ -210,11 +167,11 @@ class Photo:
         if max(self.size) > form.max_side:
             raise ValueError(
                 f"{target}: {form.name} holds at most {form.max_side} pixels a side,"
-                f" got {_size_text(self.size)}"
+                f" got {size_text(self.size)}"
             )
-        if form.name == "JPEG" and len(self.exif) > _JPEG_EXIF:
+        if form.name == "JPEG" and len(self.exif) > JPEG_EXIF:
             raise ValueError(
-                f"{target}: JPEG holds at most {_JPEG_EXIF} bytes of EXIF, got {len(self.exif)};"
+                f"{target}: JPEG holds at most {JPEG_EXIF} bytes of EXIF, got {len(self.exif)};"
                 " use .png or .tif"
             )
         if target.is_dir():
@@ -239,7 +196,7 @@ class Photo:
         """
         self.check_save(path)
         target = Path(path)
-        form = _WRITE_FORMATS[target.suffix.lower()]
+        form = WRITE_FORMATS[target.suffix.lower()]
         pixels = self.pixels
         if self.has_alpha and not form.alpha:
             pixels = pixels[..., : self._colours]
@@ -265,7 +222,7 @@ class Photo:
         missing: npt.NDArray[np.bool_] = (hole.detach()[0, 0] != 0).cpu().numpy()
         return missing
 
-    def _metadata(self, form: _Format) -> dict[str, Any]:
+    def _metadata(self, form: Format) -> dict[str, Any]:
         options: dict[str, Any] = {}
         if self.exif:
             tiff = form.name == "TIFF"
@@ -313,123 +270,6 @@ def load_photo(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     return Photo(**decode(Path(path), max_pixels))
 
 
-def load_hole(
-    path: str | os.PathLike[str],
-    size: tuple[int, int],
-    polarity: str | None = None,
-    *,
-    resize: bool = False,
-    allow_empty: bool = False,
-    max_pixels: int = MAX_PIXELS,
-) -> Tensor:
-    """Read a hole: a (1, 1, height, width) bool tensor, True = missing.
-
-    "white" and "black" compare the luma (ITU-R BT.601) with half the range; where the file has
-    alpha, what is transparent by half or more was not painted and is known. "alpha" takes the
-    pixels that are transparent by more than half, "painted" those that are neither transparent nor
-    black.
-
-    A file of two colours on the same side of the half is read as it is meant: beside black (or
-    around a brush transparency) the other colour counts as white, beside white as black. That
-    covers masks of 0 and 1, label pictures of one label, red and blue brushes.
-
-    Masks of 32-bit grey, integer or float, are read where their values tell their range: 0 to 1, 0
-    to 255, 0 to 65535, or 0 and one other number.
-
-    Args:
-        path: the file.
-        size: height and width in pixels of the picture the hole belongs to.
-        polarity: which value marks a missing pixel: "white", "black", "alpha" or "painted". None is
-            "white", and refuses a file with many colours and transparent parts, such as a photo
-            that was cut out: only you can say which of the two is meant.
-        resize: scale a hole of another size to size (nearest pixel) instead of refusing it.
-        allow_empty: accept a file without a missing pixel.
-        max_pixels: as `load_photo`.
-
-    Warns:
-        UserWarning: two colours were read as above, a coloured part was read as known, the file has
-            more colours than a mask, or transparent parts although polarity is None.
-
-    Raises:
-        ImportError, OSError: as `load_photo`.
-        ValueError: as `load_photo`, an unknown polarity, one that must be given, a wrong size, no
-            alpha in the file, or nothing is missing.
-    """
-    hole, notes = read_hole(
-        path, size, polarity, resize=resize, allow_empty=allow_empty, max_pixels=max_pixels
-    )
-    for note in notes:
-        warnings.warn(f"{path}: {note}", UserWarning, stacklevel=2)
-    return hole
-
-
-def read_hole(
-    path: str | os.PathLike[str],
-    size: tuple[int, int],
-    polarity: str | None = None,
-    *,
-    resize: bool = False,
-    allow_empty: bool = False,
-    max_pixels: int = MAX_PIXELS,
-) -> tuple[Tensor, list[str]]:
-    """Return what `load_hole` does, and its warnings as texts without the path."""
-    if polarity is not None and polarity not in POLARITIES:
-        raise ValueError(f"load_hole: polarity must be one of {POLARITIES}, got {polarity!r}")
-    photo = load_hole_file(path, max_pixels=max_pixels)
-    if polarity == "alpha" and not photo.has_alpha:
-        raise ValueError(f"{path}: has no alpha channel that could mark the hole")
-    if photo.size != tuple(size) and not resize:
-        raise ValueError(
-            f"{path}: the hole has {_size_text(photo.size)} pixels,"
-            f" but the picture has {_size_text(size)}; resizing was not asked for"
-        )
-    try:
-        missing, notes = read_missing(photo.pixels, polarity)
-    except ValueError as exc:
-        raise ValueError(f"{path}: {exc}") from exc
-    if not missing.any() and not allow_empty:
-        raise ValueError(
-            f"{path}: nothing is missing where {polarity or DEFAULT_POLARITY} marks the hole;"
-            f" {readings(photo, polarity)}; --allow-empty (allow_empty) accepts an empty hole"
-        )
-    if photo.size != tuple(size):
-        rows, columns = (
-            (2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, photo.size)
-        )
-        missing = missing[rows[:, None], columns]
-        if not missing.any() and not allow_empty:
-            raise ValueError(f"{path}: the hole vanished as it was resized to {_size_text(size)}")
-    return torch.from_numpy(np.ascontiguousarray(missing))[None, None], notes
-
-
-def load_hole_file(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Photo:
-    """The pixels of a hole file; as `load_photo`, and 32-bit grey as `load_hole` says."""
-    return Photo(**decode(Path(path), max_pixels, hole=True))
-
-
-def readings(photo: Photo, polarity: str | None) -> str:
-    """What a hole file holds, and what polarities other than the one given would take."""
-    ways = other_ways(photo.pixels, polarity or DEFAULT_POLARITY)
-    return f"the file holds {describe(photo.pixels)}; --hole (polarity) {ways}"
-
-
-def save_hole(hole: Tensor, path: str | os.PathLike[str]) -> None:
-    """Write a (1, 1, height, width) bool or 0/1 tensor as 8-bit grey, white = missing.
-
-    Raises:
-        TypeError, ValueError, OSError: not such a tensor, or as `Photo.save`.
-    """
-    if not isinstance(hole, torch.Tensor):
-        raise TypeError(f"save_hole: hole must be a tensor, got {type(hole).__name__}")
-    if hole.ndim != 4 or hole.shape[:2] != (1, 1):
-        raise ValueError(
-            f"save_hole: hole must have shape (1, 1, height, width), got {tuple(hole.shape)}"
-        )
-    if _WRITE_FORMATS.get(Path(path).suffix.lower()) is _JPEG:
-        raise ValueError(f"{path}: JPEG would blur the edges of a hole; use .png")
-    missing = (hole.detach()[0, 0] != 0).cpu().numpy()
-    Photo(missing.astype(np.uint8)[..., None] * np.uint8(255)).save(path)
-
-
-def _size_text(size: tuple[int, int]) -> str:
+def size_text(size: tuple[int, int]) -> str:
+    """Return a (height, width) for a message."""
     return f"{size[1]}x{size[0]} (width x height)"

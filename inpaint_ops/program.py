@@ -16,15 +16,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# What a shell reports for a program that SIGINT ended.
+# Exit code that a shell reports for a program that SIGINT ended.
 INTERRUPTED = 130
 _MESSAGE = "inpaint-ops: interrupted\n"
-# Until an interrupt that did not end the command is sent again, seconds.
+# Seconds after which an interrupt that did not end the command is sent again.
 _AGAIN = 1.0
 
 
 def is_program() -> bool:
-    """Whether this process is ``inpaint-ops`` or ``python -m inpaint_ops.cli``."""
+    """Return whether this process is ``inpaint-ops`` or ``python -m inpaint_ops.cli``."""
     if Path(sys.argv[0] if sys.argv else "").stem in ("inpaint-ops", "inpaint-ops-script"):
         return True
     return ("-m", "inpaint_ops.cli") in zip(sys.orig_argv, sys.orig_argv[1:])
@@ -33,7 +33,8 @@ def is_program() -> bool:
 def _quiet_imports() -> None:
     """End this process without a traceback if it is interrupted before a command runs.
 
-    An exception would not do: compiled modules turn it into errors of their own.
+    A signal handler that raised would not do: compiled modules turn exceptions into errors of their
+    own.
     """
     in_main = threading.current_thread() is threading.main_thread()
     if in_main and is_program() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -48,7 +49,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 
 class Interrupts:
-    """Whether the user has interrupted the command that runs."""
+    """Handler of SIGINT that remembers whether the user has interrupted the command."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -57,7 +58,7 @@ class Interrupts:
     def handle(self, _number: int, _frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt, and again later if something swallows it.
 
-        Finalisers do, and compiled modules turn it into errors of their own while they load.
+        Finalisers swallow it, and compiled modules that load turn it into errors of their own.
         """
         self.seen = True
         self.stop()
@@ -81,9 +82,9 @@ def _unraisable(report: Any) -> None:
 def watch_interrupts(interrupts: Interrupts) -> Iterator[None]:
     """Let `interrupts` handle SIGINT in this block.
 
-    After the block the program ignores the signal: only the interpreter's own clean-up is left,
-    which would answer it with a traceback. A process that merely calls the command line gets its
-    handler back. A signal that the process ignores, as a shell's background jobs do, stays so.
+    After the block the program ignores the signal: only the interpreter's clean-up is left, which
+    would answer it with a traceback. A process that merely calls the command line gets its handler
+    back. If the process ignored the signal before, as background jobs of a shell do, it still does.
     """
     before = signal.getsignal(signal.SIGINT)
     in_main = threading.current_thread() is threading.main_thread()
@@ -102,7 +103,7 @@ def watch_interrupts(interrupts: Interrupts) -> Iterator[None]:
 
 
 def reason(exc: BaseException) -> str:
-    """One plain sentence for an exception: the system's errors without their numbers."""
+    """Return one plain sentence for an exception: the system's errors without their numbers."""
     if isinstance(exc, OSError) and exc.strerror and exc.args and exc.args[0] == exc.errno:
         what = exc.strerror[:1].lower() + exc.strerror[1:]
         # Of a renaming, the name that was to appear.

@@ -1,0 +1,117 @@
+"""Fillers: functions that fill a hole, chosen by the options of ``fill``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Progress: TypeAlias = "Callable[[float], None] | None"
+
+
+class Filler(Protocol):
+    """Function of a picture, (1, 3, H, W) in [0, 1], and a hole, (1, 1, H, W), that fills it."""
+
+    def __call__(
+        self, image: Tensor, hole: Tensor, *, seed: int = 0, progress: Progress = None
+    ) -> Tensor:
+        """Return a picture with the hole filled; only its missing pixels are read."""
+
+
+def _exemplar() -> Filler:
+    from inpaint_ops.exemplar import fill_exemplar
+
+    return fill_exemplar
+
+
+# Fillers without weights: name on the command line to a function that imports and builds one.
+FILLERS: dict[str, Callable[[], Filler]] = {"exemplar": _exemplar}
+
+
+@dataclass(frozen=True)
+class FillerChoice:
+    """Choice of a filler; the fields are options of ``fill``.
+
+    `options` are "name=value" texts for the constructor of the method. `weights` are its files and
+    `layout` is their layout. `features` is the VGG file of methods that need one.
+    """
+
+    model: str = "exemplar"
+    weights: tuple[Path, ...] = ()
+    layout: str = "auto"
+    features: Path | None = None
+    options: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Check the choice without reading a file.
+
+        Raises:
+            ValueError: unknown method, or weights or options where they do not belong.
+        """
+        given = {
+            "--weights": bool(self.weights),
+            "--layout": self.layout != "auto",
+            "--features": self.features is not None,
+            "--option": bool(self.options),
+        }
+        surplus = [name for name, value in given.items() if value]
+        if self.model in FILLERS:
+            if surplus:
+                raise ValueError(f"{self.model} takes no {surplus[0]}")
+            return
+        from inpaint_ops.models import list_models, model_class
+
+        if self.model not in list_models():
+            known = ", ".join([*FILLERS, *list_models()])
+            raise ValueError(f"unknown model {self.model!r}, known: {known}")
+        if not self.weights:
+            raise ValueError(f"{self.model} needs --weights FILE; {', '.join(FILLERS)} does not")
+        if self.features is not None and not hasattr(model_class(self.model), "load_features"):
+            raise ValueError(f"{self.model} takes no --features")
+        for text in self.options:
+            _parse_option(text)
+
+    def build(self) -> Filler:
+        """Build the filler.
+
+        Raises:
+            OSError, ValueError: errors of `check`, and weights or options that do not fit.
+        """
+        self.check()
+        if self.model in FILLERS:
+            return FILLERS[self.model]()
+        from inpaint_ops.models import create_model
+
+        options = dict(_parse_option(text) for text in self.options)
+        try:
+            weights = list(self.weights)
+            model: Any = create_model(self.model, weights=weights, layout=self.layout, **options)
+        except TypeError as exc:
+            raise ValueError(f"{self.model}: {exc}") from exc
+        if self.features is not None:
+            model.load_features(self.features)
+
+        def fill(
+            image: Tensor, hole: Tensor, *, seed: int = 0, progress: Progress = None
+        ) -> Tensor:
+            result: Tensor = model.complete(image, hole, seed=seed)
+            if progress is not None:
+                progress(1.0)
+            return result
+
+        return fill
+
+
+def _parse_option(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise ValueError(f"--option must be NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
