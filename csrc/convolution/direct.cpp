@@ -14,6 +14,8 @@
 #include "base/gemm.h"
 #include "base/parallel.h"
 #include "base/transpose.h"
+#include "convolution/direct_blocks.h"
+#include "convolution/direct_few_filters.h"
 #include "convolution/load.h"
 #include "convolution/store.h"
 #include "convolution/takes.h"
@@ -22,34 +24,10 @@ namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
-using Vec = Vector<float>;
-constexpr int64_t W = Simd<float>::kWidth;
-// Terms that are summed in one chain, see convolution/winograd.cpp.
+// Terms that are summed in one chain, see convolution/winograd_products.h.
 constexpr int64_t kSumDepth = 128;
 // Weights that stay in L2 while all outputs of a block use them.
 constexpr int64_t kResidentFloats = 48 << 10;
-
-// First output of a block; its outputs lie `grid` apart.
-struct Block {
-  int64_t n, y, x, rows, columns;
-};
-
-// How blocks lie in the output and what they read.
-struct Plan {
-  Size2 grid;      // distance of a block's outputs
-  Size2 dilation;  // left inside a block
-
-  explicit Plan(const ConvArgs& a) : grid{1, 1}, dilation(a.dilation) {
-    if (a.stride.y == 1) std::swap(grid.y, dilation.y);
-    if (a.stride.x == 1) std::swap(grid.x, dilation.x);
-  }
-
-  // Rows and columns of input that a number of outputs reads.
-  Size2 reach(const ConvArgs& a, Size2 outputs) const {
-    return {(outputs.y - 1) * a.stride.y + (a.kernel.y - 1) * dilation.y + 1,
-            (outputs.x - 1) * a.stride.x + (a.kernel.x - 1) * dilation.x + 1};
-  }
-};
 
 // Part of the sums of ROWS neighbouring outputs: kernel rows `begin` to `end`.
 template <int VECS>
@@ -103,123 +81,6 @@ struct DirectProduct {
     sum.clear();
   }
 };
-
-// The sums of PIXELS neighbouring outputs for FILTERS filters, terms along the lanes. Weights are
-// packed (kernel rows, vectors of a run, filters, lanes), the last vector of a run filled up with
-// zeros.
-template <int FILTERS>
-struct Dots {
-  static constexpr int kPixels = FILTERS == 1
-                                     ? (kManyRegisters ? 14 : 8)
-                                     : (kManyRegisters ? 28 - FILTERS : 15 - FILTERS) / FILTERS;
-  const ConvArgs& args;
-  const Plan& plan;
-  const float* input;
-  int64_t row_stride;
-  const float* weight;
-  float* sums;  // (pixels, filters), filled up to whole vectors
-
-  template <int PIXELS>
-  void run() {
-    const int64_t step = args.stride.x * args.channels, depth = args.kernel.x * args.channels;
-    constexpr int kSums = PIXELS * FILTERS;
-    Vec sum[kSums];
-    for (int i = 0; i < kSums; ++i) sum[i] = Vec{};
-    const float* w = weight;
-    for (int64_t ky = 0; ky < args.kernel.y; ++ky) {
-      const float* from = input + ky * plan.dilation.y * row_stride;
-      int64_t k = 0;
-      for (; k + W <= depth; k += W, w += FILTERS * W) {
-        Vec taps[FILTERS];
-        for (int f = 0; f < FILTERS; ++f) taps[f] = load(w + f * W);
-#pragma GCC unroll 16
-        for (int p = 0; p < PIXELS; ++p) {
-          const Vec x = load(from + p * step + k);
-#pragma GCC unroll 4
-          for (int f = 0; f < FILTERS; ++f)
-            sum[p * FILTERS + f] = multiply_add(x, taps[f], sum[p * FILTERS + f]);
-        }
-      }
-      if (k == depth) continue;
-      // Not a whole vector with zero weights: what lies beyond may be NaN.
-      for (int p = 0; p < PIXELS; ++p) {
-        const Vec x = load_first(from + p * step + k, depth - k);
-        for (int f = 0; f < FILTERS; ++f)
-          sum[p * FILTERS + f] = multiply_add(x, load(w + f * W), sum[p * FILTERS + f]);
-      }
-      w += FILTERS * W;
-    }
-    add_lanes<kSums>(sum, sums);
-  }
-
- private:
-  template <int COUNT>
-  static inline __attribute__((always_inline)) void add_lanes(Vec* sum, float* to) {
-    constexpr int kNow = std::min(COUNT, int(W));
-    store(to, sums_of_lanes<kNow>(sum));
-    if constexpr (COUNT > kNow) add_lanes<COUNT - kNow>(sum + kNow, to + kNow);
-  }
-};
-
-// Finishes neighbouring outputs of few filters, whose sums lie side by side.
-struct StoreFew {
-  const ConvArgs& args;
-  const float* biases;  // of each sum
-  const float* sums;    // (count, filters)
-  const int64_t* pixel;
-  int count;
-  int64_t mask_shift;  // as in StorePanel
-  int64_t n;
-
-  template <Activation A>
-  void run() {
-    const int filters = int(args.filters), size = count * filters;
-    float before[kMost], after[kMost];
-    for (int i = 0; i < size; i += W) {
-      Vec v = load(sums + i), bias = load(biases + i);
-      if (args.mask_ratio) {
-        float mask_ratio[W] = {}, update_mask[W] = {};
-        for (int l = 0; l < W && i + l < size; ++l) {
-          const int64_t at = pixel[(i + l) / filters] - mask_shift;
-          mask_ratio[l] = args.mask_ratio[at];
-          update_mask[l] = args.update_mask[at];
-        }
-        const Vec update_masks = load(update_mask);
-        v = update_masks == 0 ? Vec{} : multiply_add(v, load(mask_ratio), bias * update_masks);
-      } else {
-        v += bias;
-      }
-      store(before + i, v);
-      store(after + i, activate<A>(v));
-    }
-    const int64_t plane = args.store_size.y * args.store_size.x;
-    for (int p = 0; p < count; ++p) {
-      float* y = args.y_planes ? args.y + pixel[p] + n * (filters - 1) * plane
-                               : args.y + pixel[p] * filters;
-      const int64_t step = args.y_planes ? plane : 1;
-      for (int f = 0; f < filters; ++f) y[f * step] = after[p * filters + f];
-      if (!args.pre_activation) continue;
-      for (int f = 0; f < filters; ++f)
-        args.pre_activation[pixel[p] * filters + f] = before[p * filters + f];
-    }
-  }
-
-  // Sums of a run, in whole vectors.
-  static constexpr int kMost = 32;
-};
-
-template <int FILTERS, int PIXELS>
-void run_dots(int64_t pixels, Dots<FILTERS>& dots) {
-  if constexpr (PIXELS == 1) {
-    dots.template run<1>();
-  } else {
-    if (pixels == PIXELS) {
-      dots.template run<PIXELS>();
-    } else {
-      run_dots<FILTERS, PIXELS - 1>(pixels, dots);
-    }
-  }
-}
 
 void load_block(
     const ConvArgs& a, const Plan& plan, const Source& source, const Block& block, float* to) {
@@ -396,20 +257,6 @@ struct Blocks {
     return block;
   }
 };
-
-void pack_dots(const PackArgs& a) {
-  const int64_t depth = a.kernel.x * a.channels, vectors = ceil_div(depth, W);
-  for (int64_t ky = 0; ky < a.kernel.y; ++ky)
-    for (int64_t v = 0; v < vectors; ++v)
-      for (int64_t f = 0; f < a.filters; ++f)
-        for (int64_t l = 0; l < W; ++l) {
-          const int64_t k = v * W + l;
-          a.packed[((ky * vectors + v) * a.filters + f) * W + l] =
-              k < depth ? a.weight[f * a.stride_filter + k % a.channels * a.stride_channel +
-                                   ky * a.stride_y + k / a.channels * a.stride_x]
-                        : 0.0f;
-        }
-}
 
 }  // namespace
 

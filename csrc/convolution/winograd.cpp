@@ -24,18 +24,13 @@
 
 #include "base/parallel.h"
 #include "convolution/takes.h"
+#include "convolution/winograd_products.h"
+#include "convolution/winograd_store.h"
 #include "convolution/winograd_tiling.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
-
-using Vec = Vector<float>;
-constexpr int64_t W = Simd<float>::kWidth;
-
-// Channels that are summed in one chain: sums of partial sums halve the rounding error of layers
-// with 256 channels or more, for 2 % of the time.
-constexpr int64_t kSumDepth = 64;
 
 // Calls body(y, x) for the outputs of a tile inside the region; whether body ever said yes.
 template <class T, class Body>
@@ -139,157 +134,6 @@ void transform_thin_parts(const ConvArgs& a,
   for (int i = 0; i < kPixels; ++i) from[i] = patch + i * depth;
   for (int64_t c = 0; c < depth; c += W)
     transform_vector<T>(from, c, depth - c, to + c, stride - c, plane);
-}
-
-// One of the products for one register tile of tiles.
-template <int VECS>
-struct Product {
-  const float* input;
-  int64_t input_stride;
-  const float* weight;
-  int64_t channels;
-  float* out;
-  int64_t out_stride;
-
-  template <int ROWS>
-  void run() {
-    for (int64_t c = 0; c < channels; c += kSumDepth) {
-      Accumulator<float, ROWS, VECS> sum;
-      sum.clear();
-      sum.add_strided(input + c,
-                      input_stride,
-                      weight + c * VECS * W,
-                      VECS * W,
-                      std::min(kSumDepth, channels - c));
-      for (int r = 0; r < ROWS; ++r)
-        for (int j = 0; j < VECS; ++j) {
-          float* to = out + r * out_stride + j * W;
-          store(to, c == 0 ? sum.v[r][j] : load(to) + sum.v[r][j]);
-        }
-    }
-  }
-};
-
-// Product (i, j) of a number of tiles, for one panel.
-template <class T, int VECS>
-void multiply_point(int i,
-                    int j,
-                    const float* inputs,
-                    int64_t tiles,
-                    int64_t plane,
-                    int64_t channel_stride,
-                    const float* weights,
-                    int64_t channels,
-                    float* out) {
-  const float* input = inputs + (T::input_of[i] * T::kInputs + T::input_of[j]) * plane;
-  const int weight = T::weight_of[i] * T::kWeights + T::weight_of[j];
-  for (int64_t t = 0, count = tile_count(tiles); t < count; ++t) {
-    const int64_t begin = tile_begin(tiles, t), end = tile_begin(tiles, t + 1);
-    Product<VECS> product{input + begin * channel_stride,
-                          channel_stride,
-                          weights + weight * channels * VECS * W,
-                          channels,
-                          out + ((begin * T::kProducts + i) * T::kProducts + j) * VECS * W,
-                          T::kProducts * T::kProducts * VECS * W};
-    with_rows(end - begin, product);
-  }
-}
-
-// The output transform of one vector of lanes: body(i, j, sum) for the outputs of a tile.
-template <class T, int VECS, class Body>
-inline __attribute__((always_inline)) void transform_back(const float* products, const Body& body) {
-  constexpr int P = T::kProducts, R = T::kOutputs;
-  Vec half[R * P];
-#pragma GCC unroll 6
-  for (int j = 0; j < P; ++j) {
-    Vec column[P], out[R];
-    for (int i = 0; i < P; ++i) column[i] = load(products + (i * P + j) * VECS * W);
-    T::output(column, 1, out);
-    for (int i = 0; i < R; ++i) half[i * P + j] = out[i];
-  }
-#pragma GCC unroll 5
-  for (int i = 0; i < R; ++i) {
-    Vec out[R];
-    T::output(half + i * P, 1, out);
-    for (int j = 0; j < R; ++j) body(i, j, out[j]);
-  }
-}
-
-// Whole vectors of plain filters go from the transform to their places. First layers, whose
-// products are few, take an eighth less time for it; gates and ratios gain nothing this way.
-template <class T, int VECS>
-struct StoreWhole {
-  const ConvArgs& args;
-  const Panel& panel;
-  const float* lane_bias;
-  const int64_t* pixel;  // of each output of the tile, -1: leave it out
-  const float* products;
-
-  static bool takes(const ConvArgs& a, const Panel& panel) {
-    return panel.kind == PanelKind::kPlain && panel.count == VECS * W && !a.mask_ratio &&
-           !a.y_planes && !a.pre_activation;
-  }
-
-  template <Activation A>
-  void run() {
-#pragma GCC unroll 2
-    for (int v = 0; v < VECS; ++v) {
-      const Vec bias = load(lane_bias + panel.lane0 + v * W);
-      float* y = args.y + panel.first + v * W;
-      transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) {
-        const int64_t at = pixel[i * T::kOutputs + j];
-        if (at < 0) return;
-        if (kStreams && args.y_streams) {
-          stream(y + at * args.filters, activate<A>(sum + bias));
-        } else {
-          store(y + at * args.filters, activate<A>(sum + bias));
-        }
-      });
-    }
-  }
-};
-
-template <class T, int VECS>
-void store_tile(const ConvArgs& a,
-                Size2 grid,
-                const Panel& panel,
-                const float* lane_bias,
-                const Tile& tile,
-                const float* products) {
-  constexpr int R = T::kOutputs;
-  constexpr int64_t kLine = 16;  // floats of a cache line
-  const int64_t channels = a.gated ? a.filters / 2 : a.filters;
-  int64_t pixel[R * R];
-  for (int i = 0; i < R; ++i)
-    for (int j = 0; j < R; ++j) {
-      const int64_t y = tile.y + i * grid.y, x = tile.x + j * grid.x;
-      const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&
-                          x < a.region_end.x;
-      pixel[i * R + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
-      // The lines to be written are on their way during the transform.
-      if (wanted && !a.y_planes && !(kStreams && a.y_streams))
-        for (int64_t lane = 0; lane < VECS * W; lane += kLine)
-          __builtin_prefetch(a.y + pixel[i * R + j] * channels + panel.first + lane, 1);
-    }
-  if (StoreWhole<T, VECS>::takes(a, panel)) {
-    StoreWhole<T, VECS> store_whole{a, panel, lane_bias, pixel, products};
-    return with_activation(a.activation, store_whole);
-  }
-  float sums[R * R * VECS * W];
-#pragma GCC unroll 2
-  for (int v = 0; v < VECS; ++v)
-    transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) {
-      store(sums + ((i * R + j) * VECS + v) * W, sum);
-    });
-  StorePanel store_panel{a,
-                         panel,
-                         lane_bias,
-                         sums,
-                         pixel,
-                         R * R,
-                         tile.n * (a.out_height * a.out_width - a.mask_stride_n),
-                         tile.n};
-  with_activation(a.activation, store_panel);
 }
 
 // Tiles of a task: its transformed inputs, `planes` of them, fill about half of a 1 MiB L2; whole

@@ -69,14 +69,14 @@ TESTS: dict[str, tuple[str, ...]] = {
 MUTATIONS = (
     Mutation(
         "direct-tail",
-        "convolution/direct.cpp",
+        "convolution/direct_few_filters.h",
         "      if (k == depth) continue;",
         "      if (k <= depth) { w += k == depth ? 0 : FILTERS * W; continue; }",
         "the last channels of few filters are not added",
     ),
     Mutation(
         "direct-dilation",
-        "convolution/direct.cpp",
+        "convolution/direct_few_filters.h",
         "const float* from = input + ky * plan.dilation.y * row_stride;",
         "const float* from = input + ky * row_stride;",
         "rows of a dilated kernel lie side by side, few filters",
@@ -90,7 +90,7 @@ MUTATIONS = (
     ),
     Mutation(
         "direct-few-planes",
-        "convolution/direct.cpp",
+        "convolution/direct_few_filters.h",
         "args.y + pixel[p] + n * (filters - 1) * plane",
         "args.y + pixel[p] + n * filters * plane",
         "contiguous results of the second image in the wrong place",
@@ -118,28 +118,28 @@ MUTATIONS = (
     ),
     Mutation(
         "direct-pack-dots",
-        "convolution/direct.cpp",
+        "convolution/direct_few_filters.h",
         "ky * a.stride_y + k / a.channels * a.stride_x]",
         "ky * a.stride_y + k % a.kernel.x * a.stride_x]",
         "taps and channels mixed up in packed weights of few filters",
     ),
     Mutation(
         "winograd-deep-sum",
-        "convolution/winograd.cpp",
+        "convolution/winograd_products.h",
         "store(to, c == 0 ? sum.v[r][j] : load(to) + sum.v[r][j]);",
         "store(to, sum.v[r][j]);",
         "of deep layers only the last channels count",
     ),
     Mutation(
         "winograd-point",
-        "convolution/winograd.cpp",
+        "convolution/winograd_products.h",
         "const int weight = T::weight_of[i] * T::kWeights + T::weight_of[j];",
         "const int weight = T::weight_of[j] * T::kWeights + T::weight_of[i];",
         "weights of a point transposed",
     ),
     Mutation(
         "winograd-edge",
-        "convolution/winograd.cpp",
+        "convolution/winograd_store.h",
         "const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&\n                          x < a.region_end.x;",
         "const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&\n                          x < a.region_end.x - 1;",
         "the last column of a tile is not stored",
