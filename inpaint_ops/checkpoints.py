@@ -86,9 +86,9 @@ def unwrapped(state: State) -> State:
 
 
 def peeled(state: State) -> Iterator[tuple[State, str]]:
-    """The state dict, then again and again without the first name if all its keys share that.
+    """Yield the state dict, then the same without the first name of its keys while all share one.
 
-    Yields each with the prefix that it has lost. Modules that hold a network under a name of their
+    Each comes with the prefix that it has lost. Modules that hold a network under a name of their
     own, as Lightning's do, put such a prefix before its keys.
     """
     prefix = ""

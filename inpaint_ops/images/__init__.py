@@ -1,8 +1,8 @@
 """Pictures as files: integer pixels in, integer pixels out, known pixels bit for bit.
 
-In the order a picture passes: `decoding` makes upright pixels and metadata of a file, `photo` keeps
-both, fills the hole and writes the result, `formats` knows what each file format can hold. `holes`
-reads and writes the files that mark what is missing.
+In the order a picture passes: `decoding` makes upright pixels of a file, `metadata` reads what is
+kept beside them, `photo` holds both, fills the hole and writes the result, `formats` knows what
+each file format can hold. `holes` reads and writes the files that mark what is missing.
 """
 
 from inpaint_ops.images.formats import READ_SUFFIXES, WRITE_SUFFIXES

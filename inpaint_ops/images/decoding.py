@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inpaint_ops.images.formats import pillow
+from inpaint_ops.images.metadata import (
+    colour_chunks,
+    comment,
+    exif_and_resolution,
+    orientation,
+    png_text,
+)
 from inpaint_ops.masks.reading import grey_levels
 
 if TYPE_CHECKING:
@@ -20,37 +27,11 @@ if TYPE_CHECKING:
 # A fixed list keeps Pillow away from formats that start other programs (EPS). JPEG includes MPO.
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "TGA", "AVIF")
 
-_ORIENTATION, _EXIF_IFD, _GPS_IFD, _INTEROPERABILITY_IFD = 0x0112, 0x8769, 0x8825, 0xA005
-_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
-_PER_INCH = {2: 1.0, 3: 2.54}  # values of the unit: inch, centimetre
-_PIXEL_SIZE_TAGS = (0xA002, 0xA003)
-# TIFF tags that describe how the old file stored its pixels: wrong in the new file.
-_STRUCTURE_TAGS = frozenset(
-    {*range(254, 260), *range(262, 267), *range(320, 326), *range(512, 515), *range(529, 533)}
-    | {273, 277, 278, 279, 282, 283, 284, 296, 317, 330, 332, 338, 339, 347, 700, 34675}
-    | {_ORIENTATION, _EXIF_IFD, _GPS_IFD}
-)
-# PNG text that repeats EXIF and XMP, orientation included.
-_METADATA_TEXT = frozenset(
-    ("XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1", "Raw profile type xmp")
-)
-# Pillow's names of integer and float.
+# Pillow's names of 32-bit grey, integer and float.
 _GREY_32 = ("I", "F")
 _LOSSLESS_TIFF = frozenset(("packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate"))
 
 _bomb_lock = threading.Lock()
-
-
-def pillow() -> Any:
-    """Return ``PIL.Image``; an ImportError names the extra to install."""
-    try:
-        from PIL import Image
-    except ImportError as exc:
-        raise ImportError(
-            "picture files need Pillow, which is not installed: pip install 'inpaint-ops[image]'",
-            name="PIL",
-        ) from exc
-    return Image
 
 
 def decode(source: Path, max_pixels: int, *, hole: bool = False) -> dict[str, Any]:
@@ -79,11 +60,11 @@ def decode(source: Path, max_pixels: int, *, hole: bool = False) -> dict[str, An
             # before. The tags of a PNG are read after: to look for them decodes the file, and
             # only the first attempt to decode a damaged file fails.
             early = picture.format == "TIFF"
-            kept = _kept_metadata(picture) if early else None
+            kept = exif_and_resolution(picture) if early else None
             with _readable(source):
                 picture.load()
             try:
-                return _photo_arguments(picture, kept or _kept_metadata(picture))
+                return _photo_arguments(picture, kept or exif_and_resolution(picture))
             except ValueError as exc:
                 raise ValueError(f"{source}: {exc}") from exc
 
@@ -168,32 +149,21 @@ def _stored_depth(picture: Image) -> int:
     return 16 if deep else 8
 
 
-def _kept_metadata(picture: Image) -> tuple[Exif | None, tuple[float, float] | None, bool]:
-    """Return EXIF, the stored picture's resolution, and True if that picture lies on its side."""
-    turned = _orientation(picture) > 4
-    return _exif(picture, turned), _dpi(picture), turned
-
-
 def _photo_arguments(
     picture: Image, kept: tuple[Exif | None, tuple[float, float] | None, bool]
 ) -> dict[str, Any]:
     exif, dpi, turned = kept
-    text = {
-        key: value
-        for key, value in getattr(picture, "text", {}).items()
-        if key not in _METADATA_TEXT
-    }
     if turned:
         dpi = dpi and (dpi[1], dpi[0])
     compression = picture.info.get("compression") if picture.format == "TIFF" else None
     return {
-        "pixels": np.ascontiguousarray(_upright(_pixels(picture), _orientation(picture))),
+        "pixels": np.ascontiguousarray(_upright(_pixels(picture), orientation(picture))),
         "exif": b"" if exif is None else exif.tobytes(),
         "icc_profile": picture.info.get("icc_profile") or None,
         "dpi": dpi,
-        "text": text,
-        "comment": _comment(picture),
-        "colour_chunks": _colour_chunks(picture) if picture.format == "PNG" else {},
+        "text": png_text(picture),
+        "comment": comment(picture),
+        "colour_chunks": colour_chunks(picture) if picture.format == "PNG" else {},
         "compression": compression if compression in _LOSSLESS_TIFF else None,
     }
 
@@ -212,14 +182,6 @@ def _pixels(picture: Image) -> npt.NDArray[Any]:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _orientation(picture: Image) -> int:
-    try:
-        value = picture.getexif().get(_ORIENTATION, 1)
-    except Exception:
-        return 1
-    return value if value in range(1, 9) else 1
-
-
 def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     # 5 to 8 store the picture on its side: swapped axes, then the flips.
     if orientation > 4:
@@ -229,93 +191,3 @@ def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
-
-
-def _exif(picture: Image, turned: bool) -> Exif | None:
-    # A new block rather than the old one edited: the thumbnail still shows what the hole hides and
-    # must not be kept. (Asking the new block for a directory would create an empty one.)
-    kept: Exif = pillow().Exif()
-    directories = 0
-    try:
-        old = picture.getexif()
-        for tag, value in old.items():
-            if tag not in _STRUCTURE_TAGS:
-                kept[tag] = value
-        for directory in (_EXIF_IFD, _GPS_IFD):
-            entries = dict(old.get_ifd(directory))
-            # In place of the directory inside, the entry holds its offset in the old file.
-            if entries.pop(_INTEROPERABILITY_IFD, None) is not None:
-                entries[_INTEROPERABILITY_IFD] = dict(old.get_ifd(_INTEROPERABILITY_IFD))
-            if turned:
-                for tag in _PIXEL_SIZE_TAGS:
-                    entries.pop(tag, None)
-            if entries:
-                kept.get_ifd(directory).update(entries)
-                directories += 1
-        if not kept and not directories:
-            return None
-        if _ORIENTATION in old:
-            kept[_ORIENTATION] = 1
-        kept.tobytes()
-    except Exception:
-        return None
-    return kept
-
-
-def _dpi(picture: Image) -> tuple[float, float] | None:
-    """Return the resolution that the file states, or None where Pillow would make one up."""
-    try:
-        exif = picture.getexif()
-        unit = exif.get(_RESOLUTION_UNIT, 2)
-        stated = _X_RESOLUTION in exif and _Y_RESOLUTION in exif and unit in _PER_INCH
-        if picture.format in ("JPEG", "MPO"):
-            stated = stated or picture.info.get("jfif_unit", 0) in (1, 2)
-        elif picture.format != "TIFF":
-            stated = stated or "dpi" in picture.info
-        if not stated:
-            return None
-        if "dpi" in picture.info:
-            x, y = (float(value) for value in picture.info["dpi"])
-        else:
-            x, y = (float(exif[tag]) * _PER_INCH[unit] for tag in (_X_RESOLUTION, _Y_RESOLUTION))
-    except Exception:
-        return None
-    return (x, y) if 0 < x < float("inf") and 0 < y < float("inf") else None
-
-
-def with_resolution(exif: bytes, dpi: tuple[float, float]) -> bytes:
-    """Return an EXIF block that states a resolution, for formats without a field of their own."""
-    block = pillow().Exif()
-    block.load(exif)
-    block[_X_RESOLUTION], block[_Y_RESOLUTION], block[_RESOLUTION_UNIT] = *dpi, 2
-    encoded: bytes = block.tobytes()
-    return encoded
-
-
-def without_interoperability(exif: bytes) -> bytes:
-    """Return an EXIF block without its inner directory, which the writer of TIFFs cannot place."""
-    block = pillow().Exif()
-    block.load(exif)
-    if _INTEROPERABILITY_IFD not in block.get_ifd(_EXIF_IFD):
-        return exif
-    del block.get_ifd(_EXIF_IFD)[_INTEROPERABILITY_IFD]
-    encoded: bytes = block.tobytes()
-    return encoded
-
-
-def _comment(picture: Image) -> bytes:
-    comment = picture.info.get("comment", b"")
-    return comment.encode("utf-8", "replace") if isinstance(comment, str) else bytes(comment)
-
-
-def _colour_chunks(picture: Image) -> dict[bytes, bytes]:
-    """Return the chunks of a PNG, beside the ICC profile, that say what its colours mean."""
-    info, chunks = picture.info, {}
-    if "srgb" in info:
-        chunks[b"sRGB"] = bytes([info["srgb"]])
-    if "gamma" in info:
-        chunks[b"gAMA"] = struct.pack(">I", round(info["gamma"] * 100_000))
-    if "chromaticity" in info:
-        values = (round(value * 100_000) for value in info["chromaticity"])
-        chunks[b"cHRM"] = struct.pack(">8I", *values)
-    return chunks

@@ -1,4 +1,4 @@
-"""File formats that pictures are written in, and their limits."""
+"""File formats that pictures are written in, their limits, and Pillow, which writes them."""
 
 from __future__ import annotations
 
@@ -49,3 +49,15 @@ WRITE_FORMATS = {
 }
 WRITE_SUFFIXES = frozenset(WRITE_FORMATS)
 READ_SUFFIXES = WRITE_SUFFIXES | {".apng", ".mpo", ".dib", ".gif", ".pbm", ".tga", ".avif"}
+
+
+def pillow() -> Any:
+    """Return ``PIL.Image``; an ImportError names the extra to install."""
+    try:
+        from PIL import Image
+    except ImportError as exc:
+        raise ImportError(
+            "picture files need Pillow, which is not installed: pip install 'inpaint-ops[image]'",
+            name="PIL",
+        ) from exc
+    return Image

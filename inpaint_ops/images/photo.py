@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from inpaint_ops.atomic import write_atomically
-from inpaint_ops.images.decoding import decode, pillow, with_resolution, without_interoperability
-from inpaint_ops.images.formats import JPEG_EXIF, WRITE_FORMATS, WRITE_SUFFIXES, Format
+from inpaint_ops.images.decoding import decode
+from inpaint_ops.images.formats import JPEG_EXIF, WRITE_FORMATS, WRITE_SUFFIXES, Format, pillow
+from inpaint_ops.images.metadata import with_resolution, without_interoperability
 from inpaint_ops.program import reason
 
 if TYPE_CHECKING:
