@@ -30,9 +30,10 @@ OPERATORS: dict[str, tuple[str | None, bool]] = {
 # longest name that a module begins with decides; ".*" is for what is inside a package alone.
 LAYERS: dict[str, tuple[str, ...]] = {
     "helpers": (
-        *("_C", "_chebyshev", "_program", "atomic", "backends", "checks", "checkpoints"),
-        # The rule for changed weights asks the extension for fingerprints, the loaders nobody.
-        *("weight_state", "ops.extension", "ops.native", "ops.triton"),
+        *("_C", "program", "atomic", "backends", "checks", "checkpoints"),
+        # The rule for changed weights asks the extension for fingerprints; the loaders import no
+        # other part of the package.
+        *("ops.weight_state", "ops.extension", "ops.native", "ops.triton"),
     ),
     # Below the operators, which run it where the extension or a kernel is missing.
     "reference": ("reference",),
