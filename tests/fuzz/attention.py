@@ -255,8 +255,8 @@ class IDMRFLoss(Entry):
         module = reference.id_mrf_loss.__globals__
         pair = module["drawn"](leaves["generated"], leaves["target"], o["max_patches"], g)
         units = module["unit_vectors"](*pair, o["center"])
-        wanted = (o["bandwidth"], o["eps"], o["exclude_self"])
-        similar = module["similarity"](*(x.flatten(2) for x in units), *wanted)
+        wanted = module["IdMrfOptions"](o["bandwidth"], o["eps"], o["exclude_self"])
+        similar = module["similarity"](*(x.flatten(2) for x in units), wanted)
         y = -similar.max(2).values.mean(1).log()
         if o["reduction"] != "none":
             y = y.sum() if o["reduction"] == "sum" else y.mean()
@@ -321,8 +321,8 @@ class IDMRFLoss(Entry):
         module = reference.id_mrf_loss.__globals__
         pair = module["drawn"](wide["generated"], wide["target"], o["max_patches"], g)
         made, target = (x.flatten(2) for x in module["unit_vectors"](*pair, o["center"]))
-        wanted = (o["bandwidth"], o["eps"], o["exclude_self"])
-        similar = module["similarity"](made, target, *wanted)
+        wanted = module["IdMrfOptions"](o["bandwidth"], o["eps"], o["exclude_self"])
+        similar = module["similarity"](made, target, wanted)
         near = target.transpose(1, 2) @ made
         over = (1,) if o["center"] == "channel" else (0, 2, 3)
         # Gradients are divided by the lengths of these.

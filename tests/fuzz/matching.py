@@ -18,7 +18,7 @@ from fuzz.case import ROUNDOFF, Entry, Failure, Results, close
 from fuzz.draws import DTYPES, Case, Draw
 from fuzz.tensors import Made, generator, poisoned_where, same_bits
 from inpaint_ops import reference
-from inpaint_ops.exemplar.fill import vote
+from inpaint_ops.exemplar.vote import vote
 
 KINDS = ("normal",) * 4 + ("integers", "integers", "sparse", "constant", "spike", "huge", "zeros")
 
@@ -470,7 +470,7 @@ class VotePatches(Entry):
     def call(self, case: Case, t: dict[str, Tensor]) -> Sequence[Tensor]:
         k, best = case["options"]["patch_size"], case["options"]["best"]
         names = ("features", "hole", "index", "distance", "penalty")
-        return [vote.vote(*(t[name] for name in names), k, best)]
+        return [vote(*(t[name] for name in names), k, best)]
 
     def exact(self, case: Case, again: str, name: str) -> bool:
         return again == "threads" and case["run"]["backend"] != "reference"
@@ -479,7 +479,7 @@ class VotePatches(Entry):
         k, best = case["options"]["patch_size"], case["options"]["best"]
         names = ("features", "hole", "index", "distance", "penalty")
         with inpaint_ops.backend("reference"):
-            want = vote.vote(*(wide[name] for name in names), k, best)
+            want = vote(*(wide[name] for name in names), k, best)
         reach = wide["features"].abs().amax() if want.numel() else 0.0
         limit = 0.0 if best else 2e-5 * reach
         close("y", results["y"], want, limit, "float32")
