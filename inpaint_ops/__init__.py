@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from inpaint_ops import _program as _program  # first: it minds Ctrl-C while the rest loads
 from inpaint_ops import layers, ops, reference
 from inpaint_ops.backends import backend
+from inpaint_ops.conversion import convert, revert
 from inpaint_ops.exemplar import fill_exemplar
 from inpaint_ops.layers import (
     ChannelwiseLinear,
@@ -49,6 +50,7 @@ __all__ = [
     "backend",
     "channelwise_linear",
     "contextual_attention",
+    "convert",
     "fill_exemplar",
     "frozen",
     "fused_conv2d",
@@ -60,5 +62,6 @@ __all__ = [
     "ops",
     "partial_conv2d",
     "reference",
+    "revert",
     "shift_connection",
 ]

@@ -1,0 +1,14 @@
+"""Replacement of what a model does with our kernels, in place, without an edit of the model.
+
+In reading order: `record` (what a converted module keeps, and the change of its class), `chains`
+(layers in a row as one call: fused and plain), `leaves` (convolutions and norms of torch.nn),
+`tracing` (the data flow of a forward), `patterns` (chains in that flow), `containers` (modules
+whose forward runs its chains fused, and the guards), `recognition` (partial convolution, attention,
+shift: by what a module does to random inputs), `sample` (comparison and timing), `report`,
+`converter` (the public functions).
+"""
+
+from inpaint_ops.conversion.converter import convert, revert
+from inpaint_ops.conversion.report import Report, Row
+
+__all__ = ["Report", "Row", "convert", "revert"]

@@ -1,0 +1,244 @@
+"""Layers of public ports, recognised by what they do to random inputs.
+
+A candidate is told by its structure: the parameters it holds and the arguments of its forward. It
+is taken for an operator if a copy of it agrees with the operator, under one choice of options, in
+results and gradients on all probes. Names of classes play no part.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_ops.conversion.containers import call_of, parameters_of
+from inpaint_ops.conversion.leaves import Watch, allowed, served
+from inpaint_ops.conversion.record import Converted, Record, base_class, record_of
+from inpaint_ops.conversion.sample import LAYER_TOLERANCE, difference, results
+from inpaint_ops.ops import partial_conv2d
+
+# How the layer itself is called, in the place of a chain.
+CALL = "call"
+
+
+def probed(module: nn.Module) -> nn.Module | None:
+    """Return a copy that probes may change, without hooks, or None where there can be none."""
+    try:
+        twin = copy.deepcopy(module)
+    except Exception:
+        return None
+    for m in twin.modules():
+        m._forward_hooks.clear()
+        m._backward_hooks.clear()
+        m._backward_pre_hooks.clear()
+        for key, hook in list(m._forward_pre_hooks.items()):
+            if not type(hook).__module__.startswith("torch.nn.utils."):
+                del m._forward_pre_hooks[key]
+    return twin
+
+
+def agreement(
+    ours: Callable[[], Any], theirs: Callable[[], Any], wanted: list[Tensor]
+) -> float | None:
+    """Return the difference of two functions, or None if one of them fails."""
+    try:
+        with torch.enable_grad():
+            a, b = ours(), theirs()
+            if _shape(a) != _shape(b):
+                return None
+            return difference(results(lambda: a, wanted), results(lambda: b, wanted))
+    except Exception:
+        return None
+
+
+def _shape(value: Any) -> Any:
+    """Return the nesting of a result."""
+    if isinstance(value, Tensor):
+        return "tensor"
+    if isinstance(value, (tuple, list)):
+        return tuple, *(_shape(v) for v in value)
+    return type(value)
+
+
+# --- partial convolution ----------------------------------------------------------------------
+
+
+def _convolutions(module: nn.Module) -> tuple[nn.Module, nn.Module | None] | None:
+    """Return what holds the weights, and the convolution of the mask where there is one."""
+    children = list(module.children())
+    own = {name for name, p in module._parameters.items() if p is not None}
+    if isinstance(module, nn.Conv2d):
+        return (module, None) if not children else None
+    convolutions = [m for m in children if issubclass(base_class(m), nn.Conv2d)]
+    if own or len(children) != len(convolutions) or not 1 <= len(convolutions) <= 2:
+        return None
+    if any(base_class(m) is not nn.Conv2d for m in convolutions):
+        return None
+    counting = [m for m in convolutions if _is_counting(m)]
+    rest = [m for m in convolutions if m not in counting]
+    if len(rest) != 1 or len(counting) > 1:
+        return None
+    return rest[0], counting[0] if counting else None
+
+
+def _is_counting(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.requires_grad:
+        return False
+    return bool((weight == 1).all()) and getattr(module, "bias", None) is None
+
+
+def partial(module: nn.Module) -> tuple[type[Converted], Record] | str | None:
+    """Recognise a partial convolution: forward(x, mask) to y, or to (y, mask)."""
+    known = parameters_of(module)
+    if known is None or len(known) < 2 or base_class(module) is nn.Conv2d:
+        return None
+    if any(p.default is p.empty for p in known[2:]):
+        return None
+    parts = _convolutions(module)
+    if parts is None:
+        return None
+    layer = parts[0]
+    assert isinstance(layer, nn.Conv2d)
+    if layer.padding_mode != "zeros" or layer.weight.dtype is not torch.float32:
+        return None
+    path = next(name for name, m in module.named_modules() if m is layer)
+    for channels in (1, layer.in_channels):
+        for rule in ("window", "sum"):
+            options = {"layer": path, "channels": channels, "normalise": rule}
+            result = _agrees(module, options)
+            if result is not None:
+                return ConvertedPartial, Record("partial_conv2d", None, {**options, **result})
+    return "its values are not those of a partial convolution"
+
+
+def _masks(channels: int, size: tuple[int, int]) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    for share in (0.35, 0.8):
+        mask = (torch.rand((2, channels, *size), generator=generator) < share).float()
+        mask[:, :, : size[0] // 2, : size[1] // 2] = 0
+        yield mask
+    yield torch.ones(2, channels, *size)
+    yield torch.zeros(2, channels, *size)
+
+
+def _agrees(module: nn.Module, options: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the rest of the options if these are the module's, or None."""
+    twin = probed(module)
+    if twin is None:
+        return None
+    layer = twin.get_submodule(options["layer"])
+    assert isinstance(layer, nn.Conv2d)
+    # Filters of the size that leaves results of order one, and a bias that shows.
+    generator = torch.Generator().manual_seed(11)
+    for p in layer.parameters():
+        with torch.no_grad():
+            p.copy_(torch.randn(p.shape, generator=generator).to(p))
+    reach = [d * (k - 1) + 2 for d, k in zip(layer.dilation, layer.kernel_size)]
+    size = (max(12, reach[0]), max(11, reach[1]))
+    device = layer.weight.device
+    answer: dict[str, Any] = {}
+    for mask in _masks(options["channels"], size):
+        x = torch.randn(2, layer.in_channels, *size, generator=generator).to(device)
+        x, mask = x.requires_grad_(), mask.to(device)
+        try:
+            theirs = twin(x, mask)
+        except Exception:
+            return None
+        if isinstance(theirs, (tuple, list)):
+            if len(theirs) != 2 or not isinstance(theirs[1], Tensor) or theirs[1].dim() != 4:
+                return None
+            seen = {"returned": theirs[1].shape[1], "form": type(theirs)}
+        else:
+            seen = {"returned": 0, "form": Tensor}
+        if answer and answer != seen:
+            return None
+        answer = seen
+        if seen["returned"] not in (0, 1, layer.out_channels):
+            return None
+        wanted = [x, *(p for p in layer.parameters() if p.requires_grad)]
+        record = Record("partial_conv2d", None, {**options, **answer})
+
+        def ours(x: Tensor = x, mask: Tensor = mask, record: Record = record) -> Any:
+            return run_partial(layer, record, x, mask)
+
+        def again(x: Tensor = x, mask: Tensor = mask) -> Any:
+            return twin(x, mask)
+
+        gap = agreement(ours, again, wanted)
+        if gap is None or not gap <= LAYER_TOLERANCE:
+            return None
+    return answer
+
+
+def run_partial(layer: nn.Conv2d, record: Record, x: Tensor, mask: Tensor) -> Any:
+    """Return what a recognised layer returns."""
+    options = record.options
+    y, valid = partial_conv2d(
+        x,
+        mask,
+        layer.weight,
+        layer.bias,
+        stride=_pair(layer.stride),
+        padding=(0, 0) if layer.padding == "valid" else layer.padding,  # type: ignore[arg-type]
+        dilation=_pair(layer.dilation),
+        groups=layer.groups,
+        normalise=options["normalise"],
+    )
+    if not options["returned"]:
+        return y
+    if options["returned"] > 1:
+        valid = valid.expand(-1, options["returned"], -1, -1)
+    return (y, valid) if options["form"] is tuple else [y, valid]
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return value[0], value[1]
+
+
+class ConvertedPartial(Converted):
+    """A layer that was recognised as a partial convolution."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the class it stands for."""
+        module: Any = self
+        record = record_of(module)
+        call = call_of(module, args, kwargs, 2)
+        if Watch.observer is not None and call:
+            Watch.observer.note(module, CALL, *call)
+        if allowed(module, CALL) and record is not None and call:
+            layer = module.get_submodule(record.options["layer"])
+            if isinstance(layer, nn.Conv2d) and _fits(layer, record, *call):
+                formed: Any = layer
+                if layer is not module:
+                    # As its own call would: spectral and weight norm form the weight in hooks.
+                    formed = _Formed(layer, call[0])
+                return run_partial(formed, record, *call)
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+
+def _fits(layer: nn.Conv2d, record: Record, x: Any, mask: Any) -> bool:
+    if not isinstance(mask, Tensor) or mask.dim() != 4 or not served(x, layer.weight, layer.bias):
+        return False
+    if mask.shape[1] != record.options["channels"] or mask.shape[2:] != x.shape[2:]:
+        return False
+    if mask.requires_grad or mask.device != x.device or mask.shape[0] not in (1, x.shape[0]):
+        return False
+    if record.options["normalise"] == "sum" and mask.shape[0] != x.shape[0]:
+        return False
+    return mask.dtype == x.dtype
+
+
+class _Formed:
+    """The parameters of a layer after its hooks ran, and its geometry."""
+
+    def __init__(self, layer: nn.Conv2d, x: Tensor) -> None:
+        for hook in layer._forward_pre_hooks.values():
+            hook(layer, (x,))
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
