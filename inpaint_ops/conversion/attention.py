@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops.conversion import recognition
-from inpaint_ops.conversion.containers import call_of, parameters_of
-from inpaint_ops.conversion.leaves import Watch, allowed, served
+from inpaint_ops.conversion.leaves import Watch, served
 from inpaint_ops.conversion.record import Converted, Record, record_of
 from inpaint_ops.conversion.sample import LAYER_TOLERANCE, difference, tensors_in
+from inpaint_ops.conversion.signatures import call_of, parameters_of
 from inpaint_ops.layers import ContextualAttention
 
 # Features and mask of the probes: cells of 2 and 1 pixels, of masks 4, 8, 2 and 1 times as large.
@@ -127,7 +127,7 @@ class ConvertedAttention(Converted):
         call = call_of(module, args, kwargs, 3)
         if Watch.observer is not None and call:
             Watch.observer.note(module, recognition.CALL, *call)
-        if record is not None and allowed(module, recognition.CALL) and _fits(module, record, call):
+        if record is not None and recognition.may_run(module) and _fits(module, record, call):
             return _run(record.options, *call)
         return super().forward(*args, **kwargs)  # type: ignore[misc]
 

@@ -8,7 +8,6 @@ noted anew; where that is not possible the module's own forward runs.
 
 from __future__ import annotations
 
-import inspect
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from inpaint_ops.conversion import patterns, tracing
+from inpaint_ops.conversion import joins, layout, patterns, signatures, tracing
 from inpaint_ops.conversion.leaves import Watch, elsewhere
 from inpaint_ops.conversion.record import Converted, record_of
 
@@ -35,19 +34,40 @@ class Plan:
             Refused: it cannot be known.
         """
         leaves = tracing.leaves_of(root)
-        leaves.update({m: "" for m in root.modules() if is_opaque(m)})
+        survey(root)
+        leaves.update({m: "" for m in root.modules() if why_opaque(m)})
         graph, looked_into = tracing.trace(root, arguments, leaves)
         flow = patterns.Flow(root, graph)
         found = patterns.sites(flow)
-        members = {
-            flow.called(node) for site in found for node in site.nodes if node.op == "call_module"
-        }
+        steps = {node for site in found for node in site.nodes}
+        called = {n: flow.called(n) for n in graph.nodes if n.op == "call_module"}
+        members = {m for n, m in called.items() if n in steps or record_of(m) is not None}
         self.attributes = [(m, tracing.attributes(m)) for m in (*looked_into, *members)]
         self.bare = [m for m in looked_into if m is not root]
         self.hooks = [(m, _hooks(m)) for m in members]
         self.arguments = list(arguments)
         self.sites = patterns.rewrite(flow, found)
+        flow = patterns.Flow(root, graph)
+        self.joined = joins.join(flow)
+        joins.share_planes(flow)
         self.run = _compiled(graph)
+        self.run_last = None
+        flow = patterns.Flow(root, graph)
+        if layout.arrange(flow):
+            self.run_last = _compiled(graph)
+
+    def __call__(self, module: Any, tensors: Sequence[torch.Tensor]) -> Any:
+        """Run the forward, in channels_last inside if all came as planes."""
+        weights = (p for m, _ in self.hooks for p in m.parameters(recurse=False))
+        last = self.run_last
+        if last is not None and all(map(_planes, tensors)) and all(map(_planes, weights)):
+            return last(module, *tensors)
+        return self.run(module, *tensors)
+
+    @property
+    def useful(self) -> bool:
+        """Whether it differs from the module's own forward."""
+        return bool(self.sites or self.joined) or self.run_last is not None
 
     def holds(self, arguments: Sequence[Any]) -> bool:
         """Return whether the plan is for a call now."""
@@ -63,6 +83,13 @@ class Plan:
             and all(_hooks(m) == hooks for m, hooks in self.hooks)
             and all(tracing.attributes(m) == seen for m, seen in self.attributes)
         )
+
+
+def _planes(x: torch.Tensor) -> bool:
+    """Return whether a tensor lies in memory as planes, so that what is made of it does."""
+    if x.dim() != 4:
+        return True
+    return x.is_contiguous()
 
 
 def _hooks(module: nn.Module) -> tuple[int, ...]:
@@ -82,20 +109,28 @@ def _compiled(graph: fx.Graph) -> Callable[..., Any]:
     return run
 
 
-# Modules whose data flow was refused before, which others do not look into.
+# Why others cannot look into a module; empty: they can.
 _opaque: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 # The plans of containers; None: no more are made.
 _plans: weakref.WeakKeyDictionary[nn.Module, list[Plan] | None] = weakref.WeakKeyDictionary()
 
 
-def is_opaque(module: nn.Module) -> bool:
-    """Return whether the data flow of a module was refused."""
-    return module in _opaque
-
-
-def mark_opaque(module: nn.Module, reason: str) -> None:
-    """Keep others from looking into a module."""
-    _opaque[module] = reason
+def survey(model: nn.Module) -> None:
+    """Find out which modules inside a model others cannot look into; the deepest come first."""
+    leaves = tracing.leaves_of(model)
+    for module in reversed(list(model.modules())):
+        if module is model or module in leaves or module in _opaque:
+            continue
+        _opaque[module] = ""
+        arguments = signatures.expected_arguments(module)
+        if arguments is None:
+            _opaque[module] = "its forward takes any number of arguments"
+            continue
+        inside = {m for m in module.modules() if m in leaves or why_opaque(m)}
+        try:
+            tracing.trace(module, arguments, inside)
+        except tracing.Refused as refused:
+            _opaque[module] = str(refused)
 
 
 def why_opaque(module: nn.Module) -> str:
@@ -113,7 +148,7 @@ def guessed(module: nn.Module) -> list[tuple[nn.Module, Any]]:
     record = record_of(module)
     if record is None or record.kind != "container":
         return []
-    arguments = expected_arguments(module)
+    arguments = signatures.expected_arguments(module)
     assert arguments is not None
     plan = Plan(module, arguments)
     return [(module.get_submodule(str(site.layer.target)), site.chain) for site in plan.sites]
@@ -153,13 +188,13 @@ class ConvertedContainer(Converted):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the class it stands for."""
         module: Any = self
-        arguments = bound(module, args, kwargs)
+        arguments = signatures.bound(module, args, kwargs)
         if arguments is None or not _usable(module, arguments):
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         plan = plan_for(module, arguments)
-        if plan is None or not plan.sites:
+        if plan is None or not plan.useful:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        return plan.run(self, *(a for a in arguments if isinstance(a, torch.Tensor)))
+        return plan(module, [a for a in arguments if isinstance(a, torch.Tensor)])
 
 
 def _usable(module: nn.Module, arguments: Sequence[Any]) -> bool:
@@ -179,60 +214,3 @@ def unfused(function: Callable[[], Any]) -> Any:
         return function()
     finally:
         Watch.off = False
-
-
-_signatures: dict[type, list[inspect.Parameter] | None] = {}
-
-
-def parameters_of(module: nn.Module) -> list[inspect.Parameter] | None:
-    """Return the parameters of forward, or None where some may be of any number."""
-    cls = type(module)
-    cls = cls.original if issubclass(cls, Converted) else cls
-    if cls not in _signatures:
-        try:
-            found = list(inspect.signature(cls.forward).parameters.values())[1:]
-        except (TypeError, ValueError):
-            found = None
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-        if found is not None and any(p.kind not in kinds for p in found):
-            found = None
-        _signatures[cls] = found
-    return _signatures[cls]
-
-
-def bound(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any] | None:
-    """Return the arguments of a call in the order of the signature, defaults filled in."""
-    known = parameters_of(module)
-    if known is None or len(args) > len(known):
-        return None
-    if len(args) == len(known) and not kwargs:
-        return list(args)
-    rest = dict(kwargs)
-    filled = list(args)
-    for p in known[len(args) :]:
-        value = rest.pop(p.name, p.default)
-        if value is inspect.Parameter.empty:
-            return None
-        filled.append(value)
-    return None if rest else filled
-
-
-def call_of(
-    module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any], count: int
-) -> list[Any]:
-    """Return the first `count` arguments of a call if all others have their defaults, else []."""
-    arguments = bound(module, args, kwargs)
-    known = parameters_of(module)
-    if arguments is None or known is None or len(known) < count:
-        return []
-    others = zip(arguments[count:], known[count:])
-    return arguments[:count] if all(a is p.default for a, p in others) else []
-
-
-def expected_arguments(module: nn.Module) -> list[Any] | None:
-    """Return arguments of a call as one would guess them: tensors, then the defaults."""
-    known = parameters_of(module)
-    if known is None:
-        return None
-    empty = inspect.Parameter.empty
-    return [tracing.TENSOR if p.default is empty else p.default for p in known]

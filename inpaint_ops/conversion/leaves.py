@@ -26,7 +26,9 @@ class Observer:
         self.calls: dict[tuple[nn.Module, Any], tuple[Any, ...]] = {}
 
     def note(self, layer: nn.Module, key: Any, *inputs: Any) -> None:
-        """Keep shapes and layouts of the first call; of masks the values."""
+        """Keep the inputs of the first call: of chains shape and layout, of others the values."""
+        if isinstance(key, Chain):
+            inputs = tuple(torch.empty_like(t, device="meta") for t in inputs)
         self.calls.setdefault((layer, key), inputs)
 
 
@@ -82,11 +84,11 @@ class ConvertedConv2d(Converted, nn.Conv2d):
         if isinstance(chain, tuple) and not isinstance(chain, Chain):
             chain = Chain(*chain)
         _watched(self, chain, input)
+        # Formed once a call: under spectral norm each look at the weight is a step of its own.
         weights = (self.weight, self.bias)
-        if served(input, *weights, *(gate or ())) and allowed(self, chain):
+        fused = allowed(self, chain) and _convolution(self) is None
+        if fused and served(input, *weights, *(gate or ())):
             return chains.fused_conv2d_chain(self, input, weights, chain, gate)
-        if chain == ALONE:
-            return super().forward(input)
         return chains.plain_conv2d(self, input, weights, chain, gate)
 
 
@@ -97,9 +99,12 @@ class ConvertedConvTranspose2d(Converted, nn.ConvTranspose2d):
         """As nn.ConvTranspose2d; `chain`: what stands around it."""
         chain = Chain(*chain)
         _watched(self, chain, input)
-        weights = (self.weight, self.bias)
-        if output_size is None and served(input, *weights) and allowed(self, chain):
-            return chains.fused_conv_transpose2d_chain(self, input, weights, chain)
+        fused = output_size is None and allowed(self, chain) and _transposed(self) is None
+        if fused and served(input):
+            weights = (self.weight, self.bias)
+            if served(input, *weights):
+                return chains.fused_conv_transpose2d_chain(self, input, weights, chain)
+            return chains.plain_conv_transpose2d(self, input, weights, chain)
         return chains.activate(super().forward(input, output_size), chain.activation)
 
 
@@ -118,6 +123,7 @@ class ConvertedInstanceNorm2d(Converted, nn.InstanceNorm2d):
             and input.shape[2] * input.shape[3] > 1
             and (residual is None or residual.shape == input.shape)
             and allowed(self, chain)
+            and _norm(self) is None
         ):
             return chains.fused_instance_norm(self, input, weights, chain, residual)
         y = chains.activate(super().forward(input), chain.activation)

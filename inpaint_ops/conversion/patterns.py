@@ -219,7 +219,7 @@ def _padding(flow: Flow, node: fx.Node) -> tuple[str, tuple[int, int]] | None:
     return (mode, (top, left)) if (left, top) == (right, bottom) else None
 
 
-def _doubles(flow: Flow, node: fx.Node) -> bool:
+def doubles(flow: Flow, node: fx.Node) -> bool:
     """Return whether a node is a nearest upsampling by 2."""
     module = flow.absorbed(node, {nn.Upsample: "", nn.UpsamplingNearest2d: ""})
     if module is not None:
@@ -237,7 +237,8 @@ def _doubles(flow: Flow, node: fx.Node) -> bool:
     return factor in (2, 2.0, (2, 2), (2.0, 2.0), [2, 2], [2.0, 2.0])
 
 
-def _source(node: fx.Node) -> Any:
+def source_of(node: fx.Node) -> Any:
+    """Return the first argument of a node."""
     return node.args[0] if node.args else node.kwargs.get("input")
 
 
@@ -297,7 +298,7 @@ def _with_activation(flow: Flow, node: fx.Node, nodes: list[fx.Node]) -> tuple[s
 def _convolution(flow: Flow, node: fx.Node, module: nn.Module) -> Site | None:
     nodes = [node]
     activation, end = _with_activation(flow, node, nodes)
-    site = Site(node, Chain(activation=activation), nodes, _source(node), end)
+    site = Site(node, Chain(activation=activation), nodes, source_of(node), end)
     return _with_start(flow, site, [node]) if isinstance(module, ConvertedConv2d) else site
 
 
@@ -318,17 +319,17 @@ def _with_start(flow: Flow, site: Site, layers: list[fx.Node]) -> Site:
         unpadded = module.padding in (0, (0, 0), "valid")
         if pad is not None and unpadded and flow.adjacent(before, last, nodes):
             chain = chain._replace(padding_mode=pad[0], padding=pad[1])
-            nodes, readers, before = [*nodes, before], [before], _source(before)
-    if alone(before, readers) and _doubles(flow, before) and flow.adjacent(before, last, nodes):
+            nodes, readers, before = [*nodes, before], [before], source_of(before)
+    if alone(before, readers) and doubles(flow, before) and flow.adjacent(before, last, nodes):
         chain = chain._replace(upsample=2)
-        nodes, before = [*nodes, before], _source(before)
+        nodes, before = [*nodes, before], source_of(before)
     return Site(site.layer, chain, nodes, before, site.end, site.gate)
 
 
 def _norm(flow: Flow, node: fx.Node) -> Site:
     nodes = [node]
     activation, end = _with_activation(flow, node, nodes)
-    site = Site(node, Chain(activation=activation), nodes, _source(node), end)
+    site = Site(node, Chain(activation=activation), nodes, source_of(node), end)
     total = _only_user(end)
     if total is None or not _is_sum(total) or not flow.adjacent(node, total, nodes):
         return site
@@ -364,8 +365,8 @@ def _gated(flow: Flow, product: fx.Node) -> Site | None:
         nodes, activation = [product, gates], "identity"
         name = activation_of(flow, features)
         if name is not None and _only_user(features) is product:
-            nodes, activation, features = [*nodes, features], name, _source(features)
-        g = _source(gates)
+            nodes, activation, features = [*nodes, features], name, source_of(features)
+        g = source_of(gates)
         match: Callable[..., Site | None]
         for match in (_split, _pair):
             site = match(flow, product, features, g, nodes, activation)
@@ -386,7 +387,7 @@ def _split(
     cut = f.args[0]
     if g.args[0] is not cut or not isinstance(cut, fx.Node) or set(cut.users) != {f, g}:
         return None
-    layer = _source(cut)
+    layer = source_of(cut)
     module = flow.module(layer)
     if not isinstance(module, ConvertedConv2d) or not _convertible(module):
         return None
@@ -395,7 +396,7 @@ def _split(
     if not _halves(cut, module.out_channels):
         return None
     chain = Chain(gate="split", activation=activation)
-    site = Site(layer, chain, [*nodes, f, g, cut, layer], _source(layer), end)
+    site = Site(layer, chain, [*nodes, f, g, cut, layer], source_of(layer), end)
     return _with_start(flow, site, [layer])
 
 
@@ -429,7 +430,7 @@ def _pair(
     first, second = flow.module(f), flow.module(g)
     if not isinstance(first, ConvertedConv2d) or not isinstance(second, ConvertedConv2d):
         return None
-    if f is g or _source(f) is not _source(g) or len(f.users) != 1 or len(g.users) != 1:
+    if f is g or source_of(f) is not source_of(g) or len(f.users) != 1 or len(g.users) != 1:
         return None
     if not (_convertible(first) and _convertible(second)) or first.groups != 1:
         return None
@@ -445,7 +446,7 @@ def _pair(
     ordered = sorted((f, g), key=lambda n: flow.order[n])
     if not flow.adjacent(ordered[0], ordered[1], nodes):
         return None
-    site = Site(f, Chain(gate="pair", activation=activation), nodes, _source(f), end, g)
+    site = Site(f, Chain(gate="pair", activation=activation), nodes, source_of(f), end, g)
     return _with_start(flow, site, [f, g])
 
 

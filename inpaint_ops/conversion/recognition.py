@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inpaint_ops.conversion.containers import call_of, parameters_of
 from inpaint_ops.conversion.leaves import Watch, allowed, served
 from inpaint_ops.conversion.record import Converted, Record, base_class, record_of
 from inpaint_ops.conversion.sample import LAYER_TOLERANCE, difference, results
+from inpaint_ops.conversion.signatures import call_of, parameters_of
 from inpaint_ops.ops import partial_conv2d
 
 # How the layer itself is called, in the place of a chain.
@@ -35,7 +36,7 @@ def probed(module: nn.Module) -> nn.Module | None:
         m._backward_hooks.clear()
         m._backward_pre_hooks.clear()
         for key, hook in list(m._forward_pre_hooks.items()):
-            if not type(hook).__module__.startswith("torch.nn.utils."):
+            if not _of_torch(hook):
                 del m._forward_pre_hooks[key]
     return twin
 
@@ -174,9 +175,15 @@ def _agrees(module: nn.Module, options: dict[str, Any]) -> dict[str, Any] | None
     return answer
 
 
-def run_partial(layer: nn.Conv2d, record: Record, x: Tensor, mask: Tensor) -> Any:
-    """Return what a recognised layer returns."""
+def run_partial(
+    layer: nn.Conv2d, record: Record, x: Any, mask: Any, upsample: Any = 1, views: bool = False
+) -> Any:
+    """Return what a recognised layer returns; x and mask may be tuples of parts.
+
+    With `views` the planes of the mask that is returned are the same memory.
+    """
     options = record.options
+    mask = tuple(map(_plane, mask)) if isinstance(mask, tuple) else _plane(mask)
     y, valid = partial_conv2d(
         x,
         mask,
@@ -187,12 +194,19 @@ def run_partial(layer: nn.Conv2d, record: Record, x: Tensor, mask: Tensor) -> An
         dilation=_pair(layer.dilation),
         groups=layer.groups,
         normalise=options["normalise"],
+        upsample=upsample,
     )
     if not options["returned"]:
         return y
     if options["returned"] > 1:
         valid = valid.expand(-1, options["returned"], -1, -1)
+        valid = valid if views else valid.contiguous()
     return (y, valid) if options["form"] is tuple else [y, valid]
+
+
+def _plane(mask: Tensor) -> Tensor:
+    """Return the one plane of a mask whose planes are the same memory."""
+    return mask[:, :1] if mask.stride(1) == 0 else mask
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -202,34 +216,85 @@ def _pair(value: Any) -> tuple[int, int]:
 class ConvertedPartial(Converted):
     """A layer that was recognised as a partial convolution."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the class it stands for."""
+    def forward(self, *args: Any, upsample: Any = None, views: bool = False, **kwargs: Any) -> Any:
+        """As the class it stands for; with `upsample` x and mask are tuples of parts."""
         module: Any = self
         record = record_of(module)
         call = call_of(module, args, kwargs, 2)
+        if upsample is not None:
+            if Watch.observer is None and _fit(module, record, *call):
+                layer = _formed(module, record, call[0][0])
+                return run_partial(layer, record, *call, upsample, views)  # type: ignore[arg-type]
+            call = [_joined(parts, upsample) for parts in call]
+            args, kwargs = tuple(call), {}
         if Watch.observer is not None and call:
             Watch.observer.note(module, CALL, *call)
-        if allowed(module, CALL) and record is not None and call:
-            layer = module.get_submodule(record.options["layer"])
-            if isinstance(layer, nn.Conv2d) and _fits(layer, record, *call):
-                formed: Any = layer
-                if layer is not module:
-                    # As its own call would: spectral and weight norm form the weight in hooks.
-                    formed = _Formed(layer, call[0])
-                return run_partial(formed, record, *call)
+        if call and _fit(module, record, (call[0],), (call[1],)):
+            layer = _formed(module, record, call[0])
+            return run_partial(layer, record, *call, 1, views)  # type: ignore[arg-type]
         return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 
-def _fits(layer: nn.Conv2d, record: Record, x: Any, mask: Any) -> bool:
-    if not isinstance(mask, Tensor) or mask.dim() != 4 or not served(x, layer.weight, layer.bias):
+def may_run(module: nn.Module) -> bool:
+    """Return whether the operator may stand for a recognised layer now."""
+    return allowed(module, CALL) and quiet(module)
+
+
+def quiet(module: nn.Module) -> bool:
+    """Return whether no hook waits for calls of the modules inside, which will not come."""
+    if nn.modules.module._has_any_global_hook():
         return False
-    if mask.shape[1] != record.options["channels"] or mask.shape[2:] != x.shape[2:]:
+    for m in module.modules():
+        if m is module:
+            continue
+        if m._forward_hooks or m._backward_hooks or m._backward_pre_hooks:
+            return False
+        if any(not _of_torch(hook) for hook in m._forward_pre_hooks.values()):
+            return False
+    return True
+
+
+def _of_torch(hook: Any) -> bool:
+    return type(hook).__module__.startswith("torch.nn.utils.")
+
+
+def _joined(parts: tuple[Tensor, ...], upsample: tuple[int, ...]) -> Tensor:
+    doubled = (
+        F.interpolate(x, scale_factor=2.0, mode="nearest") if factor == 2 else x
+        for x, factor in zip(parts, upsample)
+    )
+    return torch.cat(list(doubled), 1)
+
+
+def _formed(module: Any, record: Any, x: Tensor) -> Any:
+    layer = module.get_submodule(record.options["layer"])
+    # As its own call would: spectral and weight norm form the weight in hooks.
+    return layer if layer is module else _Formed(layer, x)
+
+
+def _fit(module: Any, record: Record | None, xs: Any, masks: Any) -> bool:
+    """Return whether the operator is for these pictures and masks."""
+    if record is None or not may_run(module):
+        return False
+    layer = module.get_submodule(record.options["layer"])
+    if len(xs) != len(masks) or not served(xs[0], layer.weight, layer.bias, *xs[1:]):
+        return False
+    if not all(_fits(record, x, mask) for x, mask in zip(xs, masks)):
+        return False
+    channels = record.options["channels"]
+    return (channels == 1 and len(xs) == 1) or sum(m.shape[1] for m in masks) == channels
+
+
+def _fits(record: Record, x: Any, mask: Any) -> bool:
+    if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[2:] != x.shape[2:]:
         return False
     if mask.requires_grad or mask.device != x.device or mask.shape[0] not in (1, x.shape[0]):
         return False
-    if record.options["normalise"] == "sum" and mask.shape[0] != x.shape[0]:
+    if record.options["channels"] > 1 and mask.shape[1] != x.shape[1]:
         return False
-    return mask.dtype == x.dtype
+    # The mask convolution of a port returns a mask for each sample.
+    whole = record.options["normalise"] == "window" or mask.shape[0] == x.shape[0]
+    return whole and mask.dtype == x.dtype
 
 
 class _Formed:

@@ -103,12 +103,18 @@ def both_results(
 
 
 def speed_up(
-    ours: Callable[[], Any], theirs: Callable[[], Any], device: torch.device, budget: float = 0.3
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    device: torch.device,
+    settle: Callable[[], Any] | None = None,
+    budget: float = 0.3,
 ) -> float:
-    """Return the ratio of median times, theirs to ours, measured in turns."""
+    """Return the ratio of median times, theirs to ours, in turns; `settle` runs before each two."""
     times: tuple[list[float], list[float]] = ([], [])
     begin = time.perf_counter()
     while True:
+        if settle is not None:
+            settle()
         for function, record in zip((ours, theirs), times):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
@@ -128,6 +134,7 @@ def measure(
     wanted: Sequence[Tensor],
     device: torch.device,
     timed: bool,
+    settle: Callable[[], Any] | None = None,
 ) -> Measured:
     """Compare two functions in results and in gradients of `wanted`, and time them.
 
@@ -141,7 +148,7 @@ def measure(
     def run(function: Callable[[], Any]) -> Callable[[], Any]:
         return lambda: results(function, wanted)
 
-    return Measured(gap, speed_up(run(ours), run(theirs), device))
+    return Measured(gap, speed_up(run(ours), run(theirs), device, settle))
 
 
 @contextmanager

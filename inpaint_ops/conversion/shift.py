@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops.conversion import recognition
-from inpaint_ops.conversion.containers import call_of, parameters_of
-from inpaint_ops.conversion.leaves import Watch, allowed, served
+from inpaint_ops.conversion.leaves import Watch, served
 from inpaint_ops.conversion.record import Converted, Record, record_of
 from inpaint_ops.conversion.sample import LAYER_TOLERANCE
+from inpaint_ops.conversion.signatures import call_of, parameters_of
 from inpaint_ops.layers import ShiftConnection
 
 _SIDE = 8
@@ -101,7 +101,7 @@ class ConvertedShift(Converted):
         call = call_of(module, args, kwargs, 1)
         if Watch.observer is not None and call:
             Watch.observer.note(module, recognition.CALL, *call)
-        if record is not None and allowed(module, recognition.CALL) and _fits(module, record, call):
+        if record is not None and recognition.may_run(module) and _fits(module, record, call):
             return _run(module, record.options, call[0])
         return super().forward(*args, **kwargs)  # type: ignore[misc]
 

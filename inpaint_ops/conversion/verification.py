@@ -67,14 +67,16 @@ class Verifier:
             return leaves.FUSED[role](layer, x, weights, chain, **extra)
 
         def theirs() -> Any:
+            return leaves.PLAIN[role](layer, x, weights, chain, **extra)
+
+        def step() -> None:
             # A step changes the weights: what is made of them has to be made again.
             if self._trained and weights[0] is not None:
                 with torch.no_grad():
                     weights[0].neg_()
-            return leaves.PLAIN[role](layer, x, weights, chain, **extra)
 
         with torch.set_grad_enabled(grad):
-            return measure(ours, theirs, wanted, x.device, self._timed)
+            return measure(ours, theirs, wanted, x.device, self._timed, step)
 
     def _call(self, module: Any, record: Record, seen: tuple[Any, ...]) -> Measured:
         cls = next(
@@ -119,10 +121,14 @@ def _options(module: nn.Module) -> tuple[Any, ...]:
     return tuple(found)
 
 
+def _device(module: nn.Module) -> torch.device:
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
 def _input(module: Any, chain: Chain, seen: Tensor | None) -> Tensor:
     """Return a random input: of the shape and layout that was seen, or of a few pixels."""
     if seen is not None:
-        return torch.randn_like(seen.detach())
+        return torch.randn_like(seen, device=_device(module))
     like = module.weight if isinstance(module.weight, Tensor) else torch.empty(0)
     channels = getattr(module, "in_channels", None) or module.num_features
     size = (9, 10)
