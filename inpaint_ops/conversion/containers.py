@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from inpaint_ops.conversion import flow as flow_of
 from inpaint_ops.conversion import joins, layout, patterns, signatures, tracing
 from inpaint_ops.conversion.leaves import Watch, elsewhere
 from inpaint_ops.conversion.record import Converted, record_of
@@ -37,7 +38,7 @@ class Plan:
         survey(root)
         leaves.update({m: "" for m in root.modules() if why_opaque(m)})
         graph, looked_into = tracing.trace(root, arguments, leaves)
-        flow = patterns.Flow(root, graph)
+        flow = flow_of.Flow(root, graph)
         found = patterns.sites(flow)
         steps = {node for site in found for node in site.nodes}
         called = {n: flow.called(n) for n in graph.nodes if n.op == "call_module"}
@@ -47,12 +48,12 @@ class Plan:
         self.hooks = [(m, _hooks(m)) for m in members]
         self.arguments = list(arguments)
         self.sites = patterns.rewrite(flow, found)
-        flow = patterns.Flow(root, graph)
+        flow = flow_of.Flow(root, graph)
         self.joined = joins.join(flow)
         joins.share_planes(flow)
         self.run = _compiled(graph)
         self.run_last = None
-        flow = patterns.Flow(root, graph)
+        flow = flow_of.Flow(root, graph)
         if layout.arrange(flow):
             self.run_last = _compiled(graph)
 
@@ -204,7 +205,7 @@ def _usable(module: nn.Module, arguments: Sequence[Any]) -> bool:
         return False
     if any(issubclass(type(a), fx.Proxy) for a in arguments):
         return False
-    return patterns.tensors_only(arguments)
+    return flow_of.tensors_only(arguments)
 
 
 def unfused(function: Callable[[], Any]) -> Any:

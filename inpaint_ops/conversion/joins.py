@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import fx
 
-from inpaint_ops.conversion import patterns, recognition
+from inpaint_ops.conversion import recognition
+from inpaint_ops.conversion.flow import Flow, source_of
 from inpaint_ops.conversion.record import record_of
+from inpaint_ops.conversion.steps import doubles
 from inpaint_ops.conversion.tracing import hookless
 
 Part = tuple[fx.Node, int]
 
 
-def join(flow: patterns.Flow) -> int:
+def join(flow: Flow) -> int:
     """Replace such calls; return how many there were."""
     count = 0
     for node in list(flow.graph.nodes):
@@ -48,7 +50,7 @@ def join(flow: patterns.Flow) -> int:
     return count
 
 
-def share_planes(flow: patterns.Flow) -> None:
+def share_planes(flow: Flow) -> None:
     """Let masks that only partial convolutions read stay one plane of memory."""
     partials = {
         node
@@ -64,9 +66,7 @@ def share_planes(flow: patterns.Flow) -> None:
             node.kwargs = {**node.kwargs, "views": True}
 
 
-def _parts(
-    flow: patterns.Flow, reader: fx.Node, arg: Any, absorbed: list[fx.Node]
-) -> list[Part] | None:
+def _parts(flow: Flow, reader: fx.Node, arg: Any, absorbed: list[fx.Node]) -> list[Part] | None:
     """Return what a concatenation is made of, with the factors of upsampling before it."""
     if not isinstance(arg, fx.Node) or arg.target not in (torch.cat, torch.concat):
         return None
@@ -79,9 +79,9 @@ def _parts(
     for part in parts:
         if not isinstance(part, fx.Node):
             return None
-        if set(part.users) == {arg} and patterns.doubles(flow, part):
+        if set(part.users) == {arg} and doubles(flow, part):
             absorbed.append(part)
-            found.append((patterns.source_of(part), 2))
+            found.append((source_of(part), 2))
         else:
             found.append((part, 1))
     return found

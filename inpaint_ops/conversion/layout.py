@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from inpaint_ops.conversion import leaves, patterns, recognition
+from inpaint_ops.conversion import leaves, recognition
 from inpaint_ops.conversion.chains import ALONE, Chain
+from inpaint_ops.conversion.flow import Flow
 from inpaint_ops.conversion.record import record_of
+from inpaint_ops.conversion.tracing import hookless
 
 _FUNCTIONS = (
     *(F.relu, F.leaky_relu, F.elu, F.silu, F.pad, F.interpolate, torch.relu, torch.tanh, F.tanh),
@@ -41,7 +43,7 @@ def leave(x: Any) -> Any:
     return x.contiguous() if isinstance(x, Tensor) else x
 
 
-def _ours(flow: patterns.Flow, node: fx.Node) -> bool:
+def _ours(flow: Flow, node: fx.Node) -> bool:
     """Return whether a node gives a picture of one of our operators."""
     if node.op == "call_function" and node.target is operator.getitem and node.args[1] == 0:
         source = node.args[0]
@@ -56,7 +58,7 @@ def _ours(flow: patterns.Flow, node: fx.Node) -> bool:
     return chain != "parameters" and record.allows(Chain(*chain))  # type: ignore[misc]
 
 
-def _partial(flow: patterns.Flow, node: fx.Node) -> bool:
+def _partial(flow: Flow, node: fx.Node) -> bool:
     if node.op != "call_module":
         return False
     module = flow.called(node)
@@ -65,15 +67,15 @@ def _partial(flow: patterns.Flow, node: fx.Node) -> bool:
     return known and record is not None and record.allows(recognition.CALL)
 
 
-def _neutral(flow: patterns.Flow, node: fx.Node) -> bool:
+def _neutral(flow: Flow, node: fx.Node) -> bool:
     """Return whether a node gives the same values in any layout, and keeps that of its input."""
     if node.op == "call_module":
         module = flow.called(node)
-        return type(module) in _MODULES and patterns.hookless(module)
+        return type(module) in _MODULES and hookless(module)
     return node.op == "call_function" and node.target in _FUNCTIONS
 
 
-def arrange(flow: patterns.Flow) -> bool:
+def arrange(flow: Flow) -> bool:
     """Change the graph to channels_last where that pays; return whether anything was changed."""
     graph = flow.graph
     ours = {n for n in graph.nodes if _ours(flow, n)}
@@ -123,7 +125,7 @@ def _pictures(node: fx.Node, partial: bool) -> list[fx.Node]:
 
 
 def _stays(
-    flow: patterns.Flow,
+    flow: Flow,
     node: fx.Node,
     inside: set[fx.Node],
     ours: set[fx.Node],
@@ -144,7 +146,7 @@ def _stays(
     return _writes_nothing(flow, node) or (bool(read) and read[0] in inside)
 
 
-def _writes_nothing(flow: patterns.Flow, node: fx.Node) -> bool:
+def _writes_nothing(flow: Flow, node: fx.Node) -> bool:
     if node.op == "call_module":
         return not getattr(flow.called(node), "inplace", False)
     return node.target is not operator.iadd and not node.kwargs.get("inplace", False)
