@@ -35,6 +35,7 @@ class Plan:
             Refused: it cannot be known.
         """
         leaves = tracing.leaves_of(root)
+        self.root = root
         survey(root)
         leaves.update({m: "" for m in root.modules() if why_opaque(m)})
         graph, looked_into = tracing.trace(root, arguments, leaves)
@@ -43,7 +44,7 @@ class Plan:
         steps = {node for site in found for node in site.nodes}
         called = {n: flow.called(n) for n in graph.nodes if n.op == "call_module"}
         members = {m for n, m in called.items() if n in steps or record_of(m) is not None}
-        self.attributes = [(m, tracing.attributes(m)) for m in (*looked_into, *members)]
+        self.attributes = [tracing.Snapshot(m) for m in (*looked_into, *members)]
         self.bare = [m for m in looked_into if m is not root]
         self.hooks = [(m, _hooks(m)) for m in members]
         self.arguments = list(arguments)
@@ -82,7 +83,7 @@ class Plan:
         return (
             all(tracing.hookless(m) for m in self.bare)
             and all(_hooks(m) == hooks for m, hooks in self.hooks)
-            and all(tracing.attributes(m) == seen for m, seen in self.attributes)
+            and all(seen.holds() for seen in self.attributes)
         )
 
 
@@ -112,8 +113,6 @@ def _compiled(graph: fx.Graph) -> Callable[..., Any]:
 
 # Why others cannot look into a module; empty: they can.
 _opaque: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
-# The plans of containers; None: no more are made.
-_plans: weakref.WeakKeyDictionary[nn.Module, list[Plan] | None] = weakref.WeakKeyDictionary()
 
 
 def survey(model: nn.Module) -> None:
@@ -141,7 +140,9 @@ def why_opaque(module: nn.Module) -> str:
 
 def forget_plans(module: nn.Module) -> None:
     """Drop the plans of a module; what was refused stays so."""
-    _plans.pop(module, None)
+    record = record_of(module)
+    if record is not None:
+        record.plans = []
 
 
 def guessed(module: nn.Module) -> list[tuple[nn.Module, Any]]:
@@ -157,29 +158,30 @@ def guessed(module: nn.Module) -> list[tuple[nn.Module, Any]]:
 
 def forget(module: nn.Module) -> None:
     """Drop the plans of a module."""
-    _plans.pop(module, None)
     _opaque.pop(module, None)
 
 
 def plan_for(module: nn.Module, arguments: Sequence[Any]) -> Plan | None:
     """Return the plan for a call, made now if there is none."""
-    plans = _plans.setdefault(module, [])
-    if plans is None:
+    record = record_of(module)
+    if record is None or record.plans is None:
         return None
-    for plan in plans:
-        if plan.holds(arguments):
-            return plan
+    for plan in record.plans:
+        # A shallow copy of a module shares its record.
+        if plan.root is module and plan.holds(arguments):
+            found: Plan = plan
+            return found
     with _lock:
-        if len(plans) >= _MOST_PLANS:
-            _plans[module] = None
+        if len(record.plans) >= _MOST_PLANS:
+            record.plans = None
             return None
         kinds = [tracing.TENSOR if isinstance(a, torch.Tensor) else a for a in arguments]
         try:
             plan = Plan(module, kinds)
         except tracing.Refused:
-            _plans[module] = None
+            record.plans = None
             return None
-        plans.append(plan)
+        record.plans.append(plan)
         return plan
 
 

@@ -57,9 +57,10 @@ def convert(model: nn.Module, sample: Any = None, *, keep: str = "faster") -> Re
 
     Each layer is compared with what it did before, on random inputs of a few pixels, or with
     `sample` on inputs of the shapes that it meets there, in results and gradients; a difference
-    above 2e-4 of the largest value leaves it alone. With `sample` the whole model is compared as
-    well (above 5e-3: all of it is left alone) and each layer is timed: forward and backward for a
-    model in training mode with parameters to train, else forward.
+    above 2e-4 of the largest value leaves it alone. With `sample` the whole model is compared and
+    timed as well: all of it is left alone above 5e-3, unless a change of its parameters by 5e-7
+    does a tenth of that too, and where it is not faster. What is timed is forward and backward for
+    a model in training mode with parameters to train, else forward.
 
     Args:
         model: any module; one that is converted is reverted first.
@@ -81,12 +82,12 @@ def convert(model: nn.Module, sample: Any = None, *, keep: str = "faster") -> Re
     revert(model)
     before = None if sample is None else Sample(model, sample)
     expected = None if before is None else before.results()
-    left = _install(model)
     try:
+        left = _install(model)
         with preserved(model):
             report = _verify(model, before, left, keep)
         if before is not None and expected is not None:
-            _whole(model, before, expected, report)
+            _whole(before, expected, report, keep)
     except BaseException:
         revert(model)
         raise
@@ -245,21 +246,27 @@ def _forget_plans(model: nn.Module) -> None:
         containers.forget_plans(module)
 
 
-def _whole(model: nn.Module, sample: Sample, expected: Any, report: Report) -> None:
+def _whole(sample: Sample, expected: Any, report: Report, keep: str) -> None:
     """Compare and time the whole model; leave it alone if it differs."""
     report.difference = model_difference(sample.results(), expected)
     if not report.difference <= MODEL_TOLERANCE and not _within_rounding(sample, report.difference):
-        revert(model)
-        report.reason = f"left alone: the results of the whole model differ {report.difference:.1e}"
-        for row in report.rows:
-            row.became, row.reason = LEFT, row.reason or "the whole model differs"
+        _give_up(sample.model, report, f"the whole model differs by {report.difference:.1e}")
         return
-    with preserved(model):
+    with preserved(sample.model):
         report.speed_up = speed_up(
             lambda: _step(sample),
             lambda: containers.unfused(lambda: _step(sample)),
             sample.device(),
         )
+    if keep == "faster" and report.converted and report.speed_up < 1:
+        _give_up(sample.model, report, "the whole model is not faster")
+
+
+def _give_up(model: nn.Module, report: Report, reason: str) -> None:
+    revert(model)
+    report.reason = f"left alone: {reason}"
+    for row in report.rows:
+        row.became, row.reason = LEFT, row.reason or reason
 
 
 def _within_rounding(sample: Sample, found: float) -> bool:

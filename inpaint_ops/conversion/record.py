@@ -30,13 +30,17 @@ class Record:
         kind: for the report.
         allowed: chains that may run fused; None for all. A container asks its members.
         options: arguments of the operator that were recognised.
-        refused: why chains or the module itself were left alone.
+        plans: of a container, the forwards that it runs; None: no more are made. Copies make
+            their own.
     """
 
     kind: str
     allowed: set[Any] | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    refused: dict[Any, str] = field(default_factory=dict)
+    plans: list[Any] | None = field(default_factory=list, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "plans": []}
 
     def allows(self, key: Any) -> bool:
         """Return whether a chain may run fused."""

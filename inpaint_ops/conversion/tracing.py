@@ -103,6 +103,35 @@ def attributes(module: nn.Module) -> dict[str, Any]:
     return found
 
 
+class Snapshot:
+    """The attributes of a module at one time, which are cheap to compare where all are as then."""
+
+    def __init__(self, module: nn.Module) -> None:
+        state = module.__dict__
+        self._module = module
+        self._all = attributes(module)
+        self._size = len(state)
+        kept = [n for n in self._all if n in state and n not in ("_parameters", "_modules")]
+        self._same = [(n, state[n]) for n in kept]
+        self._mutable = [(n, self._all[n]) for n in kept if isinstance(state[n], (list, dict))]
+        self._children = dict(module._modules)
+        self._missing = [v is None for v in module._parameters.values()]
+
+    def holds(self) -> bool:
+        """Return whether all are as then."""
+        module = self._module
+        state = module.__dict__
+        if (
+            len(state) == self._size
+            and all(state.get(n) is v for n, v in self._same)
+            and all(_frozen(state[n]) == v for n, v in self._mutable)
+            and module._modules == self._children
+            and [v is None for v in module._parameters.values()] == self._missing
+        ):
+            return True
+        return attributes(module) == self._all
+
+
 def _frozen(value: Any) -> Any:
     """Return what tells whether a value is still the same, contents of lists included."""
     if isinstance(value, (list, tuple)):

@@ -1,6 +1,8 @@
 """What is recognised, what is not, and that what is not stays as it was."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import inpaint_ops
-from inpaint_ops.conversion import containers
+from inpaint_ops.conversion.record import record_of
 
 _X = (2, 4, 12, 10)
 
@@ -456,4 +458,14 @@ def test_plans_are_bounded():
     for scale in range(20):
         net.scale = plain.scale = float(scale)
         torch.testing.assert_close(net(_x()), plain(_x()), rtol=1e-4, atol=1e-4)
-    assert containers._plans[net] is None
+    assert record_of(net).plans is None
+
+
+def test_nothing_keeps_a_model_alive():
+    net = nn.Sequential(_conv(4, 4), nn.ReLU())
+    inpaint_ops.convert(net)
+    net(_x())
+    seen = weakref.ref(net)
+    del net
+    gc.collect()
+    assert seen() is None
