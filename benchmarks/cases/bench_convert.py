@@ -71,7 +71,10 @@ def _networks(options: argparse.Namespace, name: str, mode: str) -> dict[str, Ca
     if options.width is None:
         attribute, taken = _BY_HAND[name]
         by_hand = getattr(create_model(name), attribute)
-        calls["by hand"] = _call(by_hand, taken(*args), mode)
+        # As `complete` and training hand them over.
+        pictures, *rest = taken(*args)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        calls["by hand"] = _call(by_hand, (pictures, *rest), mode)
     return calls
 
 

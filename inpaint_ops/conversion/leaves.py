@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from inpaint_ops.conversion import chains
 from inpaint_ops.conversion.chains import ALONE, Chain
 from inpaint_ops.conversion.record import Converted, Record, record_of
+from inpaint_ops.ops import triton
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -43,7 +44,7 @@ def served(x: Any, *others: Any) -> bool:
     """Return whether our operators are for these tensors, here and now."""
     if type(x) not in (Tensor, nn.Parameter) or x.dim() != 4 or x.dtype not in _DTYPES:
         return False
-    if x.device.type not in ("cpu", "cuda") or torch.is_autocast_enabled(x.device.type):
+    if not _has_kernels(x.device.type) or torch.is_autocast_enabled(x.device.type):
         return False
     for t in others:
         if t is None:
@@ -51,6 +52,16 @@ def served(x: Any, *others: Any) -> bool:
         if type(t) not in (Tensor, nn.Parameter) or (t.dtype, t.device) != (x.dtype, x.device):
             return False
     return not elsewhere()
+
+
+# Devices that there are kernels for; a GPU's are known when one is asked for.
+_KERNELS = {"cpu": True}
+
+
+def _has_kernels(device: str) -> bool:
+    if device == "cuda" and device not in _KERNELS:
+        _KERNELS[device] = triton.missing() is None
+    return _KERNELS.get(device, False)
 
 
 def elsewhere() -> bool:

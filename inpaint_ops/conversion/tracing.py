@@ -161,31 +161,72 @@ def plain_torch(module: nn.Module) -> bool:
     return cls.__module__.split(".")[0] == "torch"
 
 
+def _held(value: Any) -> Any:
+    """Return what an attribute holds, by identity: the parts of containers and of plain objects."""
+    if isinstance(value, (list, tuple)):
+        return [id(v) for v in value]
+    if isinstance(value, (dict, set)):
+        return [id(v) for v in value], [id(v) for v in getattr(value, "values", tuple)()]
+    if isinstance(value, (Tensor, nn.Module, type)) or callable(value):
+        return None
+    return [(k, id(v)) for k, v in getattr(value, "__dict__", {}).items()]
+
+
+def _copied(value: Any) -> Any:
+    """Return a shallow copy of what a forward may write into, or None."""
+    if isinstance(value, (list, dict, set)):
+        return value.copy()
+    return None
+
+
+class _State:
+    """The attributes of one module, to be given back."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._state = dict(module.__dict__)
+        self._buffers = dict(module._buffers)
+        own = {k: v for k, v in self._state.items() if k not in _INTERNAL}
+        self._held = {k: _held(v) for k, v in own.items()}
+        self._copies = {k: c for k, v in own.items() if (c := _copied(v)) is not None}
+
+    def give_back(self) -> bool:
+        """Give the attributes back; return whether any had changed."""
+        now, changed = self._module.__dict__, False
+        if now.keys() != self._state.keys() or any(now[k] is not v for k, v in self._state.items()):
+            changed = True
+            now.clear()
+            now.update(self._state)
+        buffers = self._module._buffers
+        if buffers.keys() != self._buffers.keys() or any(
+            buffers[k] is not v for k, v in self._buffers.items()
+        ):
+            changed = True
+            buffers.clear()
+            buffers.update(self._buffers)
+        for name, held in self._held.items():
+            if _held(now[name]) != held:
+                changed = True
+                if name in self._copies:
+                    now[name].clear()
+                    add = now[name].extend if isinstance(now[name], list) else now[name].update
+                    add(self._copies[name])
+        return changed
+
+
 @contextmanager
 def _untouched(module: nn.Module) -> Iterator[None]:
     """Take back what a forward does to attributes, and refuse it if there was anything."""
-    before = [(m, dict(m.__dict__), dict(m._buffers)) for m in module.modules()]
+    before = [_State(m) for m in module.modules()]
     seeds = torch.get_rng_state(), random.getstate()
     try:
         yield
     finally:
-        changed = False
-        for m, state, buffers in before:
-            now = m.__dict__
-            if now.keys() != state.keys() or any(now[k] is not v for k, v in state.items()):
-                changed = True
-                now.clear()
-                now.update(state)
-            if m._buffers.keys() != buffers.keys() or any(
-                m._buffers[k] is not v for k, v in buffers.items()
-            ):
-                changed = True
-                m._buffers.clear()
-                m._buffers.update(buffers)
+        changes = [state.give_back() for state in before]
         drawn = random.getstate() != seeds[1] or not torch.equal(torch.get_rng_state(), seeds[0])
         torch.set_rng_state(seeds[0])
         random.setstate(seeds[1])
-    if changed:
+    if any(changes):
         raise Refused("its forward changes its own attributes")
     if drawn:
         raise Refused("its forward draws random numbers")

@@ -461,6 +461,59 @@ def test_plans_are_bounded():
     assert record_of(net).plans is None
 
 
+class _Remembers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.seen, self.named = _conv(), [], {}
+
+    def forward(self, x):
+        y = F.relu(self.conv(x))
+        self.seen.append(y)
+        self.named["y"] = y
+        return y
+
+
+def test_what_a_forward_collects_is_its_own():
+    net = _Remembers()
+    inpaint_ops.convert(net)
+    assert (net.seen, net.named) == ([], {})
+    y = net(_x())
+    assert net.seen[0] is y
+    assert net.named["y"] is y
+
+
+def test_a_part_may_be_reverted_or_converted_again():
+    body = nn.Sequential(nn.ReflectionPad2d(1), _conv(4, 4, padding=0), nn.ReLU())
+    net = nn.Sequential(body, _conv(4, 4), nn.Tanh())
+    expected = net(_x())
+    inpaint_ops.convert(net)
+    for change in (inpaint_ops.revert, inpaint_ops.convert):
+        net(_x())
+        change(body)
+        torch.testing.assert_close(net(_x()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_runs_torch_alone(strict):
+    net = nn.Sequential(nn.ReflectionPad2d(1), _conv(4, 4, padding=0), nn.ReLU())
+    expected = net(_x())
+    inpaint_ops.convert(net)
+    program = torch.export.export(net, (_x(),), strict=strict)
+    assert torch.equal(program.module()(_x()), expected)
+
+
+def test_compilation():
+    net = nn.Sequential(_conv(4, 4), nn.ReLU(), nn.InstanceNorm2d(4), nn.ReLU())
+    expected = net(_x())
+    inpaint_ops.convert(net)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    y = compiled(_x())
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+    y.sum().backward()
+    assert net[0].weight.grad is not None
+
+
 def test_nothing_keeps_a_model_alive():
     net = nn.Sequential(_conv(4, 4), nn.ReLU())
     inpaint_ops.convert(net)
