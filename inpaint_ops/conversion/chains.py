@@ -46,6 +46,11 @@ class Chain(NamedTuple):
     activation: str = "identity"
     residual: bool = False
 
+    def reduced(self) -> list[Chain]:
+        """Return the chains to try if this one is not kept: without its start, the layer alone."""
+        inner = self._replace(upsample=1, padding_mode=None, padding=None)
+        return list(dict.fromkeys(c for c in (inner, Chain()) if c != self))
+
     def text(self, layer: str) -> str:
         """Return the chain in words."""
         parts = ["upsample"] if self.upsample > 1 else []

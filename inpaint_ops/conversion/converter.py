@@ -178,40 +178,55 @@ def _verify(model: nn.Module, sample: Sample | None, left: dict[str, Row], keep:
         if not chains and sample is not None:
             record.allowed = set()
             rows.append(Row(name, LEFT, reason="the sample does not reach it"))
-        allowed = set()
+        allowed, failed = set(), set()
         for key, seen in chains:
-            row, passed = _judge(verifier, module, record, name, key, seen)
-            if not passed and key not in (ALONE, recognition.CALL):
-                reason = row.reason
-                inner = None if seen is None else (prepare(seen[0], key),)
-                row, passed = _judge(verifier, module, record, name, ALONE, inner)
-                row.reason = f"{key.text(record.kind)}: {reason}"
-                key = ALONE
+            row, kept = _best(verifier, module, record, name, key, seen)
             rows.append(row)
-            if passed:
-                allowed.add(key)
+            if row.converted:
+                allowed.add(kept)
+            else:
+                failed.add(ALONE)
         if chains:
-            record.allowed = allowed if sample is not None else allowed | {ALONE}
+            # Calls that no sample showed, of the layer alone, are as sure as its own chain.
+            record.allowed = allowed if sample is not None else allowed | ({ALONE} - failed)
     _forget_plans(model)
     return Report(rows)
 
 
+def _best(
+    verifier: Verifier, module: nn.Module, record: Record, name: str, key: Any, seen: Any
+) -> tuple[Row, Any]:
+    """Compare one layer in one chain, and in what is left of it where that is not kept."""
+    row = _judge(verifier, module, record, name, key, seen)
+    if row.converted or key == recognition.CALL:
+        return row, key
+    reason = f"{key.text(record.kind)}: {row.reason}"
+    for part in key.reduced():
+        start_gone = seen is not None and part.upsample == 1 and part.padding_mode is None
+        inner = (prepare(seen[0], key),) if start_gone else seen
+        row = _judge(verifier, module, record, name, part, inner)
+        row.reason = reason
+        if row.converted:
+            return row, part
+    return row, key
+
+
 def _judge(
     verifier: Verifier, module: nn.Module, record: Record, name: str, key: Any, seen: Any
-) -> tuple[Row, bool]:
+) -> Row:
     """Compare one layer in one chain."""
     text = record.kind if key == recognition.CALL else key.text(record.kind)
     try:
         measured = verifier.measure(module, record, key, seen)
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:80]
-        return Row(name, LEFT, reason=f"{type(error).__name__}: {first}"), False
+        return Row(name, LEFT, reason=f"{type(error).__name__}: {first}")
     row = Row(name, text, measured.difference, measured.speed_up)
     if not measured.difference <= LAYER_TOLERANCE:
         row.became, row.reason = LEFT, "results or gradients differ"
     elif measured.speed_up is not None and measured.speed_up < LEAST_SPEED_UP:
         row.became, row.reason = LEFT, "not faster"
-    return row, row.converted
+    return row
 
 
 def _calls(model: nn.Module, sample: Sample | None) -> dict[Any, Any]:

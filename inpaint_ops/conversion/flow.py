@@ -26,6 +26,7 @@ class Site:
         end: node that others read.
         gate: node of the gates' convolution.
         residual: node that is added.
+        inner: the chain without the padding and the upsampling before it.
     """
 
     layer: fx.Node
@@ -35,6 +36,7 @@ class Site:
     end: fx.Node
     gate: fx.Node | None = None
     residual: fx.Node | None = None
+    inner: Site | None = None
 
 
 @dataclass

@@ -54,4 +54,6 @@ def with_start(flow: Flow, site: Site, layers: list[fx.Node]) -> Site:
     if alone(before, readers) and doubles(flow, before) and flow.adjacent(before, last, nodes):
         chain = chain._replace(upsample=2)
         nodes, before = [*nodes, before], source_of(before)
-    return Site(site.layer, chain, nodes, before, site.end, site.gate)
+    if chain == site.chain:
+        return site
+    return Site(site.layer, chain, nodes, before, site.end, site.gate, inner=site)

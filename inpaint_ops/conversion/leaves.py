@@ -189,6 +189,9 @@ def match(cls: type, layer: nn.Module) -> tuple[type[Converted], Record] | str |
         return None
     if "forward" in layer.__dict__:
         return "its forward was replaced"
+    dtypes = {p.dtype for p in layer.parameters(recurse=False)} - set(_DTYPES)
+    if dtypes:
+        return f"its parameters are {dtypes.pop()}"
     role, kind, check = _KINDS[cls]
     reason = check(layer)
     return reason if isinstance(reason, str) else (role, Record(kind))

@@ -80,16 +80,27 @@ def _is_sum(node: fx.Node) -> bool:
     return plain and node.op == "call_function" and node.target in _SUMS
 
 
+def _allowed(flow: Flow, site: Site) -> Site | None:
+    """Return the site, or the one inside it, that its layer allows."""
+    record = record_of(flow.called(site.layer))
+    for choice in (site, site.inner):
+        if record is None or choice is None or choice.chain == ALONE:
+            continue
+        if record.allows(choice.chain):
+            return choice
+    return None
+
+
 def rewrite(flow: Flow, found: list[Site]) -> list[Site]:
     """Replace the chains that their layers allow, each by one call; return those."""
     done = []
     made: dict[Any, fx.Node] = {}
-    for site in found:
+    for outer in found:
+        site = _allowed(flow, outer)
+        if site is None:
+            continue
         site.source = made.get(site.source, site.source)
         site.residual = made.get(site.residual, site.residual)
-        record = record_of(flow.called(site.layer))
-        if record is None or not record.allows(site.chain):
-            continue
         done.append(site)
         graph = flow.graph
         # A norm with something added runs where that is known; others where their layer stood.

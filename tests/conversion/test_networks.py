@@ -174,3 +174,24 @@ def test_a_state_dict_goes_both_ways():
     with torch.no_grad():
         torch.testing.assert_close(net(*args), other(*args), rtol=1e-4, atol=1e-5)
         nn.Module.load_state_dict(other, net.state_dict())
+
+
+def test_a_start_that_does_not_pay_is_left_out(monkeypatch):
+    from inpaint_ops.conversion import verification
+
+    measure = verification.Verifier.measure
+
+    def slow(self, module, record, key, seen):
+        found = measure(self, module, record, key, seen)
+        return found._replace(speed_up=0.5 if key.padding_mode else 2.0)
+
+    monkeypatch.setattr(verification.Verifier, "measure", slow)
+    layers = nn.ReflectionPad2d(1), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.ReflectionPad2d(1)
+    net = nn.Sequential(*layers, nn.Conv2d(6, 4, 3)).eval()
+    plain, x = copy.deepcopy(net), torch.randn(1, 4, 9, 9)
+    monkeypatch.setattr("inpaint_ops.conversion.converter.speed_up", lambda *a, **k: 2.0)
+    report = inpaint_ops.convert(net, x)
+    assert [row.became for row in report.rows] == ["conv2d + relu", "conv2d"]
+    assert all("reflect pad" in row.reason for row in report.rows)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), plain(x), rtol=1e-4, atol=1e-5)
