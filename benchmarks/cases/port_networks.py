@@ -21,7 +21,8 @@ class GatedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         features, gates = torch.split(x, x.size(1) // 2, dim=1)
-        return self.activation(features) * torch.sigmoid(gates)
+        y: Tensor = self.activation(features) * torch.sigmoid(gates)
+        return y
 
 
 class GatedUp(nn.Module):
@@ -32,11 +33,14 @@ class GatedUp(nn.Module):
         self.conv = GatedBlock(i, o)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        y: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return y
 
 
 class PatchAttention(nn.Module):
     """Contextual attention by convolutions with patches; one mask for the batch."""
+
+    fuse_weight: Tensor
 
     def __init__(self, rate: int = 2, softmax_scale: float = 10.0, fuse: bool = True):
         super().__init__()
@@ -132,7 +136,7 @@ class MaskedConv(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         y = self.input_conv(x * mask)
-        bias = 0.0
+        bias: Any = 0.0
         if self.input_conv.bias is not None:
             bias = self.input_conv.bias.view(1, -1, 1, 1)
         with torch.no_grad():
@@ -145,7 +149,9 @@ class MaskedConv(nn.Module):
 class PartialUnit(nn.Module):
     """Partial convolution, norm, activation."""
 
-    def __init__(self, i: int, o: int, k: int, s: int, norm: bool, act: nn.Module | None, **more):
+    def __init__(
+        self, i: int, o: int, k: int, s: int, norm: bool, act: nn.Module | None, **more: Any
+    ):
         super().__init__()
         self.conv = MaskedConv(i, o, k, s, **more)
         if norm:
@@ -220,7 +226,8 @@ class GLCIC(nn.Module):
         for n in range(1, self.count + 1):
             conv, act, bn = (getattr(self, f"{name}{n}") for name in ("conv", "act", "bn"))
             x = bn(act(conv(x)))
-        return self.squash(self.last(x))
+        y: Tensor = self.squash(self.last(x))
+        return y
 
 
 class ResidualBlock(nn.Module):
@@ -235,7 +242,8 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv_block(x)
+        y: Tensor = x + self.conv_block(x)
+        return y
 
 
 class EdgeConnect(nn.Module):
@@ -284,7 +292,11 @@ class GMCNN(nn.Module):
         c = width
         self.columns = nn.ModuleList()
         for k in (7, 5, 3):
-            column = [PaddedConv(4, c, k), PaddedConv(c, 2 * c, k, 2), PaddedConv(2 * c, 2 * c, k)]
+            column: list[nn.Module] = [
+                PaddedConv(4, c, k),
+                PaddedConv(c, 2 * c, k, 2),
+                PaddedConv(2 * c, 2 * c, k),
+            ]
             column += [PaddedConv(2 * c, 4 * c, k, 2)]
             column += [PaddedConv(4 * c, 4 * c, k, d=d) for d in (1, 1, 2, 4, 8, 16, 1, 1)]
             if k == 7:
@@ -308,9 +320,9 @@ class GMCNN(nn.Module):
 class ShiftTriple(nn.Module):
     """[D | E] to [D | E | E moved into the hole]; the mask is set beforehand."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.mask: Tensor | None = None
+        self.mask: Any = None
 
     def set_mask(self, mask: Tensor) -> None:
         mask = mask.reshape(1, 1, *mask.shape[-2:]).float()
@@ -359,7 +371,7 @@ class ShiftNet(nn.Module):
         def level(i: int) -> nn.Module:
             a, b = sizes[i - 1], sizes[i]
             down: list[nn.Module] = [nn.LeakyReLU(0.2, True), nn.Conv2d(a, b, 4, 2, 1)]
-            up = [nn.ReLU(True)]
+            up: list[nn.Module] = [nn.ReLU(True)]
             if i < levels - 1:
                 down += [norm(b), level(i + 1)]
             wide = b if i == levels - 1 else 3 * b if i == 2 else 2 * b
@@ -374,7 +386,8 @@ class ShiftNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        y: Tensor = self.model(x)
+        return y
 
 
 def hole(n: int, size: int) -> Tensor:

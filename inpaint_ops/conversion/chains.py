@@ -152,7 +152,8 @@ def plain_conv_transpose2d(
     layer: nn.ConvTranspose2d, x: Tensor, weights: tuple[Any, ...], chain: Chain
 ) -> Tensor:
     """Return the chain around nn.ConvTranspose2d by torch."""
-    y = F.conv_transpose2d(x, *weights, layer.stride, layer.padding)  # type: ignore[arg-type]
+    options: Any = {"stride": layer.stride, "padding": layer.padding}
+    y = F.conv_transpose2d(x, *weights, **options)
     return activate(y, chain.activation)
 
 

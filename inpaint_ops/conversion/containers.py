@@ -17,11 +17,12 @@ import torch
 from torch import fx, nn
 
 from inpaint_ops.conversion import flow as flow_of
-from inpaint_ops.conversion import joins, layout, patterns, signatures, tracing
+from inpaint_ops.conversion import joins, layout, patterns, restart, signatures, tracing
 from inpaint_ops.conversion.leaves import Watch, elsewhere
 from inpaint_ops.conversion.record import Converted, record_of
 
 _MOST_PLANS = 6
+_MOST_SIZES = 256
 _lock = threading.RLock()
 
 
@@ -36,10 +37,13 @@ class Plan:
         """
         leaves = tracing.leaves_of(root)
         self.root = root
+        self.other_sizes: set[Any] = set()
         survey(root)
         leaves.update({m: "" for m in root.modules() if why_opaque(m)})
         graph, looked_into = tracing.trace(root, arguments, leaves)
         flow = flow_of.Flow(root, graph)
+        if restart.needed(flow) and not restart.possible(flow):
+            raise tracing.Refused("its forward branches on sizes, and has effects")
         found = patterns.sites(flow)
         steps = {node for site in found for node in site.nodes}
         called = {n: flow.called(n) for n in graph.nodes if n.op == "call_module"}
@@ -65,6 +69,12 @@ class Plan:
         if last is not None and all(map(_planes, tensors)) and all(map(_planes, weights)):
             return last(module, *tensors)
         return self.run(module, *tensors)
+
+    def missed(self, sizes: Any) -> None:
+        """Keep sizes that it is not for; of many only the last."""
+        if len(self.other_sizes) >= _MOST_SIZES:
+            self.other_sizes.clear()
+        self.other_sizes.add(sizes)
 
     @property
     def useful(self) -> bool:
@@ -199,7 +209,14 @@ class ConvertedContainer(Converted):
         plan = plan_for(module, arguments)
         if plan is None or not plan.useful:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        return plan(module, [a for a in arguments if isinstance(a, torch.Tensor)])
+        tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
+        sizes = tuple(a.shape for a in tensors)
+        if sizes not in plan.other_sizes:
+            try:
+                return plan(module, tensors)
+            except tracing.OtherSizes:
+                plan.missed(sizes)
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 
 def _usable(module: nn.Module, arguments: Sequence[Any]) -> bool:

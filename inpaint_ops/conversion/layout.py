@@ -98,7 +98,7 @@ def arrange(flow: Flow) -> bool:
     narrow = sum(n.op == "placeholder" for n in entering)
     final = sum(any(u.op == "output" for u in n.users) for n in leaving)
     copies = len(entering) - narrow + len(leaving) - final
-    if not inside or copies > len(ours) // 2:
+    if not inside or copies > len(ours):
         return False
     for x, nodes in entering.items():
         with graph.inserting_after(x):

@@ -67,8 +67,8 @@ def _has_kernels(device: str) -> bool:
 def elsewhere() -> bool:
     """Return whether a program is being recorded, exported or transformed, not run."""
     return (
-        torch.jit.is_tracing()
-        or torch.jit.is_scripting()
+        torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or torch.jit.is_scripting()  # type: ignore[attr-defined]
         or torch.compiler.is_exporting()
         or torch._C._functorch.maybe_current_level() is not None
     )

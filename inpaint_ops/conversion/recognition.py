@@ -152,7 +152,7 @@ def _agrees(module: nn.Module, options: dict[str, Any]) -> dict[str, Any] | None
         if isinstance(theirs, (tuple, list)):
             if len(theirs) != 2 or not isinstance(theirs[1], Tensor) or theirs[1].dim() != 4:
                 return None
-            seen = {"returned": theirs[1].shape[1], "form": type(theirs)}
+            seen: dict[str, Any] = {"returned": theirs[1].shape[1], "form": type(theirs)}
         else:
             seen = {"returned": 0, "form": Tensor}
         if answer and answer != seen:
@@ -222,16 +222,16 @@ class ConvertedPartial(Converted):
         record = record_of(module)
         call = call_of(module, args, kwargs, 2)
         if upsample is not None:
-            if Watch.observer is None and _fit(module, record, *call):
+            if record and Watch.observer is None and _fit(module, record, *call):
                 layer = _formed(module, record, call[0][0])
-                return run_partial(layer, record, *call, upsample, views)  # type: ignore[arg-type]
+                return run_partial(layer, record, call[0], call[1], upsample, views)
             call = [_joined(parts, upsample) for parts in call]
             args, kwargs = tuple(call), {}
         if Watch.observer is not None and call:
             Watch.observer.note(module, CALL, *call)
-        if call and _fit(module, record, (call[0],), (call[1],)):
+        if record and call and _fit(module, record, (call[0],), (call[1],)):
             layer = _formed(module, record, call[0])
-            return run_partial(layer, record, *call, 1, views)  # type: ignore[arg-type]
+            return run_partial(layer, record, call[0], call[1], 1, views)
         return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 
@@ -276,7 +276,7 @@ def _fit(module: Any, record: Record | None, xs: Any, masks: Any) -> bool:
     """Return whether the operator is for these pictures and masks."""
     if record is None or not may_run(module):
         return False
-    layer = module.get_submodule(record.options["layer"])
+    layer: Any = module.get_submodule(record.options["layer"])
     if len(xs) != len(masks) or not served(xs[0], layer.weight, layer.bias, *xs[1:]):
         return False
     if not all(_fits(record, x, mask) for x, mask in zip(xs, masks)):
@@ -285,7 +285,7 @@ def _fit(module: Any, record: Record | None, xs: Any, masks: Any) -> bool:
     return (channels == 1 and len(xs) == 1) or sum(m.shape[1] for m in masks) == channels
 
 
-def _fits(record: Record, x: Any, mask: Any) -> bool:
+def _fits(record: Record, x: Tensor, mask: Any) -> bool:
     if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[2:] != x.shape[2:]:
         return False
     if mask.requires_grad or mask.device != x.device or mask.shape[0] not in (1, x.shape[0]):
@@ -293,7 +293,7 @@ def _fits(record: Record, x: Any, mask: Any) -> bool:
     if record.options["channels"] > 1 and mask.shape[1] != x.shape[1]:
         return False
     # The mask convolution of a port returns a mask for each sample.
-    whole = record.options["normalise"] == "window" or mask.shape[0] == x.shape[0]
+    whole: bool = record.options["normalise"] == "window" or mask.shape[0] == x.shape[0]
     return whole and mask.dtype == x.dtype
 
 

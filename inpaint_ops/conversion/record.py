@@ -65,7 +65,7 @@ class Converted:
 
 def _rebuild(original: type[nn.Module], role: type[Converted]) -> nn.Module:
     cls = converted_class(original, role)
-    module: nn.Module = cls.__new__(cls)
+    module: nn.Module = cls.__new__(cls)  # type: ignore[call-overload]
     return module
 
 
@@ -123,7 +123,7 @@ def uninstall(module: nn.Module) -> None:
         if "original" in vars(cls):
             module.__class__ = cls.original
         elif "original" in vars(cls.__bases__[0]) and len(cls.__bases__) == 1:
-            module.__class__ = _on(cls, cls.__bases__[0].original)
+            module.__class__ = _on(cls, vars(cls.__bases__[0])["original"])
         # Elsewhere, as under sharding, the class stays and without a record does nothing of ours.
 
 

@@ -80,7 +80,9 @@ def activation_of(flow: Flow, node: fx.Node) -> str | None:
 
 def padding_of(flow: Flow, node: fx.Node) -> tuple[str, tuple[int, int]] | None:
     """Return mode and (height, width) of a padding, equal on opposite sides."""
-    module = flow.absorbed(node, _PADS)
+    module: Any = flow.absorbed(node, _PADS)
+    mode: Any
+    sides: Any
     if module is not None:
         mode, sides = _PADS[type(module)], module.padding
     elif node.op == "call_function" and node.target is F.pad:
@@ -102,7 +104,8 @@ def padding_of(flow: Flow, node: fx.Node) -> tuple[str, tuple[int, int]] | None:
 
 def doubles(flow: Flow, node: fx.Node) -> bool:
     """Return whether a node is a nearest upsampling by 2."""
-    module = flow.absorbed(node, {nn.Upsample: "", nn.UpsamplingNearest2d: ""})
+    options: dict[str, Any]
+    module: Any = flow.absorbed(node, {nn.Upsample: "", nn.UpsamplingNearest2d: ""})
     if module is not None:
         options = {"scale_factor": module.scale_factor, "mode": module.mode, "size": module.size}
         options["antialias"] = getattr(module, "recompute_scale_factor", None)

@@ -23,6 +23,28 @@ class Refused(Exception):
     """The data flow of a forward cannot be known; the text says why."""
 
 
+class OtherSizes(Exception):
+    """Sizes do not compare as they were taken to when the data flow was noted."""
+
+
+def expect(found: Any, value: bool) -> None:
+    """Check a comparison of sizes, in the forward that was noted."""
+    if bool(found) is not value:
+        raise OtherSizes
+
+
+def _of_sizes(value: Any) -> bool:
+    """Return whether a value is made of sizes of tensors and of constants alone."""
+    if not isinstance(value, fx.Node):
+        return isinstance(value, (int, slice, tuple, list))
+    if value.target is getattr:
+        return value.args[1] == "shape"
+    if (value.op, value.target) == ("call_method", "size"):
+        return True
+    taken = value.op == "call_function" and value.target is operator.getitem
+    return taken and _of_sizes(value.args[0])
+
+
 class _TensorProxy(fx.Proxy):
     """A stand-in that passes for a tensor where a forward asks, and is written to in place."""
 
@@ -79,6 +101,15 @@ class _Tracer(fx.Tracer):
         if _state() != self._expected:
             raise Refused("a context (no_grad, autocast, checkpoint) inside its forward")
         return super().create_node(*args, **kwargs)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Take sizes that are compared for equal, as those of a skip connection are."""
+        node = obj.node
+        if node.target not in (operator.ne, operator.eq) or not all(map(_of_sizes, node.args)):
+            return super().to_bool(obj)
+        value = node.target is operator.eq
+        self.create_node("call_function", expect, (node, value), {})
+        return value
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         leaf = m in self._leaves

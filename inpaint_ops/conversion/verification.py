@@ -131,9 +131,9 @@ def _input(module: Any, chain: Chain, seen: Tensor | None) -> Tensor:
         return torch.randn_like(seen, device=_device(module))
     like = module.weight if isinstance(module.weight, Tensor) else torch.empty(0)
     channels = getattr(module, "in_channels", None) or module.num_features
-    size = (9, 10)
+    size: tuple[int, ...] = (9, 10)
     if isinstance(module, nn.Conv2d):
-        pads = chain.padding
+        pads: Any = chain.padding
         if pads is None:
             pads = (0, 0) if isinstance(module.padding, str) else module.padding
         reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size)]

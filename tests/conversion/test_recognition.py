@@ -514,6 +514,36 @@ def test_compilation():
     assert net[0].weight.grad is not None
 
 
+class _Skip(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.down = nn.Sequential(nn.ReflectionPad2d(1), _conv(4, 4, padding=0, stride=2))
+        self.norm, self.act = norm, nn.ReLU(True)
+        self.up = nn.ConvTranspose2d(4, 4, 4, 2, 1)
+
+    def forward(self, x):
+        y = self.up(self.act(self.norm(self.down(x))))
+        if y.shape[2:] != x.shape[2:]:
+            y = F.interpolate(y, x.shape[2:], mode="bilinear")
+        return torch.cat([y, x], 1)
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d(4), nn.BatchNorm2d(4)])
+def test_branches_on_sizes(norm):
+    torch.manual_seed(0)
+    net = _Skip(copy.deepcopy(norm))
+    plain = copy.deepcopy(net)
+    inpaint_ops.convert(net)
+    for size in ((12, 10), (13, 11), (12, 10), (13, 11)):
+        x = torch.randn(2, 4, *size)
+        torch.testing.assert_close(net(x), plain(x), rtol=1e-4, atol=1e-4)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[key], value)
+    record = record_of(net)
+    assert (record is None) == isinstance(norm, nn.BatchNorm2d)
+    assert record is None or len(record.plans[0].other_sizes) == 1
+
+
 def test_nothing_keeps_a_model_alive():
     net = nn.Sequential(_conv(4, 4), nn.ReLU())
     inpaint_ops.convert(net)
