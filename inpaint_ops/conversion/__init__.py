@@ -2,11 +2,12 @@
 
 In reading order: `record` (what a converted module keeps, and the change of its class), `chains`
 (layers in a row as one call: fused and plain), `leaves` (convolutions and norms of torch.nn),
-`tracing` (the data flow of a forward), `flow`, `steps`, `growth`, `gates`, `patterns` (chains in
-that flow), `joins` (partial convolutions of several pictures), `layout` (stretches in
-channels_last), `containers` (modules whose forward runs its chains fused, and the guards),
-`recognition`, `attention`, `shift` (layers known by what they do to random inputs),
-`verification`, `sample` (comparison and timing), `report`, `converter` (the public functions).
+`attributes`, `tracing` (the data flow of a forward), `flow`, `steps`, `growth`, `gates`, `patterns`
+(chains in that flow), `joins` (partial convolutions of several pictures), `layout` (stretches in
+channels_last), `restart`, `containers` (modules whose forward runs its chains fused, and the
+guards), `recognition`, `partial`, `attention`, `shift` (layers known by what they do to random
+inputs), `installation` (which module becomes what), `verification`, `sample` (comparison and
+timing), `report`, `converter` (the public functions).
 """
 
 from inpaint_ops.conversion.converter import convert, revert

@@ -18,6 +18,7 @@ from torch import fx, nn
 
 from inpaint_ops.conversion import flow as flow_of
 from inpaint_ops.conversion import joins, layout, patterns, restart, signatures, tracing
+from inpaint_ops.conversion.attributes import Refused, Snapshot, hookless
 from inpaint_ops.conversion.leaves import Watch, elsewhere
 from inpaint_ops.conversion.record import Converted, record_of
 
@@ -43,12 +44,12 @@ class Plan:
         graph, looked_into = tracing.trace(root, arguments, leaves)
         flow = flow_of.Flow(root, graph)
         if restart.needed(flow) and not restart.possible(flow):
-            raise tracing.Refused("its forward branches on sizes, and has effects")
+            raise Refused("its forward branches on sizes, and has effects")
         found = patterns.sites(flow)
         steps = {node for site in found for node in site.nodes}
         called = {n: flow.called(n) for n in graph.nodes if n.op == "call_module"}
         members = {m for n, m in called.items() if n in steps or record_of(m) is not None}
-        self.attributes = [tracing.Snapshot(m) for m in (*looked_into, *members)]
+        self.attributes = [Snapshot(m) for m in (*looked_into, *members)]
         self.bare = [m for m in looked_into if m is not root]
         self.hooks = [(m, _hooks(m)) for m in members]
         self.arguments = list(arguments)
@@ -91,7 +92,7 @@ class Plan:
             if seen is not tracing.TENSOR and (type(a) is not type(seen) or a != seen):
                 return False
         return (
-            all(tracing.hookless(m) for m in self.bare)
+            all(hookless(m) for m in self.bare)
             and all(_hooks(m) == hooks for m, hooks in self.hooks)
             and all(seen.holds() for seen in self.attributes)
         )
@@ -141,7 +142,7 @@ def survey(model: nn.Module) -> None:
         inside = {m for m in module.modules() if m in leaves or why_opaque(m)}
         try:
             tracing.trace(module, arguments, inside)
-        except tracing.Refused as refused:
+        except Refused as refused:
             _opaque[module] = str(refused)
 
 
@@ -190,7 +191,7 @@ def plan_for(module: nn.Module, arguments: Sequence[Any]) -> Plan | None:
         kinds = [tracing.TENSOR if isinstance(a, torch.Tensor) else a for a in arguments]
         try:
             plan = Plan(module, kinds)
-        except tracing.Refused:
+        except Refused:
             record.plans = None
             return None
         record.plans.append(plan)

@@ -9,21 +9,16 @@ from torch import nn
 
 from inpaint_ops import checks
 from inpaint_ops.conversion import (
-    attention,
     containers,
     leaves,
     recognition,
-    shift,
-    signatures,
-    tracing,
 )
 from inpaint_ops.conversion.chains import ALONE, prepare
+from inpaint_ops.conversion.installation import install_all
 from inpaint_ops.conversion.leaves import Observer, Watch
 from inpaint_ops.conversion.record import (
     Record,
-    base_class,
     converted_modules,
-    install,
     record_of,
     uninstall,
 )
@@ -83,7 +78,7 @@ def convert(model: nn.Module, sample: Any = None, *, keep: str = "faster") -> Re
     before = None if sample is None else Sample(model, sample)
     expected = None if before is None else before.results()
     try:
-        left = _install(model)
+        left = install_all(model)
         with preserved(model):
             report = _verify(model, before, left, keep)
         if before is not None and expected is not None:
@@ -106,57 +101,6 @@ def revert(model: nn.Module) -> None:
         uninstall(module)
     for module in model.modules():
         containers.forget(module)
-
-
-def _install(model: nn.Module) -> dict[str, Row]:
-    """Convert all that is recognised; return rows of what looked like it and is not."""
-    left: dict[str, Row] = {}
-    inside: set[nn.Module] = set()
-    for name, module in model.named_modules():
-        if module in inside or isinstance(module, torch.jit.ScriptModule):
-            inside.update(module.modules())
-            continue
-        cls = base_class(module)
-        found = leaves.match(cls, module)
-        if found is None and not tracing.plain_torch(module):
-            found = _recognise(module)
-        if isinstance(found, str):
-            left[name] = Row(name, LEFT, reason=found)
-        elif found is not None:
-            install(module, *found)
-            inside.update(module.modules())
-    for module in reversed(list(model.modules())):
-        if module not in inside:
-            _contain(module)
-    return left
-
-
-def _recognise(module: nn.Module) -> Any:
-    if "forward" in module.__dict__ or isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-        return None
-    for attempt in (recognition.partial, attention.recognise, shift.recognise):
-        with preserved(module):
-            found = attempt(module)
-        if found is not None:
-            return found
-    return None
-
-
-def _contain(module: nn.Module) -> None:
-    """Convert a module whose forward has chains; the deepest come first."""
-    if tracing.plain_torch(module) or "forward" in module.__dict__:
-        return
-    if isinstance(module, (nn.ModuleList, nn.ModuleDict, torch.jit.ScriptModule)):
-        return
-    arguments = signatures.expected_arguments(module)
-    if arguments is None:
-        return
-    try:
-        plan = containers.Plan(module, arguments)
-    except tracing.Refused:
-        return
-    if plan.useful:
-        install(module, containers.ConvertedContainer, Record("container"))
 
 
 def _verify(model: nn.Module, sample: Sample | None, left: dict[str, Row], keep: str) -> Report:

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from inpaint_ops.conversion.attributes import hookless
 from inpaint_ops.conversion.chains import Chain
 from inpaint_ops.conversion.leaves import ConvertedConv2d, ConvertedConvTranspose2d
-from inpaint_ops.conversion.tracing import hookless
 
 
 @dataclass

@@ -13,10 +13,11 @@ import torch
 from torch import fx
 
 from inpaint_ops.conversion import recognition
+from inpaint_ops.conversion.attributes import hookless
 from inpaint_ops.conversion.flow import Flow, source_of
+from inpaint_ops.conversion.partial import ConvertedPartial
 from inpaint_ops.conversion.record import record_of
 from inpaint_ops.conversion.steps import doubles
-from inpaint_ops.conversion.tracing import hookless
 
 Part = tuple[fx.Node, int]
 
@@ -29,7 +30,7 @@ def join(flow: Flow) -> int:
             continue
         module = flow.called(node)
         record = record_of(module)
-        if not isinstance(module, recognition.ConvertedPartial) or record is None:
+        if not isinstance(module, ConvertedPartial) or record is None:
             continue
         if not record.allows(recognition.CALL) or not hookless(module):
             continue
@@ -56,7 +57,7 @@ def share_planes(flow: Flow) -> None:
         node
         for node in flow.graph.nodes
         if node.op == "call_module"
-        and isinstance(flow.called(node), recognition.ConvertedPartial)
+        and isinstance(flow.called(node), ConvertedPartial)
         and hookless(flow.called(node))
     }
     for node in partials:

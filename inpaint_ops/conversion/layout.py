@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from inpaint_ops.conversion import leaves, recognition
+from inpaint_ops.conversion.attributes import hookless
 from inpaint_ops.conversion.chains import ALONE, Chain
 from inpaint_ops.conversion.flow import Flow
+from inpaint_ops.conversion.partial import ConvertedPartial
 from inpaint_ops.conversion.record import record_of
-from inpaint_ops.conversion.tracing import hookless
 
 _FUNCTIONS = (
     *(F.relu, F.leaky_relu, F.elu, F.silu, F.pad, F.interpolate, torch.relu, torch.tanh, F.tanh),
@@ -63,7 +64,7 @@ def _partial(flow: Flow, node: fx.Node) -> bool:
         return False
     module = flow.called(node)
     record = record_of(module)
-    known = isinstance(module, recognition.ConvertedPartial) and record is not None
+    known = isinstance(module, ConvertedPartial) and record is not None
     return known and record is not None and record.allows(recognition.CALL)
 
 

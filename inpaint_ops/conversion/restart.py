@@ -8,9 +8,10 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from inpaint_ops.conversion.attributes import hookless
 from inpaint_ops.conversion.flow import Flow
 from inpaint_ops.conversion.record import record_of
-from inpaint_ops.conversion.tracing import expect, hookless, plain_torch
+from inpaint_ops.conversion.tracing import expect, plain_torch
 
 _DRAWING = ("dropout", "rand", "bernoulli", "batch_norm", "normal")
 
