@@ -134,6 +134,8 @@ def _stays(
 ) -> bool:
     """Return whether the result of a node may stay in channels_last."""
     for user in node.users:
+        if _asks_size(user):
+            continue
         if user in inside and user.target is not operator.getitem:
             continue
         if user not in readers or node not in _pictures(user, user not in ours):
@@ -145,6 +147,13 @@ def _stays(
         return False
     # What is written in place has to be the tensor itself, not a copy in another layout.
     return _writes_nothing(flow, node) or (bool(read) and read[0] in inside)
+
+
+def _asks_size(node: fx.Node) -> bool:
+    """Return whether a node asks a tensor for what no layout changes."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.target is getattr and node.args[1] in ("shape", "dtype", "device", "ndim")
 
 
 def _writes_nothing(flow: Flow, node: fx.Node) -> bool:
