@@ -19,6 +19,7 @@ from inpaint_ops import program as program  # answers Ctrl-C while the rest load
 
 from inpaint_ops import layers, ops, reference
 from inpaint_ops.backends import backend
+from inpaint_ops.conversion import convert, revert
 from inpaint_ops.exemplar import fill_exemplar
 from inpaint_ops.layers import (
     ChannelwiseLinear,
@@ -63,6 +64,7 @@ __all__ = [
     "backend",
     "channelwise_linear",
     "contextual_attention",
+    "convert",
     "fill_exemplar",
     "frozen",
     "fused_conv2d",
@@ -74,5 +76,6 @@ __all__ = [
     "ops",
     "partial_conv2d",
     "reference",
+    "revert",
     "shift_connection",
 ]
