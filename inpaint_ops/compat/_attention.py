@@ -18,7 +18,7 @@ class PortAttention(layers.ContextualAttention):
         options: its keywords.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of the ports
+    def __init__(
         self,
         ksize: int,
         stride: int,

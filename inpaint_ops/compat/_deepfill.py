@@ -66,7 +66,7 @@ class SpectralConv2d(Conv2d):
 
     weight_u: Tensor
 
-    def __init__(  # noqa: PLR0913 - the arguments of the port
+    def __init__(
         self,
         cnum_in: int,
         cnum_out: int,

@@ -50,7 +50,7 @@ class LayerNorm(nn.Module):
 
 
 def l2normalize(v: Tensor, eps: float = 1e-12) -> Tensor:
-    """v / (|v| + eps)."""
+    """V / (|v| + eps)."""
     return v / (v.norm() + eps)
 
 

@@ -35,7 +35,7 @@ class GConv(nn.Module):
     Source: nipponjo/deepfillv2-pytorch at 4899fd3: model/networks.py.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of the port
+    def __init__(
         self,
         cnum_in: int,
         cnum_out: int,
@@ -174,7 +174,7 @@ class ContextualAttention(_deepfill.Attention):
     Source: nipponjo/deepfillv2-pytorch at 4899fd3: model/networks.py.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of the port
+    def __init__(
         self,
         ksize: int = 3,
         stride: int = 1,

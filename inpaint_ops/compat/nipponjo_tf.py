@@ -115,7 +115,7 @@ class ContextualAttention(_deepfill.Attention):
     Source: nipponjo/deepfillv2-pytorch at 4899fd3: model/networks_tf.py.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of the port
+    def __init__(
         self,
         ksize: int = 3,
         stride: int = 1,
@@ -148,7 +148,7 @@ class Conv2DSpectralNorm(_deepfill.SpectralConv2d):
     Source: nipponjo/deepfillv2-pytorch at 4899fd3: model/networks_tf.py.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of the port, in the order of this file
+    def __init__(
         self,
         cnum_in: int,
         cnum_out: int,

@@ -43,7 +43,7 @@ def _ready(conv: nn.Module, x: Tensor) -> tuple[nn.Conv2d, Tensor, Tensor | None
 class _Layer(nn.Module):
     """Checks and neighbours of both kinds of layers."""
 
-    def __init__(  # noqa: PLR0913 - the arguments of the port
+    def __init__(
         self,
         in_channels: int,
         out_channels: int,
@@ -93,7 +93,7 @@ class Conv2dLayer(_Layer):
     Source: zhaoyuzhi/deepfillv2 at 84a13c0: deepfillv2/network_module.py.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of the port
+    def __init__(
         self,
         in_channels: int,
         out_channels: int,
@@ -136,7 +136,7 @@ class GatedConv2d(_Layer):
     Source: zhaoyuzhi/deepfillv2 at 84a13c0: deepfillv2/network_module.py.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of the port
+    def __init__(
         self,
         in_channels: int,
         out_channels: int,
