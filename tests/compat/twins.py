@@ -89,7 +89,8 @@ def same_padded(x, kernel, stride, rate=1):
 
 def attention(f, b, mask, *, fuse, pick="floor", key_norm="max", scale=10.0, rate=2):
     """Contextual attention, patch by patch: (y, index of the best key of each cell)."""
-    (n, c, h, w), (hb, wb) = f.shape, b.shape[2:]
+    n, _, h, w = f.shape
+    hb, wb = b.shape[2:]
     values = F.unfold(b, 2 * rate, padding=rate // 2, stride=rate)  # (n, c 4 r r, keys)
     small_f, small_b = (pick_pixels(x, rate, pick) for x in (f, b))
     keys = F.unfold(small_b, 3, padding=1)
