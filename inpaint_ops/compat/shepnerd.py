@@ -1,5 +1,6 @@
 """shepnerd/inpainting_gmcnn: pytorch/model/loss.py and layer.py."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -95,7 +96,7 @@ class VGG19FeatLayer(nn.Module):
 
 def _pretrained() -> dict[str, Any]:
     try:
-        from torchvision import models
+        models: Any = importlib.import_module("torchvision.models")
     except ImportError as error:
         raise ImportError(
             "VGG19FeatLayer: install torchvision for its pretrained VGG-19, or pass its weights"

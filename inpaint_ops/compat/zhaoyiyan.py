@@ -97,8 +97,10 @@ class InnerShiftTriple(layers.ShiftConnection):
         self.cur_mask = _current("InnerShiftTriple", self.mask_all, input)
         hole = self.cur_mask.float()
         if self.shift_sz != 1:
-            hole = F.avg_pool2d(hole, self.shift_sz, 1, self.shift_sz // 2)
-        masked = hole >= self.mask_thred / self.shift_sz**2
+            # Sums, not means.
+            size = self.shift_sz
+            hole = F.avg_pool2d(hole, size, 1, size // 2, divisor_override=1)
+        masked = hole >= self.mask_thred
         self.flag = masked.flatten(1).long()
         self.gradient_scale = self.triple_weight
         return super().forward(input, masked.to(input.device))[0]

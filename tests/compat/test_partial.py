@@ -10,6 +10,7 @@ from compat.agreement import agree
 from golden_networks import drawn_state, network_golden
 from support import check_close, check_network, golden
 from torch import nn
+from torch.nn.utils import prune
 
 from inpaint_ops.compat import naoto0804, nvidia
 
@@ -168,7 +169,7 @@ def test_naoto0804_freezing():
 def test_reparametrised_weights_are_used(hooked):
     layer = naoto0804.PartialConv(4, 6, 3, 1, 1)
     if hooked == "prune":
-        nn.utils.prune.l1_unstructured(layer.input_conv, "weight", 0.5)
+        prune.l1_unstructured(layer.input_conv, "weight", 0.5)
     else:
         nn.utils.spectral_norm(layer.input_conv)
     x, mask = inputs(4)
