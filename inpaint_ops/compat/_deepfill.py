@@ -100,3 +100,74 @@ class SpectralConv2d(Conv2d):
     def l2_norm(self, x: Tensor) -> Tensor:
         """Columns of length 1."""
         return F.normalize(x, p=2, dim=0, eps=self.eps)
+
+
+def output_to_image(out: Tensor) -> Any:
+    """Return the first sample of (N, C, H, W) in [-1, 1] as (H, W, C) uint8 array, truncated."""
+    picture = (out[0].detach().cpu().permute(1, 2, 0) + 1) * 127.5
+    return picture.to(torch.uint8).numpy()
+
+
+class Completing(nn.Module):
+    """Loading, and `infer`, of both generators."""
+
+    return_flow: bool
+
+    def start(self, checkpoint: Any) -> None:
+        """Load the generator of a file, if there is one, and switch to evaluation."""
+        if checkpoint is not None:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            self.load_state_dict(state["G"], strict=True)
+        self.eval()
+
+    def pictures(self, image: Tensor, mask: Tensor, wanted: list[str]) -> list[Any]:
+        """Complete one image.
+
+        Args:
+            image: (1, C, H, W) in [0, 1].
+            mask: (1, 1, H, W), more than 0 = missing.
+            wanted: names among "inpainted", "stage1", "stage2" and, with `return_flow`, "flow".
+
+        Returns:
+            For each name an (H, W, C) uint8 array; for "flow" the picture of the displacements.
+
+        Raises:
+            ValueError: another name.
+        """
+        names = [word.lower() for word in wanted]
+        known = {"inpainted", "stage1", "stage2"} | ({"flow"} if self.return_flow else set())
+        if not known.issuperset(names):
+            raise ValueError(f"infer: return_vals must be among {sorted(known)}, got {wanted}")
+        image = image * 2 - 1
+        mask = (mask > 0).to(image.dtype)
+        ones = torch.ones_like(image[:, :1])
+        first, second, *flow = self(torch.cat([image * (1 - mask), ones, ones * mask], 1), mask)
+        stages = {
+            "stage1": first,
+            "stage2": second,
+            "inpainted": image * (1 - mask) + second * mask,
+        }
+        return [flow[0] if name == "flow" else output_to_image(stages[name]) for name in names]
+
+
+class PatchCritic(nn.Module):
+    """Six critic layers and a flattening.
+
+    Args:
+        layer: class of the layers.
+        cnum_in: channels of x.
+        cnum: channels of the first layer.
+    """
+
+    def __init__(self, layer: Any, cnum_in: int, cnum: int) -> None:
+        super().__init__()
+        _arguments.check_counts("Discriminator", cnum_in=cnum_in, cnum=cnum)
+        widths = [cnum_in] + [cnum * factor for factor in (1, 2, 4, 4, 4, 4)]
+        for i in range(6):
+            self.add_module(f"conv{i + 1}", layer(widths[i], widths[i + 1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, cnum_in, H, W) to (N, 4 cnum Ho Wo), each side halved six times."""
+        for i in range(6):
+            x = self.get_submodule(f"conv{i + 1}")(x)
+        return x.flatten(1)

@@ -34,6 +34,12 @@ SIGNATURES = {
     nipponjo.Conv2DSpectralNorm: "cnum_in, cnum_out, kernel_size, stride, padding=0, bias=True, "
     "n_iter=1, eps=1e-12",
     nipponjo.DConv: "cnum_in, cnum_out, ksize=5, stride=2, padding='auto'",
+    nipponjo.CoarseGenerator: "cnum_in, cnum_out, cnum",
+    nipponjo.FineGenerator: "cnum_in, cnum_out, cnum, return_flow=False",
+    nipponjo.Generator: "cnum_in=5, cnum_out=3, cnum=48, return_flow=False, checkpoint=None",
+    nipponjo.Discriminator: "cnum_in, cnum",
+    nipponjo_tf.Generator: "cnum_in=5, cnum=48, return_flow=False, checkpoint=None",
+    nipponjo_tf.Discriminator: "cnum_in, cnum",
     nipponjo_tf.GConv: "cnum_in, cnum_out, ksize, stride=1, rate=1, padding='same', "
     "activation=ELU(alpha=1.0)",
     nipponjo_tf.GDeConv: "cnum_in, cnum_out, padding=1",
@@ -46,6 +52,12 @@ SIGNATURES = {
     daa233.Conv2dBlock: "input_dim, output_dim, kernel_size, stride, padding=0, conv_padding=0, "
     "dilation=1, weight_norm='none', norm='none', activation='relu', pad_type='zero', "
     "transpose=False",
+    daa233.Generator: "config, use_cuda, device_ids",
+    daa233.CoarseGenerator: "input_dim, cnum, use_cuda=True, device_ids=None",
+    daa233.FineGenerator: "input_dim, cnum, use_cuda=True, device_ids=None",
+    daa233.LocalDis: "config, use_cuda=True, device_ids=None",
+    daa233.GlobalDis: "config, use_cuda=True, device_ids=None",
+    daa233.DisConvModule: "input_dim, cnum, use_cuda=True, device_ids=None",
     daa233.gen_conv: "input_dim, output_dim, kernel_size=3, stride=1, padding=0, rate=1, "
     "activation='elu'",
     daa233.dis_conv: "input_dim, output_dim, kernel_size=5, stride=2, padding=0, rate=1, "

@@ -1,4 +1,4 @@
-"""daa233/generative-inpainting-pytorch: model/networks.py."""
+"""Convolution blocks and attention."""
 
 from typing import Any
 
@@ -80,12 +80,14 @@ class Conv2dBlock(nn.Module):
             conv = Conv2d(input_dim, output_dim, kernel_size, stride, conv_padding, dilation)
         self.conv = conv if self.weight_norm is None else self.weight_norm(conv)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, input_dim, H, W) to (N, output_dim, Ho, Wo)."""
+    def forward(self, x: Tensor, *, upsample: int = 1) -> Tensor:
+        """(N, input_dim, H, W) to (N, output_dim, Ho, Wo); `upsample` 2 doubles x first."""
         if isinstance(self.conv, nn.ConvTranspose2d):  # no network of the port has one
+            if upsample == 2:
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = self.conv(x if self.pad is None else self.pad(x))
             return _blocks.finish(x, self.norm, self.activation)
-        return _blocks.convolve(self.conv, x, self.pad, self.norm, self.activation)
+        return _blocks.convolve(self.conv, x, self.pad, self.norm, self.activation, upsample)
 
 
 _WEIGHT_NORM: dict[str, Any] = {"sn": spectral_norm, "wn": weight_norm}

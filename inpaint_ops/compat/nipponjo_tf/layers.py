@@ -1,4 +1,4 @@
-"""nipponjo/deepfillv2-pytorch: model/networks_tf.py, for weights of the TensorFlow original."""
+"""Gated convolutions, attention and critic layers."""
 
 from torch import Tensor, nn
 

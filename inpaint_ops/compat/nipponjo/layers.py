@@ -1,4 +1,4 @@
-"""nipponjo/deepfillv2-pytorch: model/networks.py."""
+"""Gated convolutions, attention and critic layers."""
 
 import torch
 from torch import Tensor, nn
