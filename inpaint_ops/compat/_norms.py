@@ -101,7 +101,7 @@ class SpectralNorm(nn.Module):
         for kind, parameter in parameters.items():
             self.module.register_parameter(f"{self.name}_{kind}", parameter)
 
-    def weight(self) -> Tensor:
+    def normalised(self) -> Tensor:
         """One more power iteration; then the weight over its largest singular value."""
         u, v, bar = (getattr(self.module, f"{self.name}_{kind}") for kind in ("u", "v", "bar"))
         rows = bar.flatten(1)
@@ -114,7 +114,7 @@ class SpectralNorm(nn.Module):
 
     def forward(self, *args: Any, **neighbours: Any) -> Any:
         """The module's result with the normalised weight."""
-        setattr(self.module, self.name, self.weight())
+        setattr(self.module, self.name, self.normalised())
         try:
             return self.module.forward(*args, **neighbours)
         finally:  # copies and pickles of the module hold no part of a graph

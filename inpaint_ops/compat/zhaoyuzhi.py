@@ -35,7 +35,7 @@ def _convolution(sn: bool, *geometry: Any) -> nn.Module:
 def _ready(conv: nn.Module, x: Tensor) -> tuple[nn.Conv2d, Tensor, Tensor | None]:
     """The convolution itself, with the weight and bias it is about to use."""
     if isinstance(conv, SpectralNorm) and isinstance(conv.module, nn.Conv2d):
-        return conv.module, conv.weight(), conv.module.bias
+        return conv.module, conv.normalised(), conv.module.bias
     assert isinstance(conv, nn.Conv2d)
     return conv, *weight_and_bias(conv, x)
 
