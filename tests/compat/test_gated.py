@@ -278,8 +278,8 @@ def test_daa233_weight_norms():
     for word, wanted in keys.items():
         layer = daa233.Conv2dBlock(4, 6, 3, 1, weight_norm=word, activation="none")
         y = layer(X)
-        wanted = F.conv2d(X, layer.conv.weight, layer.conv.bias)
-        torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-5)
+        z = F.conv2d(X, layer.conv.weight, layer.conv.bias)
+        torch.testing.assert_close(y, z, rtol=1e-4, atol=1e-5)
         assert list(layer.state_dict()) == wanted
         y.sum().backward()
         name = "weight_orig" if word == "sn" else "weight_g"
