@@ -51,7 +51,8 @@ class LayerNorm(nn.Module):
 
 def l2normalize(v: Tensor, eps: float = 1e-12) -> Tensor:
     """V / (|v| + eps)."""
-    return v / (v.norm() + eps)
+    result: Tensor = v / (v.norm() + eps)
+    return result
 
 
 class SpectralNorm(nn.Module):

@@ -238,8 +238,7 @@ class PConvUNet(nn.Module):
         checks.check_int("PConvUNet", "layer_size", layer_size)
         checks.check_int("PConvUNet", "input_channels", input_channels)
         if not isinstance(upsampling_mode, str):
-            kind = type(upsampling_mode).__name__
-            raise TypeError(f"PConvUNet: upsampling_mode must be a str, got {kind}")
+            raise TypeError(f"PConvUNet: upsampling_mode must be a str, got {upsampling_mode!r}")
         self.freeze_enc_bn = False
         self.upsampling_mode = upsampling_mode
         self.layer_size = layer_size

@@ -1,7 +1,5 @@
 """zhaoyuzhi/deepfillv2: deepfillv2/network_module.py."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,9 +24,10 @@ _NORMS = ("none", "bn", "in", "ln")
 _ACTIVATIONS = ("none", "relu", "lrelu", "prelu", "selu", "tanh", "sigmoid")
 
 
-def _convolution(sn: bool, *geometry: Any) -> nn.Module:
-    *sizes, dilation = geometry
-    conv = Conv2d(*sizes, padding=0, dilation=dilation)
+def _convolution(
+    sn: bool, inputs: int, outputs: int, kernel_size: int, stride: int, dilation: int
+) -> nn.Module:
+    conv = Conv2d(inputs, outputs, kernel_size, stride, dilation=dilation)
     return SpectralNorm(conv) if sn else conv
 
 

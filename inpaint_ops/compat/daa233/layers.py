@@ -169,9 +169,7 @@ class ContextualAttention(PortAttention):
         )
         self.use_cuda = use_cuda
 
-    def forward(  # type: ignore[override]
-        self, f: Tensor, b: Tensor, mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, f: Tensor, b: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attend.
 
         Args:

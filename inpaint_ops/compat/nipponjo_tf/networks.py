@@ -13,9 +13,11 @@ def _encoder(module: nn.Module, prefix: str, inputs: int, widths: tuple[int, ...
     """Six convolutions, the second and the fourth of stride 2; the last keeps the width."""
     names = ("conv1", "conv2_downsample", "conv3", "conv4_downsample", "conv5", "conv6")
     for i, (name, outputs) in enumerate(zip(names, (*widths, widths[-1]))):
-        relu = {"activation": nn.ReLU()} if prefix == "pm" and i == 5 else {}
+        activation = nn.ReLU() if prefix == "pm" and i == 5 else nn.ELU()
         kernel, stride = (5, 1) if i == 0 else (3, 2 if i in (1, 3) else 1)
-        module.add_module(prefix + name, GConv(inputs, outputs, kernel, stride, **relu))
+        module.add_module(
+            prefix + name, GConv(inputs, outputs, kernel, stride, activation=activation)
+        )
         inputs = outputs
 
 
