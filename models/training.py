@@ -190,7 +190,7 @@ class TrainingRecipe:
 
 
 @contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
+def without_gradients(*modules: nn.Module) -> Iterator[None]:
     """Take no gradients of these modules' parameters inside a ``with`` block.
 
     Gradients still pass through the modules to their inputs.
