@@ -17,7 +17,7 @@ def backend(name: str) -> Iterator[None]:
     Args:
         name: "auto" (the fused kernel of the device, else the reference; float64 on GPUs always
             takes the reference), "direct" (the same, but convolutions never take Winograd's
-            algorithms, whose rounding errors are 2 to 4 times those of a direct sum and which
+            algorithms, whose rounding errors are 1 to 4 times those of a direct sum and which
             spread a NaN of x over up to 5 pixels more than the kernel reaches), "triton" (the GPU
             kernels; on CPU tensors they run only in Triton's interpreter, in a process started with
             TRITON_INTERPRET=1, and raise otherwise) or "reference" (plain PyTorch, for tests,

@@ -124,7 +124,8 @@ class TrainingRecipe:
         """Do one iteration: every update of the phase, in the order of the source.
 
         Args:
-            image: (N, 3, H, W) complete pictures, RGB in [0, 1].
+            image: (N, 3, H, W) complete pictures, RGB in [0, 1], in the hole too: the losses
+                compare the filling with what was there.
             hole: (N or 1, 1, H, W), 1 = missing.
 
         Returns:
@@ -137,8 +138,11 @@ class TrainingRecipe:
         checks.check_image(op, "image", image)
         if image.shape[1] != 3:
             raise ValueError(f"{op}: image must have 3 channels, got {tuple(image.shape)}")
-        if not bool(((image >= 0) & (image <= 1)).all()):
-            raise ValueError(f"{op}: image must be in [0, 1], it has other values")
+        outside = ~((image >= 0) & (image <= 1))
+        if outside.any():
+            # A NaN that only the hole holds would reach the losses, and through them all weights.
+            bad = image[outside].flatten()[0].item()
+            raise ValueError(f"{op}: image must be in [0, 1], in the hole too, got {bad}")
         size = (image.shape[2], image.shape[3])
         checks.check_mask(op, "hole", hole, image.shape[0], size, image.device)
         missing = checks.binary(op, "hole", hole).to(image.dtype)
@@ -186,7 +190,7 @@ class TrainingRecipe:
 
 
 @contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
+def without_gradients(*modules: nn.Module) -> Iterator[None]:
     """Take no gradients of these modules' parameters inside a ``with`` block.
 
     Gradients still pass through the modules to their inputs.

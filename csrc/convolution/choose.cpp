@@ -122,7 +122,8 @@ Algorithm cheapest(const ChoiceArgs& a, double direct, const Cost& cost) {
 
 std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
   if (is_unpacked(a, kUnpackedPixels)) return Algorithm::kUnpacked;
-  // As if no layer were gated: gates of few filters are rare.
+  // Gated layers are treated like all others. The difference concerns only those of at most
+  // kFewFilters filters with both a stride and a dilation, which are rare.
   if (a.groups != 1 || !is_direct(a.filters, false, a.stride, a.dilation)) return std::nullopt;
   const bool square = a.kernel.y == 3 && a.kernel.x == 3;
   if (!may_be_tiled(a) || (a.filters <= kFewFilters && !square)) return Algorithm::kDirect;

@@ -1,4 +1,7 @@
 // Which algorithm sums a convolution: one rule for all layers, by measurement.
+//
+// inpaint_ops/ops/convolution/plan.py overrules it for two kinds of gradients of inputs, "doubled"
+// and "scattered".
 #pragma once
 
 #include <optional>

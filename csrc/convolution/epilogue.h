@@ -1,4 +1,5 @@
-// Bias, activation and gate as passes of their own: after a library's convolution, and backward.
+// Bias, activation and gate as passes of their own: after sums of unpacked weights, after a
+// library's convolution, and backward.
 #pragma once
 
 #include "convolution/conv.h"

@@ -67,7 +67,7 @@ class ConvPlan {
 };
 
 // The gradient of a weight (filters, C, kh, kw) from that of the sums, grad (N, filters, Ho, Wo) in
-// channels_last. Of `spec` neither kernel, filters, gate, activation nor step count.
+// channels_last. It does not read the kernel, filters, gate, activation and step of `spec`.
 void weight_gradient(const PlanSpec& spec,
                      const Images& x,
                      const Masks& valid,

@@ -18,7 +18,8 @@ inline bool is_direct(int64_t filters, bool gated, Size2 stride, Size2 dilation)
   return !few_filters(filters, gated) || stride.x == 1 || dilation.x == 1;
 }
 
-// Returns whether a kernel falls into parts of a Winograd algorithm.
+// Returns whether Winograd's algorithms take a kernel: along each axis they cut a stride or a
+// dilation, not both, into kernels with neither.
 inline bool is_tiled(Size2 stride, Size2 dilation) {
   return (stride.y == 1 || dilation.y == 1) && (stride.x == 1 || dilation.x == 1);
 }

@@ -1,4 +1,4 @@
-// Enumerations by their names, pairs of sizes, arguments: what the bindings of convolutions share.
+// Enumerations by their names, pairs of sizes and tensor arguments, for the bindings.
 #pragma once
 
 #include <string>

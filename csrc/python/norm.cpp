@@ -1,5 +1,6 @@
 #include "norm/instance_norm.h"
 #include "python/arrays.h"
+#include "python/names.h"
 
 namespace inpaint {
 namespace {
@@ -24,13 +25,8 @@ float* image_output(Array<float>& array, bool planes, int64_t size) {
   return planes ? output<float>(array, size) : channels_last_output(array, size);
 }
 
-Activation activation_of(int code) {
-  require(code >= 0 && code <= int(Activation::kSigmoid), "unknown activation");
-  return Activation(code);
-}
-
 template <class Args>
-Args common(const Array<float>& x, bool planes, int activation, int threads) {
+Args common(const Array<float>& x, bool planes, const std::string& activation, int threads) {
   require(x.ndim() == 4 && threads >= 1, "x must be (N, C, H, W)");
   Args a;
   a.channels_first = planes;
@@ -50,7 +46,7 @@ void call_forward(const Array<float>& x,
                   const std::optional<Array<float>>& residual,
                   double eps,
                   bool planes,
-                  int activation,
+                  const std::string& activation,
                   Array<float> y,
                   Array<float> mean,
                   Array<float> inverse,
@@ -75,7 +71,7 @@ void call_backward(const Array<float>& grad,
                    const Array<float>& mean,
                    const Array<float>& inverse,
                    bool planes,
-                   int activation,
+                   const std::string& activation,
                    Array<float> grad_x,
                    Array<double> grad_weight,
                    Array<double> grad_bias,

@@ -196,19 +196,19 @@ def _convolutions() -> dict[str, str]:
 
     if not extension.status().available:
         return {}
-    from inpaint_ops.ops.convolution.plan import Shapes, Spec, choose
+    from inpaint_ops.ops.convolution.plan import Convolution, Shapes, choose
     from inpaint_ops.ops.convolution.spec import Geometry
 
     def plain(kernel: int, stride: int, channels: int, filters: int, size: int, up: int = 1) -> str:
         g = Geometry((stride, stride), ((kernel - 1) // 2,) * 4, (1, 1), upsample=up)
         weight = (filters, channels, kernel, kernel)
-        return choose(Spec(g), Shapes(1, (size, size), weight, (), in_place=True))
+        return choose(Convolution(g), Shapes(1, (size, size), weight, (), in_place=True))
 
     def transposed(channels: int, filters: int, size: int) -> str:
-        what = Spec(Geometry((2, 2), (1, 1, 1, 1), (1, 1)), kind="transposed")
+        what = Convolution(Geometry((2, 2), (1, 1, 1, 1), (1, 1)), kind="transposed")
         return choose(what, Shapes(1, (size, size), (channels, filters, 4, 4), (), in_place=True))
 
-    grouped = Spec(Geometry((1, 1), (1, 1, 1, 1), (1, 1), groups=8))
+    grouped = Convolution(Geometry((1, 1), (1, 1, 1, 1), (1, 1), groups=8))
     return {
         "1x1": plain(1, 1, 128, 128, 64),
         "3x3": plain(3, 1, 128, 128, 64),

@@ -23,7 +23,8 @@ class ContextualAttention(nn.Module):
         rate: feature pixels a cell.
         fuse_k: side of the fuse step's kernel, cells; 3 as in all published networks.
         softmax_scale: factor on the scores.
-        fuse: add the scores of neighbours, as the published networks do.
+        fuse: add the scores of neighbours, as the published networks do. Off by default, as in the
+            public layer; the operator's default is on.
         n_down: halvings between the image, and with it `mask`, and the features.
         return_flow: forward returns the picture of displacements, too.
         pick, key_norm, hole_mode, overlap: see `inpaint_ops.contextual_attention`. Drop-in for

@@ -49,17 +49,23 @@ def contextual_attention(  # noqa: PLR0913
     left out of the softmax. Memory grows with w * hb * wb, not with h * w * hb * wb.
 
     All cells are rebuilt, those of the hole and the others. A key whose 3 x 3 patch touches the
-    hole takes no part in the paste. With `fuse` its score still counts for its neighbours', as in
-    all public code; without it nothing that `bg` holds in the hole can reach the result.
+    hole takes no part in the paste. Without `fuse` nothing that `bg` holds in the hole can reach
+    the result. With `fuse` its score still counts for its neighbours', as in all public code: put
+    finite values there, because a NaN can make the whole result NaN. A NaN in `fg` reaches the
+    cells around it; if `bg` holds one too, it may reach whole rows of cells.
 
     Args:
         fg: (N, C, H, W) queries, float16, bfloat16, float32 or float64, any layout, any size.
         bg: (N, C, Hb, Wb) keys and values, dtype and device of `fg`; in networks often `fg` itself.
-        hole: (N or 1, 1, hb, wb) on the grid of keys, not 0 = missing; bool, uint8 or float.
+        hole: (N or 1, 1, hb, wb) on the grid of keys, not 0 = missing; bool, uint8 or float. Other
+            operators refuse values that are neither 0 nor 1; here they count as missing, so that a
+            mask averaged over cells will do: a cell missing in part must not be pasted.
         rate: feature pixels a cell, along each axis, 1 to 1024.
         softmax_scale: factor on the scores.
         fuse: add to each score those of the neighbours along rows, then along columns, of both
-            grids, flattened: the end of a row continues in the next, as in all public code.
+            grids, flattened: the end of a row continues in the next, as in all public code. On by
+            default, as in the paper and in published networks; the layer is a drop-in and keeps
+            the public layer's default, off.
         pick: which pixel stands for a cell: "floor": the first; "align_corners": evenly from the
             first to the last pixel of the image, rounded half up (original TensorFlow version).
         key_norm: "max": max(|b_q|, 1e-4); "sum": sqrt(|b_q|^2 + 9 C 1e-4).

@@ -33,7 +33,7 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     On the CPU kernels larger than 1x1 are summed in Winograd tiles of 5 x 5 or 6 x 6 inputs where
     that measures faster (`inpaint-ops doctor` lists the kinds of layers). All outputs of a tile, 3
     to 5 a side, then err in proportion to the largest of its inputs: among values of one size 1 to
-    4 times as much as a direct sum, beside one value of 1e6 a million times as much, even where no
+    4 times as much as a direct sum, beside one value of 1e6 300,000 times as much, even where no
     window holds that value; a NaN reaches them all. ``algorithm="direct"`` avoids this for a call,
     ``with inpaint_ops.backend("direct")`` for many; docs/numerics.md has the bound. Of x and y the
     backward pass keeps x and, for an activation, y (SiLU: the pre-activation). Second derivatives
@@ -101,7 +101,7 @@ def _cpu(
 ) -> tuple[Tensor, Tensor]:
     if x.dtype == torch.float64:
         return _reference(x, weight, bias, g, activation, keep, algorithm)
-    direct = spec.is_direct(algorithm)
+    direct = spec.asked_for_direct(algorithm)
     return cpu.forward(x, weight, bias, g, activation, gated=False, keep=keep, direct=direct)
 
 
@@ -147,7 +147,7 @@ def _backward_cpu(
         grad, saved, activation, gated=False, bias=wanted[2]
     )
     grads = cpu_backward.convolve_backward(
-        grad_sums, x, weight, g, wanted, spec.is_direct(algorithm)
+        grad_sums, x, weight, g, wanted, spec.asked_for_direct(algorithm)
     )
     return spec.settled_gradients(x, weight, (*grads, grad_bias))
 

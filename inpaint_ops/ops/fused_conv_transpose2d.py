@@ -9,7 +9,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, recording, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
-from inpaint_ops.ops.convolution.plan import Spec
+from inpaint_ops.ops.convolution.plan import Convolution
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
 
 _OP = "fused_conv_transpose2d"
@@ -128,7 +128,7 @@ def _by_kernels(
     """Fill y, unless the sums are a matrix product or the stride leaves outputs without taps."""
     product = x.shape[2] == x.shape[3] == 1 and g.padding[0] == 0
     kind = "scattered" if product else "transposed"
-    direct = spec.is_direct(algorithm)
+    direct = spec.asked_for_direct(algorithm)
     return cpu.transposed(x, weight, bias, g, y, activation=activation, kind=kind, direct=direct)
 
 
@@ -157,7 +157,7 @@ def _backward_cpu(
     if x.dtype == torch.float64:
         return _backward_reference(grad, x, weight, saved, *options)
     stride, padding, activation, wanted, algorithm = options
-    g, direct = _adjoint(stride, padding), spec.is_direct(algorithm)
+    g, direct = _adjoint(stride, padding), spec.asked_for_direct(algorithm)
     grad_sums, grad_bias = cpu_backward.finish_backward(
         grad, saved, activation, gated=False, bias=wanted[2]
     )
@@ -166,7 +166,7 @@ def _backward_cpu(
         # The gradient of the input is the plain convolution with the same weight.
         into = cpu.channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
         parts = cpu.parts_of(grad_sums, g)
-        grad_x = cpu.convolve(parts, weight, None, Spec(g), into, direct=direct)
+        grad_x = cpu.convolve(parts, weight, None, Convolution(g), into, direct=direct)
     if wanted[1]:
         # x and its gradient change places in the plain convolution's weight gradient.
         image = tensors.compute_dtype(x)

@@ -100,7 +100,7 @@ def _cpu(
 ) -> tuple[Tensor, Tensor]:
     if x.dtype == torch.float64:
         return _reference(x, weight, bias, g, activation, keep, algorithm)
-    direct = spec.is_direct(algorithm)
+    direct = spec.asked_for_direct(algorithm)
     return cpu.forward(x, weight, bias, g, activation, gated=True, keep=keep, direct=direct)
 
 
@@ -146,7 +146,7 @@ def _backward_cpu(
         grad, saved, activation, gated=True, bias=wanted[2]
     )
     grads = cpu_backward.convolve_backward(
-        grad_sums, x, weight, g, wanted, spec.is_direct(algorithm)
+        grad_sums, x, weight, g, wanted, spec.asked_for_direct(algorithm)
     )
     return spec.settled_gradients(x, weight, (*grads, grad_bias))
 

@@ -32,7 +32,8 @@ def id_mrf_loss(
 
     With the cosine c of centred features at target position p and generated position q,
     d = (1 - c) / 2, and s[., q] the softmax over p of -d[p, q] / (min over p of d[p, q] + eps) /
-    bandwidth. A target nobody resembles more than others do costs, however good the average match.
+    bandwidth. A target position costs much if no generated vector is closer to it than to the other
+    positions, however good the matches are on average.
     Memory grows with the number of positions, not with its square.
 
     Args:
@@ -64,7 +65,8 @@ def id_mrf_loss(
         ValueError: wrong shape, device or option.
 
     Source: Wang et al., NeurIPS 2018 (arXiv 1810.08771), section 3.2, as computed by
-    shepnerd/inpainting_gmcnn: pytorch/model/loss.py. Deviation: zero vectors, NaN there.
+    shepnerd/inpainting_gmcnn: pytorch/model/loss.py. Deviation: zero vectors, for
+    which the public code gives NaN.
     """
     checks.check_image(_OP, "generated", generated)
     checks.check_image(_OP, "target", target)

@@ -32,11 +32,11 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
 
     With S the sum of `valid` under the window (zero padding counts as invalid) and N the number of
     its values: r = N / S, and y = 0 without the bias where S = 0. Soft masks follow the public
-    formula: u = clamp(S, 0, 1), r = N / (S + 1e-8), y = (sum r u + bias) u; without a bias y =
-    sum r u. What lies in a hole is never read, NaN included. On the CPU, output tiles that see
-    nothing valid are not computed. Algorithms and rounding as in `fused_conv2d`. On GPUs bool masks
-    cost least: uint8 ones are checked, which waits for the device, and floating ones may be soft,
-    which takes one more pass over x.
+    formula. Let u = clamp(S, 0, 1), r = N / (S + 1e-8) and z the convolution's sum. Then y is (z r
+    u + bias) u with a bias and z r u without one. What lies in a hole is never read, NaN included.
+    On the CPU, output tiles that see nothing valid are not computed. Algorithms and rounding as in
+    `fused_conv2d`. On GPUs bool masks cost least: uint8 ones are checked, which waits for the
+    device, and floating ones may be soft, which takes one more pass over x.
 
     x may be several tensors, concatenated along the channels with their masks, each after a
     nearest upsampling: the decoder of a U-Net. On the CPU the convolution, its gradients and the
@@ -76,7 +76,8 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
         ValueError: wrong shape, range or device, or a uint8 mask with other values than 0 and 1.
 
     Source: Liu et al., ECCV 2018 (arXiv 1804.07723), section 3.1; NVIDIA/partialconv:
-    models/partialconv2d.py. Deviations: NaN in holes (spread there), float16 (NaN there).
+    models/partialconv2d.py. Deviations: NaN in holes, which the public code spreads, and
+    float16, for which it gives NaN.
     """
     images, masks = _listed(x, valid)
     dtype = images[0].dtype if isinstance(images[0], Tensor) else None

@@ -50,8 +50,8 @@ def shift_connection(
         ValueError: wrong shape, device, mask value, or a `gradient_scale` that is not finite.
 
     Source: Yan et al., ECCV 2018 (arXiv 1801.09392), section 3.1; Zhaoyi-Yan/Shift-Net_pytorch:
-    models/shift_net/InnerShiftTriple.py. Deviations: zero vectors (NaN there), no hole (an error
-    there), holes of different size in one batch (an error there).
+    models/shift_net/InnerShiftTriple.py. Deviations: zero vectors, for which the public code
+    gives NaN; no hole, or holes of different size in one batch, for which it raises.
     """
     return _shift(decoder, encoder, hole, gradient_scale, concatenate=False)
 

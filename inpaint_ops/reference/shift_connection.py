@@ -21,8 +21,8 @@ def shift_connection(
         key = key / key.square().sum(1, keepdim=True).sqrt().clamp_min(1e-8)
         cosine = query.transpose(1, 2) @ key  # (N, queries, keys); |query| cannot change the best
         best = cosine.masked_fill(missing | cosine.isnan(), float("-inf")).max(2)
-        known = best.values == float("-inf")
-        index = torch.where(missing[:, 0] & ~known, best.indices, -1)
+        unmatched = best.values == float("-inf")
+        index = torch.where(missing[:, 0] & ~unmatched, best.indices, -1)
     values = encoder.flatten(2)
     picked = values.gather(2, index.clamp_min(0)[:, None].expand(n, c, h * w))
     if picked.requires_grad:

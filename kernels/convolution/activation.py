@@ -10,9 +10,9 @@ from inpaint_ops.ops.convolution import spec
 
 # The costliest first, as `launch.Kernel.free` asks for.
 ACTS = (5, 3, 4, 6, 2, 1, 0)
-RELU, LEAKY, ELU, SILU, TANH, SIGMOID = (
+IDENTITY, RELU, LEAKY, ELU, SILU, TANH, SIGMOID = (
     tl.constexpr(spec.ACTIVATIONS.index(name))
-    for name in ("relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
+    for name in ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
 )
 SLOPE = tl.constexpr(spec.LEAKY_SLOPE)
 
@@ -40,6 +40,8 @@ def activate(v, ACT: tl.constexpr):
         v = 2.0 * sigmoid(2.0 * v) - 1.0
     elif ACT == SIGMOID:
         v = sigmoid(v)
+    else:
+        tl.static_assert(ACT == IDENTITY, "an activation without a formula")
     return v
 
 
@@ -62,6 +64,7 @@ def derivative(v, ACT: tl.constexpr):
         s = sigmoid(v)
         d = s * (1.0 - s)
     else:
+        tl.static_assert(ACT == IDENTITY, "an activation without a derivative")
         d = tl.full(v.shape, 1.0, tl.float32)
     return d
 

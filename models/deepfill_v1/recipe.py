@@ -15,7 +15,7 @@ from inpaint_ops.losses import (
 )
 from inpaint_ops.models.blocks.pictures import composite, cut_squares, hole_squares, signed
 from inpaint_ops.models.deepfill_v1.model import DeepFillV1
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
 
 
 class DeepFillV1Recipe(TrainingRecipe):
@@ -81,7 +81,7 @@ class DeepFillV1Recipe(TrainingRecipe):
             [l1_loss(cut_squares(x, corners, side), target, weight) for x in (first, second)],
             [l1_loss(x, truth, known, per=known) for x in (first, second)],
         )
-        with frozen(model.global_critic, model.local_critic):
+        with without_gradients(model.global_critic, model.local_critic):
             losses = {
                 "l1": numbers["coarse"] * inside[0] + inside[1],
                 "known": numbers["coarse"] * outside[0] + outside[1],

@@ -21,7 +21,7 @@ from inpaint_ops.models.blocks.pictures import composite, stacked
 from inpaint_ops.models.edge_connect.canny import canny
 from inpaint_ops.models.edge_connect.model import ADVERSARIAL, EdgeConnect
 from inpaint_ops.models.edge_connect.networks import Discriminator
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, frozen
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
 
 # Layers of VGG-19 for the content and for the style loss.
 _CONTENT = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -86,7 +86,7 @@ class EdgeConnectRecipe(TrainingRecipe):
         _, real_maps = judge(real)
         _, fake_maps = judge(fake.detach())
         critic = discriminator_loss(real_maps[-1], fake_maps[-1], kind, sigmoid=True) / 2
-        with frozen(judge):
+        with without_gradients(judge):
             _, maps = judge(fake)
         return critic, generator_loss(maps[-1], kind, sigmoid=True), maps, real_maps
 

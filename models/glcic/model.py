@@ -27,7 +27,7 @@ class GLCIC(InpaintingModel):
     (`inpaint_ops.blending.poisson_blend`; needs SciPy, extra "blend").
 
     Args:
-        base_channels: filters of the first layers; their half and 16 times of it occur.
+        base_channels: filters of the first layer; the other layers have half of it to 16 times it.
         norm_first: normalisation before ReLU, as in the official weights; False for otenim's.
         subtract_mean: the network sees pictures less `mean` with 0 in the hole (official); False:
             pictures with `mean` in the hole (otenim). Its result is in [0, 1] either way.

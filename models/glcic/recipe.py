@@ -8,7 +8,7 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l2_loss
 from inpaint_ops.models.blocks.pictures import arranged, composite, cut_squares, hole_squares
 from inpaint_ops.models.glcic.model import GLCIC
-from inpaint_ops.models.training import Phase, TrainingRecipe, descend, frozen
+from inpaint_ops.models.training import Phase, TrainingRecipe, descend, without_gradients
 
 
 class GLCICRecipe(TrainingRecipe):
@@ -64,7 +64,7 @@ class GLCICRecipe(TrainingRecipe):
             losses["discriminator"] = judged
         if "generator" in self.optimizers:
             total = losses["reconstruction"] = l2_loss(prediction, image, hole)
-            with frozen(model.discriminator):
+            with without_gradients(model.discriminator):
                 if "adversarial" in self.numbers:
                     fake = composite(image, prediction, hole)
                     losses["adversarial"] = generator_loss(self._judge(fake, hole))

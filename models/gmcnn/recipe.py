@@ -19,7 +19,7 @@ from inpaint_ops.models.blocks.pictures import (
     unsigned,
 )
 from inpaint_ops.models.gmcnn.model import GMCNN
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
 
 _PIXELS = {"learning_rate": 1e-5, "reconstruction": 1.4, "auto_encoding": 1.2}
 
@@ -80,7 +80,7 @@ class GMCNNRecipe(TrainingRecipe):
         critic = made.new_zeros(())
         for _ in range(int(self.numbers["critic_steps"])):
             critic = self._judge(truth, filled.detach(), [x.detach() for x in squares])
-        with frozen(self.model.discriminator):
+        with without_gradients(self.model.discriminator):
             logits = self.model.discriminator(filled, squares[1])
             whole, local = (losses.generator_loss(x, "hinge") for x in logits)
             terms["adversarial"] = whole + local

@@ -8,7 +8,7 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed
 from inpaint_ops.models.patch_gan.model import PatchGAN
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
 
 
 class PatchGANRecipe(TrainingRecipe):
@@ -59,7 +59,7 @@ class PatchGANRecipe(TrainingRecipe):
         judged = [discriminator_loss(real, fake) for real, fake in pairs]
         descend(self.optimizers["discriminator"], judged[0] + judged[1])
         reconstruction = l1_loss(prediction, target)
-        with frozen(model.discriminator):
+        with without_gradients(model.discriminator):
             whole, patches = (generator_loss(fake) for fake in model.discriminator(completed))
             total = (
                 numbers["reconstruction"] * reconstruction

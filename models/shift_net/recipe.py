@@ -20,7 +20,7 @@ from inpaint_ops.losses import (
 )
 from inpaint_ops.models.blocks.pictures import erase, signed
 from inpaint_ops.models.shift_net.model import ShiftNet
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, frozen
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
 
 Box = tuple[int, int, int, int]
 
@@ -97,7 +97,7 @@ class ShiftNetRecipe(TrainingRecipe):
         judge = model.discriminator
         critic = discriminator_loss(judge.logits(real), judge.logits(fake.detach()))
         descend(self.optimizers["discriminator"], numbers["critic"] * critic)
-        with frozen(judge):
+        with without_gradients(judge):
             losses = {
                 "l1": l1_loss(made, truth),
                 "guidance": guidance(features, hole),

@@ -28,7 +28,7 @@ class Implied:
     """The options of a model as its own state dict implies them.
 
     Attributes:
-        facts: options that keys and shapes show.
+        facts: options that keys and shapes show, as `Layout.options`.
         unstated: names of options that no tensor shows, though the weights depend on them.
         asked: options that must be given, with a description of their values.
         fitting: options with values that fit the tensors, as other values would.
@@ -128,10 +128,19 @@ def nothing_more(state: Mapping[str, Tensor]) -> tuple[str, ...]:
 class Layout:
     """The names that a public implementation has for the weights of one network.
 
-    A layout also implies options of the model. `options` are those that the tensors show. `recipe`
-    are those by which the implementation computes; its names identify it. `unstated` lists those
-    of the recipe that differ between files with the same names: loading states their values. An
-    option that the user gives takes precedence over `recipe`.
+    A layout also implies options of the model, from the most to the least certain. Examples are of
+    the layouts of GLCIC unless another method is named.
+
+    * `options` follow from shapes or keys: `base_channels`, from the first layer's filters. A user
+      who gives another value gets an error.
+    * `recipe` follows from the code that belongs to the names of the keys: `norm_first=False` in
+      otenim's. No tensor shows it. A value that the user gives takes its place.
+    * `unstated` names entries of `recipe` that are assumed, because files with these keys differ in
+      them: `mean` of a converted official file. Loading reports the value that it assumed.
+    * `stated` takes names out of `unstated` again where a certain file shows them after all.
+    * `fitting` holds values that fit the tensors, as others would: the side of the pictures that
+      GMCNN's discriminator takes, from its number of weights.
+    * `asked` has no value that could be assumed: `mean` of otenim's file. The user must give it.
 
     Attributes:
         name: of the implementation.
@@ -142,12 +151,10 @@ class Layout:
         recognise: decides, on the public state dict, where signatures of layouts agree.
         doubt: on the public state dict and the prefix that its keys had: a question that only the
             user can answer, or None.
-        options: constructor options that the tensors show.
-        fitting: constructor options with values that fit the tensors, as other values would.
-        recipe: constructor options that the implementation implies.
-        unstated: names of those options of the recipe that are assumptions.
-        stated: on the public state dict, those of `unstated` that this file tells.
-        asked: options that the user must give, and where to find them.
+        options, fitting, recipe: constructor options, from the public state dict; see above.
+        unstated: names among those of `recipe`.
+        stated: names among those of `unstated`, from the public state dict.
+        asked: names of options, each with a sentence on where the user finds the value.
         hint: the origin of the options in `unstated`, for messages.
         nesting: keys under which files keep the dict of this network, besides the top level.
         names: keys or prefixes under which only this network is kept.

@@ -37,12 +37,14 @@ class Part:
         origin: the file.
         layout: the public layout, None for our own.
         prefix: of the keys in the file.
-        facts: options that the tensors show.
-        recipe: options that the layout, or the record of `save_weights`, implies.
-        binding: names of those of the recipe on which the weights depend.
-        telling: names of those of the recipe that are no assumptions.
-        unstated: names of options that nothing states; their values are assumptions.
-        asked: options that must be given, and where to find them.
+        facts: options that the tensors show; `Layout` defines this and the other kinds of options.
+        recipe: options that the layout or the record of `save_weights` implies, and those of
+            `Layout.fitting`.
+        binding: names in `recipe` without which the weights compute something else: a model that
+            was built with other values refuses the file, `norm_first` for example.
+        telling: names in `recipe` whose values are known, not assumed: no note is made of them.
+        unstated: names in `recipe` whose values are assumed: a note says so.
+        asked: options that the user must give, and where to find them.
         hint: the origin of the assumptions, for messages.
     """
 

@@ -17,10 +17,10 @@ from torch.func import functional_call
 
 import inpaint_ops
 from fuzz.case import ROUNDOFF, SMALLEST, Entry, Results, close
-from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
+from fuzz.draws import DTYPES, Case, Draw
 from inpaint_ops import reference
 from inpaint_ops.ops.convolution import plan
-from inpaint_ops.ops.convolution.spec import Geometry
+from inpaint_ops.ops.convolution.spec import ACTIVATIONS, Geometry
 
 # Largest first and second derivatives.
 SLOPE = {"silu": 1.1}
@@ -381,7 +381,7 @@ def weight_in_place(case: Case, pixels: int, weights: int) -> Sequence[str]:
     if case["run"]["backend"] != "auto":
         return ()
     # The rule for transposed convolutions, which takes the most pixels.
-    what = plan.Spec(Geometry((1, 1), (0, 0, 0, 0), (1, 1)), kind="scattered")
+    what = plan.Convolution(Geometry((1, 1), (0, 0, 0, 0), (1, 1)), kind="scattered")
     shapes = plan.Shapes(1, (1, pixels), (weights, 1, 1, 1), (), in_place=True)
     return ("weight",) if plan.choose(what, shapes) == "unpacked" else ()
 

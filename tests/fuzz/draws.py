@@ -15,7 +15,6 @@ SIZES = (0, *EDGES, *WIDE)
 # From so many on, few pixels do not pay for packing them.
 MANY_WEIGHTS = 1 << 16
 
-ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
 DTYPES = ("float32", "float32", "float32", "float32", "float16", "bfloat16", "float64")
 LAYOUTS = (
     *("contiguous", "contiguous", "channels_last", "channels_last"),

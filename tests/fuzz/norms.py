@@ -13,9 +13,10 @@ from torch.func import functional_call
 import inpaint_ops
 from fuzz.case import ROUNDOFF, Entry, Results, close
 from fuzz.convolutions import CURVATURE, KINKED, _finished, _parameters, roundings
-from fuzz.draws import ACTIVATIONS, DTYPES, Case, Draw
+from fuzz.draws import DTYPES, Case, Draw
 from inpaint_ops import reference
 from inpaint_ops.layers import InstanceNorm2d
+from inpaint_ops.ops.convolution.spec import ACTIVATIONS
 
 
 class InstanceNorm(Entry):

@@ -7,7 +7,7 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import reference
-from inpaint_ops.ops.convolution import plan
+from inpaint_ops.ops.convolution import plan, spec
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 FORMAT_IDS = ["contiguous", "channels_last"]
@@ -101,7 +101,7 @@ def check_against_reference(name, x, weight, bias, *, winograd=False, **options)
 
 def activations_and_geometries():
     """Every geometry, and every activation with one of them."""
-    acts = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
+    acts = spec.ACTIVATIONS
     names = itertools.cycle(acts)
     return [*zip(GEOMETRIES, names), *(("3x3", a) for a in acts), *(("5x5", a) for a in acts)]
 

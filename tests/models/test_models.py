@@ -172,6 +172,9 @@ def test_training_step(name, phase):
     assert taken.iteration == 2
     with pytest.raises(ValueError, match="image must be in"):
         recipe.step(image * 2, hole)
+    with pytest.raises(ValueError, match=r"in the hole too, got nan"):
+        recipe.step(image.masked_fill(hole.bool(), float("nan")), hole)
+    assert recipe.iteration == 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -23,7 +23,7 @@ if platform.machine() in ("aarch64", "arm64"):
 
 def choose(batch, weight, g, size, kind="forward", direct=False):
     shapes = plan.Shapes(batch, size, weight, ((g.upsample, (weight[1],)),))
-    return plan.choose(plan.Spec(g, kind=kind), shapes, direct)
+    return plan.choose(plan.Convolution(g, kind=kind), shapes, direct)
 
 
 def test_codes_of_names_are_those_of_the_kernels():

@@ -20,6 +20,7 @@ from inpaint_ops import (
     shift_connection,
 )
 from inpaint_ops.ops import instance_norm, refine_patch
+from inpaint_ops.ops.convolution.spec import ACTIVATIONS
 
 pytestmark = pytest.mark.usefixtures("instruction_set")
 BATCH = 3
@@ -106,7 +107,6 @@ def norm(activation: str) -> Case:
     return Case(call, images, (draw(37, seed=2), draw(37, seed=3)))
 
 
-ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
 CASES = {
     "3x3": convolution(fused_conv2d, (35, 18, 21), (40, 35, 3, 3), padding=1, activation="elu"),
     "5x5": convolution(fused_conv2d, (20, 18, 21), (24, 20, 5, 5), padding=2, activation="silu"),

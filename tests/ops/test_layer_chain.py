@@ -9,7 +9,7 @@ from inpaint_ops import FusedConv2d, FusedConvTranspose2d, GatedConv2d, PartialC
 
 
 class Chain(torch.nn.Module):
-    """Every kind of convolution layer once, through every core."""
+    """Every kind of convolution layer once, through every algorithm."""
 
     def __init__(self):
         super().__init__()

@@ -124,7 +124,7 @@ def test_holes_do_not_reach_the_sums(instruction_set):
 def algorithm_of(x, weight):
     g = Geometry((1, 1), (1, 1, 1, 1), (1, 1))
     shapes = cpu.shapes_of(cpu.parts_of(x, g), weight, (2, 2), in_place=plan.in_place(weight))
-    return plan.choose(plan.Spec(g), shapes)
+    return plan.choose(plan.Convolution(g), shapes)
 
 
 def test_weights_of_another_layout_are_packed():

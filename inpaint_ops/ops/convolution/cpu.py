@@ -11,13 +11,13 @@ from torch import Tensor
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution import formulas, spec
 from inpaint_ops.ops.convolution.packed_weights import packed_weights
-from inpaint_ops.ops.convolution.plan import Plan, Shapes, Spec, in_place, plan
+from inpaint_ops.ops.convolution.plan import Convolution, Plan, Shapes, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
 Region = tuple[int, int, int, int]
 
 
-class Part(NamedTuple):
+class InputPart(NamedTuple):
     """One tensor of a convolution's input; several are read as if concatenated along channels.
 
     `x` is (N, C, H, W), seen upsampled by the factor `upsample`. `known`, packed bytes (N or 1, P,
@@ -41,13 +41,13 @@ class MaskPlanes(NamedTuple):
     update_mask: Tensor
 
 
-def parts_of(x: Tensor, g: Geometry) -> tuple[Part]:
+def parts_of(x: Tensor, g: Geometry) -> tuple[InputPart]:
     """Return the input of a convolution that is one tensor."""
-    return (Part(x, g.upsample, (x.shape[1],)),)
+    return (InputPart(x, g.upsample, (x.shape[1],)),)
 
 
 def shapes_of(
-    parts: Sequence[Part], weight: Tensor, size: Pair, *, in_place: bool = False
+    parts: Sequence[InputPart], weight: Tensor, size: Pair, *, in_place: bool = False
 ) -> Shapes:
     """Return the shapes of a convolution."""
     filters, channels, kh, kw = weight.shape
@@ -74,7 +74,7 @@ def forward(
             parts_of(tensors.compute_dtype(x), g),
             weight,
             bias,
-            Spec(g, gated, activation),
+            Convolution(g, gated, activation),
             y,
             pre_activation if keep else None,
             direct=direct,
@@ -83,10 +83,10 @@ def forward(
 
 
 def convolve(
-    parts: Sequence[Part],
+    parts: Sequence[InputPart],
     weight: Tensor,
     bias: Tensor | None,
-    what: Spec,
+    what: Convolution,
     y: Tensor,
     pre_activation: Tensor | None = None,
     *,
@@ -134,7 +134,7 @@ def convolve(
 
 def run(
     chosen: Plan,
-    parts: Sequence[Part],
+    parts: Sequence[InputPart],
     weight: Tensor,
     bias: Tensor | None,
     y: Tensor,
@@ -149,6 +149,7 @@ def run(
     known = [part.known for part in parts]
     ratio, update = (None, None) if planes is None else map(_packed, planes)
     after = (_packed(bias), y, pre_activation, ratio, update)
+    assert chosen.kernels is not None
     if chosen.form is None:
         chosen.kernels.run_unpacked(images, known, weight.detach(), *after, tensors.threads())
         return
@@ -180,7 +181,7 @@ def transposed(
         g: the convolution that this is the adjoint of; zero padding.
         y: (N, filters, Ho, Wo), any dtype but float64.
         activation: of the result.
-        kind: "transposed", or "scattered": see `Spec`.
+        kind: "transposed", or "scattered": see `Convolution`.
         direct: without Winograd's algorithms.
     """
     chosen = transposed_plan(x, weight, g, activation, kind, direct)
@@ -188,7 +189,7 @@ def transposed(
         return False
     into = _float32_like(y)
     bias = None if bias is None else tensors.compute_dtype(bias)
-    parts = (Part(tensors.compute_dtype(x), 1, (x.shape[1],)),)
+    parts = (InputPart(tensors.compute_dtype(x), 1, (x.shape[1],)),)
     run(chosen, parts, weight, bias, into)
     if into is not y:
         y.copy_(into)
@@ -207,7 +208,7 @@ def transposed_plan(
         ((1, (channels,)),),
         in_place(weight),
     )
-    return plan(Spec(g, activation=activation, kind=kind), shapes, direct)
+    return plan(Convolution(g, activation=activation, kind=kind), shapes, direct)
 
 
 def adjacent(x: Tensor) -> Tensor:
@@ -222,7 +223,7 @@ def channels_last(x: Tensor, channels: int, size: Pair) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
 
 
-def joined(parts: Sequence[Part], g: Geometry) -> Tensor:
+def joined(parts: Sequence[InputPart], g: Geometry) -> Tensor:
     """Return the input as one tensor for `g` to read, zero where it may not be read."""
     images = []
     for part in parts:
@@ -250,7 +251,7 @@ def _convolve_by_aten(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    what: Spec,
+    what: Convolution,
     pre_activation: Tensor | None,
     planes: MaskPlanes | None,
 ) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution import cpu, formulas, spec
-from inpaint_ops.ops.convolution.cpu import Part
-from inpaint_ops.ops.convolution.plan import Spec, plan
+from inpaint_ops.ops.convolution.cpu import InputPart
+from inpaint_ops.ops.convolution.plan import Convolution, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
 # Pixels of a padded image for one of the result, beyond which oneDNN forms its gradient.
@@ -140,7 +140,7 @@ def _is_whole(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
 
 
 def weight_gradient(
-    grad: Tensor, x: Tensor | Sequence[Part], weight: Tensor, g: Geometry, direct: bool
+    grad: Tensor, x: Tensor | Sequence[InputPart], weight: Tensor, g: Geometry, direct: bool
 ) -> Tensor:
     """The weight's gradient, (filters, C, kh, kw), by our own kernels; groups must be 1.
 
@@ -156,7 +156,7 @@ def weight_gradient(
     if grad.numel() == 0:
         return result.zero_()
     shapes = cpu.shapes_of(x, weight, (grad.shape[2], grad.shape[3]))
-    chosen = plan(Spec(g, kind="weight_gradient"), shapes, direct)
+    chosen = plan(Convolution(g, kind="weight_gradient"), shapes, direct)
     tensors.native().conv_weight_gradient(
         [cpu.adjacent(part.x) for part in x],
         [part.known for part in x],
@@ -231,7 +231,7 @@ def _part(
     """The gradient of some of the padded image, (height, width) from `begin` on; stride 1."""
     before = [d * (k - 1) - b for d, k, b in zip(g.dilation, weight.shape[2:], begin)]
     flipped = Geometry((1, 1), (before[0], 0, before[1], 0), g.dilation)
-    return _flipped(grad, weight, Spec(flipped, kind="flipped"), size, direct)
+    return _flipped(grad, weight, Convolution(flipped, kind="flipped"), size, direct)
 
 
 def _doubled(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
@@ -243,10 +243,10 @@ def _doubled(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
     before = [k - 1 - p for k, p in zip(weight.shape[2:], (g.padding[0], g.padding[2]))]
     strided = Geometry((2, 2), (before[0], 0, before[1], 0), (1, 1))
     size = (x.shape[2], x.shape[3])
-    return _flipped(grad, weight, Spec(strided, kind="doubled"), size, direct=True)
+    return _flipped(grad, weight, Convolution(strided, kind="doubled"), size, direct=True)
 
 
-def _flipped(grad: Tensor, weight: Tensor, what: Spec, size: Pair, direct: bool) -> Tensor:
+def _flipped(grad: Tensor, weight: Tensor, what: Convolution, size: Pair, direct: bool) -> Tensor:
     """A convolution with filters and channels of the weight exchanged and its taps turned."""
     into = cpu.channels_last(grad, weight.shape[1], size)
     parts = cpu.parts_of(grad, what.geometry)

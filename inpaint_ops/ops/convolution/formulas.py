@@ -159,7 +159,9 @@ def activate(x: Tensor, activation: str) -> Tensor:
         return x.tanh()
     if activation == "sigmoid":
         return x.sigmoid()
-    return x
+    if activation == "identity":
+        return x
+    raise ValueError(f"activation must have a formula, got {activation!r}")
 
 
 def derivative(x: Tensor, activation: str) -> Tensor:
@@ -178,18 +180,22 @@ def derivative(x: Tensor, activation: str) -> Tensor:
         return 1 - x.tanh().square()
     if activation == "sigmoid":
         return x.sigmoid() * (1 - x.sigmoid())
-    return one
+    if activation == "identity":
+        return one
+    raise ValueError(f"activation must have a derivative, got {activation!r}")
 
 
 def derivative_of_result(y: Tensor, activation: str) -> Tensor:
-    """The same from the activation's result; not for SiLU, which is not monotonic."""
+    """The same from the activation's result; not for `spec.NEED_PRE_ACTIVATION`."""
     if activation == "elu":
         return torch.where(y > 0, torch.ones_like(y), y + 1)
     if activation == "tanh":
         return 1 - y.square()
     if activation == "sigmoid":
         return y * (1 - y)
-    return derivative(y, activation)
+    if activation in ("identity", "relu", "leaky_relu"):  # the same at y and at x
+        return derivative(y, activation)
+    raise ValueError(f"activation must have a derivative of its result, got {activation!r}")
 
 
 def finished(

@@ -10,7 +10,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution import cpu, cpu_backward, partial_formulas, spec
-from inpaint_ops.ops.convolution.plan import Spec
+from inpaint_ops.ops.convolution.plan import Convolution
 from inpaint_ops.ops.convolution.spec import Geometry
 
 _OP = "partial_conv2d"
@@ -60,7 +60,9 @@ def _packed(x: Tensor, valid: Tensor) -> _Mask:
     return _Mask(planes, tuple(runs), binary)
 
 
-def _parts(x: Sequence[Tensor], masks: Sequence[_Mask], factors: Sequence[int]) -> list[cpu.Part]:
+def _parts(
+    x: Sequence[Tensor], masks: Sequence[_Mask], factors: Sequence[int]
+) -> list[cpu.InputPart]:
     """Return the tensors as the kernels read them, in float32."""
     parts = []
     for one, mask, factor in zip(x, masks, factors):
@@ -69,7 +71,7 @@ def _parts(x: Sequence[Tensor], masks: Sequence[_Mask], factors: Sequence[int]) 
         if known is None:
             image = partial_formulas.select(image, mask.planes, mask.widths)
         widths = (one.shape[1],) if known is None else mask.widths
-        parts.append(cpu.Part(image, factor, widths, known))
+        parts.append(cpu.InputPart(image, factor, widths, known))
     return parts
 
 
@@ -129,9 +131,9 @@ def forward(
         _parts(x, masks, factors),
         weight,
         bias,
-        Spec(g),
+        Convolution(g),
         spec.result_like(partial_formulas.lead(x), weight, weight.shape[0], size),
-        direct=spec.is_direct(algorithm),
+        direct=spec.asked_for_direct(algorithm),
         planes=cpu.MaskPlanes(mask_ratio[:, 0], update_mask[:, 0]),
     )
     return y, update_mask, mask_ratio
@@ -144,7 +146,7 @@ def backward(
     if weight.dtype == torch.float64:
         return partial_formulas.backward_reference(grad, x, valid, weight, *rest)
     update_mask, mask_ratio, where, factors, needs, algorithm = rest
-    direct = spec.is_direct(algorithm)
+    direct = spec.asked_for_direct(algorithm)
     *wanted, need_weight, need_bias = needs
     grad_sums, grad_bias = cpu_backward.ratio_backward(
         tensors.compute_dtype(grad), mask_ratio, update_mask, need_bias

@@ -1,4 +1,4 @@
-"""Partial convolution in PyTorch, and what its implementations update_mask."""
+"""Partial convolution in PyTorch, and steps that the CPU, GPU and reference versions share."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,14 +1,15 @@
-"""The plan of a convolution on the CPU: all that its spec and its shapes decide, made once."""
+"""The plan of a convolution on the CPU: all that its options and its shapes decide, made once."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
+from inpaint_ops.ops.extension import ConvPlan
 from inpaint_ops.ops.tensors import native
 
 # (filters, channels of a group, kh, kw); of a transposed convolution (channels, filters, kh, kw).
@@ -39,7 +40,7 @@ class Form(NamedTuple):
     summed: bool = False
 
 
-class Spec(NamedTuple):
+class Convolution(NamedTuple):
     """A convolution by one weight, its shapes apart.
 
     Args:
@@ -90,18 +91,18 @@ class Plan(NamedTuple):
 
     algorithm: str
     form: Form | None = None
-    kernels: Any = None
+    kernels: ConvPlan | None = None
 
 
-def plan(spec: Spec, shapes: Shapes, direct: bool) -> Plan:
+def plan(what: Convolution, shapes: Shapes, direct: bool) -> Plan:
     """Return the plan; `direct`: without Winograd's algorithms."""
-    return _plan(spec, shapes, direct, native().instruction_set())
+    return _plan(what, shapes, direct, native().instruction_set())
 
 
 @lru_cache(maxsize=4096)
-def _plan(spec: Spec, shapes: Shapes, direct: bool, instruction_set: str) -> Plan:
+def _plan(what: Convolution, shapes: Shapes, direct: bool, instruction_set: str) -> Plan:
     """Make a plan; the algorithms' choice and what they take depend on the instruction set."""
-    g, kind = spec.geometry, spec.kind
+    g, kind = what.geometry, what.kind
     first, second, *kernel = shapes.weight
     if kind == "doubled":
         # Winograd's algorithms take 0.5 to 0.7 of the time, 0.8 to 0.9 of a layer's forward and
@@ -109,9 +110,8 @@ def _plan(spec: Spec, shapes: Shapes, direct: bool, instruction_set: str) -> Pla
         algorithm = "direct"
         kernel = [size + 1 for size in kernel]
     else:
-        algorithm = choose(spec, shapes, direct)
-    if algorithm == "aten" and kind == "flipped":
-        algorithm = "direct"
+        algorithm = choose(what, shapes, direct)
+    # The caller wants a weight read where it lies, or goes another way itself.
     if kind == "scattered" and algorithm != "unpacked":
         algorithm = "aten"
     if algorithm == "aten" or kind == "weight_gradient":
@@ -125,7 +125,7 @@ def _plan(spec: Spec, shapes: Shapes, direct: bool, instruction_set: str) -> Pla
     form = Form(
         algorithm,
         stride,
-        spec.gated,
+        what.gated,
         flipped=kind in ("flipped", "doubled"),
         step=step,
         padding=padding if step else (0, 0),
@@ -140,21 +140,24 @@ def _plan(spec: Spec, shapes: Shapes, direct: bool, instruction_set: str) -> Pla
         g.padding_mode,
         shapes.tensors,
         first if kind == "forward" else second,
-        spec.gated,
-        spec.activation,
+        what.gated,
+        what.activation,
         step,
     )
     return Plan(algorithm, None if algorithm == "unpacked" else form, kernels)
 
 
-def choose(spec: Spec, shapes: Shapes, direct: bool = False) -> str:
-    """Return the algorithm of a float32 convolution; the rule is csrc/convolution/choose.cpp's."""
-    g = spec.geometry
+def choose(what: Convolution, shapes: Shapes, direct: bool = False) -> str:
+    """Return the algorithm of a float32 convolution, chosen by csrc/convolution/choose.cpp.
+
+    `_plan` overrules the choice for two kinds of gradients of inputs, "doubled" and "scattered".
+    """
+    g = what.geometry
     weight = shapes.weight
-    if spec.kind == "flipped":
+    if what.kind == "flipped":
         weight = (weight[1], weight[0], weight[2], weight[3])
     name: str = native().choose_algorithm(
-        {"scattered": "transposed", "flipped": "forward"}.get(spec.kind, spec.kind),
+        {"scattered": "transposed", "flipped": "forward"}.get(what.kind, what.kind),
         shapes.batch,
         weight,
         g.groups,

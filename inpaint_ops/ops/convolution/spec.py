@@ -15,6 +15,8 @@ from inpaint_ops.ops import tensors
 
 # Order and slope are those of csrc/base/activation_codes.h.
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
+# Those whose derivative does not follow from the result: SiLU takes a value twice.
+NEED_PRE_ACTIVATION = ("silu",)
 PADDING_MODES = ("zeros", "reflect", "replicate")
 ALGORITHMS = ("auto", "direct")
 LEAKY_SLOPE = 0.2
@@ -81,7 +83,7 @@ def check_algorithm(op: str, algorithm: Any) -> None:
     checks.check_choice(op, "algorithm", algorithm, ALGORITHMS)
 
 
-def is_direct(algorithm: str) -> bool:
+def asked_for_direct(algorithm: str) -> bool:
     """Return whether only direct sums are asked for, in this call or for all of them."""
     return algorithm == "direct" or current_backend() == "direct"
 
@@ -290,7 +292,7 @@ def kept_pre_activation(pre_activation: Tensor, x: Tensor, keep: bool) -> Tensor
 
 def needs_pre_activation(activation: str, gated: bool = False) -> bool:
     """Return whether a backward pass starts from the pre-activation, else from the result."""
-    return gated or activation == "silu"
+    return gated or activation in NEED_PRE_ACTIVATION
 
 
 def saved_result(
