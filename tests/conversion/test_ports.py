@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import inpaint_ops
-from inpaint_ops.benchmarks.cases.port_networks import MaskedConv, PatchAttention, ShiftTriple
+from inpaint_ops.benchmarks.cases.port_masked_networks import MaskedConv, PatchAttention
+from inpaint_ops.benchmarks.cases.port_networks import ShiftTriple
 
 
 class WindowConv(nn.Conv2d):
