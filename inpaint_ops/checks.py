@@ -131,6 +131,12 @@ def check_finite(op: str, name: str, value: float) -> None:
         raise ValueError(f"{op}: {name} must be finite, got {value}")
 
 
+def check_flag(op: str, name: str, value: object) -> None:
+    """Check True or False, 1, 0 or None: a word such as "reflect" would count as True."""
+    if value is not None and (not isinstance(value, int) or value not in (0, 1)):
+        raise TypeError(f"{op}: {name} must be a bool, got {value!r}")
+
+
 def check_choice(op: str, name: str, value: str, choices: Sequence[str]) -> None:
     """Check a word that is one of a few."""
     if value not in choices:

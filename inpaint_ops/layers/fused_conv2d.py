@@ -58,6 +58,7 @@ class FusedConv2d(nn.Module):
         for label, count in (("in_channels", in_channels), ("out_channels", out_channels)):
             checks.check_int(name, label, count)
         checks.check_int(name, "groups", groups)
+        checks.check_flag(name, "bias", bias)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"{name}: groups must divide the channels, got {groups}")
         checks.check_choice(name, "activation", activation, spec.ACTIVATIONS)

@@ -63,6 +63,7 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
                 raise ValueError(f"{name}: {label} must be {only!r}, got {value!r}")
         checks.check_choice(name, "activation", activation, spec.ACTIVATIONS)
         spec.check_algorithm(name, algorithm)
+        checks.check_flag(name, "bias", bias)
         super().__init__(
             in_channels,
             out_channels,

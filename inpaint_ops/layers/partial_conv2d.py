@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.partial_conv2d import partial_conv2d
 
@@ -50,6 +51,7 @@ class PartialConv2d(nn.Conv2d):
         spec.check_algorithm("PartialConv2d", algorithm)
         if padding_mode != "zeros":
             raise ValueError(f"PartialConv2d: padding_mode must be zeros, got {padding_mode!r}")
+        checks.check_flag("PartialConv2d", "bias", bias)
         super().__init__(
             in_channels,
             out_channels,

@@ -260,3 +260,11 @@ def test_bad_input(change, error, text):
 def test_backend_names():
     with pytest.raises(ValueError, match="name must be one of auto, direct, triton, reference"):
         inpaint_ops.backend("winograd_4x3").__enter__()
+
+
+@pytest.mark.parametrize("layer", ["FusedConv2d", "GatedConv2d", "PartialConv2d"])
+@pytest.mark.parametrize("bias", ["reflect", 2, torch.ones(4)])
+def test_a_bias_that_is_no_bool_is_refused(layer, bias):
+    """A public layer of the same name takes the padding mode in this place."""
+    with pytest.raises(TypeError, match=f"{layer}: bias must be a bool"):
+        getattr(inpaint_ops, layer)(4, 4, 3, padding=1, bias=bias)
