@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inpaint_ops.ops import fused_conv2d, gated_conv2d
+from inpaint_ops.ops.fused_conv2d import fused_conv2d
+from inpaint_ops.ops.gated_conv2d import gated_conv2d
 
 Activation = Callable[[Tensor], Tensor]
 Padding = str | tuple[int, int]

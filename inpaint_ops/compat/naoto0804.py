@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from inpaint_ops import checks
 from inpaint_ops.compat import _arguments
-from inpaint_ops.ops import partial_conv2d
+from inpaint_ops.ops.partial_conv2d import partial_conv2d
 
 Pair = tuple[int, int]
 

@@ -12,7 +12,7 @@ from inpaint_ops import checks
 from inpaint_ops.compat import _arguments, _norms
 from inpaint_ops.compat._convolution import Conv2d
 from inpaint_ops.losses import confidence_mask
-from inpaint_ops.ops import id_mrf_loss
+from inpaint_ops.ops.id_mrf_loss import id_mrf_loss
 
 # Convolutions of each block and their width.
 _BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))

@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inpaint_ops.ops import fused_conv2d, fused_conv_transpose2d, gated_conv2d, instance_norm
+from inpaint_ops.ops.fused_conv2d import fused_conv2d
+from inpaint_ops.ops.fused_conv_transpose2d import fused_conv_transpose2d
+from inpaint_ops.ops.gated_conv2d import gated_conv2d
+from inpaint_ops.ops.instance_norm import instance_norm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,

@@ -14,7 +14,7 @@ from inpaint_ops.conversion.leaves import Watch, served
 from inpaint_ops.conversion.record import Converted, Record, base_class, record_of
 from inpaint_ops.conversion.sample import LAYER_TOLERANCE
 from inpaint_ops.conversion.signatures import call_of, parameters_of
-from inpaint_ops.ops import partial_conv2d
+from inpaint_ops.ops.partial_conv2d import partial_conv2d
 
 
 def _convolutions(module: nn.Module) -> tuple[nn.Module, nn.Module | None] | None:
