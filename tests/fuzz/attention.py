@@ -152,8 +152,12 @@ class ContextualAttention(Entry):
                 64 + 2 * math.sqrt(want.numel())
             ) * u * largest
             if name != "y":
-                # A sum over cells of terms that may cancel.
-                limit += 64 * u * wide["upstream"].abs().amax().item() if want.numel() else 0.0
+                # A sum over cells of terms that may cancel; the softmax scales the roundings of
+                # scores, which fusing sums by nines.
+                o = case["options"]
+                steep = 1 + abs(o["softmax_scale"]) * (9 if o["fuse"] else 1)
+                steepest = wide["upstream"].abs().amax().item() * steep if want.numel() else 0.0
+                limit += 64 * u * steepest
             if name == "grad fg" and case["self"]:
                 # Two gradients, each rounded to the type, are added.
                 limit += 8 * ROUNDOFF[case["dtype"]] * largest
