@@ -108,7 +108,7 @@ def weight_and_bias(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor | None]:
         with_kwargs = number in conv._forward_pre_hooks_with_kwargs
         changed = hook(conv, (x,), {}) if with_kwargs else hook(conv, (x,))
         if changed is not None:
-            raise NotImplementedError(
+            raise RuntimeError(
                 f"{type(conv).__name__}: a hook that changes the input has no place in front of "
                 "one of two joined convolutions; register it on the layer that holds them"
             )

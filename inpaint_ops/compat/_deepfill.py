@@ -1,4 +1,4 @@
-"""What both files of nipponjo/deepfillv2-pytorch share: attention, start of weights, critics."""
+"""Parts that both files of nipponjo/deepfillv2-pytorch share: attention, initial weights, critics."""
 
 from typing import Any
 

@@ -86,12 +86,11 @@ class InnerShiftTriple(layers.ShiftConnection):
             (N, 3 C, h, w): decoder, encoder and shifted feature.
 
         Raises:
-            NotImplementedError: `set_flow_true` was called; the port stops there too.
-            RuntimeError: `set_mask` was not called.
+            RuntimeError: `set_mask` was not called, or `set_flow_true` was; the port stops there too.
             TypeError, ValueError: wrong type or shape, of the mask too.
         """
         if self.show_flow:
-            raise NotImplementedError("InnerShiftTriple: the flow of sources is not drawn")
+            raise RuntimeError("InnerShiftTriple: set_flow_true was called, and no flow is drawn")
         checks.check_image("InnerShiftTriple", "input", input)
         self.bz, self.c, self.h, self.w = input.shape
         self.cur_mask = _current("InnerShiftTriple", self.mask_all, input)

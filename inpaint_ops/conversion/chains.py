@@ -31,7 +31,7 @@ _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate
 
 
 class Chain(NamedTuple):
-    """What stands around a layer, in the order of the data.
+    """The steps around a layer, in the order of the data.
 
     Attributes:
         upsample: factor of a nearest upsampling.

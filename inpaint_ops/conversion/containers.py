@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def useful(self) -> bool:
-        """Whether it differs from the module's own forward."""
+        """Return whether it differs from the module's own forward."""
         return bool(self.sites or self.joined) or self.run_last is not None
 
     def holds(self, arguments: Sequence[Any]) -> bool:

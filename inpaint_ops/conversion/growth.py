@@ -1,4 +1,4 @@
-"""What joins the chain of a convolution: the steps around it."""
+"""Steps around a convolution that join its chain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a converted module keeps, and the change of its class that converts it.
+"""The record that a converted module keeps, and the change of class that converts it.
 
 A module is converted by a subclass of its own class, made here, in the place of that class: its
 parameters, buffers, hooks, state-dict keys and `isinstance` stay, a copy of it is converted as
@@ -24,7 +24,7 @@ _lock = threading.Lock()
 
 @dataclass
 class Record:
-    """What became of one module.
+    """The outcome for one module.
 
     Attributes:
         kind: for the report.

@@ -1,4 +1,4 @@
-"""What became of each layer of a converted model."""
+"""The report on a conversion: a row for each layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Row:
 
     @property
     def converted(self) -> bool:
-        """Whether our operators run it."""
+        """Return whether our operators run it."""
         return self.became != LEFT
 
 
@@ -35,7 +35,7 @@ LEFT = "left alone"
 
 @dataclass
 class Report:
-    """What `convert` did; prints as a table.
+    """The outcome of `convert`; prints as a table.
 
     Attributes:
         rows: one for each layer or chain that could be meant.

@@ -1,4 +1,4 @@
-"""Whether a forward may be given up in the middle and run again from the start."""
+"""The rule for forwards that may be stopped in the middle and run again from the start."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ class Sample:
 
     @property
     def trained(self) -> bool:
-        """Whether gradients count: the model is in training mode and has parameters to train."""
+        """Return whether gradients count: the model is in training mode and has parameters."""
         return self.model.training and any(p.requires_grad for p in self.model.parameters())
 
     def call(self) -> Any:

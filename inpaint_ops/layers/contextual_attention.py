@@ -56,7 +56,7 @@ class ContextualAttention(nn.Module):
         for name, value in (("ksize", ksize), ("fuse_k", fuse_k)):
             checks.check_int("ContextualAttention", name, value)
             if value != 3:
-                raise NotImplementedError(f"ContextualAttention: {name} must be 3, got {value}")
+                raise ValueError(f"ContextualAttention: {name} must be 3, got {value}")
         if stride != 1:
             raise ValueError(f"ContextualAttention: stride must be 1, got {stride}")
         checks.check_int("ContextualAttention", "rate", rate)

@@ -1,15 +1,10 @@
 """gated_conv2d: features times the sigmoid of their gates, out of one convolution."""
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, recording, tensors, triton
-from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
-from inpaint_ops.ops.convolution.spec import Geometry, Gradients
+from inpaint_ops.ops import recording
+from inpaint_ops.ops.convolution import operator, spec
 
 _OP = "gated_conv2d"
 
@@ -83,123 +78,4 @@ def gated_conv2d(
     return y if y.dtype == dtype else y.to(dtype)
 
 
-def _fake(
-    x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry, _: str, keep: bool, __: str
-) -> tuple[Tensor, Tensor]:
-    return spec.results_like(x, weight, g.out_size(x, weight), gated=True, keep=keep)
-
-
-def _cpu(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    g: Geometry,
-    activation: str,
-    keep: bool,
-    algorithm: str,
-) -> tuple[Tensor, Tensor]:
-    if x.dtype == torch.float64:
-        return _reference(x, weight, bias, g, activation, keep, algorithm)
-    direct = spec.asked_for_direct(algorithm)
-    return cpu.forward(x, weight, bias, g, activation, gated=True, keep=keep, direct=direct)
-
-
-def _cuda(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    g: Geometry,
-    activation: str,
-    keep: bool,
-    algorithm: str,
-) -> Any:
-    return triton.kernels(_OP).forward(x, weight, bias, *g, activation, keep)
-
-
-def _reference(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    g: Geometry,
-    activation: str,
-    keep: bool,
-    algorithm: str,
-) -> tuple[Tensor, Tensor]:
-    sums = formulas.convolve(*formulas.widened(x, weight, bias), g)
-    return formulas.finished(sums, x, weight, activation, gated=True, keep=keep)
-
-
-def _backward_fake(
-    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
-) -> Gradients:
-    _, _, wanted, _ = options
-    return spec.gradients_like(x, weight, wanted, weight.shape[0])
-
-
-def _backward_cpu(
-    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
-) -> Gradients:
-    if x.dtype == torch.float64:
-        return _backward_reference(grad, x, weight, saved, *options)
-    g, activation, wanted, algorithm = options
-    grad_sums, grad_bias = cpu_backward.finish_backward(
-        grad, saved, activation, gated=True, bias=wanted[2]
-    )
-    grads = cpu_backward.convolve_backward(
-        grad_sums, x, weight, g, wanted, spec.asked_for_direct(algorithm)
-    )
-    return spec.settled_gradients(x, weight, (*grads, grad_bias))
-
-
-def _backward_cuda(grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any) -> Any:
-    g, activation, wanted, _ = options
-    return triton.kernels(_OP).backward(grad, x, weight, saved, *g, activation, wanted)
-
-
-def _backward_reference(
-    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
-) -> Gradients:
-    g, activation, wanted, _ = options
-    grad_sums = formulas.finish_backward(grad, saved, activation, gated=True)
-    widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
-    grads = formulas.convolve_backward(grad_sums, *widened, g, wanted)
-    grad_bias = grad_sums.sum((0, 2, 3)) if wanted[2] else None
-    return spec.settled_gradients(x, weight, (*grads, grad_bias))
-
-
-def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-    x, weight, _, ctx.geometry, ctx.activation, keep, ctx.algorithm = inputs
-    saved = spec.saved_result(_OP, x, output, ctx.activation, gated=True, keep=keep)
-    ctx.save_for_backward(x, weight, saved)
-
-
-def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
-    wanted = list(needs[:3])
-    options = (ctx.geometry, ctx.activation, wanted, ctx.algorithm)
-    grads = _backward_operator(grad, *ctx.saved_tensors, *options)
-    return (*spec.wanted_gradients(wanted, grads), None, None, None, None)
-
-
-_operator = dispatch.register(
-    _OP,
-    f"(Tensor x, Tensor weight, Tensor? bias, {spec.GEOMETRY_SCHEMA}, str activation, bool keep, "
-    "str algorithm) -> (Tensor, Tensor)",
-    cpu=_cpu,
-    reference=_reference,
-    fake=_fake,
-    cuda=_cuda,
-    cuda_means="triton and cuDNN",
-    group=dispatch.Group(3, spec.geometry, len(Geometry._fields)),
-)
-_backward_operator = dispatch.register(
-    f"{_OP}_backward",
-    f"(Tensor grad, Tensor x, Tensor weight, Tensor saved, {spec.GEOMETRY_SCHEMA}, "
-    "str activation, bool[] wanted, str algorithm) -> (Tensor, Tensor, Tensor)",
-    cpu=_backward_cpu,
-    reference=_backward_reference,
-    fake=_backward_fake,
-    cuda=_backward_cuda,
-    group=dispatch.Group(4, spec.geometry, len(Geometry._fields)),
-)
-_operator.differentiate(_backward, _setup_context)
-_backward_operator.forbid_derivative()
+_operator = operator.register(_OP, gated=True)

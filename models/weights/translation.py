@@ -40,7 +40,7 @@ def translate_own(network: nn.Module, state: State, origin: str, prefix: str, me
 def translate(
     network: nn.Module, layout: Layout, state: State, origin: str, prefix: str, method: str
 ) -> State:
-    """What a public state dict holds of a network, under our keys.
+    """Return the values of a network in a public state dict, under our keys.
 
     Args, Raises: as `translate_own`. Keys that the layout lets be missing may be absent from the
     result.

@@ -89,7 +89,7 @@ def test_shift_flow_is_refused():
     layer = InnerShiftTriple()
     layer.set_mask(image_hole())
     layer.set_flow_true()
-    with pytest.raises(NotImplementedError, match="flow of sources"):
+    with pytest.raises(RuntimeError, match="set_flow_true was called"):
         layer(features())
     layer.set_flow_false()
     layer(features())

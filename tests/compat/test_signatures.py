@@ -112,7 +112,7 @@ WRONG = [
     (nipponjo.GConv, (3, 4, 3), {"activation": nn.ELU}, TypeError, "such as nn.ELU"),
     (nipponjo.GConv, (3, 4, 3), {"activation": None}, TypeError, "activation must be a module"),
     (nipponjo.GConv, (3, 4, 3), {"bias": "reflect"}, TypeError, "bias must be a bool"),
-    (nipponjo.ContextualAttention, (5,), {}, NotImplementedError, "ksize must be 3"),
+    (nipponjo.ContextualAttention, (5,), {}, ValueError, "ksize must be 3"),
     (nipponjo.ContextualAttention, (), {"stride": 2}, ValueError, "stride must be 1"),
     (nipponjo.ContextualAttention, (), {"fuse": "yes"}, TypeError, "fuse must be a bool"),
     (nipponjo.ContextualAttention, (), {"device_ids": 0}, TypeError, "device_ids must be"),

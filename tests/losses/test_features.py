@@ -42,7 +42,7 @@ def weights_for(name, seed=0, last=None):
 
 
 def torchvision_maps(name, state, x, indices, pool=F.max_pool2d, **pooling):
-    """The output behind every index, one PyTorch call each."""
+    """The output after every index, one PyTorch call each."""
     maps = {}
     for i in range(max(indices) + 1):
         if i in POOLS[name]:

@@ -471,7 +471,7 @@ def test_bad_input(change, error, text):
 
 def test_bad_layer_input():
     for name in ("ksize", "fuse_k"):
-        with pytest.raises(NotImplementedError, match=f"{name} must be 3, got 5"):
+        with pytest.raises(ValueError, match=f"{name} must be 3, got 5"):
             ContextualAttention(**{name: 5})
         with pytest.raises(TypeError, match=f"{name} must be an int, got float"):
             ContextualAttention(**{name: 3.0})

@@ -1,4 +1,4 @@
-"""partial_conv2d over several tensors, each behind an upsampling of its own."""
+"""partial_conv2d over several tensors, each with an upsampling of its own."""
 
 import math
 
@@ -12,7 +12,7 @@ import inpaint_ops
 from inpaint_ops import partial_conv2d, reference
 from inpaint_ops.ops.convolution.packed_weights import packed_weights
 
-# name: (channels of each tensor, their factors, size behind them, filters, kernel, options)
+# name: (channels of each tensor, their factors, size after them, filters, kernel, options)
 CASES = {
     "decoder": ((21, 10), (2, 1), (18, 22), 20, 3, {"padding": 1}),
     "odd": ((5, 3), (1, 1), (17, 13), 7, 3, {"padding": 1}),

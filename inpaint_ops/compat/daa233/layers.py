@@ -144,7 +144,7 @@ class ContextualAttention(PortAttention):
         use_cuda, device_ids: kept, not read: the work is done where f is.
 
     Raises:
-        NotImplementedError: ksize or fuse_k other than 3.
+        ValueError: ksize or fuse_k other than 3.
         TypeError, ValueError: wrong type or value.
 
     Differs from the port: the flow counts along the background's own width.

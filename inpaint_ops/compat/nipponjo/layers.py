@@ -165,7 +165,7 @@ class ContextualAttention(_deepfill.Attention):
         device_ids: kept, not read.
 
     Raises:
-        NotImplementedError: ksize or fuse_k other than 3.
+        ValueError: ksize or fuse_k other than 3.
         TypeError, ValueError: wrong type or value.
 
     Differs from the port: the flow is on the device of f and counts along the background's own

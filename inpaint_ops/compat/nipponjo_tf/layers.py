@@ -109,7 +109,7 @@ class ContextualAttention(_deepfill.Attention):
         device_ids: kept, not read.
 
     Raises:
-        NotImplementedError: ksize or fuse_k other than 3.
+        ValueError: ksize or fuse_k other than 3.
         TypeError, ValueError: wrong type or value.
 
     Source: nipponjo/deepfillv2-pytorch at 4899fd3: model/networks_tf.py.

@@ -1,0 +1,169 @@
+"""The implementations of `fused_conv2d` and `gated_conv2d`: one set, with a gate or without.
+
+Each function is what `dispatch.register` takes under its name. The forward operator returns the
+result and, if `keep`, the pre-activation, from which a gate's and SiLU's gradients start; every
+other activation's starts from the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
+from inpaint_ops.ops.convolution.spec import Geometry, Gradients
+
+
+def register(op: str, *, gated: bool) -> dispatch.Registered:
+    """Register the operator with its backward pass; return the forward one.
+
+    Its arguments are x, weight, bias, geometry, activation, keep and algorithm.
+    """
+    where = f"{spec.GEOMETRY_SCHEMA}, str activation"
+    forward_operator = dispatch.register(
+        op,
+        f"(Tensor x, Tensor weight, Tensor? bias, {where}, bool keep, str algorithm) "
+        "-> (Tensor, Tensor)",
+        cpu=partial(_cpu, gated=gated),
+        reference=partial(_reference, gated=gated),
+        fake=partial(_fake, gated=gated),
+        cuda=partial(_cuda, op),
+        cuda_means="triton and cuDNN",
+        group=dispatch.Group(3, spec.geometry, len(Geometry._fields)),
+    )
+    backward_operator = dispatch.register(
+        f"{op}_backward",
+        f"(Tensor grad, Tensor x, Tensor weight, Tensor saved, {where}, bool[] wanted, "
+        "str algorithm) -> (Tensor, Tensor, Tensor)",
+        cpu=partial(_backward_cpu, gated=gated),
+        reference=partial(_backward_reference, gated=gated),
+        fake=_backward_fake,
+        cuda=partial(_backward_cuda, op),
+        group=dispatch.Group(4, spec.geometry, len(Geometry._fields)),
+    )
+    forward_operator.differentiate(
+        partial(_backward, backward_operator), partial(_setup_context, op, gated)
+    )
+    backward_operator.forbid_derivative()
+    return forward_operator
+
+
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+    *,
+    gated: bool,
+) -> tuple[Tensor, Tensor]:
+    return spec.results_like(x, weight, g.out_size(x, weight), gated=gated, keep=keep)
+
+
+def _cpu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+    *,
+    gated: bool,
+) -> tuple[Tensor, Tensor]:
+    if x.dtype == torch.float64:
+        return _reference(x, weight, bias, g, activation, keep, algorithm, gated=gated)
+    direct = spec.asked_for_direct(algorithm)
+    return cpu.forward(x, weight, bias, g, activation, gated=gated, keep=keep, direct=direct)
+
+
+def _cuda(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+) -> Any:
+    return triton.kernels(op).forward(x, weight, bias, *g, activation, keep)
+
+
+def _reference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+    *,
+    gated: bool,
+) -> tuple[Tensor, Tensor]:
+    pre_activation = formulas.convolve(*formulas.widened(x, weight, bias), g)
+    return formulas.finished(pre_activation, x, weight, activation, gated=gated, keep=keep)
+
+
+def _backward_fake(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
+) -> Gradients:
+    _, _, wanted, _ = options
+    return spec.gradients_like(x, weight, wanted, weight.shape[0])
+
+
+def _backward_cpu(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any, gated: bool
+) -> Gradients:
+    if x.dtype == torch.float64:
+        return _backward_reference(grad, x, weight, saved, *options, gated=gated)
+    g, activation, wanted, algorithm = options
+    grad_sums, grad_bias = cpu_backward.finish_backward(
+        grad, saved, activation, gated=gated, bias=wanted[2]
+    )
+    grads = cpu_backward.convolve_backward(
+        grad_sums, x, weight, g, wanted, spec.asked_for_direct(algorithm)
+    )
+    return spec.settled_gradients(x, weight, (*grads, grad_bias))
+
+
+def _backward_cuda(
+    op: str, grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
+) -> Any:
+    g, activation, wanted, _ = options
+    return triton.kernels(op).backward(grad, x, weight, saved, *g, activation, wanted)
+
+
+def _backward_reference(
+    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any, gated: bool
+) -> Gradients:
+    g, activation, wanted, _ = options
+    grad_sums = formulas.finish_backward(grad, saved, activation, gated=gated)
+    widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
+    grads = formulas.convolve_backward(grad_sums, *widened, g, wanted)
+    grad_bias = grad_sums.sum((0, 2, 3)) if wanted[2] else None
+    return spec.settled_gradients(x, weight, (*grads, grad_bias))
+
+
+def _setup_context(
+    op: str, gated: bool, ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]
+) -> None:
+    x, weight, _, ctx.geometry, ctx.activation, keep, ctx.algorithm = inputs
+    saved = spec.saved_result(op, x, output, ctx.activation, gated=gated, keep=keep)
+    ctx.save_for_backward(x, weight, saved)
+
+
+def _backward(
+    operator: dispatch.Registered, ctx: Any, needs: Sequence[bool], grad: Tensor
+) -> tuple[Any, ...]:
+    wanted = list(needs[:3])
+    options = (ctx.geometry, ctx.activation, wanted, ctx.algorithm)
+    grads = operator(grad, *ctx.saved_tensors, *options)
+    return (*spec.wanted_gradients(wanted, grads), None, None, None, None)
