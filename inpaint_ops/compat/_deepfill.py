@@ -1,4 +1,4 @@
-"""Parts that both files of nipponjo/deepfillv2-pytorch share: attention, initial weights, critics."""
+"""Parts of both files of nipponjo/deepfillv2-pytorch: attention, initial weights, critics."""
 
 from typing import Any
 

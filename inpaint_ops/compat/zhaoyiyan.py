@@ -86,7 +86,7 @@ class InnerShiftTriple(layers.ShiftConnection):
             (N, 3 C, h, w): decoder, encoder and shifted feature.
 
         Raises:
-            RuntimeError: `set_mask` was not called, or `set_flow_true` was; the port stops there too.
+            RuntimeError: `set_mask` was not called, or `set_flow_true` was (the port stops there).
             TypeError, ValueError: wrong type or shape, of the mask too.
         """
         if self.show_flow:

@@ -3,8 +3,8 @@
 The public function checks its arguments and calls the operator; `_fake`, `_cpu`, `_cuda` and
 `_reference` compute it for shapes, the CPU, GPUs and every other device; `_setup_context` and
 `_backward` are its gradient. `fused_conv2d` and `gated_conv2d` have these in
-`convolution/operator`, once for both. What all share: `dispatch` registers an operator and finds the
-implementation of a call (`shortcut`, `recording`), `native` and `triton` hold the kernels,
+`convolution/operator`, once for both. What all share: `dispatch` registers an operator and finds
+the implementation of a call (`shortcut`, `recording`), `native` and `triton` hold the kernels,
 `tensors` the rules of dtypes and layouts, `convolution` all that the convolutions have in common.
 """
 
