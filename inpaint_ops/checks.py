@@ -132,8 +132,8 @@ def check_finite(op: str, name: str, value: float) -> None:
 
 
 def check_flag(op: str, name: str, value: object) -> None:
-    """Check True or False, 1, 0 or None: a word such as "reflect" would count as True."""
-    if value is not None and (not isinstance(value, int) or value not in (0, 1)):
+    """Check a bool, or 0 or 1 as option files write it: any other word would count as True."""
+    if not isinstance(value, int) or value not in (0, 1):
         raise TypeError(f"{op}: {name} must be a bool, got {value!r}")
 
 

@@ -7,16 +7,6 @@ from torch import nn
 from inpaint_ops import checks
 
 
-def check_flag(layer: str, name: str, value: Any) -> None:
-    """Check a bool, or 0 or 1 as option files write it.
-
-    Raises:
-        TypeError: anything else.
-    """
-    if not isinstance(value, bool) and not (isinstance(value, int) and value in (0, 1)):
-        raise TypeError(f"{layer}: {name} must be a bool, got {value!r}")
-
-
 def check_counts(layer: str, **counts: Any) -> None:
     """Check ints of at least 1.
 

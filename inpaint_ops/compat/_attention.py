@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from inpaint_ops import checks, layers
-from inpaint_ops.compat import _arguments
 
 
 class PortAttention(layers.ContextualAttention):
@@ -31,8 +30,8 @@ class PortAttention(layers.ContextualAttention):
         device_ids: Any,
         **options: str,
     ) -> None:
-        _arguments.check_flag("ContextualAttention", "fuse", fuse)
-        _arguments.check_flag("ContextualAttention", "return_flow", return_flow)
+        checks.check_flag("ContextualAttention", "fuse", fuse)
+        checks.check_flag("ContextualAttention", "return_flow", return_flow)
         checks.check_int("ContextualAttention", "stride", stride)
         checks.check_finite("ContextualAttention", "softmax_scale", softmax_scale)
         if device_ids is not None and not isinstance(device_ids, (list, tuple)):

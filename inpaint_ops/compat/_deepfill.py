@@ -80,7 +80,7 @@ class SpectralConv2d(Conv2d):
         name = "Conv2DSpectralNorm"
         _arguments.check_counts(name, cnum_in=cnum_in, cnum_out=cnum_out, n_iter=n_iter)
         _arguments.check_sizes(name, 1, kernel_size=kernel_size, stride=stride)
-        _arguments.check_flag(name, "bias", bias)
+        checks.check_flag(name, "bias", bias)
         checks.check_finite(name, "eps", eps)
         super().__init__(cnum_in, cnum_out, kernel_size, stride, padding, bias=bool(bias))
         self.register_buffer("weight_u", nn.init.trunc_normal_(torch.zeros(cnum_out, 1)))

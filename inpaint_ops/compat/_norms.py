@@ -29,7 +29,7 @@ class LayerNorm(nn.Module):
         super().__init__()
         _arguments.check_counts("LayerNorm", num_features=num_features)
         checks.check_finite("LayerNorm", "eps", eps)
-        _arguments.check_flag("LayerNorm", "affine", affine)
+        checks.check_flag("LayerNorm", "affine", affine)
         self.num_features = num_features
         self.affine = affine
         self.eps = eps

@@ -130,7 +130,7 @@ class PartialConv(nn.Module):
             name, in_channels=in_channels, out_channels=out_channels, groups=groups
         )
         _arguments.check_sizes(name, 1, kernel_size=kernel_size, stride=stride, dilation=dilation)
-        _arguments.check_flag(name, "bias", bias)
+        checks.check_flag(name, "bias", bias)
         shape = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         self.input_conv = ConvMasked2d(*shape, bool(bias))
         self.mask_conv = nn.Conv2d(*shape, False)
@@ -192,7 +192,7 @@ class PCBActiv(nn.Module):
         conv_bias: bool = False,
     ) -> None:
         super().__init__()
-        _arguments.check_flag("PCBActiv", "bn", bn)
+        checks.check_flag("PCBActiv", "bn", bn)
         if not isinstance(sample, str):
             raise TypeError(f"PCBActiv: sample must be a str, got {type(sample).__name__}")
         if activ is not None and not isinstance(activ, str):

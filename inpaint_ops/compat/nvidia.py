@@ -1,6 +1,6 @@
 """NVIDIA/partialconv: models/partialconv2d.py."""
 
-from inpaint_ops import layers
+from inpaint_ops import checks, layers
 from inpaint_ops.compat import _arguments
 
 Pair = tuple[int, int]
@@ -44,7 +44,7 @@ class PartialConv2d(layers.PartialConv2d):
     ) -> None:
         flags = {"bias": bias, "multi_channel": multi_channel, "return_mask": return_mask}
         for name, value in flags.items():
-            _arguments.check_flag("PartialConv2d", name, value)
+            checks.check_flag("PartialConv2d", name, value)
         _arguments.check_counts(
             "PartialConv2d", in_channels=in_channels, out_channels=out_channels, groups=groups
         )

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops import checks, layers
-from inpaint_ops.compat import _arguments
 
 
 class InnerShiftTriple(layers.ShiftConnection):
@@ -160,7 +159,7 @@ class InnerCos(nn.Module):
         if not isinstance(crit, str):
             raise TypeError(f"InnerCos: crit must be a str, got {type(crit).__name__}")
         checks.check_finite("InnerCos", "strength", strength)
-        _arguments.check_flag("InnerCos", "skip", skip)
+        checks.check_flag("InnerCos", "skip", skip)
         _check_place("InnerCos", layer_to_last, device)
         self.crit = crit
         self.criterion = nn.MSELoss() if crit == "MSE" else nn.L1Loss()

@@ -63,7 +63,7 @@ class _Layer(nn.Module):
         _arguments.check_word(name, "pad_type", pad_type, _PADS)
         _arguments.check_word(name, "activation", activation, _ACTIVATIONS)
         _arguments.check_word(name, "norm", norm, _NORMS)
-        _arguments.check_flag(name, "sn", sn)
+        checks.check_flag(name, "sn", sn)
         self.pad = _blocks.pad(pad_type, padding)
         self.norm = LayerNorm(out_channels) if norm == "ln" else _blocks.norm(norm, out_channels)
         self.activation = _blocks.activation(activation)

@@ -263,7 +263,7 @@ def test_backend_names():
 
 
 @pytest.mark.parametrize("layer", ["FusedConv2d", "GatedConv2d", "PartialConv2d"])
-@pytest.mark.parametrize("bias", ["reflect", 2, torch.ones(4)])
+@pytest.mark.parametrize("bias", ["reflect", 2, None, torch.ones(4)])
 def test_a_bias_that_is_no_bool_is_refused(layer, bias):
     """A public layer of the same name takes the padding mode in this place."""
     with pytest.raises(TypeError, match=f"{layer}: bias must be a bool"):

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm, weight_norm
 
+from inpaint_ops import checks
 from inpaint_ops.compat import _arguments, _blocks
 from inpaint_ops.compat._attention import PortAttention
 from inpaint_ops.compat._convolution import Conv2d
@@ -64,7 +65,7 @@ class Conv2dBlock(nn.Module):
         _arguments.check_word(name, "norm", norm, _NORMS)
         _arguments.check_word(name, "activation", activation, _ACTIVATIONS)
         _arguments.check_word(name, "pad_type", pad_type, _PADS)
-        _arguments.check_flag(name, "transpose", transpose)
+        checks.check_flag(name, "transpose", transpose)
         self.use_bias = True
         self.pad = _blocks.pad(pad_type, padding)
         self.norm = _blocks.norm(norm, output_dim)
@@ -163,7 +164,7 @@ class ContextualAttention(PortAttention):
         use_cuda: bool = False,
         device_ids: list[int] | None = None,
     ) -> None:
-        _arguments.check_flag("ContextualAttention", "use_cuda", use_cuda)
+        checks.check_flag("ContextualAttention", "use_cuda", use_cuda)
         super().__init__(
             *(ksize, stride, rate, fuse_k, softmax_scale, 2, fuse, True, device_ids), key_norm="sum"
         )

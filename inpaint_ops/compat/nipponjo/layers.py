@@ -53,8 +53,8 @@ class GConv(nn.Module):
         )
         if padding != "auto":
             checks.check_int("GConv", "padding", padding, 0)  # type: ignore[arg-type]
-        _arguments.check_flag("GConv", "bias", bias)
-        _arguments.check_flag("GConv", "gated", gated)
+        checks.check_flag("GConv", "bias", bias)
+        checks.check_flag("GConv", "gated", gated)
         _arguments.check_activation("GConv", activation, needed=bool(gated))
         padding = rate * (ksize - 1) // 2 if padding == "auto" else padding
         self.activation = activation

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.compat import _arguments, _chain, _deepfill
 from inpaint_ops.compat.nipponjo.layers import (
     ContextualAttention,
@@ -144,7 +145,7 @@ class Generator(_deepfill.Completing):
     ) -> None:
         super().__init__()
         _arguments.check_counts("Generator", cnum_in=cnum_in, cnum_out=cnum_out, cnum=cnum)
-        _arguments.check_flag("Generator", "return_flow", return_flow)
+        checks.check_flag("Generator", "return_flow", return_flow)
         self.stage1 = CoarseGenerator(cnum_in, cnum_out, cnum)
         self.stage2 = FineGenerator(cnum_out, cnum_out, cnum, return_flow)
         self.return_flow = return_flow

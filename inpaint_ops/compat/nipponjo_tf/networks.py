@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.compat import _arguments, _chain, _deepfill
 from inpaint_ops.compat.nipponjo_tf.layers import ContextualAttention, DConv, GConv, GDeConv
 
@@ -71,7 +72,7 @@ class Generator(_deepfill.Completing):
     ) -> None:
         super().__init__()
         _arguments.check_counts("Generator", cnum_in=cnum_in, cnum=cnum)
-        _arguments.check_flag("Generator", "return_flow", return_flow)
+        checks.check_flag("Generator", "return_flow", return_flow)
         half, wide = cnum // 2, 2 * cnum
         _encoder(self, "", cnum_in, (half, cnum, cnum, wide, wide))
         _atrous(self, "", wide)
