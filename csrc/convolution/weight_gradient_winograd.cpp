@@ -6,7 +6,7 @@
 //
 // 36 products (channels, tiles) x (tiles, filters), or 25, with as many multiplications as the
 // convolution itself, see convolution/winograd.cpp; the parts of a kernel are as many channels
-// more. Behind a doubling of the image 25 transformed inputs and 36 transformed gradients sum up to
+// more. After a doubling of the image 25 transformed inputs and 36 transformed gradients sum up to
 // 9, see Tile4x3Upsampled.
 //
 // A task has a range of channels in all parts, a group of filter panels and a segment of the tiles.

@@ -304,7 +304,7 @@ def test_nothing_of_the_concatenation_is_made(backward):
         if backward:
             torch.autograd.grad(y, leaves, grad)
 
-    # Behind it the gradients of the tensors are results too.
+    # After it the gradients of the tensors are results too.
     results = [8 * h * h, *(t.numel() for t in images if backward)]
     assert 0 < most_allocated(run) <= 4 * max(results)
     whole = [F.interpolate(images[0].detach(), scale_factor=2.0), images[1].detach()]
