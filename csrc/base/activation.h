@@ -51,8 +51,12 @@ inline Vector<float> tanh_of(Vector<float> x) {
   return x > zero ? magnitude : -magnitude;
 }
 
+// A new activation needs its case in each of the functions below.
+constexpr bool has_formula(Activation a) { return a <= Activation::kSigmoid; }
+
 template <Activation A>
 inline Vector<float> activate(Vector<float> v) {
+  static_assert(has_formula(A));
   const Vector<float> zero = {};
   // Comparisons are written so that NaN comes through.
   if constexpr (A == Activation::kRelu) return v < zero ? zero : v;
@@ -67,6 +71,7 @@ inline Vector<float> activate(Vector<float> v) {
 // At the activation's argument v.
 template <Activation A>
 inline Vector<float> derivative(Vector<float> v) {
+  static_assert(has_formula(A));
   const Vector<float> zero = {}, one = broadcast(1.0f);
   if constexpr (A == Activation::kRelu) return v > zero ? one : zero;
   if constexpr (A == Activation::kLeakyRelu) return v > zero ? one : broadcast(kLeakySlope);
@@ -89,6 +94,7 @@ inline Vector<float> derivative(Vector<float> v) {
 // The same from the activation's result y, where y tells: not for SiLU, which is not monotonic.
 template <Activation A>
 inline Vector<float> derivative_of_result(Vector<float> y) {
+  static_assert(has_formula(A));
   const Vector<float> zero = {}, one = broadcast(1.0f);
   if constexpr (A == Activation::kElu) return y > zero ? one : y + one;
   if constexpr (A == Activation::kTanh) return subtract_product(one, y, y);
