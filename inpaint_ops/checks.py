@@ -152,6 +152,8 @@ def binary(op: str, name: str, mask: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         return mask
     result = mask != 0
+    if torch._C._len_torch_dispatch_stack():  # a formula that is traced has no values
+        return result
     if not torch.equal(result.to(mask.dtype), mask):
         bad = mask[(mask != 0) & (mask != 1)].flatten()[0].item()
         raise ValueError(f"{op}: {name} must hold only 0 and 1, got {bad}")

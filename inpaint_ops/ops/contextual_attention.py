@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops import derivatives, dispatch, tensors, triton
 from inpaint_ops.reference.contextual_attention import AttentionOptions
 from inpaint_ops.reference.contextual_attention import (
     contextual_attention as contextual_attention_reference,
@@ -286,6 +286,25 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     return *grads, None, *(None for _ in ctx.options)
 
 
+def _formula(
+    fg: Tensor, bg: Tensor, hole: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    y, index = contextual_attention_reference(fg, bg, hole, return_index=True, **_named(options))
+    return y, index, *_fake(fg, bg, hole, *options)[2:]
+
+
+def _second(
+    ctx: Any, grad: Tensor, reached: Sequence[Any]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    fg, bg, hole, _, _ = ctx.saved_tensors
+
+    def formula(fg: Tensor, bg: Tensor) -> Tensor:
+        return _formula(fg, bg, hole, *ctx.options)[0]
+
+    to_grad, *to_images = derivatives.second_by_formula(formula, (fg, bg), grad, reached[:2])
+    return to_grad, [*to_images, None, None, None]
+
+
 _OPTIONS = (
     "int rate, float softmax_scale, bool fuse, str pick, str key_norm, str hole_mode, str overlap"
 )
@@ -308,5 +327,5 @@ _backward_operator = dispatch.register(
     cuda=_backward_cuda,
     cuda_means="triton and cuBLAS",
 )
-_operator.differentiate(_backward, _setup_context)
+_operator.differentiate(_backward, _setup_context, formula=_formula, second=_second)
 _backward_operator.forbid_derivative()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.backends import backend, current_backend
-from inpaint_ops.ops import recording, shortcut, triton
+from inpaint_ops.ops import derivatives, recording, shortcut, triton
 from inpaint_ops.ops.native import extension
 from inpaint_ops.ops.recording import SetupContext, applied
 
@@ -82,6 +82,8 @@ class Registered:
         self._names = [argument.name for argument in overload._schema.arguments]
         self._function: Any = None
         self._transformed: Any = None
+        self._formula: Callable[..., Any] | None = None
+        self.pullback: derivatives.Pullback | None = None
         _library.impl(name, self._autograd, "Autograd", with_keyset=True)
 
     def __call__(self, *args: Any) -> Any:
@@ -103,14 +105,24 @@ class Registered:
     def _watched(self, args: Sequence[Any]) -> Any:
         flat = args if self._group is None else self._group.flat(args)
         checks.check_kinds(self.name, **dict(zip(self._names, flat)))
-        if self._transformed is not None and torch._C._are_functorch_transforms_active():
-            return applied(self._transformed, self._dispatched, args)
+        if torch._C._are_functorch_transforms_active():
+            if derivatives.are_pushed_forward(recording.tensors_of(flat)):
+                return self._with_tangents(args)
+            if self._transformed is not None:
+                return applied(self._transformed, self._dispatched, args)
         return self._overload(*flat)
+
+    def _with_tangents(self, args: Sequence[Any]) -> Any:
+        """The call in forward mode: by torch's own operators, which carry tangents."""
+        if self._formula is None:
+            raise NotImplementedError(
+                f"{self.name}: there is no derivative in forward mode, got tensors with tangents"
+            )
+        return self._formula(*args)
 
     def _autograd(self, keys: Any, *flat: Any) -> Any:
         """The dispatcher's kernel for autograd: records the call, or refuses what it cannot."""
         tensors = recording.tensors_of(flat)
-        recording.refuse_tangents(self.name, tensors)
 
         def below(*args: Any) -> Any:
             with torch._C._AutoDispatchBelowAutograd():
@@ -119,6 +131,8 @@ class Registered:
                 return self._overload.redispatch(below_keys, *args)
 
         args = flat if self._group is None else self._group.nested(flat)
+        if derivatives.have_tangents(tensors):
+            return self._with_tangents(args)
         recorded = recording.is_needed(tensors)
         if not recorded or self._function is None:
             return below(*args)
@@ -129,7 +143,14 @@ class Registered:
             )
         return applied(self._function, below, args)
 
-    def differentiate(self, backward: Backward, setup_context: SetupContext) -> None:
+    def differentiate(
+        self,
+        backward: Backward,
+        setup_context: SetupContext,
+        *,
+        formula: Callable[..., Any],
+        second: derivatives.Second,
+    ) -> None:
         """Attach a backward pass.
 
         Args:
@@ -137,6 +158,8 @@ class Registered:
                 the first result); the other results have none. It runs on the backend that was in
                 force in the forward pass.
             setup_context: keeps in its ctx what `backward` needs, of the arguments and the results.
+            formula: the operator in torch's differentiable operators, for forward mode.
+            second: the gradients of `backward`'s results; also runs on that backend.
         """
 
         def setup(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
@@ -146,20 +169,28 @@ class Registered:
             ctx.backend = current_backend()
             setup_context(ctx, inputs, output)
 
+        pullback = derivatives.Pullback(self.name, backward, second)
+
         def gradients(ctx: Any, needs: Sequence[Any], grad: Tensor | None) -> Sequence[Any]:
             if grad is None:
                 return [[None] * len(need) if isinstance(need, list) else None for need in needs]
             with backend(ctx.backend):
-                return backward(ctx, needs, grad)
+                return pullback(ctx, needs, grad)
 
+        self.pullback, self._formula = pullback, formula
         self._record(gradients, setup)
 
     def forbid_derivative(self) -> None:
-        """Make the derivative an error that says so; for the operator of a backward pass."""
-        name = recording.public(self.name)
+        """Make the derivative an error; for the operator of a backward pass.
+
+        Derivatives of gradients are those of the forward operator's `second`.
+        """
 
         def backward(ctx: Any, needs: Sequence[Any], grad: Tensor | None) -> Any:
-            raise RuntimeError(f"{name}: second derivatives are not implemented")
+            raise RuntimeError(
+                f"{recording.public(self.name)}: derivatives of gradients are those of the public "
+                f"function, not of torch.ops.inpaint_ops.{self.name}"
+            )
 
         self._record(backward, lambda ctx, inputs, output: None)
 

@@ -31,8 +31,7 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     4 times as much as a direct sum, beside one value of 1e6 300,000 times as much, even where no
     window holds that value; a NaN reaches them all. ``algorithm="direct"`` avoids this for a call,
     ``with inpaint_ops.backend("direct")`` for many; docs/numerics.md has the bound. Of x and y the
-    backward pass keeps x and, for an activation, y (SiLU: the pre-activation). Second derivatives
-    raise.
+    backward pass keeps x and, for an activation, y (SiLU: the pre-activation).
 
     Args:
         x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
@@ -75,8 +74,8 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     spec.check_algorithm(_OP, algorithm)
     spec.check_bias(_OP, bias, weight.shape[0])
     keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
-    y: Tensor = _operator(x, weight, bias, g, activation, keep, algorithm)[0]
+    y: Tensor = OPERATOR(x, weight, bias, g, activation, keep, algorithm)[0]
     return y if y.dtype == dtype else y.to(dtype)
 
 
-_operator = operator.register(_OP, gated=False)
+OPERATOR = operator.register(_OP)

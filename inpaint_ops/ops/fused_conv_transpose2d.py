@@ -8,7 +8,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, recording, tensors, triton
-from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
+from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
 
@@ -29,8 +29,7 @@ def fused_conv_transpose2d(
 
     On the CPU the outputs of each remainder modulo the stride are one small convolution of x: no
     zeros are stuffed in, none multiplied. Algorithms, rounding and NaN as in `fused_conv2d`. Of x
-    and y the backward pass keeps x and, for an activation, y (SiLU: the pre-activation). Second
-    derivatives raise.
+    and y the backward pass keeps x and, for an activation, y (SiLU: the pre-activation).
 
     Args:
         x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
@@ -144,6 +143,13 @@ def _reference(
     return formulas.finished(sums, x, weight, activation, gated=False, keep=keep)
 
 
+def _formula(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, *options: Any
+) -> tuple[Tensor, Tensor]:
+    sums = formulas.convolve_transposed(*formulas.widened(x, weight, bias), stride, padding)
+    return formulas.activate(sums, options[0]).to(x.dtype), spec.empty_gradient(x)
+
+
 def _backward_fake(
     grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
 ) -> Gradients:
@@ -194,16 +200,29 @@ def _backward_reference(
 
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-    x, weight, _, ctx.stride, ctx.padding, ctx.activation, keep, ctx.algorithm = inputs
+    x, weight, bias, ctx.stride, ctx.padding, ctx.activation, keep, ctx.algorithm = inputs
     saved = spec.saved_result(_OP, x, output, ctx.activation, gated=False, keep=keep)
-    ctx.save_for_backward(x, weight, saved)
+    curved = second.is_curved(ctx.activation, gated=False)
+    ctx.save_for_backward(x, weight, saved, bias if curved else None)
 
 
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     wanted = list(needs[:3])
     options = (ctx.stride, ctx.padding, ctx.activation, wanted, ctx.algorithm)
-    grads = _backward_operator(grad, *ctx.saved_tensors, *options)
+    grads = _backward_operator(grad, *ctx.saved_tensors[:3], *options)
     return (*spec.wanted_gradients(wanted, grads), *(None,) * 5)
+
+
+def _second(
+    ctx: Any, grad: Tensor, reached: Sequence[Any]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    def sums(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        options = (ctx.stride, ctx.padding, "identity", False, ctx.algorithm)
+        result: Tensor = _operator(x, weight, bias, *options)[0]
+        return result
+
+    convolution = second.Sums(sums, _operator.pullback, ctx)
+    return second.second(convolution, ctx, grad, reached[:3], gated=False)
 
 
 _operator = dispatch.register(
@@ -225,5 +244,5 @@ _backward_operator = dispatch.register(
     fake=_backward_fake,
     cuda=_backward_cuda,
 )
-_operator.differentiate(_backward, _setup_context)
+_operator.differentiate(_backward, _setup_context, formula=_formula, second=_second)
 _backward_operator.forbid_derivative()

@@ -5,6 +5,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import recording
 from inpaint_ops.ops.convolution import operator, spec
+from inpaint_ops.ops.fused_conv2d import OPERATOR as PLAIN
 
 _OP = "gated_conv2d"
 
@@ -78,4 +79,4 @@ def gated_conv2d(
     return y if y.dtype == dtype else y.to(dtype)
 
 
-_operator = operator.register(_OP, gated=True)
+_operator = operator.register(_OP, plain=PLAIN)

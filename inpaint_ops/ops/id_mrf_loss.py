@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops import derivatives, dispatch, tensors, triton
 from inpaint_ops.reference.id_mrf_loss import IdMrfOptions, drawn, similarity, unit_vectors
 from inpaint_ops.reference.id_mrf_loss import (
     id_mrf_loss_backward as id_mrf_loss_backward_reference,
@@ -217,6 +217,17 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     return *grads, None, None, None
 
 
+def _second(
+    ctx: Any, grad: Tensor, reached: Sequence[Any]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    def formula(generated: Tensor, target: Tensor) -> Tensor:
+        return _reference(generated, target, *ctx.options)[0]
+
+    images = ctx.saved_tensors[:2]
+    to_grad, *to_images = derivatives.second_by_formula(formula, images, grad, reached[:2])
+    return to_grad, [*to_images, None, None]
+
+
 _operator = dispatch.register(
     _OP,
     "(Tensor generated, Tensor target, float bandwidth, float eps, bool exclude_self)"
@@ -237,5 +248,5 @@ _backward_operator = dispatch.register(
     cuda=_backward_cuda,
     cuda_means="triton and cuBLAS",
 )
-_operator.differentiate(_backward, _setup_context)
+_operator.differentiate(_backward, _setup_context, formula=_reference, second=_second)
 _backward_operator.forbid_derivative()

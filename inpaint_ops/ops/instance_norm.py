@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, tensors
+from inpaint_ops.ops import derivatives, dispatch, tensors
 from inpaint_ops.ops.convolution import formulas, spec
 
 _OP = "instance_norm"
@@ -26,7 +26,7 @@ def instance_norm(
 
     Mean and variance (divided by the number of pixels) are those of the image itself, in training
     and afterwards. A channel of one value, also an image of one pixel, gives `bias`. The backward
-    pass keeps x and forms the rest again. Second derivatives raise.
+    pass keeps x and forms the rest again.
 
     Args:
         x: (N, C, H, W) with at least one pixel, float16, bfloat16, float32 or float64, any layout;
@@ -168,6 +168,30 @@ def _reference(
     return y, mean.view(n, c), inverse.view(n, c)
 
 
+def _formula(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same step by step: aten's batch norm has wrong gradients of its forward mode."""
+    wide = tensors.compute_dtype(x)
+    mean = wide.mean((2, 3), keepdim=True)
+    centred = wide - mean
+    inverse = (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
+    y = centred * inverse
+    if weight is not None:
+        y = y * tensors.compute_dtype(weight)[:, None, None]
+    if bias is not None:
+        y = y + tensors.compute_dtype(bias)[:, None, None]
+    y = formulas.activate(y, activation)
+    if residual is not None:
+        y = y + tensors.compute_dtype(residual)
+    return y.to(x.dtype), mean.flatten(1), inverse.flatten(1)
+
+
 def _planes(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     return tensors.compute_dtype(x).contiguous().view(1, n * c, h, w)
@@ -255,10 +279,9 @@ def _backward_reference(
 
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
-    x, weight, bias, _, _, activation = inputs
+    x, weight, bias, _, ctx.eps, ctx.activation = inputs
     _, mean, inverse = output
     ctx.save_for_backward(x, weight, bias, mean, inverse)
-    ctx.activation = activation
 
 
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
@@ -267,6 +290,34 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
         grads = _backward_operator(grad, *ctx.saved_tensors, ctx.activation)
     wanted = (g if need else None for need, g in zip(needs, grads))
     return (*wanted, grad if needs[3] else None, None, None)
+
+
+def _second(
+    ctx: Any, grad: Tensor, reached: Sequence[Any]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    *of_arguments, of_residual = reached[:4]
+    saved = ctx.saved_tensors[:3]
+    there = [i for i, one in enumerate(saved) if one is not None]
+
+    def formula(*inputs: Tensor) -> Tensor:
+        arguments: list[Tensor | None] = [None] * 3
+        for i, one in zip(there, inputs):
+            arguments[i] = one
+        x, weight, bias = arguments
+        assert x is not None
+        return _formula(x, weight, bias, None, ctx.eps, ctx.activation)[0]
+
+    to_saved: list[Tensor | None] = [None] * 5
+    to_grad: Tensor | None = of_residual
+    if any(one is not None for one in of_arguments):
+        inputs = [saved[i] for i in there]
+        more, *to_inputs = derivatives.second_by_formula(
+            formula, inputs, grad, [of_arguments[i] for i in there]
+        )
+        to_grad = more if of_residual is None else more + of_residual
+        for i, one in zip(there, to_inputs):
+            to_saved[i] = one
+    return to_grad, to_saved
 
 
 _operator = dispatch.register(
@@ -285,5 +336,5 @@ _backward_operator = dispatch.register(
     reference=_backward_reference,
     fake=_backward_fake,
 )
-_operator.differentiate(_backward, _setup_context)
+_operator.differentiate(_backward, _setup_context, formula=_formula, second=_second)
 _backward_operator.forbid_derivative()

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, recording, triton
+from inpaint_ops.ops import derivatives, dispatch, triton
 from inpaint_ops.ops import tensors as tensor_rules
 from inpaint_ops.ops.convolution import partial_cpu, partial_formulas, spec
 
@@ -44,8 +44,7 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     mask is made (groups apart). GPUs make both before the convolution. Soft masks, and masks of
     more than four different planes, take a copy of their tensor on the CPU.
 
-    Masks have no gradient. The backward pass keeps x and two planes of the size of `valid_out`.
-    Second derivatives raise.
+    Masks have no derivative. The backward pass keeps x and two planes of the size of `valid_out`.
 
     Args:
         x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; or a tuple of such
@@ -102,7 +101,6 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     spec.check_bias(_OP, bias, weight.shape[0])
     for image, mask in zip(images, masks):
         _check_valid(image, mask, masks[0])
-    recording.refuse_tangents(_OP, masks)
     masks = [mask.detach() if mask.requires_grad else mask for mask in masks]
     # Each tensor has an upsampling of its own.
     g = g if g.upsample == 1 else g._replace(upsample=1)
@@ -223,7 +221,8 @@ def _backward_cuda(
 
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
-    x, valid, weight, _, ctx.geometry, _, ctx.factors, ctx.algorithm = inputs
+    x, valid, weight, bias, ctx.geometry, ctx.rule, ctx.factors, ctx.algorithm = inputs
+    ctx.biased = bias is not None
     _, update_mask, mask_ratio = output
     ctx.save_for_backward(*x, *valid, weight, update_mask, mask_ratio)
 
@@ -238,6 +237,29 @@ def _backward(ctx: Any, wanted: Sequence[Any], grad: Tensor) -> tuple[Any, ...]:
     grads_x, *others = _backward_operator(grad, x, valid, weight, update_mask, mask_ratio, *options)
     grads = [one if need else None for one, need in zip((*grads_x, *others), needs)]
     return (grads[:count], [None] * count, *grads[count:], None, None, None, None)
+
+
+def _second(
+    ctx: Any, grad: Tensor, reached: Sequence[Any]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    of_x, _, *of_weights = reached[:4]
+    *tensors, weight, _, _ = ctx.saved_tensors
+    count = len(of_x)
+    x, valid = tensors[:count], tensors[count:]
+    # The result is linear in the bias: its gradients are those at any value.
+    bias = [weight.new_zeros((weight.shape[0],))] if ctx.biased else []
+
+    def formula(*inputs: Tensor) -> Tensor:
+        *images, weight = inputs[: count + 1]
+        bias = inputs[-1] if ctx.biased else None
+        options = (ctx.geometry, ctx.rule, ctx.factors, ctx.algorithm)
+        return partial_formulas.formula(images, valid, weight, bias, *options)[0]
+
+    inputs = [*x, weight, *bias]
+    to_grad, *to_inputs = derivatives.second_by_formula(
+        formula, inputs, grad, [*of_x, *of_weights][: len(inputs)]
+    )
+    return to_grad, [*to_inputs[:count], *(None for _ in valid), to_inputs[count], None, None]
 
 
 # Of a geometry the operator takes the first four fields.
@@ -265,5 +287,5 @@ _backward_operator = dispatch.register(
     cuda=_backward_cuda,
     group=dispatch.Group(6, spec.geometry, _FIELDS),
 )
-_operator.differentiate(_backward, _setup_context)
+_operator.differentiate(_backward, _setup_context, formula=partial_formulas.formula, second=_second)
 _backward_operator.forbid_derivative()

@@ -7,12 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 Gradients = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
 SetupContext = Callable[[Any, Sequence[Any], Sequence[Any]], None]
-
-_NO_FORWARD_MODE = "{}: forward-mode derivatives are not implemented"
 
 
 class _Call:
@@ -24,18 +21,18 @@ class _Call:
         self._call = call
 
     def __call__(self, flat: Sequence[Any]) -> Any:
-        results = self._call(*_nested(flat, self.lengths))
+        results = self._call(*nested_by(flat, self.lengths))
         if isinstance(results, Tensor):
             return results
         self.result_lengths = lengths_of(results)
-        return tuple(_flat(results, self.result_lengths))
+        return tuple(flat_by(results, self.result_lengths))
 
 
 def applied(function: Any, call: Callable[..., Any], args: Sequence[Any]) -> Any:
     """Return the results of the call, recorded by a function of autograd."""
     own = _Call(call, args)
-    results = function.apply(own, *_flat(args, own.lengths))
-    return _nested(results, own.result_lengths)
+    results = function.apply(own, *flat_by(args, own.lengths))
+    return nested_by(results, own.result_lengths)
 
 
 def ordinary_function(name: str, gradients: Gradients, setup: SetupContext) -> Any:
@@ -43,11 +40,11 @@ def ordinary_function(name: str, gradients: Gradients, setup: SetupContext) -> A
 
     def forward(ctx: Any, call: _Call, *flat: Any) -> Any:
         result = call(flat)
-        setup(ctx, _nested(flat, call.lengths), result)
+        setup(ctx, nested_by(flat, call.lengths), result)
         ctx.lengths = call.lengths
         return result
 
-    return _function(name, forward=forward, backward=_backward(gradients))
+    return function_of(name, forward=forward, backward=_backward(gradients))
 
 
 def transformed_function(name: str, gradients: Gradients, setup: SetupContext) -> Any:
@@ -61,43 +58,45 @@ def transformed_function(name: str, gradients: Gradients, setup: SetupContext) -
 
     def setup_context(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
         call, *flat = inputs
-        setup(ctx, _nested(flat, call.lengths), output)
+        setup(ctx, nested_by(flat, call.lengths), output)
         ctx.lengths = call.lengths
 
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError(_NO_FORWARD_MODE.format(public(name)))
-
     def vmap(info: Any, dims: Sequence[Any], *inputs: Any) -> Any:
-        if info.batch_size == 0:
-            raise ValueError(f"{public(name)}: vmap must have a batch that is not empty")
-        results = []
-        for i in range(info.batch_size):
-            one = (x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(inputs, dims))
-            results.append(transformed.apply(*one))
-        if isinstance(results[0], Tensor):
-            return torch.stack(results), 0
-        return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
+        return mapped(name, transformed, info, dims, inputs)
 
-    transformed: Any = _function(
+    transformed: Any = function_of(
         name,
         forward=forward,
         setup_context=setup_context,
         backward=_backward(gradients),
-        jvp=jvp,
         vmap=vmap,
     )
     return transformed
 
 
+def mapped(name: str, function: Any, info: Any, dims: Sequence[Any], inputs: Sequence[Any]) -> Any:
+    """Return what vmap makes of a function of autograd: one call for each sample."""
+    if info.batch_size == 0:
+        raise ValueError(f"{public(name)}: vmap must have a batch that is not empty")
+    results = []
+    for i in range(info.batch_size):
+        one = (x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(inputs, dims))
+        results.append(function.apply(*one))
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
+
+
 def _backward(gradients: Gradients) -> Callable[..., Any]:
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        grads = gradients(ctx, _nested(ctx.needs_input_grad[1:], ctx.lengths), grad)
-        return None, *_flat(grads, ctx.lengths)
+        grads = gradients(ctx, nested_by(ctx.needs_input_grad[1:], ctx.lengths), grad)
+        return None, *flat_by(grads, ctx.lengths)
 
     return backward
 
 
-def _function(name: str, **methods: Callable[..., Any]) -> Any:
+def function_of(name: str, **methods: Callable[..., Any]) -> Any:
+    """Return a function of autograd with those static methods."""
     static = {key: staticmethod(method) for key, method in methods.items()}
     return type(name, (torch.autograd.Function,), static)
 
@@ -125,22 +124,6 @@ def may_be_recorded(tensors: Iterable[Tensor | None]) -> bool:
     return active
 
 
-def refuse_tangents(name: str, tensors: Iterable[Tensor]) -> None:
-    """Raise where a derivative in forward mode comes with one of the tensors.
-
-    Autograd itself would go on without it, which gives zeros.
-
-    Raises:
-        NotImplementedError: one of the tensors has a tangent.
-    """
-    level = forward_ad._current_level
-    if level < 0:
-        return
-    for tensor in tensors:
-        if torch._VF._unpack_dual(tensor, level=level)[1] is not None:
-            raise NotImplementedError(_NO_FORWARD_MODE.format(public(name)))
-
-
 def tensors_of(args: Sequence[Any]) -> list[Tensor]:
     """Return all tensors among the arguments, those of lists too."""
     tensors: list[Tensor] = []
@@ -160,8 +143,8 @@ def lengths_of(values: Sequence[Any]) -> list[int | None]:
     ]
 
 
-def _flat(values: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]:
-    """Lists of those lengths replaced by what they hold."""
+def flat_by(values: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]:
+    """Return the values with lists of those lengths replaced by what they hold."""
     if not any(lengths):
         return values
     flat: list[Any] = []
@@ -170,8 +153,8 @@ def _flat(values: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]
     return flat
 
 
-def _nested(flat: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]:
-    """The inverse of `_flat`."""
+def nested_by(flat: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]:
+    """Return the inverse of `flat_by`."""
     if not any(lengths):
         return flat
     rest = iter(flat)

@@ -26,8 +26,7 @@ def shift_connection(
     wins. With no hole, or nothing known, the result is zero. A D_p that holds NaN has no match.
 
     The match is constant for autograd: the gradient of the result at p flows to E at q*(p), times
-    `gradient_scale`; none flows to `decoder`. The scatter is deterministic. Second derivatives are
-    not defined by this operator and raise.
+    `gradient_scale`; none flows to `decoder`. The scatter is deterministic.
 
     Args:
         decoder: (N, C, h, w) queries D, float16, bfloat16, float32 or float64, any layout.
@@ -188,6 +187,38 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     return grad_decoder, grad_encoder + moved, None, None, None
 
 
+def _gathered(x: Tensor, index: Tensor) -> Tensor:
+    """Features (N, C, h, w) at the positions (N, h, w), zero where there is none."""
+    index = index.flatten(1)[:, None]
+    picked = x.flatten(2).gather(2, index.clamp_min(0).expand(-1, x.shape[1], -1))
+    return torch.where(index >= 0, picked, picked.new_zeros(())).view(x.shape)
+
+
+def _formula(
+    decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float, concatenate: bool
+) -> tuple[Tensor, Tensor]:
+    _, index = shift_connection_reference(decoder, encoder, checks.binary(_OP, "hole", hole))
+    values = encoder
+    if gradient_scale != 1:
+        values = encoder.detach() + (encoder - encoder.detach()) * gradient_scale
+    shifted = _gathered(values, index)
+    return torch.cat([decoder, encoder, shifted], 1) if concatenate else shifted, index
+
+
+def _second(
+    ctx: Any, grad: Tensor, reached: Sequence[Any]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    # The backward pass is linear in grad, and nothing else.
+    (index,) = ctx.saved_tensors
+    of_decoder, of_encoder = reached[:2]
+    moved = None if of_encoder is None else _gathered(of_encoder, index) * ctx.gradient_scale
+    if not ctx.concatenate:
+        return moved, [None]
+    some = of_decoder if of_encoder is None else of_encoder
+    parts = (torch.zeros_like(some) if p is None else p for p in (of_decoder, of_encoder, moved))
+    return torch.cat([*parts], 1), [None]
+
+
 _operator = dispatch.register(
     _OP,
     "(Tensor decoder, Tensor encoder, Tensor hole, float gradient_scale, bool concatenate) "
@@ -205,5 +236,5 @@ _backward_operator = dispatch.register(
     fake=_backward_fake,
     cuda=_backward_cuda,
 )
-_operator.differentiate(_backward, _setup_context)
+_operator.differentiate(_backward, _setup_context, formula=_formula, second=_second)
 _backward_operator.forbid_derivative()

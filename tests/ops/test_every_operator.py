@@ -302,17 +302,6 @@ def test_gradcheck(op, options):
         assert torch.autograd.gradcheck(call, laid_out, fast_mode=True)
 
 
-@pytest.mark.parametrize("op", [op for op in DIFFERENTIABLE if op in OURS])
-def test_second_derivatives_raise(op):
-    tensors = OPERATORS[op].tensors()
-    leaves = {name: tensors[name].clone().requires_grad_() for name in OPERATORS[op].leaves}
-    first = run(op, {**tensors, **leaves})[0]
-    total = first.square().sum()
-    gradients = torch.autograd.grad(total, list(leaves.values()), create_graph=True)
-    with pytest.raises(RuntimeError, match=f"{op}: second derivatives are not implemented"):
-        sum(gradient.sum() for gradient in gradients).backward()
-
-
 @pytest.mark.parametrize("op", DIFFERENTIABLE)
 @pytest.mark.parametrize("inside", ["reference", "direct"])
 def test_the_backward_pass_keeps_the_backend_of_its_forward_pass(op, inside):

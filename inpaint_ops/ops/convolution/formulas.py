@@ -154,7 +154,7 @@ def activate(x: Tensor, activation: str) -> Tensor:
     if activation == "elu":
         return F.elu(x)
     if activation == "silu":
-        return F.silu(x)
+        return x * x.sigmoid()  # F.silu has no derivative in forward mode of its gradient
     if activation == "tanh":
         return x.tanh()
     if activation == "sigmoid":

@@ -15,15 +15,21 @@ import torch
 from torch import Tensor
 
 from inpaint_ops.ops import dispatch, tensors, triton
-from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, spec
+from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients
 
 
-def register(op: str, *, gated: bool) -> dispatch.Registered:
+def register(op: str, *, plain: dispatch.Registered | None = None) -> dispatch.Registered:
     """Register the operator with its backward pass; return the forward one.
 
     Its arguments are x, weight, bias, geometry, activation, keep and algorithm.
+
+    Args:
+        op: its name.
+        plain: the operator without a gate that a gated one's derivatives are made of; None: it is
+            the one without a gate.
     """
+    gated = plain is not None
     where = f"{spec.GEOMETRY_SCHEMA}, str activation"
     forward_operator = dispatch.register(
         op,
@@ -47,7 +53,10 @@ def register(op: str, *, gated: bool) -> dispatch.Registered:
         group=dispatch.Group(4, spec.geometry, len(Geometry._fields)),
     )
     forward_operator.differentiate(
-        partial(_backward, backward_operator), partial(_setup_context, op, gated)
+        partial(_backward, backward_operator),
+        partial(_setup_context, op, gated),
+        formula=partial(_formula, gated=gated),
+        second=partial(_second, plain or forward_operator, gated=gated),
     )
     backward_operator.forbid_derivative()
     return forward_operator
@@ -112,6 +121,19 @@ def _reference(
     return formulas.finished(pre_activation, x, weight, activation, gated=gated, keep=keep)
 
 
+def _formula(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    *_: Any,
+    gated: bool,
+) -> tuple[Tensor, Tensor]:
+    sums = formulas.convolve(*formulas.widened(x, weight, bias), g)
+    return formulas.finish(sums, activation, gated).to(x.dtype), spec.empty_gradient(x)
+
+
 def _backward_fake(
     grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
 ) -> Gradients:
@@ -155,9 +177,10 @@ def _backward_reference(
 def _setup_context(
     op: str, gated: bool, ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]
 ) -> None:
-    x, weight, _, ctx.geometry, ctx.activation, keep, ctx.algorithm = inputs
+    x, weight, bias, ctx.geometry, ctx.activation, keep, ctx.algorithm = inputs
     saved = spec.saved_result(op, x, output, ctx.activation, gated=gated, keep=keep)
-    ctx.save_for_backward(x, weight, saved)
+    curved = second.is_curved(ctx.activation, gated=gated)
+    ctx.save_for_backward(x, weight, saved, bias if curved else None)
 
 
 def _backward(
@@ -165,5 +188,16 @@ def _backward(
 ) -> tuple[Any, ...]:
     wanted = list(needs[:3])
     options = (ctx.geometry, ctx.activation, wanted, ctx.algorithm)
-    grads = operator(grad, *ctx.saved_tensors, *options)
+    grads = operator(grad, *ctx.saved_tensors[:3], *options)
     return (*spec.wanted_gradients(wanted, grads), None, None, None, None)
+
+
+def _second(
+    plain: dispatch.Registered, ctx: Any, grad: Tensor, reached: Sequence[Any], *, gated: bool
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    def sums(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        result: Tensor = plain(x, weight, bias, ctx.geometry, "identity", False, ctx.algorithm)[0]
+        return result
+
+    convolution = second.Sums(sums, plain.pullback, ctx)
+    return second.second(convolution, ctx, grad, reached[:3], gated=gated)

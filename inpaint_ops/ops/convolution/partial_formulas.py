@@ -91,12 +91,6 @@ def _window_sums(valid: Tensor, weights: Sequence[int], weight: Tensor, g: Geome
     return F.conv2d(F.pad(plane, (left, right, top, bottom)), ones, None, g.stride, 0, g.dilation)
 
 
-def _is_binary(valid: Tensor) -> bool:
-    if valid.dtype == torch.bool:
-        return True
-    return torch.equal((valid != 0).to(valid.dtype), valid)
-
-
 def _mask_planes(
     x: Tensor, valid: Tensor, weight: Tensor, biased: bool, g: Geometry, *rule_and_widths: Any
 ) -> tuple[Tensor, Tensor]:
@@ -123,7 +117,7 @@ def select(x: Tensor, valid: Tensor, widths: Sequence[int]) -> Tensor:
         repeats = torch.tensor(widths, device=valid.device)
         valid = valid.repeat_interleave(repeats, 1)
     zero = x.new_zeros(())
-    if valid.is_floating_point() and not _is_binary(valid):
+    if valid.is_floating_point():
         return torch.where(valid != 0, x * valid.to(x.dtype), zero)
     return torch.where(valid != 0, x, zero)
 
@@ -132,7 +126,16 @@ def reference(
     x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the result, its update mask and its mask ratio."""
+    y, update_mask, mask_ratio = formula(x, valid, weight, bias, *rest)
+    return spec.settled(y, x[0], spec.memory_format(lead(x), weight)), update_mask, mask_ratio
+
+
+def formula(
+    x: list[Tensor], valid: list[Tensor], weight: Tensor, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the same in any layout, in torch's operators; masks have no derivative."""
     g, rule, factors, _ = rest
+    valid = [one.detach() for one in valid]
     image, mask, widths = joined(x, valid, factors)
     mask_ratio, update_mask = _mask_planes(image, mask, weight, bias is not None, g, rule, widths)
     masked = select(tensors.compute_dtype(image), mask, widths)
@@ -140,7 +143,7 @@ def reference(
     if bias is not None:
         sums = sums + tensors.compute_dtype(bias).view(1, -1, 1, 1) * update_mask
     y = torch.where(update_mask != 0, sums, sums.new_zeros(()))
-    return spec.settled(y, image, spec.memory_format(lead(x), weight)), update_mask, mask_ratio
+    return y.to(image.dtype), update_mask, mask_ratio
 
 
 def backward_reference(
