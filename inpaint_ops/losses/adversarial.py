@@ -150,8 +150,7 @@ def gradient_penalty(
     norm is taken over the pixels and channels of the hole.
 
     Args:
-        critic: maps (N, C, H, W) images to logits. It must be twice differentiable: plain
-            nn.Conv2d and nn.Linear are, `FusedConv2d` is not.
+        critic: maps (N, C, H, W) images to logits. Its gradient is differentiated in turn.
         real: (N, C, H, W), floating.
         fake: shape of real. No gradient flows to either.
         hole: expands to that shape, 1 = missing, or a weight of the squared gradient. None takes

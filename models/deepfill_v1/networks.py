@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops import reference
 from inpaint_ops.layers import ContextualAttention, FusedConv2d
 from inpaint_ops.models.blocks.pictures import composite, pad_for, stacked
 from inpaint_ops.models.blocks.two_stage import COARSE, Refinement, chain, check_sides, to_picture
@@ -48,21 +47,6 @@ class Generator(nn.Module):
         return first, second
 
 
-class TwiceDifferentiable(FusedConv2d):
-    """`FusedConv2d` by PyTorch's own operators, whose gradients have gradients."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
-        return reference.fused_conv2d(
-            x,
-            self.weight,
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            activation=self.activation,
-        )
-
-
 class Critic(nn.Module):
     """Four 5x5 convolutions of stride 2 and a linear layer: one number for a picture.
 
@@ -78,7 +62,7 @@ class Critic(nn.Module):
         inputs = 3
         for i, outputs in enumerate((width, 2 * width, 4 * width, last), start=1):
             pad = pad_for(5, 1, padding)
-            layer = TwiceDifferentiable(inputs, outputs, 5, 2, pad, activation="leaky_relu")
+            layer = FusedConv2d(inputs, outputs, 5, 2, pad, activation="leaky_relu")
             self.add_module(f"conv{i}", layer)
             inputs = outputs
         self.linear = nn.Linear(last * (side // 16) ** 2, 1)
