@@ -8,22 +8,38 @@ records in turn: so there is a derivative of every order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from inpaint_ops.backends import backend
-from inpaint_ops.ops.recording import flat_by, function_of, mapped, nested_by
+from inpaint_ops.ops.batching import mapped
+from inpaint_ops.ops.recording import flat_by, function_of, nested_by
 
 # From (ctx, which arguments need a gradient, gradient of the result): gradients of the arguments.
 Gradients = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
 # From (ctx, grad, gradients that reached those of the arguments): gradients of grad and of each
 # saved tensor. Saved results count as functions of the saved arguments, which take their part.
 Second = Callable[[Any, Tensor, Sequence[Any]], tuple[Tensor | None, Sequence[Tensor | None]]]
+
+
+class Shared(NamedTuple):
+    """Places of tensors without an axis of samples: of weights and biases, not of images.
+
+    Args:
+        arguments: among the arguments of the operator, those in lists counted one by one.
+        saved: among the tensors that its forward pass saves.
+    """
+
+    arguments: tuple[int, ...]
+    saved: tuple[int, ...]
+
+
+SHARED_NOTHING = Shared((), ())
 
 
 class Pullback:
@@ -33,14 +49,17 @@ class Pullback:
     arguments, and the operator's own.
     """
 
-    def __init__(self, name: str, gradients: Gradients, second: Second) -> None:
+    def __init__(
+        self, name: str, gradients: Gradients, second: Second, shared: Shared = SHARED_NOTHING
+    ) -> None:
+        self._name, self._shared = name, shared
         self._gradients, self._second = gradients, second
         self._function = function_of(
             f"{name}_gradients",
             forward=_forward,
             setup_context=_setup_context,
             backward=_backward,
-            vmap=lambda info, dims, *inputs: mapped(name, self._function, info, dims, inputs),
+            vmap=self._vmap,
         )
 
     def __call__(self, ctx: Any, needs: Sequence[Any], grad: Tensor) -> Sequence[Any]:
@@ -51,6 +70,12 @@ class Pullback:
             return self._gradients(ctx, needs, grad)
         call = _Pass(self._gradients, self._second, ctx, needs)
         return call.spread(self._function.apply(call, grad, *ctx.saved_tensors))
+
+    def _vmap(self, info: Any, dims: Sequence[Any], *inputs: Any) -> Any:
+        alone = inputs[0].needs_any(self._shared.arguments)
+        # The gradient of the result stands before the saved tensors.
+        shared = None if alone else [i + 1 if i >= 0 else i for i in self._shared.saved]
+        return mapped(self._name, self._function, info, dims, inputs, shared)
 
     def _one_by_one(self, ctx: Any, needs: Sequence[Any], grad: Tensor) -> Sequence[Any]:
         """Gradients for ``is_grads_batched``, whose vmap has no rule for lists of tensors.
@@ -80,6 +105,11 @@ class _Pass:
 
     def _ctx(self, saved: Sequence[Any]) -> SimpleNamespace:
         return SimpleNamespace(saved_tensors=tuple(saved), **self._options)
+
+    def needs_any(self, places: Collection[int]) -> bool:
+        """Return whether one of these arguments needs a gradient."""
+        needs = flat_by(self._needs, self._lengths)
+        return any(needs[i] for i in places)
 
     def run(self, grad: Tensor, saved: Sequence[Any]) -> tuple[Tensor, ...]:
         """Return the gradients there are."""

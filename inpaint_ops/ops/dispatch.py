@@ -150,6 +150,7 @@ class Registered:
         *,
         formula: Callable[..., Any],
         second: derivatives.Second,
+        shared: derivatives.Shared = derivatives.SHARED_NOTHING,
     ) -> None:
         """Attach a backward pass.
 
@@ -160,6 +161,7 @@ class Registered:
             setup_context: keeps in its ctx what `backward` needs, of the arguments and the results.
             formula: the operator in torch's differentiable operators, for forward mode.
             second: the gradients of `backward`'s results; also runs on that backend.
+            shared: the tensors that vmap cannot fold into one batch.
         """
 
         def setup(ctx: Any, inputs: Sequence[Any], output: Sequence[Any]) -> None:
@@ -169,7 +171,7 @@ class Registered:
             ctx.backend = current_backend()
             setup_context(ctx, inputs, output)
 
-        pullback = derivatives.Pullback(self.name, backward, second)
+        pullback = derivatives.Pullback(self.name, backward, second, shared)
 
         def gradients(ctx: Any, needs: Sequence[Any], grad: Tensor | None) -> Sequence[Any]:
             if grad is None:
@@ -178,7 +180,7 @@ class Registered:
                 return pullback(ctx, needs, grad)
 
         self.pullback, self._formula = pullback, formula
-        self._record(gradients, setup)
+        self._record(gradients, setup, shared.arguments)
 
     def forbid_derivative(self) -> None:
         """Make the derivative an error; for the operator of a backward pass.
@@ -194,9 +196,14 @@ class Registered:
 
         self._record(backward, lambda ctx, inputs, output: None)
 
-    def _record(self, gradients: recording.Gradients, setup: SetupContext) -> None:
+    def _record(
+        self,
+        gradients: recording.Gradients,
+        setup: SetupContext,
+        shared: tuple[int, ...] | None = None,
+    ) -> None:
         self._function = recording.ordinary_function(self.name, gradients, setup)
-        self._transformed = recording.transformed_function(self.name, gradients, setup)
+        self._transformed = recording.transformed_function(self.name, gradients, setup, shared)
 
 
 def _owned(results: Any, args: Sequence[Any]) -> Any:

@@ -244,5 +244,7 @@ _backward_operator = dispatch.register(
     fake=_backward_fake,
     cuda=_backward_cuda,
 )
-_operator.differentiate(_backward, _setup_context, formula=_formula, second=_second)
+_operator.differentiate(
+    _backward, _setup_context, formula=_formula, second=_second, shared=second.SHARED
+)
 _backward_operator.forbid_derivative()

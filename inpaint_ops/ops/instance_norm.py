@@ -336,5 +336,11 @@ _backward_operator = dispatch.register(
     reference=_backward_reference,
     fake=_backward_fake,
 )
-_operator.differentiate(_backward, _setup_context, formula=_formula, second=_second)
+_operator.differentiate(
+    _backward,
+    _setup_context,
+    formula=_formula,
+    second=_second,
+    shared=derivatives.Shared((1, 2), (1, 2)),
+)
 _backward_operator.forbid_derivative()

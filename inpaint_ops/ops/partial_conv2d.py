@@ -287,5 +287,12 @@ _backward_operator = dispatch.register(
     cuda=_backward_cuda,
     group=dispatch.Group(6, spec.geometry, _FIELDS),
 )
-_operator.differentiate(_backward, _setup_context, formula=partial_formulas.formula, second=_second)
+_operator.differentiate(
+    _backward,
+    _setup_context,
+    formula=partial_formulas.formula,
+    second=_second,
+    # Weight and bias, counted from the end: there may be several images.
+    shared=derivatives.Shared((-6, -5), (-3,)),
+)
 _backward_operator.forbid_derivative()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from inpaint_ops.ops.batching import mapped
 
 Gradients = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
 SetupContext = Callable[[Any, Sequence[Any], Sequence[Any]], None]
@@ -47,10 +49,12 @@ def ordinary_function(name: str, gradients: Gradients, setup: SetupContext) -> A
     return function_of(name, forward=forward, backward=_backward(gradients))
 
 
-def transformed_function(name: str, gradients: Gradients, setup: SetupContext) -> Any:
+def transformed_function(
+    name: str, gradients: Gradients, setup: SetupContext, shared: Collection[int] | None
+) -> Any:
     """Return the function for torch.func's transforms, in the form they ask for.
 
-    A call of it costs more than one of the ordinary function.
+    A call of it costs more than one of the ordinary function. `shared`: see `batching.mapped`.
     """
 
     def forward(call: _Call, *flat: Any) -> Any:
@@ -62,7 +66,7 @@ def transformed_function(name: str, gradients: Gradients, setup: SetupContext) -
         ctx.lengths = call.lengths
 
     def vmap(info: Any, dims: Sequence[Any], *inputs: Any) -> Any:
-        return mapped(name, transformed, info, dims, inputs)
+        return mapped(public(name), transformed, info, dims, inputs, shared)
 
     transformed: Any = function_of(
         name,
@@ -72,19 +76,6 @@ def transformed_function(name: str, gradients: Gradients, setup: SetupContext) -
         vmap=vmap,
     )
     return transformed
-
-
-def mapped(name: str, function: Any, info: Any, dims: Sequence[Any], inputs: Sequence[Any]) -> Any:
-    """Return what vmap makes of a function of autograd: one call for each sample."""
-    if info.batch_size == 0:
-        raise ValueError(f"{public(name)}: vmap must have a batch that is not empty")
-    results = []
-    for i in range(info.batch_size):
-        one = (x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(inputs, dims))
-        results.append(function.apply(*one))
-    if isinstance(results[0], Tensor):
-        return torch.stack(results), 0
-    return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
 
 
 def _backward(gradients: Gradients) -> Callable[..., Any]:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from operators import CALLS, draw
+from operators import CALLS, OPERATORS, draw, run
+from recording import Recorder, is_backward
 
 import inpaint_ops
 from inpaint_ops import layers
@@ -80,6 +81,90 @@ def test_vmap_over_each_argument(op):
         through = torch.func.grad(weighted(every), argnums=i)(*several)
         scales = torch.tensor([1.0, 2.0, 3.0]).view(3, *(1 for _ in tensor.shape)) / 3
         torch.testing.assert_close(through.movedim(-1, 0), expected * scales)
+
+
+def stacked(op, names):
+    """Three of each of these tensors, along another axis each; the other tensors; the axes."""
+    tensors, axes = OPERATORS[op].tensors(), {}
+    for i, name in enumerate(names):
+        x = tensors[name]
+        # Another order of samples and pixels: masks stay masks.
+        axes[name] = (i * 2) % (x.dim() + 1)
+        tensors[name] = torch.stack([x, x.flip(-1), x.flip(0, -2)], axes[name])
+    return tensors, axes
+
+
+def image_like(op):
+    return [name for name in OPERATORS[op].tensors() if name not in OPERATORS[op].shared]
+
+
+SUBSETS = [
+    pytest.param(op, names, id=f"{op}-{'-'.join(names)}")
+    for op in CALLS
+    for names in (*([name] for name in image_like(op)), image_like(op))
+]
+
+
+@pytest.mark.parametrize(("op", "names"), SUBSETS)
+def test_vmap_of_images_is_one_call(op, names):
+    tensors, axes = stacked(op, names)
+    leaves = [name for name in OPERATORS[op].leaves if name not in OPERATORS[op].shared]
+    options = OPERATORS[op].options
+
+    def call(*images):
+        results = run(op, {**tensors, **dict(zip(names, images))}, options)
+        return next(r for r in results if r.is_floating_point())
+
+    images = [tensors[name] for name in names]
+    held = [x.clone().requires_grad_(n in leaves) for n, x in zip(names, images)]
+    dims = tuple(axes[name] for name in names)
+    with Recorder() as recorder:
+        got = torch.vmap(call, dims)(*held)
+    # A hole of its own, but one for all images of a call, is not folded.
+    calls = 3 if "hole" in names else 1
+    assert [is_backward(c) for c in recorder.calls] == [False] * calls
+    one = [[x.select(d, k) for x, d in zip(images, dims)] for k in range(3)]
+    torch.testing.assert_close(got.detach(), torch.stack([call(*some) for some in one]))
+
+    wanted = [i for i, name in enumerate(names) if name in leaves]
+    if not wanted:
+        return
+    with Recorder() as recorder:
+        gradients = torch.vmap(torch.func.grad(weighted(call), argnums=tuple(wanted)), dims)(
+            *images
+        )
+    # What is only added has its gradient without one.
+    backward = 0 if names == ["residual"] else 1
+    assert sum(is_backward(c) for c in recorder.calls) in (backward, backward * calls)
+    for k in range(3):
+        expected = by_autograd(call, one[k])
+        for place, i in enumerate(wanted):
+            torch.testing.assert_close(gradients[place][k], expected[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_vmap_of_masks_for_one_or_all_samples(samples):
+    x, weight = draw(samples, 4, 6, 6), draw(4, 4, 3, 3)
+    for batch in (1, samples):
+        valid = (draw(3, batch, 1, 6, 6) > 0).float()
+
+        def call(x, valid):
+            y, update_mask = inpaint_ops.partial_conv2d(x, valid, weight, padding=1)
+            return y, update_mask
+
+        for dims, xs, masks in (
+            ((None, 0), x, valid),
+            ((0, 0), torch.stack([x, -x, 2 * x]), valid),
+            ((0, None), torch.stack([x, -x, 2 * x]), valid[0]),
+        ):
+            got = torch.vmap(call, dims)(xs, masks)
+            pairs = [
+                call(xs if dims[0] is None else xs[k], masks if dims[1] is None else masks[k])
+                for k in range(3)
+            ]
+            for k, want in enumerate(pairs):
+                for a, b in zip(got, want):
+                    torch.testing.assert_close(a[k], b)
 
 
 @pytest.mark.parametrize("op", CALLS)

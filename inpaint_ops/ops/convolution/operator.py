@@ -57,6 +57,7 @@ def register(op: str, *, plain: dispatch.Registered | None = None) -> dispatch.R
         partial(_setup_context, op, gated),
         formula=partial(_formula, gated=gated),
         second=partial(_second, plain or forward_operator, gated=gated),
+        shared=second.SHARED,
     )
     backward_operator.forbid_derivative()
     return forward_operator

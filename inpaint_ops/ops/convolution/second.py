@@ -21,6 +21,8 @@ from torch import Tensor
 from inpaint_ops.ops import derivatives, tensors
 from inpaint_ops.ops.convolution import formulas, spec
 
+# Weight and bias, among the arguments and among what `second` finds saved.
+SHARED = derivatives.Shared((1, 2), (1, 3))
 # Their second derivative is zero.
 _STRAIGHT = ("identity", "relu", "leaky_relu")
 
