@@ -11,6 +11,7 @@ from torch import nn
 import inpaint_ops
 from inpaint_ops.benchmarks.cases.port_networks import NAMES, EdgeConnect, build
 from inpaint_ops.conversion.sample import model_difference
+from inpaint_ops.losses import gradient_penalty
 
 _SIZES = {"gmcnn": 200, "shift_net": 64}
 # Layers that our operators run, of those that are recognised.
@@ -196,3 +197,28 @@ def test_a_start_that_does_not_pay_is_left_out(monkeypatch):
     assert all("reflect pad" in row.reason for row in report.rows)
     with torch.no_grad():
         torch.testing.assert_close(net(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_critic_with_a_gradient_penalty():
+    torch.manual_seed(0)
+    critic = nn.Sequential(
+        nn.Conv2d(3, 8, 5, 2, 2),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(8, 16, 5, 2, 2),
+        nn.ELU(),
+        nn.Flatten(),
+        nn.Linear(16 * 16, 1),
+    )
+    converted = copy.deepcopy(critic)
+    assert len(inpaint_ops.convert(converted).converted) == 2
+    real, fake = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    penalties = []
+    for net in (critic, converted):
+        generator = torch.Generator().manual_seed(1)
+        penalty = gradient_penalty(net, real, fake, generator=generator)
+        penalty.backward()
+        penalties.append(penalty.detach())
+    torch.testing.assert_close(*penalties)
+    for a, b in zip(critic.parameters(), converted.parameters(), strict=True):
+        if a.grad is not None and a.grad.any():
+            torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-6)
