@@ -152,7 +152,8 @@ def _replay(entry: Entry, case: Case, skip: Sequence[str]) -> None:
 
 
 def _wide(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    # Contiguous: torch's own loops in float64 are wrong for some layouts.
+    return {n: t.double().contiguous() if t.is_floating_point() else t for n, t in tensors.items()}
 
 
 def _results(

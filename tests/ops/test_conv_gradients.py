@@ -250,3 +250,39 @@ def test_the_binding_guards_memory():
     ):
         with pytest.raises(ValueError, match=rule):
             _C.conv_weight_gradient(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("op", "filters", "groups"),
+    [
+        ("fused_conv2d", 1, 1),
+        ("fused_conv2d", 8, 4),
+        ("partial_conv2d", 1, 1),
+        ("partial_conv2d", 8, 4),
+        ("fused_conv_transpose2d", 1, 1),
+        ("fused_conv_transpose2d", 8, 1),
+    ],
+)
+def test_float64_with_weights_in_channels_last(op, filters, groups):
+    # torch's own loops are wrong for this layout of one sample: its stride is 1.
+    x = torch.randn(1, 5, 14, 8).double().permute(0, 3, 1, 2)
+    x = x.as_strided(x.shape, (1, 1, 14 * 8, 8))
+    shape = (8, filters, 4, 4) if op == "fused_conv_transpose2d" else (filters, 8 // groups, 3, 3)
+    weight = torch.randn(shape).double()
+    extra = () if op != "partial_conv2d" else (torch.ones(1, 1, 5, 14),)
+    options = {} if op == "fused_conv_transpose2d" else {"padding": 1, "groups": groups}
+    found = []
+    for image, layout in (
+        (x.contiguous().clone(memory_format=torch.contiguous_format), torch.contiguous_format),
+        (x, torch.channels_last),
+    ):
+        leaves = [image, weight.contiguous(memory_format=layout)]
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        y = getattr(inpaint_ops, op)(leaves[0], *extra, leaves[1], **options)
+        y = y[0] if isinstance(y, tuple) else y
+        upstream = torch.sin(torch.arange(y.numel()).double()).view(y.shape).requires_grad_()
+        first = torch.autograd.grad(y, leaves, upstream, create_graph=True)
+        product = sum((g * g.detach().cos()).sum() for g in first)
+        found.append([y, *first, *torch.autograd.grad(product, [*leaves, upstream])])
+    for plain, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, plain)

@@ -64,6 +64,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry) -> Ten
     """Return the sums of a convolution, by aten."""
     image, padding = prepared(x, g)
     image, stride = pixels_read(image, weight, g, padding)
+    weight = laid_out(weight)
     result: Tensor = torch.ops.aten.convolution(
         image, weight, bias, stride, padding, g.dilation, False, [0, 0], g.groups
     )
@@ -83,11 +84,22 @@ def pixels_read(
     return image[:, :, :: g.stride[0], :: g.stride[1]], (1, 1)
 
 
+def laid_out(weight: Tensor) -> Tensor:
+    """The weight as torch's own loops need it, which serve where oneDNN and GPUs do not.
+
+    Of a weight in channels_last and an image whose sample has stride 1 they make a wrong gradient
+    if there are groups, and none if there are not (torch 2.13).
+    """
+    loops = weight.dtype == torch.float64 or not torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+    return weight.contiguous() if loops and weight.is_cpu else weight
+
+
 def convolve_transposed(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
 ) -> Tensor:
     """The sums of a transposed convolution, by aten."""
     result: Tensor
+    weight = laid_out(weight)
     if x.shape[2] == x.shape[3] == 1 and padding == 0:
         # One pixel: every output has one tap. 4000 -> 512 channels, 4 x 4, of Context Encoders:
         # 16 times as fast as oneDNN's transposed convolution.
@@ -106,7 +118,7 @@ def transposed_weight_gradient(
     result: Tensor = torch.ops.aten.convolution_backward(
         grad,
         x,
-        weight,
+        laid_out(weight),
         None,
         [stride] * 2,
         [padding] * 2,
@@ -128,7 +140,7 @@ def convolve_backward(
     grad_image, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,
         read,
-        weight,
+        laid_out(weight),
         None,
         stride,
         padding,
