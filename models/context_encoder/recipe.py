@@ -71,7 +71,7 @@ class RegionRecipe(TrainingRecipe):
         colour = model.colour(image)
         if model.central:
             return _centre_batch(image, hole, colour, model.overlap, self.numbers["frame"])
-        size = model.generator.input_size
+        size = model.input_size
         target = resized(signed(image), size)
         return composite(target, colour, resized_hole(hole, size)), target, None
 
@@ -107,6 +107,11 @@ class AlexNetRecipe(RegionRecipe):
 
     phases = (Phase("reconstruction", numbers={"generator_rate": 2e-3}),)
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """As `TrainingRecipe.trained`."""
+        return ("generator",)
+
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return Adam for the generator."""
         rate = self.numbers["generator_rate"]
@@ -115,7 +120,7 @@ class AlexNetRecipe(RegionRecipe):
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
         """Do one step of the generator."""
         seen, target, _ = self.batch(image, hole)
-        missing = resized_hole(hole, self.model.generator.input_size)
+        missing = resized_hole(hole, self.model.input_size)
         loss = l2_loss(self.model.generator(seen), target, missing)
         descend(self.optimizers["generator"], loss)
         return {"reconstruction": loss}

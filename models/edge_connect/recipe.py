@@ -62,15 +62,20 @@ class EdgeConnectRecipe(TrainingRecipe):
         both = {"edge": ("edge",), "joint": ("edge", "inpaint")}
         return both.get(self.phase.name, ("inpaint",))
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """As `TrainingRecipe.trained`."""
+        parts = ("generator", "discriminator")
+        return tuple(f"{stage}_{part}" for stage in self._stages for part in parts)
+
     def build_optimizers(self) -> dict[str, Optimizer]:
         """Return Adam (0, 0.9) for generator and discriminator of each stage, the latter slower."""
         rate, slower = self.numbers["learning_rate"], self.numbers["discriminator_share"]
         optimizers = {}
-        for stage in self._stages:
-            for part, factor in (("generator", 1.0), ("discriminator", slower)):
-                name = f"{stage}_{part}"
-                parameters = self.model.get_submodule(name).parameters()
-                optimizers[name] = adam(parameters, rate * factor, (0.0, 0.9))
+        for name in self.trained:
+            factor = slower if name.endswith("discriminator") else 1.0
+            parameters = self.model.get_submodule(name).parameters()
+            optimizers[name] = adam(parameters, rate * factor, (0.0, 0.9))
         return optimizers
 
     def prepare(self) -> None:

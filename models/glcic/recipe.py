@@ -36,14 +36,19 @@ class GLCICRecipe(TrainingRecipe):
     )
     model: GLCIC
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """As `TrainingRecipe.trained`."""
+        alone = {"completion": ("generator",), "discriminator": ("discriminator",)}
+        return alone.get(self.phase.name, ("discriminator", "generator"))
+
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return Adadelta for each network that the phase trains."""
-        trained = {"completion": ("generator",), "discriminator": ("discriminator",)}
         return {
             name: torch.optim.Adadelta(
                 self.model.get_submodule(name).parameters(), lr=self.numbers["rate"]
             )
-            for name in trained.get(self.phase.name, ("discriminator", "generator"))
+            for name in self.trained
         }
 
     def prepare(self) -> None:

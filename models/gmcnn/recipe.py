@@ -55,6 +55,11 @@ class GMCNNRecipe(TrainingRecipe):
     }
     layer_weights: ClassVar[Mapping[str, float]] = {"relu3_1": 1.0, "relu4_1": 2.0}
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """As `TrainingRecipe.trained`."""
+        return ("generator",) if self.phase.name == "pretrain" else self.model.networks
+
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return Adam (0.5, 0.9) for the generator, and for the critics in phase "finetune"."""
         rate, model = self.numbers["learning_rate"], self.model

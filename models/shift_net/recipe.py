@@ -87,21 +87,20 @@ class ShiftNetRecipe(TrainingRecipe):
         model, numbers, truth = self.model, self.numbers, signed(image)
         public = self.phase.name == "public"
         guidance = GuidanceLoss(mask_target=not public)
-        with torch.no_grad():
-            guidance.set_target(model.generator.features(model.prepared(truth, hole)))
         damaged = model.prepared(erase(truth, hole), hole)
-        made, features = model.generator.finish(damaged, hole)
+        made, features, wanted = model.generator(damaged, hole, model.prepared(truth, hole))
+        guidance.set_target(wanted)
         box = _shared_box(hole) if public else None
         real, fake = (x if box is None else _cut(x, box) for x in (truth, made))
 
         judge = model.discriminator
-        critic = discriminator_loss(judge.logits(real), judge.logits(fake.detach()))
+        critic = discriminator_loss(judge(real), judge(fake.detach()))
         descend(self.optimizers["discriminator"], numbers["critic"] * critic)
         with without_gradients(judge):
             losses = {
                 "l1": l1_loss(made, truth),
                 "guidance": guidance(features, hole),
-                "adversarial": generator_loss(judge.logits(fake)),
+                "adversarial": generator_loss(judge(fake)),
             }
         if box is not None:
             losses["discounted_l1"] = discounted_l1(made, truth, box)
