@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.models import create_model
+from inpaint_ops.models import create_model, model_class
 from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.edge_connect.recipe import EdgeConnectRecipe
 from inpaint_ops.models.gmcnn.recipe import GMCNNRecipe
@@ -220,6 +220,10 @@ def small(name, **options):
     if CASES[name].spread is not None:
         initialise(model, CASES[name].spread)
     return model
+
+
+# All phases of all methods.
+PHASES = [(name, phase.name) for name in CASES for phase in model_class(name).recipe_class.phases]
 
 
 def picture(*shape, seed=1):
