@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 
 from inpaint_ops import checks
 
-
 # Puts something around a network.
 Wrap = Callable[[nn.Module], nn.Module]
 

@@ -232,7 +232,7 @@ class Discriminator(nn.Module):
             spectral(self.get_submodule(f"conv{i}"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] to logits (N, 1, h, w); the port's sigmoid is left to the loss."""
+        """(N, 3, H, W) in [-1, 1] to logits (N, 1, h, w); the loss has the sigmoid of the port."""
         for name, layer in self.named_children():
             x = _normalised(layer, x, "leaky_relu") if name.startswith("norm") else layer(x)
         return x
