@@ -233,7 +233,8 @@ def _with_wrapped(model: Any, names: Iterable[str], wrap: Wrap) -> Any:
 def without_gradients(*modules: nn.Module) -> Iterator[None]:
     """Take no gradients of these modules' parameters inside a ``with`` block.
 
-    Gradients still pass through the modules to their inputs.
+    Gradients still pass through the modules to their inputs. The backward pass belongs into the
+    block: FSDP looks there again which parameters take gradients.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in parameters:

@@ -89,8 +89,8 @@ class DeepFillV1Recipe(TrainingRecipe):
                 * generator_loss(model.global_critic(filled), "wgan")
                 + generator_loss(model.local_critic(cut_squares(filled, corners, side)), "wgan"),
             }
-        total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
-        descend(self.optimizers["generator"], total)
+            total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
+            descend(self.optimizers["generator"], total)
         return {**losses, "critic": critics, "generator": total}
 
     def _critics(

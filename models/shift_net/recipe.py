@@ -96,20 +96,17 @@ class ShiftNetRecipe(TrainingRecipe):
         judge = model.discriminator
         critic = discriminator_loss(judge(real), judge(fake.detach()))
         descend(self.optimizers["discriminator"], numbers["critic"] * critic)
-        with without_gradients(judge):
-            losses = {
-                "l1": l1_loss(made, truth),
-                "guidance": guidance(features, hole),
-                "adversarial": generator_loss(judge(fake)),
-            }
+        losses = {"l1": l1_loss(made, truth), "guidance": guidance(features, hole)}
         if box is not None:
             losses["discounted_l1"] = discounted_l1(made, truth, box)
         if public:
             made_maps, true_maps = self._features(fake), self._features(real)
             losses["style"] = style_loss(made_maps, true_maps, distance="l2")
             losses["content"] = perceptual_loss(made_maps, true_maps, distance="l2")
-        total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
-        descend(self.optimizers["generator"], total)
+        with without_gradients(judge):
+            losses["adversarial"] = generator_loss(judge(fake))
+            total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
+            descend(self.optimizers["generator"], total)
         return {**losses, "critic": critic, "generator": total}
 
     def _features(self, image: Tensor) -> Mapping[str, Tensor]:
