@@ -2,20 +2,9 @@
 
 import pytest
 import torch
-from model_cases import CASES, PHASES, box, picture, small
+from model_cases import FORMS, PHASES, batch, recipe_of, small
 from pairs import run_pair
 from torch import nn
-
-# Forms of methods that train otherwise: options and phase.
-FORMS = [(name, {}, phase) for name, phase in PHASES] + [
-    ("context_encoder", {"variant": "random_64"}, "joint"),
-    ("context_encoder", {"variant": "convolutional"}, "joint"),
-    ("context_encoder", {"variant": "alexnet"}, "reconstruction"),
-    ("deepfill_v2", {"variant": "zhaoyuzhi"}, "joint"),
-    ("deepfill_v2", {"sketch": True}, "joint"),
-    ("shift_net", {"norm": "batch"}, "joint"),
-    ("shift_net", {"mirror": "exact", "face": True}, "joint"),
-]
 
 
 def has_batch_norm(name, options):
@@ -31,16 +20,6 @@ class Opaque(nn.Module):
 
     def forward(self, *args):
         return self.module(*args)
-
-
-def recipe_of(model, phase, **options):
-    features = CASES[model.name].features
-    return model.recipe(phase, features=None if features is None else features(), **options)
-
-
-def batch(name):
-    side = CASES[name].training
-    return picture(2, 3, side, side), box(2, side, side)
 
 
 def check_same(models, names):

@@ -4,15 +4,12 @@ import gc
 
 import pytest
 import torch
-from model_cases import CASES
 from operators import CALLS, EVERY_TENSOR, OPERATORS, bits, draw, run
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
 import inpaint_ops
 from inpaint_ops import layers
-from inpaint_ops.models import create_model
-from inpaint_ops.models.blocks.conv_block import ConvBlock
 from inpaint_ops.ops import dispatch, shortcut
 
 LAYOUTS = {
@@ -157,43 +154,6 @@ def test_results_may_be_changed_in_place(op, backend, layout, plain, monkeypatch
         gradients.append([leaf.grad for leaf in leaves.values()])
     for a, b in zip(*gradients):
         assert (a is None and b is None) or torch.equal(a, b)
-
-
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
-@pytest.mark.parametrize("name", CASES)
-def test_full_backward_hooks_on_all_modules(name):
-    case = CASES[name]
-    if not hasattr(create_model(name, **case.small), "recipe"):
-        pytest.skip("nothing to train")
-    torch.manual_seed(5)
-    model = create_model(name, **case.small)
-    called = set()
-    for path, module in model.named_modules():
-        module.register_full_backward_hook(lambda *_, path=path: called.add(path))
-    image = torch.rand(2, 3, case.training, case.training)
-    hole = torch.zeros(2, 1, case.training, case.training)
-    hole[..., case.training // 4 : case.training // 2, case.training // 4 : case.training // 2] = 1
-    options = {} if case.features is None else {"features": case.features()}
-    losses = model.recipe(**options).step(image, hole)
-    assert called
-    assert all(torch.tensor(value).isfinite() for value in losses.values())
-
-
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "tanh"])
-def test_activations_after_hooked_modules(activation):
-    gradients = []
-    for how in ("plain", "hooked", "compiled"):
-        torch.manual_seed(2)
-        block = ConvBlock(3, 4, 3, activation=activation, alpha=0.7)
-        call = torch.compile(block, fullgraph=True, backend="eager") if how == "compiled" else block
-        if how == "hooked":
-            for module in block.modules():
-                module.register_full_backward_hook(lambda *_: None)
-        call(draw(2, 3, 8, 8)).square().sum().backward()
-        gradients.append(block.conv.weight.grad)
-    for gradient in gradients[1:]:
-        torch.testing.assert_close(gradient, gradients[0])
 
 
 def sparse(t):
