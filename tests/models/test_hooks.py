@@ -8,6 +8,9 @@ import torch
 from model_cases import CASES, FORMS, batch, recipe_of, small
 from support import check_close
 from torch import nn
+from torch.autograd.graph import save_on_cpu
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
 
 from inpaint_ops import layers
 from inpaint_ops.models.blocks.conv_block import ConvBlock
@@ -96,3 +99,84 @@ def test_activations_after_hooked_modules(activation):
         found.append(block.conv.weight.grad)
     for gradient in found[1:]:
         torch.testing.assert_close(gradient, found[0])
+
+
+class Checkpointed(nn.Module):
+    """A network whose activations are computed again in the backward pass."""
+
+    reentrant = False
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args):
+        return checkpoint(self.module, *args, use_reentrant=self.reentrant)
+
+
+class ReentrantlyCheckpointed(Checkpointed):
+    """The older form, which needs an input that takes gradients."""
+
+    reentrant = True
+
+    def forward(self, first, *args):
+        return super().forward(first.requires_grad_(), *args)
+
+
+# Networks whose second pass is the first one again: spectral norms iterate in each.
+REPEATED = [
+    form
+    for form in FORMS
+    if form[0] in ("deepfill_v1", "deepfill_v2", "glcic", "gmcnn", "partial_conv_unet", "shift_net")
+    and form[1].get("variant") is None
+]
+
+
+@pytest.mark.parametrize("wrap", [Checkpointed, ReentrantlyCheckpointed])
+@pytest.mark.parametrize(("name", "options", "phase"), REPEATED, ids=str)
+def test_checkpointed_generators(name, options, phase, wrap):
+    plain, model = (small(name, **options) for _ in range(2))
+
+    def wrapped(network):
+        return wrap(network) if network is model.generator else network
+
+    losses = recipe_of(model, phase, wrap=wrapped).step(*batch(name))
+    assert losses == recipe_of(plain, phase).step(*batch(name))
+    ours, theirs = gradients(model), gradients(plain)
+    assert ours.keys() == theirs.keys()
+    for key, gradient in ours.items():
+        assert torch.equal(gradient, theirs[key]), key
+
+
+@pytest.mark.parametrize(("name", "options", "phase"), FORMS, ids=str)
+def test_saved_tensors_may_go_elsewhere(name, options, phase):
+    plain, model = (small(name, **options) for _ in range(2))
+    with save_on_cpu():
+        losses = recipe_of(model, phase).step(*batch(name))
+    assert losses == recipe_of(plain, phase).step(*batch(name))
+    for (key, p), q in zip(model.named_parameters(), plain.parameters()):
+        assert torch.equal(p, q), key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_averaged_models(name):
+    model = small(name)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+    image, hole = batch(name)
+    before = averaged.module.complete(image, hole)
+    assert torch.equal(before, model.complete(image, hole))
+    averaged.update_parameters(model)
+    start = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    averaged.update_parameters(model)
+    for p, q, r in zip(averaged.module.parameters(), start.parameters(), model.parameters()):
+        torch.testing.assert_close(p, (q + r) / 2)
+    # Its own weights, updated in place, are seen.
+    fresh = small(name)
+    fresh.load_state_dict(averaged.module.state_dict())
+    after = averaged.module.complete(image, hole)
+    assert torch.equal(after, fresh.complete(image, hole))
+    assert not torch.equal(after, before)
+    assert torch.equal(start.complete(image, hole), before)
