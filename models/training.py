@@ -246,8 +246,22 @@ def without_gradients(*modules: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@torch.compiler.disable
+def cut_off(x: Tensor) -> Tensor:
+    """Return a prediction without its gradient, for the critic.
+
+    Compiled code ends a graph here. The critic's backward pass frees what its graph keeps, which
+    would be the generator's too.
+    """
+    return x.detach()
+
+
+@torch.compiler.disable
 def descend(optimizer: Optimizer, loss: Tensor) -> None:
-    """Do one step of an optimiser on a loss."""
+    """Do one step of an optimiser on a loss.
+
+    Compiled code ends a graph here: it has a compiled backward pass, and the optimiser is outside.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

@@ -10,7 +10,14 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, frame_weight, generator_loss, l2_loss
 from inpaint_ops.models.blocks import centre
 from inpaint_ops.models.blocks.pictures import composite, resized, resized_hole, signed
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    descend,
+    without_gradients,
+)
 
 _RATES = {"generator_rate": 2e-3, "discriminator_rate": 2e-4}
 _WEIGHTS = {"reconstruction": 0.999, "adversarial": 0.001}
@@ -86,7 +93,7 @@ class RegionRecipe(TrainingRecipe):
         seen, target, weight = self.batch(image, hole)
         prediction = predictor(seen)
         kind = self.model.adversary
-        fake = discriminator(prediction.detach())
+        fake = discriminator(cut_off(prediction))
         judged = discriminator_loss(discriminator(target), fake, kind)
         descend(self.optimizers[self.model.networks[1]], judged)
         losses = {"discriminator": judged, "reconstruction": l2_loss(prediction, target, weight)}

@@ -21,7 +21,7 @@ from inpaint_ops.models.blocks.pictures import composite, stacked
 from inpaint_ops.models.edge_connect.canny import canny
 from inpaint_ops.models.edge_connect.model import ADVERSARIAL, EdgeConnect
 from inpaint_ops.models.edge_connect.networks import Discriminator
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, cut_off, without_gradients
 
 # Layers of VGG-19 for the content and for the style loss.
 _CONTENT = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -89,7 +89,7 @@ class EdgeConnectRecipe(TrainingRecipe):
         """Return the discriminator's and the generator's loss, and the maps of fake and of real."""
         kind = ADVERSARIAL[self.model.adversarial]
         _, real_maps = judge(real)
-        _, fake_maps = judge(fake.detach())
+        _, fake_maps = judge(cut_off(fake))
         critic = discriminator_loss(real_maps[-1], fake_maps[-1], kind, sigmoid=True) / 2
         with without_gradients(judge):
             _, maps = judge(fake)
@@ -160,11 +160,13 @@ class EdgeConnectRecipe(TrainingRecipe):
         self._descend(losses)
         return losses
 
+    @torch.compiler.disable
     def _descend(self, losses: Mapping[str, Any]) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        for part in ("critic", "generator"):
-            total = sum(losses[f"{stage}_{part}"] for stage in self._stages)
-            total.backward()
+        # One backward pass for all: networks of different losses share no gradient.
+        parts = ("critic", "generator")
+        total = sum(losses[f"{stage}_{part}"] for stage in self._stages for part in parts)
+        total.backward()
         for optimizer in self.optimizers.values():
             optimizer.step()

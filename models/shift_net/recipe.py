@@ -20,7 +20,14 @@ from inpaint_ops.losses import (
 )
 from inpaint_ops.models.blocks.pictures import erase, signed
 from inpaint_ops.models.shift_net.model import ShiftNet
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    descend,
+    without_gradients,
+)
 
 Box = tuple[int, int, int, int]
 
@@ -94,7 +101,7 @@ class ShiftNetRecipe(TrainingRecipe):
         real, fake = (x if box is None else _cut(x, box) for x in (truth, made))
 
         judge = model.discriminator
-        critic = discriminator_loss(judge(real), judge(fake.detach()))
+        critic = discriminator_loss(judge(real), judge(cut_off(fake)))
         descend(self.optimizers["discriminator"], numbers["critic"] * critic)
         losses = {"l1": l1_loss(made, truth), "guidance": guidance(features, hole)}
         if box is not None:
