@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
 from inpaint_ops.models.blocks import pictures
-from inpaint_ops.models.training import TrainingRecipe
+from inpaint_ops.models.training import TrainingRecipe, Wrap
 from inpaint_ops.models.weights.layouts import Implied, Layout
 
 if TYPE_CHECKING:
@@ -75,12 +75,17 @@ class InpaintingModel(nn.Module):
         raise NotImplementedError
 
     def recipe(
-        self, phase: str | None = None, *, features: nn.Module | None = None, **overrides: Any
+        self,
+        phase: str | None = None,
+        *,
+        features: nn.Module | None = None,
+        wrap: Wrap | None = None,
+        **overrides: Any,
     ) -> TrainingRecipe:
         """Return the recipe of one phase of training, the first if None; see `TrainingRecipe`."""
         variant = getattr(self, "variant", "")
         recipe = self.variant_recipes.get(variant, self.recipe_class)
-        return recipe(self, phase, features=features, **overrides)
+        return recipe(self, phase, features=features, wrap=wrap, **overrides)
 
     def forward(self, image: Tensor, hole: Tensor) -> Tensor:
         """As `complete`."""

@@ -5,7 +5,8 @@ A recipe knows its model; no model knows its recipe. The registry brings the two
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inpaint_ops import checks
+
+# Puts something around a network.
+Wrap = Callable[[nn.Module], nn.Module]
 
 
 class Trainable(Protocol):
@@ -28,8 +32,15 @@ class Trainable(Protocol):
     def channel_order(self) -> str:
         """The order of channels that the networks take: "rgb" or "bgr"."""
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of the submodules that hold weights."""
+
     def train(self, mode: bool = True) -> Any:
         """As `torch.nn.Module.train`."""
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """As `torch.nn.Module.get_submodule`."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +64,22 @@ class Phase:
 class TrainingRecipe:
     """Optimisers, loss weights and the order of updates of one phase of a method.
 
-    Subclasses set `phases` and define `build_optimizers` and `update`.
+    Subclasses set `phases` and define `build_optimizers` and `update`; `trained`, if a phase leaves
+    some networks alone. `update` calls networks by their forward pass alone, and reads no other
+    attribute of them: `wrap` may have put something around them.
 
     Args:
         model: an `InpaintingModel`.
         phase: name of a phase; the first one if None.
         features: VGG feature network for methods whose losses need one (`inpaint_ops.features`).
+        wrap: called with each network that the phase trains, before the optimisers are made; what
+            it returns takes the network's place in the steps. `DistributedDataParallel`,
+            `torch.compile` and `fully_shard` are such functions. The networks that `model` itself
+            holds stay as they are, so that it completes pictures and is saved as before.
         overrides: replacements of the phase's numbers by name.
 
     Attributes:
+        model: the model, or with `wrap` a view of it with what that returned.
         phase: the `Phase`.
         numbers: its numbers with the replacements.
         optimizers: by name.
@@ -69,7 +87,7 @@ class TrainingRecipe:
         random: generator of all random numbers of the recipe; seed it for repeatable runs.
 
     Raises:
-        TypeError: a number the phase does not have.
+        TypeError: a number the phase does not have, or `wrap` returns no module.
         ValueError: unknown phase, non-finite number, features missing.
     """
 
@@ -83,6 +101,7 @@ class TrainingRecipe:
         phase: str | None = None,
         *,
         features: nn.Module | None = None,
+        wrap: Wrap | None = None,
         **overrides: float,
     ) -> None:
         known = {p.name: p for p in self.phases}
@@ -106,7 +125,14 @@ class TrainingRecipe:
         self.iteration = 0
         self.random = torch.Generator()
         self.random.manual_seed(0)
+        if wrap is not None:
+            self.model = _with_wrapped(model, self.trained, wrap)
         self.optimizers: dict[str, Optimizer] = self.build_optimizers()
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Return the names of the networks that the phase trains."""
+        return self.model.networks
 
     def build_optimizers(self) -> dict[str, Optimizer]:
         """Return the optimisers of the phase by name."""
@@ -189,11 +215,26 @@ class TrainingRecipe:
             one.load_state_dict(state["optimizers"][name])
 
 
+def _with_wrapped(model: Any, names: Iterable[str], wrap: Wrap) -> Any:
+    """Return a copy of a model that shares all with it but the networks of those names."""
+    view = copy.copy(model)
+    view._modules = dict(model._modules)
+    for name in names:
+        wrapped = wrap(model.get_submodule(name))
+        if not isinstance(wrapped, nn.Module):
+            raise TypeError(
+                f"{model.name}.recipe: wrap must return an nn.Module, got {type(wrapped).__name__}"
+            )
+        setattr(view, name, wrapped)
+    return view
+
+
 @contextmanager
 def without_gradients(*modules: nn.Module) -> Iterator[None]:
     """Take no gradients of these modules' parameters inside a ``with`` block.
 
-    Gradients still pass through the modules to their inputs.
+    Gradients still pass through the modules to their inputs. The backward pass belongs into the
+    block: FSDP looks there again which parameters take gradients.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
@@ -205,8 +246,22 @@ def without_gradients(*modules: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@torch.compiler.disable
+def cut_off(x: Tensor) -> Tensor:
+    """Return a prediction without its gradient, for the critic.
+
+    Compiled code ends a graph here. The critic's backward pass frees what its graph keeps, which
+    would be the generator's too.
+    """
+    return x.detach()
+
+
+@torch.compiler.disable
 def descend(optimizer: Optimizer, loss: Tensor) -> None:
-    """Do one step of an optimiser on a loss."""
+    """Do one step of an optimiser on a loss.
+
+    Compiled code ends a graph here: it has a compiled backward pass, and the optimiser is outside.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

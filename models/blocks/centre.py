@@ -77,6 +77,7 @@ def crop(image: Tensor, where: Window, colour: Tensor) -> Tensor:
     support = max(1.0, scale)
     down = _weights(steps + where.top, support, image.shape[1], inside=False)
     across = _weights(steps + where.left, support, image.shape[2], inside=False)
+    down, across = down.to(image.dtype), across.to(image.dtype)
     return down @ (image - colour) @ across.T + colour
 
 

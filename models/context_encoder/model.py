@@ -96,6 +96,7 @@ class ContextEncoder(InpaintingModel):
                 bias=bias,
                 eps=0.8 if variant == "convolutional" else 1e-5,
             )
+        self.input_size = self.generator.input_size
         self.discriminator: PatchDiscriminator | RegionDiscriminator
         if variant == "convolutional":
             self.discriminator = PatchDiscriminator(base_channels=base_channels)
@@ -145,5 +146,5 @@ class ContextEncoder(InpaintingModel):
         if self.central:
             return fill_centre(self.generator, image, hole, colour=colour, overlap=self.overlap)
         seen = composite(signed(image), colour, hole)
-        prediction = self.generator(resized(seen, self.generator.input_size))
+        prediction = self.generator(resized(seen, self.input_size))
         return unsigned(resized(prediction, (image.shape[2], image.shape[3])))

@@ -10,7 +10,14 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, frame_weight, generator_loss, l2_loss
 from inpaint_ops.models.blocks import centre
 from inpaint_ops.models.blocks.pictures import composite, resized, resized_hole, signed
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    descend,
+    without_gradients,
+)
 
 _RATES = {"generator_rate": 2e-3, "discriminator_rate": 2e-4}
 _WEIGHTS = {"reconstruction": 0.999, "adversarial": 0.001}
@@ -71,7 +78,7 @@ class RegionRecipe(TrainingRecipe):
         colour = model.colour(image)
         if model.central:
             return _centre_batch(image, hole, colour, model.overlap, self.numbers["frame"])
-        size = model.generator.input_size
+        size = model.input_size
         target = resized(signed(image), size)
         return composite(target, colour, resized_hole(hole, size)), target, None
 
@@ -86,7 +93,7 @@ class RegionRecipe(TrainingRecipe):
         seen, target, weight = self.batch(image, hole)
         prediction = predictor(seen)
         kind = self.model.adversary
-        fake = discriminator(prediction.detach())
+        fake = discriminator(cut_off(prediction))
         judged = discriminator_loss(discriminator(target), fake, kind)
         descend(self.optimizers[self.model.networks[1]], judged)
         losses = {"discriminator": judged, "reconstruction": l2_loss(prediction, target, weight)}
@@ -107,6 +114,11 @@ class AlexNetRecipe(RegionRecipe):
 
     phases = (Phase("reconstruction", numbers={"generator_rate": 2e-3}),)
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """As `TrainingRecipe.trained`."""
+        return ("generator",)
+
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return Adam for the generator."""
         rate = self.numbers["generator_rate"]
@@ -115,7 +127,7 @@ class AlexNetRecipe(RegionRecipe):
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
         """Do one step of the generator."""
         seen, target, _ = self.batch(image, hole)
-        missing = resized_hole(hole, self.model.generator.input_size)
+        missing = resized_hole(hole, self.model.input_size)
         loss = l2_loss(self.model.generator(seen), target, missing)
         descend(self.optimizers["generator"], loss)
         return {"reconstruction": loss}

@@ -15,7 +15,14 @@ from inpaint_ops.losses import (
 )
 from inpaint_ops.models.blocks.pictures import composite, cut_squares, hole_squares, signed
 from inpaint_ops.models.deepfill_v1.model import DeepFillV1
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    descend,
+    without_gradients,
+)
 
 
 class DeepFillV1Recipe(TrainingRecipe):
@@ -71,7 +78,7 @@ class DeepFillV1Recipe(TrainingRecipe):
         first, second = model.generate(image, hole)
         filled = composite(truth, second, hole)
         for _ in range(int(numbers["critic_steps"])):
-            critics = self._critics(truth, filled.detach(), hole, corners)
+            critics = self._critics(truth, cut_off(filled), hole, corners)
             descend(self.optimizers["critics"], critics)
 
         side = model.size // 2
@@ -89,8 +96,8 @@ class DeepFillV1Recipe(TrainingRecipe):
                 * generator_loss(model.global_critic(filled), "wgan")
                 + generator_loss(model.local_critic(cut_squares(filled, corners, side)), "wgan"),
             }
-        total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
-        descend(self.optimizers["generator"], total)
+            total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
+            descend(self.optimizers["generator"], total)
         return {**losses, "critic": critics, "generator": total}
 
     def _critics(

@@ -8,7 +8,14 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed, stacked, unsigned
 from inpaint_ops.models.deepfill_v2.model import DeepFillV2
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    descend,
+    without_gradients,
+)
 
 
 class DeepFillV2Recipe(TrainingRecipe):
@@ -37,18 +44,25 @@ class DeepFillV2Recipe(TrainingRecipe):
         scores: Tensor = self.model.discriminator(stacked(*planes))
         return scores
 
+    def _losses(
+        self, truth: Tensor, first: Tensor, second: Tensor, filled: Tensor, hole: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the generator's losses; on its own, so that it compiles as one graph."""
+        adversarial = generator_loss(self._judge(filled, hole), "hinge")
+        l1 = l1_loss(first, truth) + l1_loss(second, truth)
+        total = self.numbers["l1"] * l1 + self.numbers["adversarial"] * adversarial
+        return {"l1": l1, "adversarial": adversarial, "generator": total}
+
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
         """Update the critic, then the generator."""
         model, truth = self.model, signed(image)
         first, second = model.generate(image, hole)
         filled = composite(truth, second, hole)
-        both = self._judge(torch.cat([truth, filled.detach()]), torch.cat([hole, hole]))
+        both = self._judge(torch.cat([truth, cut_off(filled)]), torch.cat([hole, hole]))
         real, fake = both.chunk(2)
         critic = discriminator_loss(real, fake, "hinge") / 2
         descend(self.optimizers["discriminator"], critic)
         with without_gradients(model.discriminator):
-            adversarial = generator_loss(self._judge(filled, hole), "hinge")
-            l1 = l1_loss(first, truth) + l1_loss(second, truth)
-            total = self.numbers["l1"] * l1 + self.numbers["adversarial"] * adversarial
-            descend(self.optimizers["generator"], total)
-        return {"l1": l1, "adversarial": adversarial, "critic": critic, "generator": total}
+            losses = self._losses(truth, first, second, filled, hole)
+            descend(self.optimizers["generator"], losses["generator"])
+        return {**losses, "critic": critic}

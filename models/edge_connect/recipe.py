@@ -21,7 +21,7 @@ from inpaint_ops.models.blocks.pictures import composite, stacked
 from inpaint_ops.models.edge_connect.canny import canny
 from inpaint_ops.models.edge_connect.model import ADVERSARIAL, EdgeConnect
 from inpaint_ops.models.edge_connect.networks import Discriminator
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, cut_off, without_gradients
 
 # Layers of VGG-19 for the content and for the style loss.
 _CONTENT = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -62,15 +62,20 @@ class EdgeConnectRecipe(TrainingRecipe):
         both = {"edge": ("edge",), "joint": ("edge", "inpaint")}
         return both.get(self.phase.name, ("inpaint",))
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """As `TrainingRecipe.trained`."""
+        parts = ("generator", "discriminator")
+        return tuple(f"{stage}_{part}" for stage in self._stages for part in parts)
+
     def build_optimizers(self) -> dict[str, Optimizer]:
         """Return Adam (0, 0.9) for generator and discriminator of each stage, the latter slower."""
         rate, slower = self.numbers["learning_rate"], self.numbers["discriminator_share"]
         optimizers = {}
-        for stage in self._stages:
-            for part, factor in (("generator", 1.0), ("discriminator", slower)):
-                name = f"{stage}_{part}"
-                parameters = self.model.get_submodule(name).parameters()
-                optimizers[name] = adam(parameters, rate * factor, (0.0, 0.9))
+        for name in self.trained:
+            factor = slower if name.endswith("discriminator") else 1.0
+            parameters = self.model.get_submodule(name).parameters()
+            optimizers[name] = adam(parameters, rate * factor, (0.0, 0.9))
         return optimizers
 
     def prepare(self) -> None:
@@ -84,7 +89,7 @@ class EdgeConnectRecipe(TrainingRecipe):
         """Return the discriminator's and the generator's loss, and the maps of fake and of real."""
         kind = ADVERSARIAL[self.model.adversarial]
         _, real_maps = judge(real)
-        _, fake_maps = judge(fake.detach())
+        _, fake_maps = judge(cut_off(fake))
         critic = discriminator_loss(real_maps[-1], fake_maps[-1], kind, sigmoid=True) / 2
         with without_gradients(judge):
             _, maps = judge(fake)
@@ -155,11 +160,13 @@ class EdgeConnectRecipe(TrainingRecipe):
         self._descend(losses)
         return losses
 
+    @torch.compiler.disable
     def _descend(self, losses: Mapping[str, Any]) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        for part in ("critic", "generator"):
-            total = sum(losses[f"{stage}_{part}"] for stage in self._stages)
-            total.backward()
+        # One backward pass for all: networks of different losses share no gradient.
+        parts = ("critic", "generator")
+        total = sum(losses[f"{stage}_{part}"] for stage in self._stages for part in parts)
+        total.backward()
         for optimizer in self.optimizers.values():
             optimizer.step()

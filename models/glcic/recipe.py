@@ -8,7 +8,7 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l2_loss
 from inpaint_ops.models.blocks.pictures import arranged, composite, cut_squares, hole_squares
 from inpaint_ops.models.glcic.model import GLCIC
-from inpaint_ops.models.training import Phase, TrainingRecipe, descend, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, cut_off, descend, without_gradients
 
 
 class GLCICRecipe(TrainingRecipe):
@@ -36,14 +36,19 @@ class GLCICRecipe(TrainingRecipe):
     )
     model: GLCIC
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """As `TrainingRecipe.trained`."""
+        alone = {"completion": ("generator",), "discriminator": ("discriminator",)}
+        return alone.get(self.phase.name, ("discriminator", "generator"))
+
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return Adadelta for each network that the phase trains."""
-        trained = {"completion": ("generator",), "discriminator": ("discriminator",)}
         return {
             name: torch.optim.Adadelta(
                 self.model.get_submodule(name).parameters(), lr=self.numbers["rate"]
             )
-            for name in trained.get(self.phase.name, ("discriminator", "generator"))
+            for name in self.trained
         }
 
     def prepare(self) -> None:
@@ -58,7 +63,7 @@ class GLCICRecipe(TrainingRecipe):
         with torch.set_grad_enabled("generator" in self.optimizers):
             prediction = model.generator(model.inputs(image, hole))
         if "discriminator" in self.optimizers:
-            fake = composite(image, prediction.detach(), hole)
+            fake = composite(image, cut_off(prediction), hole)
             judged = discriminator_loss(self._judge(image, hole), self._judge(fake, hole))
             descend(self.optimizers["discriminator"], judged)
             losses["discriminator"] = judged

@@ -19,7 +19,14 @@ from inpaint_ops.models.blocks.pictures import (
     unsigned,
 )
 from inpaint_ops.models.gmcnn.model import GMCNN
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    descend,
+    without_gradients,
+)
 
 _PIXELS = {"learning_rate": 1e-5, "reconstruction": 1.4, "auto_encoding": 1.2}
 
@@ -55,6 +62,11 @@ class GMCNNRecipe(TrainingRecipe):
     }
     layer_weights: ClassVar[Mapping[str, float]] = {"relu3_1": 1.0, "relu4_1": 2.0}
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """As `TrainingRecipe.trained`."""
+        return ("generator",) if self.phase.name == "pretrain" else self.model.networks
+
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return Adam (0.5, 0.9) for the generator, and for the critics in phase "finetune"."""
         rate, model = self.numbers["learning_rate"], self.model
@@ -79,7 +91,7 @@ class GMCNNRecipe(TrainingRecipe):
         squares = [arranged(cut_squares(x, corners, side)) for x in (truth, filled)]
         critic = made.new_zeros(())
         for _ in range(int(self.numbers["critic_steps"])):
-            critic = self._judge(truth, filled.detach(), [x.detach() for x in squares])
+            critic = self._judge(truth, cut_off(filled), [cut_off(x) for x in squares])
         with without_gradients(self.model.discriminator):
             logits = self.model.discriminator(filled, squares[1])
             whole, local = (losses.generator_loss(x, "hinge") for x in logits)

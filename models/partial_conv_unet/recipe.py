@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inpaint_ops import losses
 from inpaint_ops.models.blocks.pictures import composite, erase
 from inpaint_ops.models.partial_conv_unet.model import PartialConvUNet
+from inpaint_ops.models.partial_conv_unet.networks import PartialConvUNetwork
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend
 
 Maps = dict[str, Tensor]
@@ -52,9 +53,10 @@ class PartialConvUNetRecipe(TrainingRecipe):
         """Set training mode; in phase "finetune" not of the encoder's normalisations."""
         super().prepare()
         if self.phase.name == "finetune":
-            for module in self.model.generator.encoder.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            # The network may be inside a wrapper.
+            for module in self.model.generator.modules():
+                if isinstance(module, PartialConvUNetwork):
+                    module.encoder.eval()
 
     def terms(self, made: Tensor, truth: Tensor, hole: Tensor) -> dict[str, Tensor]:
         """Return the losses by name, of pictures (N, 3, H, W) in the range of the network."""

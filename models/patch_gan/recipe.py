@@ -8,7 +8,14 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed
 from inpaint_ops.models.patch_gan.model import PatchGAN
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    descend,
+    without_gradients,
+)
 
 
 class PatchGANRecipe(TrainingRecipe):
@@ -55,7 +62,7 @@ class PatchGANRecipe(TrainingRecipe):
         target = signed(image)
         prediction = model.generator(model.inputs(image, hole))
         completed = composite(target, prediction, hole)
-        pairs = zip(model.discriminator(target), model.discriminator(completed.detach()))
+        pairs = zip(model.discriminator(target), model.discriminator(cut_off(completed)))
         judged = [discriminator_loss(real, fake) for real, fake in pairs]
         descend(self.optimizers["discriminator"], judged[0] + judged[1])
         reconstruction = l1_loss(prediction, target)

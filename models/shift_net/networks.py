@@ -34,7 +34,7 @@ def _norm(kind: str, channels: int, activation: str) -> nn.Module:
 def _normalised(norm: Any, y: Tensor, activation: str) -> Tensor:
     """Apply a normalisation of `_norm` and an activation, usually the one it was made for."""
     result: Tensor
-    if isinstance(norm, nn.BatchNorm2d):
+    if not isinstance(norm, InstanceNorm2d):  # batch normalisation, of whatever class
         result = activate(norm(y), activation)
     elif activation == norm.activation:
         result = norm(y)
@@ -138,11 +138,8 @@ class Generator(nn.Module):
         # The public start draws the scales of batch normalisations and leaves others at 1.
         initialise(self, 0.02, norms=norm == "batch")
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return [decoder | encoder] after ReLU at 1/8 of the size, for `ShiftConnection`."""
-        return self._down_and_up(x)[0]
-
     def _down_and_up(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return [decoder | encoder] after ReLU at 1/8 of the size, and the skips left."""
         if x.dim() != 4 or min(x.shape[2:]) < MINIMUM:
             raise ValueError(
                 "shift_net.generator: x must have shape (N, C, H, W) with sides of at least "
@@ -162,7 +159,9 @@ class Generator(nn.Module):
         decoder = self.get_submodule(f"up{level}")(x, _size(skip))
         return stacked(decoder, skip.relu())
 
-    def forward(self, x: Tensor, hole: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, hole: Tensor, truth: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Fill a picture.
 
         The port returns a picture of even sides, one pixel smaller where a side is odd; here it is
@@ -172,17 +171,23 @@ class Generator(nn.Module):
             x: (N, inputs, H, W): picture in [-1, 1] with 0 where it is missing, then 1 where it is
                 known. At least 256 pixels a side.
             hole: (N or 1, 1, H, W), 1 = missing.
+            truth: as x, of the complete picture; in a training step, for `GuidanceLoss`.
 
         Returns:
-            (N, 3, H, W) in [-1, 1], known pixels predicted too.
+            (N, 3, H, W) in [-1, 1], known pixels predicted too. With `truth` also the features
+            before the shift, (N, 2 C, H / 8, W / 8), of x and, without a gradient, of `truth`.
 
         Raises:
             ValueError: wrong shape.
         """
-        return self.finish(x, hole)[0]
+        if truth is None:
+            return self._finish(x, hole)[0]
+        with torch.no_grad():
+            wanted, _ = self._down_and_up(truth)
+        return *self._finish(x, hole), wanted
 
-    def finish(self, x: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the picture as `forward`, and the features before the shift for `GuidanceLoss`."""
+    def _finish(self, x: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the picture and the features before the shift."""
         features, skips = self._down_and_up(x)
         if self.mirror is None:
             y, _ = self.shift(features, hole)
@@ -226,12 +231,8 @@ class Discriminator(nn.Module):
         for i in range(1, 6):
             spectral(self.get_submodule(f"conv{i}"))
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] to (N, 1, h, w) before the sigmoid."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] to logits (N, 1, h, w); the loss has the sigmoid of the port."""
         for name, layer in self.named_children():
             x = _normalised(layer, x, "leaky_relu") if name.startswith("norm") else layer(x)
         return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] to (N, 1, h, w) probabilities."""
-        return self.logits(x).sigmoid()

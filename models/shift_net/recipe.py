@@ -20,7 +20,14 @@ from inpaint_ops.losses import (
 )
 from inpaint_ops.models.blocks.pictures import erase, signed
 from inpaint_ops.models.shift_net.model import ShiftNet
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    descend,
+    without_gradients,
+)
 
 Box = tuple[int, int, int, int]
 
@@ -87,30 +94,26 @@ class ShiftNetRecipe(TrainingRecipe):
         model, numbers, truth = self.model, self.numbers, signed(image)
         public = self.phase.name == "public"
         guidance = GuidanceLoss(mask_target=not public)
-        with torch.no_grad():
-            guidance.set_target(model.generator.features(model.prepared(truth, hole)))
         damaged = model.prepared(erase(truth, hole), hole)
-        made, features = model.generator.finish(damaged, hole)
+        made, features, wanted = model.generator(damaged, hole, model.prepared(truth, hole))
+        guidance.set_target(wanted)
         box = _shared_box(hole) if public else None
         real, fake = (x if box is None else _cut(x, box) for x in (truth, made))
 
         judge = model.discriminator
-        critic = discriminator_loss(judge.logits(real), judge.logits(fake.detach()))
+        critic = discriminator_loss(judge(real), judge(cut_off(fake)))
         descend(self.optimizers["discriminator"], numbers["critic"] * critic)
-        with without_gradients(judge):
-            losses = {
-                "l1": l1_loss(made, truth),
-                "guidance": guidance(features, hole),
-                "adversarial": generator_loss(judge.logits(fake)),
-            }
+        losses = {"l1": l1_loss(made, truth), "guidance": guidance(features, hole)}
         if box is not None:
             losses["discounted_l1"] = discounted_l1(made, truth, box)
         if public:
             made_maps, true_maps = self._features(fake), self._features(real)
             losses["style"] = style_loss(made_maps, true_maps, distance="l2")
             losses["content"] = perceptual_loss(made_maps, true_maps, distance="l2")
-        total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
-        descend(self.optimizers["generator"], total)
+        with without_gradients(judge):
+            losses["adversarial"] = generator_loss(judge(fake))
+            total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
+            descend(self.optimizers["generator"], total)
         return {**losses, "critic": critic, "generator": total}
 
     def _features(self, image: Tensor) -> Mapping[str, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inpaint_ops.models import create_model
+from inpaint_ops.models import create_model, model_class
 from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.edge_connect.recipe import EdgeConnectRecipe
 from inpaint_ops.models.gmcnn.recipe import GMCNNRecipe
@@ -222,6 +222,22 @@ def small(name, **options):
     return model
 
 
+# All phases of all methods.
+PHASES = [(name, phase.name) for name in CASES for phase in model_class(name).recipe_class.phases]
+# Those and other forms of methods: options and phase.
+FORMS = [(name, {}, phase) for name, phase in PHASES] + [
+    ("context_encoder", {"variant": "random_64"}, "joint"),
+    ("context_encoder", {"variant": "convolutional"}, "joint"),
+    ("context_encoder", {"variant": "alexnet"}, "reconstruction"),
+    ("deepfill_v2", {"variant": "zhaoyuzhi"}, "joint"),
+    ("deepfill_v2", {"sketch": True}, "joint"),
+    ("glcic", {"norm_first": False}, "joint"),
+    ("shift_net", {"norm": "batch"}, "joint"),
+    ("shift_net", {"mirror": "exact", "face": True}, "joint"),
+    ("shift_net", {"mirror": "port", "face": True}, "joint"),
+]
+
+
 def picture(*shape, seed=1):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -231,3 +247,16 @@ def box(n, h, w):
     for i in range(n):
         hole[i, :, h // 4 + i : h // 2 + 1 + i, w // 4 : (3 * w) // 4] = True
     return hole
+
+
+def recipe_of(model, phase, **options):
+    """The recipe of a small model, with the features that it needs, in the model's dtype."""
+    features = CASES[model.name].features
+    made = None if features is None else features().to(next(model.parameters()).dtype)
+    return model.recipe(phase, features=made, **options)
+
+
+def batch(name, dtype=torch.float32):
+    """Pictures and holes of a training step."""
+    side = CASES[name].training
+    return picture(2, 3, side, side).to(dtype), box(2, side, side)

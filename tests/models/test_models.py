@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from model_cases import CASES, box, manifest, picture, small, synthetic
+from model_cases import CASES, PHASES, box, manifest, picture, small, synthetic
 
 from inpaint_ops import backend
 from inpaint_ops.checkpoints import read_checkpoint
@@ -139,9 +139,6 @@ def test_public_layouts_report_what_does_not_fit(name, file):
             load_weights(model, broken, layout=layout)
     after = model.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
-
-
-PHASES = [(name, phase.name) for name in NAMES for phase in small(name).recipe_class.phases]
 
 
 @pytest.mark.parametrize(("name", "phase"), PHASES)

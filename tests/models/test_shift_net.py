@@ -52,9 +52,16 @@ def centre(h=256, w=256):
 def test_features_are_those_before_the_shift():
     model = small()
     x = torch.rand(1, 3, 264, 312) * 2 - 1
-    features = model.generator.features(model.prepared(x, centre(264, 312)))
-    assert features.shape == (1, 8 * CASES["shift_net"].small["base_channels"], 33, 39)
-    assert bool((features >= 0).all())
+    hole = centre(264, 312)
+    damaged, whole = (model.prepared(picture, hole) for picture in (x * (1 - hole), x))
+    picture, features, wanted = model.generator(damaged, hole, whole)
+    assert torch.equal(picture, model.generator(damaged, hole))
+    assert torch.equal(wanted, model.generator(whole, hole, whole)[1])
+    assert features.requires_grad
+    assert not wanted.requires_grad
+    for one in (features, wanted):
+        assert one.shape == (1, 8 * CASES["shift_net"].small["base_channels"], 33, 39)
+        assert bool((one >= 0).all())
 
 
 def test_statistics_of_old_files_are_dropped():

@@ -1,26 +1,17 @@
 """Operators leave tensors as they were: storages resizable, results no views, kinds checked."""
 
 import gc
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from model_cases import CASES
 from operators import CALLS, EVERY_TENSOR, OPERATORS, bits, draw, run
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
 import inpaint_ops
 from inpaint_ops import layers
-from inpaint_ops.models import create_model
-from inpaint_ops.models.blocks.conv_block import ConvBlock
 from inpaint_ops.ops import dispatch, shortcut
 
-LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 LAYOUTS = {
     "contiguous": lambda t: t,
     "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
@@ -116,32 +107,6 @@ def test_tensors_can_be_swapped_after_a_call():
     assert torch.equal(other, expected)
 
 
-def test_fully_sharded_training(tmp_path):
-    # Parameters are freed and gathered again around each layer: their storages are resized.
-    script = Path(__file__).parents[1] / "helpers" / "sharded_training.py"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(script), str(rank), str(tmp_path / "store")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", LOOPBACK)},
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (out, error) in zip(processes, outputs):
-        assert process.returncode == 0, error
-        plain, *ours = torch.tensor(json.loads(out))
-        assert plain[0] > plain[-1]
-        for losses in ours:
-            torch.testing.assert_close(losses, plain, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("op", CALLS)
@@ -189,43 +154,6 @@ def test_results_may_be_changed_in_place(op, backend, layout, plain, monkeypatch
         gradients.append([leaf.grad for leaf in leaves.values()])
     for a, b in zip(*gradients):
         assert (a is None and b is None) or torch.equal(a, b)
-
-
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
-@pytest.mark.parametrize("name", CASES)
-def test_full_backward_hooks_on_all_modules(name):
-    case = CASES[name]
-    if not hasattr(create_model(name, **case.small), "recipe"):
-        pytest.skip("nothing to train")
-    torch.manual_seed(5)
-    model = create_model(name, **case.small)
-    called = set()
-    for path, module in model.named_modules():
-        module.register_full_backward_hook(lambda *_, path=path: called.add(path))
-    image = torch.rand(2, 3, case.training, case.training)
-    hole = torch.zeros(2, 1, case.training, case.training)
-    hole[..., case.training // 4 : case.training // 2, case.training // 4 : case.training // 2] = 1
-    options = {} if case.features is None else {"features": case.features()}
-    losses = model.recipe(**options).step(image, hole)
-    assert called
-    assert all(torch.tensor(value).isfinite() for value in losses.values())
-
-
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "tanh"])
-def test_activations_after_hooked_modules(activation):
-    gradients = []
-    for how in ("plain", "hooked", "compiled"):
-        torch.manual_seed(2)
-        block = ConvBlock(3, 4, 3, activation=activation, alpha=0.7)
-        call = torch.compile(block, fullgraph=True, backend="eager") if how == "compiled" else block
-        if how == "hooked":
-            for module in block.modules():
-                module.register_full_backward_hook(lambda *_: None)
-        call(draw(2, 3, 8, 8)).square().sum().backward()
-        gradients.append(block.conv.weight.grad)
-    for gradient in gradients[1:]:
-        torch.testing.assert_close(gradient, gradients[0])
 
 
 def sparse(t):

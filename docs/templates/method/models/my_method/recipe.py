@@ -8,7 +8,14 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed
 from inpaint_ops.models.my_method.model import MyMethod
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    descend,
+    without_gradients,
+)
 
 
 class MyMethodRecipe(TrainingRecipe):
@@ -40,7 +47,7 @@ class MyMethodRecipe(TrainingRecipe):
         prediction = model.generate(image, hole)
         completed = composite(target, prediction, hole)
         judged = discriminator_loss(
-            model.discriminator(target), model.discriminator(completed.detach())
+            model.discriminator(target), model.discriminator(cut_off(completed))
         )
         descend(self.optimizers["discriminator"], judged)
         reconstruction = l1_loss(prediction, target)
