@@ -5,7 +5,7 @@ A recipe knows its model; no model knows its recipe. The registry brings the two
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -23,6 +23,10 @@ class Trainable(Protocol):
     @property
     def name(self) -> str:
         """The name of the method, for messages."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
 
     @property
     def channel_order(self) -> str:
@@ -59,6 +63,7 @@ class TrainingRecipe:
         model: an `InpaintingModel`.
         phase: name of a phase; the first one if None.
         features: VGG feature network for methods whose losses need one (`inpaint_ops.features`).
+        scaler: of losses, for steps under float16's autocast: ``torch.amp.GradScaler(device)``.
         overrides: replacements of the phase's numbers by name.
 
     Attributes:
@@ -83,6 +88,7 @@ class TrainingRecipe:
         phase: str | None = None,
         *,
         features: nn.Module | None = None,
+        scaler: torch.amp.GradScaler | None = None,
         **overrides: float,
     ) -> None:
         known = {p.name: p for p in self.phases}
@@ -102,6 +108,7 @@ class TrainingRecipe:
                 "see inpaint_ops.features"
             )
         self.features = features
+        self.scaler = scaler
         self.numbers: dict[str, float] = {**self.phase.numbers, **overrides}
         self.iteration = 0
         self.random = torch.Generator()
@@ -122,6 +129,9 @@ class TrainingRecipe:
 
     def step(self, image: Tensor, hole: Tensor) -> dict[str, float]:
         """Do one iteration: every update of the phase, in the order of the source.
+
+        Pictures of any dtype are taken; networks run in that of their weights, or, in a step under
+        ``torch.autocast``, by its rules. Losses are float32 (float64 for float64) in any case.
 
         Args:
             image: (N, 3, H, W) complete pictures, RGB in [0, 1], in the hole too: the losses
@@ -145,6 +155,7 @@ class TrainingRecipe:
             raise ValueError(f"{op}: image must be in [0, 1], in the hole too, got {bad}")
         size = (image.shape[2], image.shape[3])
         checks.check_mask(op, "hole", hole, image.shape[0], size, image.device)
+        image = image.to(self.model.dtype)
         missing = checks.binary(op, "hole", hole).to(image.dtype)
         if self.model.channel_order == "bgr":
             image = image.flip(1)
@@ -156,9 +167,35 @@ class TrainingRecipe:
         self.iteration += 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
+    def descend(self, names: str | Sequence[str], *losses: Tensor) -> None:
+        """Do one step of optimisers on the sum of losses.
+
+        The backward pass runs without autocast: its operators take the dtypes of the forward pass.
+        With a `scaler` the losses are scaled, and gradients that are not finite skip the step.
+
+        Args:
+            names: of the optimisers, one or several.
+            losses: scalars.
+        """
+        chosen = [self.optimizers[name] for name in ([names] if isinstance(names, str) else names)]
+        for optimizer in chosen:
+            optimizer.zero_grad(set_to_none=True)
+        for loss in losses:
+            with torch.autocast(loss.device.type, enabled=False):
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        for optimizer in chosen:
+            if self.scaler is None:
+                optimizer.step()
+            else:
+                self.scaler.step(optimizer)
+        if self.scaler is not None:
+            self.scaler.update()
+        # Autocast keeps weights that it has rounded until it ends; these have changed.
+        torch.clear_autocast_cache()
+
     def draw(self, *shape: int) -> Tensor:
         """Draw uniform numbers in [0, 1) from the recipe's own generator."""
-        return torch.rand(shape, generator=self.random)
+        return torch.rand(shape, generator=self.random, dtype=torch.float32)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a continued run needs beside the weights."""
@@ -167,6 +204,7 @@ class TrainingRecipe:
             "iteration": self.iteration,
             "random": self.random.get_state(),
             "optimizers": {name: one.state_dict() for name, one in self.optimizers.items()},
+            "scaler": {} if self.scaler is None else self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -187,6 +225,8 @@ class TrainingRecipe:
         self.random.set_state(state["random"])
         for name, one in self.optimizers.items():
             one.load_state_dict(state["optimizers"][name])
+        if self.scaler is not None and state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
 
 
 @contextmanager
@@ -203,13 +243,6 @@ def without_gradients(*modules: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def descend(optimizer: Optimizer, loss: Tensor) -> None:
-    """Do one step of an optimiser on a loss."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
 
 
 def adam(

@@ -10,7 +10,7 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, frame_weight, generator_loss, l2_loss
 from inpaint_ops.models.blocks import centre
 from inpaint_ops.models.blocks.pictures import composite, resized, resized_hole, signed
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
 
 _RATES = {"generator_rate": 2e-3, "discriminator_rate": 2e-4}
 _WEIGHTS = {"reconstruction": 0.999, "adversarial": 0.001}
@@ -88,12 +88,12 @@ class RegionRecipe(TrainingRecipe):
         kind = self.model.adversary
         fake = discriminator(prediction.detach())
         judged = discriminator_loss(discriminator(target), fake, kind)
-        descend(self.optimizers[self.model.networks[1]], judged)
+        self.descend(self.model.networks[1], judged)
         losses = {"discriminator": judged, "reconstruction": l2_loss(prediction, target, weight)}
         with without_gradients(discriminator):
             losses["adversarial"] = generator_loss(discriminator(prediction), kind=kind)
             terms = [self.numbers[name] * losses[name] for name in _WEIGHTS]
-            descend(self.optimizers[self.model.networks[0]], torch.stack(terms).sum())
+            self.descend(self.model.networks[0], torch.stack(terms).sum())
         return losses
 
 
@@ -117,5 +117,5 @@ class AlexNetRecipe(RegionRecipe):
         seen, target, _ = self.batch(image, hole)
         missing = resized_hole(hole, self.model.generator.input_size)
         loss = l2_loss(self.model.generator(seen), target, missing)
-        descend(self.optimizers["generator"], loss)
+        self.descend("generator", loss)
         return {"reconstruction": loss}

@@ -15,7 +15,7 @@ from inpaint_ops.losses import (
 )
 from inpaint_ops.models.blocks.pictures import composite, cut_squares, hole_squares, signed
 from inpaint_ops.models.deepfill_v1.model import DeepFillV1
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
 
 
 class DeepFillV1Recipe(TrainingRecipe):
@@ -72,7 +72,7 @@ class DeepFillV1Recipe(TrainingRecipe):
         filled = composite(truth, second, hole)
         for _ in range(int(numbers["critic_steps"])):
             critics = self._critics(truth, filled.detach(), hole, corners)
-            descend(self.optimizers["critics"], critics)
+            self.descend("critics", critics)
 
         side = model.size // 2
         weight = discount_mask(side, side, gamma=numbers["discount"], device=image.device)
@@ -90,7 +90,7 @@ class DeepFillV1Recipe(TrainingRecipe):
                 + generator_loss(model.local_critic(cut_squares(filled, corners, side)), "wgan"),
             }
         total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
-        descend(self.optimizers["generator"], total)
+        self.descend("generator", total)
         return {**losses, "critic": critics, "generator": total}
 
     def _critics(

@@ -8,7 +8,7 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed, stacked, unsigned
 from inpaint_ops.models.deepfill_v2.model import DeepFillV2
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
 
 
 class DeepFillV2Recipe(TrainingRecipe):
@@ -45,10 +45,10 @@ class DeepFillV2Recipe(TrainingRecipe):
         both = self._judge(torch.cat([truth, filled.detach()]), torch.cat([hole, hole]))
         real, fake = both.chunk(2)
         critic = discriminator_loss(real, fake, "hinge") / 2
-        descend(self.optimizers["discriminator"], critic)
+        self.descend("discriminator", critic)
         with without_gradients(model.discriminator):
             adversarial = generator_loss(self._judge(filled, hole), "hinge")
             l1 = l1_loss(first, truth) + l1_loss(second, truth)
             total = self.numbers["l1"] * l1 + self.numbers["adversarial"] * adversarial
-            descend(self.optimizers["generator"], total)
+            self.descend("generator", total)
         return {"l1": l1, "adversarial": adversarial, "critic": critic, "generator": total}

@@ -156,10 +156,6 @@ class EdgeConnectRecipe(TrainingRecipe):
         return losses
 
     def _descend(self, losses: Mapping[str, Any]) -> None:
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        for part in ("critic", "generator"):
-            total = sum(losses[f"{stage}_{part}"] for stage in self._stages)
-            total.backward()
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        parts = ("critic", "generator")
+        totals = [sum(losses[f"{stage}_{part}"] for stage in self._stages) for part in parts]
+        self.descend(tuple(self.optimizers), *totals)

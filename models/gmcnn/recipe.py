@@ -19,7 +19,7 @@ from inpaint_ops.models.blocks.pictures import (
     unsigned,
 )
 from inpaint_ops.models.gmcnn.model import GMCNN
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
 
 _PIXELS = {"learning_rate": 1e-5, "reconstruction": 1.4, "auto_encoding": 1.2}
 
@@ -89,7 +89,7 @@ class GMCNNRecipe(TrainingRecipe):
 
     def _descend(self, terms: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
         total = torch.stack([self.numbers[n] * value for n, value in terms.items()]).sum()
-        descend(self.optimizers["generator"], total)
+        self.descend("generator", total)
         return {**terms, **others, "generator": total}
 
     def _judge(self, truth: Tensor, filled: Tensor, squares: list[Tensor]) -> Tensor:
@@ -98,7 +98,7 @@ class GMCNNRecipe(TrainingRecipe):
         fake = self.model.discriminator(filled, squares[1])
         whole, local = (losses.discriminator_loss(*pair, "hinge") for pair in zip(real, fake))
         loss: Tensor = whole + local
-        descend(self.optimizers["discriminator"], loss)
+        self.descend("discriminator", loss)
         return loss
 
     def _texture(self, made: Tensor, truth: Tensor) -> Tensor:

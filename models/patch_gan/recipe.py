@@ -8,7 +8,7 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed
 from inpaint_ops.models.patch_gan.model import PatchGAN
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
 
 
 class PatchGANRecipe(TrainingRecipe):
@@ -57,7 +57,7 @@ class PatchGANRecipe(TrainingRecipe):
         completed = composite(target, prediction, hole)
         pairs = zip(model.discriminator(target), model.discriminator(completed.detach()))
         judged = [discriminator_loss(real, fake) for real, fake in pairs]
-        descend(self.optimizers["discriminator"], judged[0] + judged[1])
+        self.descend("discriminator", judged[0] + judged[1])
         reconstruction = l1_loss(prediction, target)
         with without_gradients(model.discriminator):
             whole, patches = (generator_loss(fake) for fake in model.discriminator(completed))
@@ -66,7 +66,7 @@ class PatchGANRecipe(TrainingRecipe):
                 + numbers["global_adversarial"] * whole
                 + numbers["patch_adversarial"] * patches
             )
-            descend(self.optimizers["generator"], total)
+            self.descend("generator", total)
         return {
             "global_discriminator": judged[0],
             "patch_discriminator": judged[1],

@@ -20,7 +20,7 @@ from inpaint_ops.losses import (
 )
 from inpaint_ops.models.blocks.pictures import erase, signed
 from inpaint_ops.models.shift_net.model import ShiftNet
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
 
 Box = tuple[int, int, int, int]
 
@@ -96,7 +96,7 @@ class ShiftNetRecipe(TrainingRecipe):
 
         judge = model.discriminator
         critic = discriminator_loss(judge.logits(real), judge.logits(fake.detach()))
-        descend(self.optimizers["discriminator"], numbers["critic"] * critic)
+        self.descend("discriminator", numbers["critic"] * critic)
         with without_gradients(judge):
             losses = {
                 "l1": l1_loss(made, truth),
@@ -110,7 +110,7 @@ class ShiftNetRecipe(TrainingRecipe):
             losses["style"] = style_loss(made_maps, true_maps, distance="l2")
             losses["content"] = perceptual_loss(made_maps, true_maps, distance="l2")
         total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
-        descend(self.optimizers["generator"], total)
+        self.descend("generator", total)
         return {**losses, "critic": critic, "generator": total}
 
     def _features(self, image: Tensor) -> Mapping[str, Tensor]:

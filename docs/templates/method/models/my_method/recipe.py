@@ -8,7 +8,7 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l1_loss
 from inpaint_ops.models.blocks.pictures import composite, signed
 from inpaint_ops.models.my_method.model import MyMethod
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam, without_gradients
 
 
 class MyMethodRecipe(TrainingRecipe):
@@ -42,12 +42,12 @@ class MyMethodRecipe(TrainingRecipe):
         judged = discriminator_loss(
             model.discriminator(target), model.discriminator(completed.detach())
         )
-        descend(self.optimizers["discriminator"], judged)
+        self.descend("discriminator", judged)
         reconstruction = l1_loss(prediction, target)
         with without_gradients(model.discriminator):
             adversarial = generator_loss(model.discriminator(completed))
             total = self.numbers["reconstruction"] * reconstruction
-            descend(self.optimizers["generator"], total + self.numbers["adversarial"] * adversarial)
+            self.descend("generator", total + self.numbers["adversarial"] * adversarial)
         return {
             "discriminator": judged,
             "reconstruction": reconstruction,
