@@ -23,14 +23,6 @@ RESULTS = {
     "nearest_patch": ("index", "score"),
     "refine_patch": ("index", "distance"),
 }
-# Under autocast these compute in its dtype; all others in float32.
-LOWER = {
-    "fused_conv2d",
-    "gated_conv2d",
-    "fused_conv_transpose2d",
-    "partial_conv2d",
-    "channelwise_linear",
-}
 
 
 def tensors_of(op, dtype, grad=False):
@@ -64,9 +56,13 @@ def test_the_table_of_dtypes():
     assert table == measured_rows()
 
 
-def with_casts(op, dtype):
-    """The operator's tensors as autocast's rule for it has them."""
-    return tensors_of(op, dtype if op in LOWER else torch.float32)
+def with_casts(op, given, dtype):
+    """The operator's tensors, given in a dtype, as autocast's rule for it takes them."""
+    rule = dtype if OPERATORS[op].autocast == "lower" else torch.float32
+    return {
+        name: one if one.dtype != given or name in OPERATORS[op].masks else one.to(rule)
+        for name, one in tensors_of(op, given).items()
+    }
 
 
 @pytest.mark.parametrize("which", ["auto", "reference"])
@@ -77,16 +73,9 @@ def test_autocast_is_a_call_in_the_dtype_of_its_rule(op, given, dtype, which):
     with backend(which) if which != "auto" else nullcontext():
         with autocast(dtype):
             got = run(op, tensors_of(op, given))
-        cast = {
-            name: one.to(dtype if op in LOWER else torch.float32)
-            if one.is_floating_point() and name not in OPERATORS[op].masks
-            else one
-            for name, one in tensors_of(op, given).items()
-        }
-        expected = run(op, cast)
+        expected = run(op, with_casts(op, given, dtype))
     for one, other in zip(got, expected, strict=True):
-        # A norm gives its result in the dtype of x, as torch's own; a shift moves values.
-        kept = op in ("instance_norm", "shift_connection") and one.is_floating_point()
+        kept = OPERATORS[op].autocast == "kept" and one.is_floating_point()
         assert one.dtype == (given if kept else other.dtype)
         assert torch.equal(one, other.to(one.dtype))
 
@@ -106,7 +95,7 @@ def test_gradients_under_autocast(op, dtype, inside):
             y.float().square().sum().backward()
     if not inside:
         y.float().square().sum().backward()
-    cast = with_casts(op, dtype)
+    cast = with_casts(op, torch.float32, dtype)
     for name in leaves:
         cast[name] = cast[name].detach().requires_grad_()
     run(op, cast)[0].float().square().sum().backward()
