@@ -38,7 +38,7 @@ def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     for name, value in (("weight", weight), ("bias", bias)):
         if not isinstance(value, Tensor) and (name == "weight" or value is not None):
             raise TypeError(f"{_OP}: {name} must be a Tensor, got {type(value).__name__}")
-    x, weight, bias = tensors.autocast_to_lower(x.device, x, weight, bias)
+    x, weight, bias = tensors.autocast_to_lower(x, weight, bias)
     _check("weight", weight, x, 3)
     c, outputs, inputs = weight.shape
     if c != x.shape[1] or inputs != x.shape[2] * x.shape[3]:

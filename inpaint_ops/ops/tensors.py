@@ -51,12 +51,18 @@ def autocast_is_on(device: torch.device) -> bool:
 # autocast's dtype, norms, matches and losses float32. float64 stays, as in torch's own.
 
 
-def autocast_to_lower(device: torch.device, *tensors: Tensor | None) -> Sequence[Tensor | None]:
+def autocast_to_lower(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the tensors in autocast's dtype where it is on: convolutions and products."""
-    if not autocast_is_on(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device.type)
-    return [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in tensors]
+    if not autocast_is_on(x.device):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(x.device.type)
+
+    def cast(t: Tensor) -> Tensor:
+        return t if t.dtype == torch.float64 else t.to(dtype)
+
+    return cast(x), cast(weight), None if bias is None else cast(bias)
 
 
 def autocast_to_float32(device: torch.device, *tensors: Tensor) -> Sequence[Tensor]:

@@ -248,7 +248,8 @@ class MSNPS(InpaintingModel):
             torch.no_grad(),
             torch.autocast(image.device.type, enabled=False),
         ):
-            picture, missing = (t.clone() if t.is_inference() else t for t in (rgb, hole))
-            wide = (tensors.compute_dtype(t) for t in (picture, missing))
-            result = synthesise(features, *wide, settings, trace).to(image.dtype)
+            picture, missing = (
+                tensors.compute_dtype(t.clone() if t.is_inference() else t) for t in (rgb, hole)
+            )
+            result = synthesise(features, picture, missing, settings, trace).to(image.dtype)
         return result if self.channel_order == "rgb" else result.flip(1)

@@ -208,8 +208,7 @@ def check_tensors(
     _check_weight(op, weight)
     if bias is not None and not isinstance(bias, Tensor):
         raise TypeError(f"{op}: bias must be a Tensor or None, got {type(bias).__name__}")
-    if tensors.autocast_is_on(x.device):
-        x, weight, bias = tensors.autocast_to_lower(x.device, x, weight, bias)
+    x, weight, bias = tensors.autocast_to_lower(x, weight, bias)
     checks.check_same(op, "x and weight", x, weight)
     if bias is not None:
         checks.check_same(op, "x and bias", x, bias)
