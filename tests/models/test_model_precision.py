@@ -187,6 +187,23 @@ def test_training_step_in_every_precision(name, phase):
         assert any(moved)
 
 
+@pytest.mark.parametrize("label", sorted(set(OPTIONS) - set(CASES) - {"glcic poisson"}))
+def test_training_steps_of_variants(label):
+    name, options = OPTIONS[label]
+    side = CASES[name].training
+    image, hole = picture(2, 3, side, side), box(2, side, side)
+    expected = small(name, **options).recipe(features=features_of(name)).step(image, hole)
+    for lower in HALVES:
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0) if lower == HALVES[0] else None
+        model = small(name, **options)
+        recipe = model.recipe(features=features_of(name), scaler=scaler)
+        with autocast(lower):
+            losses = recipe.step(image, hole)
+        for key, value in losses.items():
+            assert value == pytest.approx(expected[key], rel=0.1, abs=2e-2), key
+        assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_training_in_bfloat16_weights(name):
     phase = small(name).recipe_class.phases[0]
