@@ -23,12 +23,11 @@ from inpaint_ops.kernels import products
 from inpaint_ops.kernels.attention import cells
 from inpaint_ops.kernels.attention.samples import Options, Samples
 from inpaint_ops.kernels.launch import aligned
-from inpaint_ops.kernels.products import product, without_autocast
+from inpaint_ops.kernels.products import product
 from inpaint_ops.ops.tensors import memory_format
 from inpaint_ops.reference.contextual_attention import patches_over
 
 
-@without_autocast
 def forward(
     fg: Tensor, bg: Tensor, hole: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -80,7 +79,6 @@ def _paste(samples: Samples, index: Tensor, row_max: Tensor, row_sum: Tensor) ->
     return y
 
 
-@without_autocast
 def backward(
     grad: Tensor,
     fg: Tensor,

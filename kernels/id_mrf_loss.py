@@ -17,7 +17,7 @@ from torch import Tensor
 from inpaint_ops.kernels import products
 from inpaint_ops.kernels.attention.similarities import BEST, COLUMNS, ROWS, SOFTMAX
 from inpaint_ops.kernels.attention.similarities_backward import BACKWARD
-from inpaint_ops.kernels.products import product, without_autocast
+from inpaint_ops.kernels.products import product
 
 _MIN_ROWS = 64
 
@@ -50,7 +50,6 @@ class _Vectors:
         return {"rows": strip.shape[1], "positions": self.positions, "groups": self.groups}
 
 
-@without_autocast
 def forward(
     generated: Tensor, target: Tensor, bandwidth: float, eps: float, exclude_self: bool
 ) -> tuple[Tensor, Tensor]:
@@ -77,7 +76,6 @@ def forward(
     return -best.mean(1).log(), choice
 
 
-@without_autocast
 def backward(
     grad: Tensor,
     generated: Tensor,

@@ -1,15 +1,12 @@
 """Products that the vendor's library forms, under this package's rules of precision.
 
 The kernels leave to cuBLAS and cuDNN (on ROCm to their counterparts) what those multiply faster.
-Autocast is in force inside an operator too and would round float32 products; so every product here
-is formed without it. Convolutions also follow `tf32_allowed`, and never add by atomics, which would
-change results from run to run.
+Convolutions follow `tf32_allowed`, and never add by atomics, which would change results from run to
+run.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,19 +18,8 @@ from inpaint_ops.ops.convolution import formulas, spec
 STRIP_BYTES = 1 << 28
 
 
-def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a function of tensors with autocast off on the device of the first one."""
-
-    @wraps(function)
-    def wrapper(first: Tensor, *arguments: Any) -> Any:
-        with torch.autocast(first.device.type, enabled=False):
-            return function(first, *arguments)
-
-    return wrapper
-
-
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Batched a @ b in float32, for callers `without_autocast`.
+    """Batched a @ b in float32.
 
     Half-precision factors are multiplied on tensor cores, but their sums are never rounded to half.
     """
@@ -45,15 +31,14 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 @contextmanager
-def precision(device: torch.device) -> Iterator[None]:
+def precision() -> Iterator[None]:
     """Hold the library's convolutions to the rules above."""
     settings = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = settings.fp32_precision, torch.backends.cudnn.deterministic
     settings.fp32_precision = "tf32" if tf32_allowed() else "ieee"
     torch.backends.cudnn.deterministic = True
     try:
-        with torch.amp.autocast(device.type, enabled=False):
-            yield
+        yield
     finally:
         settings.fp32_precision, torch.backends.cudnn.deterministic = before
 
@@ -65,13 +50,13 @@ def _nhwc(x: Tensor) -> Tensor:
 
 def convolve(x: Tensor, weight: Tensor, g: spec.Geometry) -> Tensor:
     """Convolution without bias, NHWC."""
-    with precision(x.device):
+    with precision():
         return _nhwc(formulas.convolve(_nhwc(x), _nhwc(weight), None, g))
 
 
 def convolve_transposed(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Transposed convolution without bias, NHWC."""
-    with precision(x.device):
+    with precision():
         return _nhwc(formulas.convolve_transposed(_nhwc(x), _nhwc(weight), None, stride, padding))
 
 
@@ -79,7 +64,7 @@ def convolve_backward(
     grad: Tensor, x: Tensor, weight: Tensor, g: spec.Geometry, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and weight from that of `convolve`."""
-    with precision(x.device):
+    with precision():
         return formulas.convolve_backward(grad, _nhwc(x), _nhwc(weight), g, wanted)
 
 
@@ -92,7 +77,7 @@ def convolve_transposed_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and weight from that of `convolve_transposed`."""
-    with precision(x.device):
+    with precision():
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad,
             _nhwc(x),

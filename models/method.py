@@ -64,12 +64,17 @@ class InpaintingModel(nn.Module):
         """Read the options from the model's own state dict, or a part with whole networks."""
         return Implied({}, ("channel_order",))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of the weights, in which `complete` and training steps run."""
+        return next(self.get_submodule(self.completion_networks[0]).parameters()).dtype
+
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
         """Return the prediction, (N, 3, H, W) in [0, 1]; only its missing pixels are used.
 
         Args:
-            image: (N, 3, H, W) float32 in [0, 1], channels in `channel_order`, 0 where missing.
-            hole: (N, 1, H, W) float32, 1 = missing.
+            image: (N, 3, H, W) in [0, 1], `dtype`, channels in `channel_order`, 0 where missing.
+            hole: (N, 1, H, W), `dtype`, 1 = missing.
             seed: of the method's random numbers, if it draws any.
         """
         raise NotImplementedError
@@ -79,13 +84,14 @@ class InpaintingModel(nn.Module):
         phase: str | None = None,
         *,
         features: nn.Module | None = None,
+        scaler: torch.amp.GradScaler | None = None,
         wrap: Wrap | None = None,
         **overrides: Any,
     ) -> TrainingRecipe:
         """Return the recipe of one phase of training, the first if None; see `TrainingRecipe`."""
         variant = getattr(self, "variant", "")
         recipe = self.variant_recipes.get(variant, self.recipe_class)
-        return recipe(self, phase, features=features, wrap=wrap, **overrides)
+        return recipe(self, phase, features=features, scaler=scaler, wrap=wrap, **overrides)
 
     def forward(self, image: Tensor, hole: Tensor) -> Tensor:
         """As `complete`."""
@@ -97,6 +103,10 @@ class InpaintingModel(nn.Module):
 
         The networks run in evaluation mode and without gradients; their mode is restored
         afterwards. The picture is padded to a size that they take, and the result cropped.
+
+        Networks run in the dtype of their weights, whatever that of the picture: after
+        ``model.bfloat16()``, ``half()`` or ``double()`` pictures of any dtype are completed, and
+        the result has the dtype of the picture. Under autocast they follow its rules.
 
         Args:
             image: (N, 3, H, W) RGB in [0, 1], floating; missing pixels may hold anything.
@@ -113,9 +123,10 @@ class InpaintingModel(nn.Module):
         missing = self._check(image, hole)
         if image.numel() == 0 or not missing.any():
             return image.clone()
-        clean = torch.where(missing, 0.0, image.detach().float())
+        known = image.detach().to(self.dtype)
+        clean = torch.where(missing, known.new_zeros(()), known)
         height, width = (self._padded(side) for side in image.shape[2:])
-        picture, cells = self._pad(clean, missing.float(), height, width)
+        picture, cells = self._pad(clean, missing.to(known.dtype), height, width)
         if self.channel_order == "bgr":
             picture = picture.flip(1)
         training = self.training

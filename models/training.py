@@ -6,7 +6,7 @@ A recipe knows its model; no model knows its recipe. The registry brings the two
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -27,6 +27,10 @@ class Trainable(Protocol):
     @property
     def name(self) -> str:
         """The name of the method, for messages."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
 
     @property
     def channel_order(self) -> str:
@@ -72,6 +76,7 @@ class TrainingRecipe:
         model: an `InpaintingModel`.
         phase: name of a phase; the first one if None.
         features: VGG feature network for methods whose losses need one (`inpaint_ops.features`).
+        scaler: of losses, for steps under float16's autocast: ``torch.amp.GradScaler(device)``.
         wrap: called with each network that the phase trains, before the optimisers are made; what
             it returns takes the network's place in the steps. `DistributedDataParallel`,
             `torch.compile` and `fully_shard` are such functions. The networks that `model` itself
@@ -101,6 +106,7 @@ class TrainingRecipe:
         phase: str | None = None,
         *,
         features: nn.Module | None = None,
+        scaler: torch.amp.GradScaler | None = None,
         wrap: Wrap | None = None,
         **overrides: float,
     ) -> None:
@@ -121,6 +127,7 @@ class TrainingRecipe:
                 "see inpaint_ops.features"
             )
         self.features = features
+        self.scaler = scaler
         self.numbers: dict[str, float] = {**self.phase.numbers, **overrides}
         self.iteration = 0
         self.random = torch.Generator()
@@ -149,6 +156,9 @@ class TrainingRecipe:
     def step(self, image: Tensor, hole: Tensor) -> dict[str, float]:
         """Do one iteration: every update of the phase, in the order of the source.
 
+        Pictures of any dtype are taken; networks run in that of their weights, or, in a step under
+        ``torch.autocast``, by its rules. Losses are float32 (float64 for float64) in any case.
+
         Args:
             image: (N, 3, H, W) complete pictures, RGB in [0, 1], in the hole too: the losses
                 compare the filling with what was there.
@@ -171,6 +181,7 @@ class TrainingRecipe:
             raise ValueError(f"{op}: image must be in [0, 1], in the hole too, got {bad}")
         size = (image.shape[2], image.shape[3])
         checks.check_mask(op, "hole", hole, image.shape[0], size, image.device)
+        image = image.to(self.model.dtype)
         missing = checks.binary(op, "hole", hole).to(image.dtype)
         if self.model.channel_order == "bgr":
             image = image.flip(1)
@@ -182,9 +193,36 @@ class TrainingRecipe:
         self.iteration += 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
+    @torch.compiler.disable
+    def descend(self, names: str | Sequence[str], loss: Tensor) -> None:
+        """Do one step of optimisers on a loss.
+
+        Compiled code ends a graph here: it has a compiled backward pass, and optimisers are
+        outside. The backward pass runs without autocast: its operators take the dtypes of the forward pass.
+        With a `scaler` the losses are scaled, and gradients that are not finite skip the step.
+
+        Args:
+            names: of the optimisers, one or several.
+            loss: a scalar.
+        """
+        chosen = [self.optimizers[name] for name in ([names] if isinstance(names, str) else names)]
+        for optimizer in chosen:
+            optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(loss.device.type, enabled=False):
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        for optimizer in chosen:
+            if self.scaler is None:
+                optimizer.step()
+            else:
+                self.scaler.step(optimizer)
+        if self.scaler is not None:
+            self.scaler.update()
+        # Autocast keeps weights that it has rounded until it ends; these have changed.
+        torch.clear_autocast_cache()
+
     def draw(self, *shape: int) -> Tensor:
         """Draw uniform numbers in [0, 1) from the recipe's own generator."""
-        return torch.rand(shape, generator=self.random)
+        return torch.rand(shape, generator=self.random, dtype=torch.float32)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a continued run needs beside the weights."""
@@ -193,6 +231,7 @@ class TrainingRecipe:
             "iteration": self.iteration,
             "random": self.random.get_state(),
             "optimizers": {name: one.state_dict() for name, one in self.optimizers.items()},
+            "scaler": {} if self.scaler is None else self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -213,6 +252,8 @@ class TrainingRecipe:
         self.random.set_state(state["random"])
         for name, one in self.optimizers.items():
             one.load_state_dict(state["optimizers"][name])
+        if self.scaler is not None and state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def _with_wrapped(model: Any, names: Iterable[str], wrap: Wrap) -> Any:
@@ -254,17 +295,6 @@ def cut_off(x: Tensor) -> Tensor:
     would be the generator's too.
     """
     return x.detach()
-
-
-@torch.compiler.disable
-def descend(optimizer: Optimizer, loss: Tensor) -> None:
-    """Do one step of an optimiser on a loss.
-
-    Compiled code ends a graph here: it has a compiled backward pass, and the optimiser is outside.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
 
 
 def adam(

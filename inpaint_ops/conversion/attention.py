@@ -34,8 +34,9 @@ def recognise(module: nn.Module) -> tuple[type[Converted], Record] | str | None:
     if twin is None:
         return None
     generator = torch.Generator().manual_seed(3)
-    f = torch.randn(2, 6, _SIDE, _SIDE, generator=generator)
-    b = torch.randn(2, 6, _SIDE, _SIDE, generator=generator)
+    f, b = (
+        torch.randn(2, 6, _SIDE, _SIDE, generator=generator, dtype=torch.float32) for _ in range(2)
+    )
     for factor in _FACTORS:
         masks = _masks(_SIDE * factor)
         try:
@@ -54,7 +55,7 @@ def recognise(module: nn.Module) -> tuple[type[Converted], Record] | str | None:
 
 
 def _masks(side: int) -> Tensor:
-    masks = torch.zeros(2, 1, side, side)
+    masks = torch.zeros(2, 1, side, side, dtype=torch.float32)
     masks[0, :, side // 4 : side // 2, side // 4 : 3 * side // 4] = 1
     masks[1, :, side // 2 :, : side // 3] = 1
     return masks

@@ -69,11 +69,12 @@ def recognise(module: nn.Module) -> tuple[type[Converted], Record] | str | None:
 def _masks(channels: int, size: tuple[int, int]) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(5)
     for share in (0.35, 0.8):
-        mask = (torch.rand((2, channels, *size), generator=generator) < share).float()
+        mask = torch.rand((2, channels, *size), generator=generator, dtype=torch.float32)
+        mask = (mask < share).float()
         mask[:, :, : size[0] // 2, : size[1] // 2] = 0
         yield mask
-    yield torch.ones(2, channels, *size)
-    yield torch.zeros(2, channels, *size)
+    yield torch.ones(2, channels, *size, dtype=torch.float32)
+    yield torch.zeros(2, channels, *size, dtype=torch.float32)
 
 
 def _agrees(module: nn.Module, options: dict[str, Any]) -> dict[str, Any] | None:
@@ -87,13 +88,14 @@ def _agrees(module: nn.Module, options: dict[str, Any]) -> dict[str, Any] | None
     generator = torch.Generator().manual_seed(11)
     for p in layer.parameters():
         with torch.no_grad():
-            p.copy_(torch.randn(p.shape, generator=generator).to(p))
+            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float32).to(p))
     reach = [d * (k - 1) + 2 for d, k in zip(layer.dilation, layer.kernel_size)]
     size = (max(12, reach[0]), max(11, reach[1]))
     device = layer.weight.device
     answer: dict[str, Any] = {}
     for mask in _masks(options["channels"], size):
-        x = torch.randn(2, layer.in_channels, *size, generator=generator).to(device)
+        shape = (2, layer.in_channels, *size)
+        x = torch.randn(shape, generator=generator, dtype=torch.float32).to(device)
         x, mask = x.requires_grad_(), mask.to(device)
         try:
             theirs = twin(x, mask)

@@ -32,8 +32,8 @@ def recognise(module: nn.Module) -> tuple[type[Converted], Record] | str | None:
     names: set[str] | None = None
     rounds = []
     for top, left, factor in ((2, 1, 8), (1, 3, 8)):
-        x = torch.randn(1, 12, _SIDE, _SIDE, generator=generator)
-        mask = torch.zeros(1, 1, _SIDE, _SIDE)
+        x = torch.randn(1, 12, _SIDE, _SIDE, generator=generator, dtype=torch.float32)
+        mask = torch.zeros(1, 1, _SIDE, _SIDE, dtype=torch.float32)
         mask[:, :, top : top + 4, left : left + 3] = 1
         large = mask.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
         for value in (large, large[0]):

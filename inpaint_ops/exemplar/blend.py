@@ -48,7 +48,7 @@ def blend(image: Tensor, hole: Tensor, source: Tensor) -> Tensor:
         at = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
         return flat[:, at], inside & ~missing[at]
 
-    neighbours, total, degree = [], torch.zeros_like(copied), torch.zeros(len(pixels))
+    neighbours, total, degree = [], torch.zeros_like(copied), copied.new_zeros(len(pixels))
     for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
         inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
         other = torch.where(inside, pixels + dy * width + dx, pixels)
@@ -76,7 +76,7 @@ def _solve(neighbours: Tensor, diagonal: Tensor, right: Tensor) -> Tensor:
 
     def residual(v: Tensor) -> Tensor:
         padded = F.pad(v, (0, 1))  # the last column stands for known pixels
-        inflow = sum((padded[:, n] for n in neighbours), torch.zeros(()))
+        inflow = sum((padded[:, n] for n in neighbours), padded.new_zeros(()))
         return right - (diagonal * v - inflow)
 
     v = chebyshev(residual, torch.zeros_like(right), (_PULL, 8.0 + _PULL), _STEPS)

@@ -110,7 +110,7 @@ def _radius(hole: Tensor, limit: int) -> int:
 
 def _penalty(hole: Tensor, patch_size: int) -> Tensor:
     """Mean depth of a patch's pixels in the hole, in rings, times log(1.5)."""
-    depth, inside = torch.zeros(hole.shape), hole
+    depth, inside = torch.zeros(hole.shape, dtype=torch.float32), hole
     for _ in range(_DEEPEST):
         if not bool(inside.any()):
             break
@@ -191,7 +191,7 @@ def peel(level: Level, patch_size: int, draws: list[int]) -> list[Tensor]:
                 chosen.append(_choose(distance, draw, generator))
         # The weight of a patch is the known fraction of its pixels.
         weight = mask.mean(1).float()[:, None].expand_as(at).flatten()
-        weights = torch.zeros(len(known)).index_add_(0, at.flatten(), weight)
+        weights = torch.zeros(len(known), dtype=torch.float32).index_add_(0, at.flatten(), weight)
         for one, chosen in zip(filled, best):
             copied = keys[torch.cat(chosen)].view(len(at), channels, -1).transpose(0, 1)
             total = torch.zeros_like(one)
@@ -218,7 +218,7 @@ def _choose(distance: Tensor, draw: int, generator: torch.Generator) -> Tensor:
         return distance.argmin(1)
     distance = distance.clamp_min(0.0)
     limit = distance.amin(1, keepdim=True) * 1.1**2 + 1e-12
-    dice = torch.rand(distance.shape, generator=generator)
+    dice = torch.rand(distance.shape, generator=generator, dtype=torch.float32)
     return torch.where(distance <= limit, dice, -1.0).argmax(1)
 
 

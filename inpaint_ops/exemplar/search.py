@@ -96,7 +96,7 @@ def enlarge(
     """Return matches on level `number`, made from those on the next coarser one."""
     fine = levels[number]
     index = _double(matches.index, levels[number + 1], fine, size)
-    equal = torch.ones(index.shape)
+    equal = torch.ones(index.shape, dtype=torch.float32)
     current = vote(fine.features, fine.hole, index, equal, fine.penalty, size, False)
     return settle(fine, current, index, size, iterations, after_step)
 
@@ -150,7 +150,7 @@ def _search(level: Level, current: Tensor, size: int, where: Tensor) -> Matches:
 
 def _refine(level: Level, current: Tensor, index: Tensor, size: int, step: int) -> Matches:
     """Return the nearest patch around the last matches of a patch and of its neighbours."""
-    distance = torch.zeros(index.shape)
+    distance = torch.zeros(index.shape, dtype=torch.float32)
     reaches = (1, 8, 4, 2, 1) if step < 3 else (1,)
     for turn, reach in enumerate(reaches):
         index, distance = refine_patch(

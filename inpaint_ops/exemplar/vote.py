@@ -72,7 +72,7 @@ def _vote_reference(
     matches, distances, penalties = index.flatten(), distance.flatten(), penalty.flatten()
     steps = torch.arange(patch_size)
     dy, dx = steps.repeat_interleave(patch_size), steps.repeat(patch_size)
-    infinity = torch.tensor(float("inf"))
+    infinity = torch.tensor(float("inf"), dtype=torch.float32)
     for y, x in zip(*(p.split(_PIXELS) for p in hole[0, 0].nonzero().T)):
         oy, ox = y[:, None] - dy, x[:, None] - dx
         inside = (oy >= 0) & (oy < rows) & (ox >= 0) & (ox < columns)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops import checks
+from inpaint_ops.ops import tensors
 from inpaint_ops.ops.id_mrf_loss import id_mrf_loss
 
 
@@ -63,7 +64,7 @@ class IDMRFLoss(nn.Module):
             generator: draws the positions, with `max_patches`.
 
         Returns:
-            The loss, a scalar.
+            The loss, a scalar, float32 or float64.
 
         Raises:
             KeyError: the feature network lacks a layer.
@@ -75,7 +76,7 @@ class IDMRFLoss(nn.Module):
         with torch.no_grad():
             wanted = self.features(target)
         made = self.features(generated)
-        total = generated.new_zeros(())
+        total = tensors.compute_dtype(generated).new_zeros(())
         for name, weight in self.weights.items():
             total = total + weight * id_mrf_loss(
                 made[name],

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops import checks
+from inpaint_ops.ops import tensors
 from inpaint_ops.ops.shift_connection import concatenated_shift
 
 _RULES = ("nearest", "convolution")
@@ -46,8 +47,9 @@ def reduce_hole(hole: Tensor, size: tuple[int, int], rule: str = "nearest") -> T
             f"{8 * size[0]} x {8 * size[1]}, got {hole.shape[2]} x {hole.shape[3]}"
         )
     kernel = values.new_full((1, 1, 4, 4), 1 / 16)
-    for _ in range(3):
-        values = F.conv2d(values, kernel, stride=2, padding=1)
+    with torch.autocast(values.device.type, enabled=False):
+        for _ in range(3):
+            values = F.conv2d(values, kernel, stride=2, padding=1)
     return values > 5 / 16
 
 
@@ -132,7 +134,7 @@ class GuidanceLoss(nn.Module):
             hole: (N or 1, 1, h, w) on the feature grid, or image-sized.
 
         Returns:
-            The loss, a scalar.
+            The loss, a scalar, float32 or float64.
 
         Raises:
             RuntimeError: `set_target` was not called.
@@ -149,11 +151,11 @@ class GuidanceLoss(nn.Module):
                 f"half, got {tuple(decoder.shape)}"
             )
         missing = _on_grid(hole, x, self.hole_rule).bool()
+        decoder, target = (tensors.compute_dtype(t) for t in (decoder, self._target))
         masked = torch.where(missing, decoder, decoder.new_zeros(()))
         if self.mask_target:
-            target = torch.where(missing, self._target, self._target.new_zeros(()))
+            target = torch.where(missing, target, target.new_zeros(()))
         else:
-            target = self._target
             # Value of the masked product, derivative of the identity.
             masked = decoder + (masked - decoder).detach()
         return self.strength * (masked - target).square().mean()

@@ -147,11 +147,12 @@ def gradient_penalty(
     """Mean over samples of (|sqrt(hole) gradient of the critic|_2 - 1)^2 between real and fake.
 
     The gradient is taken at real + a (fake - real), with a uniform in [0, 1) for each sample. The
-    norm is taken over the pixels and channels of the hole.
+    norm is taken over the pixels and channels of the hole. The critic runs without autocast, whose
+    small types lose the gradient's gradient.
 
     Args:
         critic: maps (N, C, H, W) images to logits. Its gradient is differentiated in turn.
-        real: (N, C, H, W), floating.
+        real: (N, C, H, W), floating, the dtype in which the critic takes images.
         fake: shape of real. No gradient flows to either.
         hole: expands to that shape, 1 = missing, or a weight of the squared gradient. None takes
             the whole image.
@@ -166,14 +167,16 @@ def gradient_penalty(
     Source: Gulrajani et al., 2017; restricted to the hole as in JiahuiYu/generative_inpainting
     (v1.0.0) and Yu et al., CVPR 2018 (arXiv 1801.07892).
     """
+    dtype = real.dtype if isinstance(real, Tensor) else None
     real, fake = (x.detach() for x in _checks.pair("gradient_penalty", real, fake))
     shape = (real.shape[0],) + (1,) * (real.dim() - 1)
     device = real.device if generator is None else generator.device
-    a = torch.rand(shape, generator=generator, device=device, dtype=real.dtype).to(real.device)
-    between = torch.lerp(real, fake, a).requires_grad_()
-    with torch.enable_grad():
+    a = torch.rand(shape, generator=generator, device=device, dtype=torch.float32).to(real)
+    between = torch.lerp(real, fake, a).to(dtype).requires_grad_()
+    with torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
         logits = critic(between)
         (slope,) = torch.autograd.grad(logits.sum(), between, create_graph=True)
+        slope = tensors.compute_dtype(slope)
         if hole is not None:
             weight = _checks.spread("gradient_penalty", "hole", hole, slope)
             slope = _checks.selected(slope, weight) * weight.sqrt()

@@ -89,7 +89,7 @@ def frame_weight(
     for name, size, least in (("height", height, 1), ("width", width, 1), ("border", border, 0)):
         checks.check_int("frame_weight", name, size, least)
     checks.check_finite("frame_weight", "value", value)
-    result = torch.full((1, 1, height, width), float(value), device=device)
+    result = torch.full((1, 1, height, width), float(value), dtype=torch.float32, device=device)
     result[..., border : height - border, border : width - border] = 1
     return result
 

@@ -23,8 +23,9 @@ def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
         bias: (C, Ho * Wo) or None.
 
     Returns:
-        (N, C, H, W) if Ho * Wo equals H * W, else (N, C, Ho * Wo, 1), contiguous. Under autocast
-        the product runs in autocast's type, like torch.nn.functional.linear.
+        (N, C, H, W) if Ho * Wo equals H * W, else (N, C, Ho * Wo, 1), dtype of x, contiguous.
+        Under autocast x, weight and bias are rounded to its dtype, which is also the result's, as
+        in torch.nn.functional.linear.
 
     Raises:
         TypeError: wrong type or dtype.
@@ -34,10 +35,10 @@ def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     """
     checks.check_image(_OP, "x", x)
     checks.check_kinds(_OP, x=x, weight=weight, bias=bias)
-    if tensors.autocast_is_on(x.device) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), _cast(weight, dtype)
-        bias = None if bias is None else _cast(bias, dtype)
+    for name, value in (("weight", weight), ("bias", bias)):
+        if not isinstance(value, Tensor) and (name == "weight" or value is not None):
+            raise TypeError(f"{_OP}: {name} must be a Tensor, got {type(value).__name__}")
+    x, weight, bias = tensors.autocast_to_lower(x, weight, bias)
     _check("weight", weight, x, 3)
     c, outputs, inputs = weight.shape
     if c != x.shape[1] or inputs != x.shape[2] * x.shape[3]:
@@ -58,13 +59,7 @@ def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     return y.view(x.shape) if outputs == inputs else y[..., None]
 
 
-def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x.to(dtype) if isinstance(x, Tensor) else x
-
-
 def _check(name: str, value: Tensor, x: Tensor, dims: int) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{_OP}: {name} must be a Tensor, got {type(value).__name__}")
     checks.check_same(_OP, f"x and {name}", x, value)
     if value.dim() != dims:
         shape = "(C, Ho * Wo, H * W)" if dims == 3 else "(C, Ho * Wo)"

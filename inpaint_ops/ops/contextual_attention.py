@@ -79,7 +79,7 @@ def contextual_attention(  # noqa: PLR0913
     Returns:
         y: (N, C, H, W), dtype and memory format of `fg`. Differentiable in `fg` and `bg`; the
         gradient of a key patch that is zero is zero. Sums are formed in float32 (float64 for
-        float64), in which attention also runs under autocast.
+        float64). Under autocast y is float32, as of torch.nn.functional.softmax.
 
         index, with `return_index`: (N, h, w) int64, the flat position v * wb + u of the key that
         may be used with the greatest score, the lowest of equals, 0 if there is none.

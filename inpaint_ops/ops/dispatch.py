@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import torch
@@ -213,6 +215,29 @@ def _owned(results: Any, args: Sequence[Any]) -> Any:
     return type(results)([_owned(result, args) for result in results])
 
 
+# The dispatcher's keys of autocast, one for each type of device.
+_AUTOCAST = {
+    name: torch._C.DispatchKeySet(key)
+    for name, key in torch._C.DispatchKey.__members__.items()
+    if name.startswith("Autocast")
+}
+
+
+def _leave_autocast(name: str, overload: Any) -> None:
+    """Run an operator without autocast, which would round what its implementations multiply.
+
+    The public functions have given its arguments the dtype of autocast's rule before.
+    """
+    every = reduce(or_, _AUTOCAST.values())
+
+    def without(*flat: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(every):
+            return overload(*flat)
+
+    for key in _AUTOCAST:
+        _library.impl(name, without, key)
+
+
 def _no_view(result: Tensor, args: Sequence[Any]) -> Tensor:
     """A tensor of its own on the memory of a view, or on a copy if that belongs to an argument."""
     storage = result.untyped_storage()
@@ -289,4 +314,5 @@ def register(
     if not name.endswith("_backward"):
         OPERATORS[name] = Operator(name, None if cuda is None else cuda_means)
     overload = getattr(torch.ops.inpaint_ops, name).default
+    _leave_autocast(name, overload)
     return Registered(name, overload, cpu_or_reference, group)

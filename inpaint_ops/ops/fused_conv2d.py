@@ -50,14 +50,13 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
 
     Returns:
         (N, filters, Ho, Wo), dtype of x; channels_last if x or the weight is. Half precision is
-        summed in float32. Under autocast everything runs in float32 and the result has the dtype
-        of x.
+        summed in float32. Under autocast x, weight and bias are rounded to its dtype, which is also
+        the result's, as in torch.nn.functional.conv2d.
 
     Raises:
         TypeError: wrong type or dtype.
         ValueError: wrong shape, range or device.
     """
-    dtype = x.dtype if isinstance(x, Tensor) else None
     x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     g = spec.check_geometry(
         _OP,
@@ -75,7 +74,7 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     spec.check_bias(_OP, bias, weight.shape[0])
     keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
     y: Tensor = OPERATOR(x, weight, bias, g, activation, keep, algorithm)[0]
-    return y if y.dtype == dtype else y.to(dtype)
+    return y
 
 
 OPERATOR = operator.register(_OP)

@@ -43,14 +43,13 @@ def fused_conv_transpose2d(
 
     Returns:
         (N, filters, (H - 1) stride - 2 padding + kh, likewise), dtype of x; channels_last if x or
-        the weight is. Half precision is summed in float32. Under autocast everything runs in
-        float32 and the result has the dtype of x.
+        the weight is. Half precision is summed in float32. Under autocast x, weight and bias are
+        rounded to its dtype, which is also the result's, as in torch.nn.functional.conv2d.
 
     Raises:
         TypeError: wrong type or dtype.
         ValueError: wrong shape, range or device.
     """
-    dtype = x.dtype if isinstance(x, Tensor) else None
     x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     checks.check_int(_OP, "stride", stride)
     checks.check_int(_OP, "padding", padding, 0)
@@ -70,7 +69,7 @@ def fused_conv_transpose2d(
     checks.check_result(_OP, "stride", (x.shape[0], weight.shape[1], *size), stride)
     keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
     y: Tensor = _operator(x, weight, bias, stride, padding, activation, keep, algorithm)[0]
-    return y if y.dtype == dtype else y.to(dtype)
+    return y
 
 
 def _out_size(x: Tensor, weight: Tensor, stride: int, padding: int) -> Pair:
@@ -106,8 +105,7 @@ def _cpu(
     into, applied = (pre_activation, "identity") if keep else (y, activation)
     if not _by_kernels(x, weight, bias, _adjoint(stride, padding), into, applied, algorithm):
         widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
-        with torch.autocast("cpu", enabled=False):  # called past the dispatcher as well
-            sums = formulas.convolve_transposed(*widened, None, stride, padding)
+        sums = formulas.convolve_transposed(*widened, None, stride, padding)
         into.copy_(cpu.finish(sums, bias, applied))
     if keep:
         # By our kernel: torch's activations depend on where its threads cut.

@@ -46,7 +46,8 @@ def gated_conv2d(
 
     Returns:
         (N, n, Ho, Wo), dtype of x; channels_last if x or the weight is. Half precision is summed in
-        float32. Under autocast everything runs in float32 and the result has the dtype of x.
+        float32. Under autocast x, weight and bias are rounded to its dtype, which is also the
+        result's, as in torch.nn.functional.conv2d.
 
     Raises:
         TypeError: wrong type or dtype.
@@ -55,7 +56,6 @@ def gated_conv2d(
     Source: Yu et al., ICCV 2019 (arXiv 1806.03589), section 3.1; JiahuiYu/generative_inpainting:
     inpaint_ops.py (gen_conv, gen_deconv).
     """
-    dtype = x.dtype if isinstance(x, Tensor) else None
     x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     if weight.shape[0] % 2:
         raise ValueError(
@@ -76,7 +76,7 @@ def gated_conv2d(
     spec.check_bias(_OP, bias, weight.shape[0])
     keep = recording.may_be_recorded((x, weight, bias))
     y: Tensor = _operator(x, weight, bias, g, activation, keep, algorithm)[0]
-    return y if y.dtype == dtype else y.to(dtype)
+    return y
 
 
 _operator = operator.register(_OP, plain=PLAIN)

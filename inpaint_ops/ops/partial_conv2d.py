@@ -66,8 +66,8 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
 
     Returns:
         y: (N, filters, Ho, Wo), dtype of x; channels_last if a tensor of x or the weight is. Half
-            precision is summed in float32. Under autocast everything runs in float32 and y has the
-            dtype of x.
+            precision is summed in float32. Under autocast x, weight and bias are rounded to its
+            dtype, which is also that of y, as in torch.nn.functional.conv2d.
         valid_out: (N or 1, 1, Ho, Wo), dtype of `valid` and batch of the largest: u.
 
     Raises:
@@ -79,7 +79,6 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     float16, for which it gives NaN.
     """
     images, masks = _listed(x, valid)
-    dtype = images[0].dtype if isinstance(images[0], Tensor) else None
     images[0], weight, bias = spec.check_tensors(_OP, images[0], weight, bias)
     for i, image in enumerate(images[1:], 1):
         images[i], _, _ = spec.check_tensors(_OP, image, weight, None)
@@ -107,7 +106,7 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     options = (g, normalise, factors, algorithm)
     y, update_mask, _ = _operator(images, masks, weight, bias, *options)
     kind = masks[0].dtype
-    return y.to(dtype), update_mask if update_mask.dtype == kind else update_mask.to(kind)
+    return y, update_mask if update_mask.dtype == kind else update_mask.to(kind)
 
 
 def _listed(x: Any, valid: Any) -> tuple[list[Tensor], list[Tensor]]:

@@ -40,9 +40,10 @@ def shift_connection(
         shifted: (N, C, h, w), dtype and memory format of `encoder`.
         index: (N, h, w) int64, flat position y * w + x of the source, -1 where nothing was shifted.
 
-        Under autocast the match runs in float32; `shifted` keeps the dtype of `encoder`. On a GPU
-        the products of float32 input follow torch's TF32 switch (off by default), and mask values
-        are not checked, for which the host would have to wait: what is not 0 is hole.
+        The match runs in float32 (float64 for float64). Under autocast `decoder` and `encoder` may
+        differ in dtype, and `shifted` has the wider one, as in torch.cat. On a GPU the products of
+        float32 input follow torch's TF32 switch (off by default), and mask values are not checked,
+        for which the host would have to wait: what is not 0 is hole.
 
     Raises:
         TypeError: wrong type or dtype.
@@ -68,7 +69,8 @@ def _shift(
     checks.check_image(_OP, "decoder", decoder)
     checks.check_image(_OP, "encoder", encoder)
     if tensors.autocast_is_on(encoder.device) and decoder.dtype != encoder.dtype:
-        decoder, encoder = decoder.float(), encoder.float()
+        widest = torch.promote_types(decoder.dtype, encoder.dtype)
+        decoder, encoder = decoder.to(widest), encoder.to(widest)
     checks.check_same(_OP, "decoder and encoder", decoder, encoder)
     if decoder.shape != encoder.shape:
         raise ValueError(

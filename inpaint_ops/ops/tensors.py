@@ -1,5 +1,6 @@
 """Layouts and dtypes of operators' tensors: what autocast, half precision and kernels ask for."""
 
+from collections.abc import Sequence
 from typing import overload
 
 import torch
@@ -46,11 +47,29 @@ def autocast_is_on(device: torch.device) -> bool:
     return available and torch.is_autocast_enabled(kind)
 
 
-def autocast_to_float32(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Under autocast matching runs in float32 (float64 stays): the rule of torch's own norms."""
+# Under autocast an operator follows the rule of torch's peer of it: convolutions and products take
+# autocast's dtype, norms, matches and losses float32. float64 stays, as in torch's own.
+
+
+def autocast_to_lower(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the tensors in autocast's dtype where it is on: convolutions and products."""
+    if not autocast_is_on(x.device):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(x.device.type)
+
+    def cast(t: Tensor) -> Tensor:
+        return t if t.dtype == torch.float64 else t.to(dtype)
+
+    return cast(x), cast(weight), None if bias is None else cast(bias)
+
+
+def autocast_to_float32(device: torch.device, *tensors: Tensor) -> Sequence[Tensor]:
+    """Return the tensors in float32 where autocast is on: norms, softmax, matches, losses."""
     if not autocast_is_on(device):
         return tensors
-    return tuple(x if x.dtype == torch.float64 else x.float() for x in tensors)
+    return [x if x.dtype == torch.float64 else x.float() for x in tensors]
 
 
 def compute_dtype(x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def transposed_weight(weight: Tensor) -> Tensor:
     Summed in float32.
     """
     table = _doubling(weight.device)
-    with products.precision(weight.device):
+    with products.precision():
         taps = torch.einsum("ti,uj,fcij->cftu", table, table, weight.float())
     return taps.to(weight.dtype)
 
@@ -46,7 +46,7 @@ def transposed_weight(weight: Tensor) -> Tensor:
 def transposed_weight_backward(grad: Tensor) -> Tensor:
     """Gradient of the 3x3 taps, float32, from that of `transposed_weight`."""
     table = _doubling(grad.device)
-    with products.precision(grad.device):
+    with products.precision():
         return torch.einsum("ti,uj,cftu->fcij", table, table, grad.float())
 
 

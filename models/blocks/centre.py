@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops.models.blocks.pictures import arranged, hole_box, signed, unsigned
+from inpaint_ops.ops import tensors
 
 # Sides of a network's picture and of its prediction, in its own pixels.
 SIDE, PREDICTED = 128, 64
@@ -52,18 +53,26 @@ def window(box: tuple[int, int, int, int], height: int, width: int, overlap: int
     return Window((top + bottom) // 2 - side // 2, (left + right) // 2 - side // 2, side)
 
 
-def _weights(centres: Tensor, support: float, size: int, *, inside: bool) -> Tensor:
+def _weights(
+    centres: Tensor, support: float, size: int, dtype: torch.dtype, *, inside: bool
+) -> Tensor:
     """Return weights of a triangle around each centre over pixels 0 ... size - 1.
 
-    The result is (len(centres), size). Each row sums to 1 over these pixels if `inside`, else over
-    these and the ones before and after them.
+    The result is (len(centres), size), of the dtype given. Each row sums to 1 over these pixels if
+    `inside`, else over these and the ones before and after them.
     """
     before = 0 if inside else max(0, int(support - centres.min().item()) + 1)
     after = 0 if inside else max(0, int(centres.max().item() + support - size) + 1)
     pixels = torch.arange(-before, size + after, device=centres.device) + 0.5
     weights = (1 - (centres[:, None] - pixels).abs() / support).clamp_min(0)
     weights = weights / weights.sum(1, keepdim=True)
-    return weights[:, before : before + size].float()
+    return weights[:, before : before + size].to(dtype)
+
+
+def _resampled(down: Tensor, image: Tensor, across: Tensor) -> Tensor:
+    """Return down image across^T, in the dtype of the weights, under autocast or not."""
+    with torch.autocast(image.device.type, enabled=False):
+        return down @ image.to(down.dtype) @ across.T
 
 
 def crop(image: Tensor, where: Window, colour: Tensor) -> Tensor:
@@ -75,10 +84,10 @@ def crop(image: Tensor, where: Window, colour: Tensor) -> Tensor:
     scale = where.side / SIDE
     steps = (torch.arange(SIDE, device=image.device, dtype=torch.float64) + 0.5) * scale
     support = max(1.0, scale)
-    down = _weights(steps + where.top, support, image.shape[1], inside=False)
-    across = _weights(steps + where.left, support, image.shape[2], inside=False)
-    down, across = down.to(image.dtype), across.to(image.dtype)
-    return down @ (image - colour) @ across.T + colour
+    dtype = tensors.compute_dtype(image).dtype
+    down = _weights(steps + where.top, support, image.shape[1], dtype, inside=False)
+    across = _weights(steps + where.left, support, image.shape[2], dtype, inside=False)
+    return _resampled(down, image - colour, across).to(image.dtype) + colour
 
 
 def paste(
@@ -87,14 +96,15 @@ def paste(
     """Return the picture with a box of it from the prediction (C, PREDICTED, PREDICTED)."""
     top, left, bottom, right = box
     scale = where.side / SIDE
+    dtype = tensors.compute_dtype(image).dtype
     matrices = []
     for first, last, origin in ((top, bottom, where.top), (left, right, where.left)):
         pixels = torch.arange(first, last, device=image.device, dtype=torch.float64) + 0.5
         centres = (pixels - origin) / scale - (SIDE - PREDICTED) / 2
         centres = centres.clamp(0.5, PREDICTED - 0.5)
-        matrices.append(_weights(centres, max(1.0, 1 / scale), PREDICTED, inside=True))
+        matrices.append(_weights(centres, max(1.0, 1 / scale), PREDICTED, dtype, inside=True))
     result = image.clone()
-    result[:, top:bottom, left:right] = matrices[0] @ prediction @ matrices[1].T
+    result[:, top:bottom, left:right] = _resampled(matrices[0], prediction, matrices[1])
     return result
 
 

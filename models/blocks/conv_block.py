@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inpaint_ops.layers import FusedConv2d, FusedConvTranspose2d
-from inpaint_ops.ops import fused_conv2d, fused_conv_transpose2d
+from inpaint_ops.ops import fused_conv2d, fused_conv_transpose2d, tensors
 from inpaint_ops.ops.convolution import formulas
 from inpaint_ops.ops.weight_state import Kept
 
@@ -120,11 +120,14 @@ class ConvBlock(nn.Module):
         assert variance is not None
 
         def fold() -> tuple[Tensor, Tensor]:
-            scale = norm.weight / (variance + norm.eps).sqrt()
-            start = torch.zeros_like(mean) if conv.bias is None else conv.bias
-            bias = norm.bias + (start - mean) * scale
+            # Formed in float32 at least, as normalisations are; kept in the dtype of the layer.
+            wide = tensors.compute_dtype
+            scale = wide(norm.weight) / (wide(variance) + norm.eps).sqrt()
+            start = torch.zeros_like(scale) if conv.bias is None else wide(conv.bias)
+            bias = wide(norm.bias) + (start - wide(mean)) * scale
             by_filter = (1, -1, 1, 1) if self.transposed else (-1, 1, 1, 1)
-            return conv.weight * scale.view(by_filter), bias
+            weight = wide(conv.weight) * scale.view(by_filter)
+            return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
         sources = (conv.weight, conv.bias, norm.weight, norm.bias, mean, variance)
         return self._folded.of(sources, fold, (norm.eps,))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops.ops import tensors
+
 
 def composite(image: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
     """Return the prediction where the hole is, the image elsewhere; (N, C, H, W), (N, 1, H, W)."""
@@ -28,10 +30,14 @@ def stacked(*planes: Tensor) -> Tensor:
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the image at another size, bilinear, antialiased where it shrinks."""
+    """Return the image at another size, bilinear, antialiased where it shrinks.
+
+    Half precision is resized in float32: torch's CPU kernels do not take it.
+    """
     if tuple(image.shape[2:]) == size:
         return image
-    return F.interpolate(image, size=size, mode="bilinear", antialias=True)
+    wide = tensors.compute_dtype(image)
+    return F.interpolate(wide, size=size, mode="bilinear", antialias=True).to(image.dtype)
 
 
 def resized_hole(hole: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from inpaint_ops.ops import tensors
 from inpaint_ops.ops.weight_state import Kept
 
 
@@ -18,7 +19,8 @@ class SpectralNorm(nn.Module):
     Each forward pass in training mode does one iteration. Gradients take both vectors as constants.
     In evaluation mode without gradients the quotient is kept until the weight or a vector changes,
     and with it the convolution's packed form of it. (PyTorch's own parametrisation iterates in the
-    other order, which gives other numbers until it has converged.)
+    other order, which gives other numbers until it has converged.) Vectors and quotient are formed
+    in float32 at least, under autocast or not; the quotient has the dtype of the weight.
 
     Args:
         weight: the weight to normalise. On the meta device only shapes are computed.
@@ -55,18 +57,28 @@ class SpectralNorm(nn.Module):
             return weight.clone()
         if not (self.training or self.always or torch.is_grad_enabled()):
             return self._remembered(weight)
-        matrix = self._matrix(weight)
-        if self.training or self.always:
-            with torch.no_grad():
-                self._v.copy_(F.normalize(matrix.T @ self._u, dim=0, eps=1e-12))
-                self._u.copy_(F.normalize(matrix @ self._v, dim=0, eps=1e-12))
+        with torch.autocast(weight.device.type, enabled=False):
+            if self.training or self.always:
+                self._iterate(self._matrix(tensors.compute_dtype(weight.detach())))
+            return self._quotient(weight)
+
+    @torch.no_grad()
+    def _iterate(self, matrix: Tensor) -> None:
+        u = tensors.compute_dtype(self._u)
+        v = F.normalize(matrix.T @ u, dim=0, eps=1e-12)
+        self._u.copy_(F.normalize(matrix @ v, dim=0, eps=1e-12))
+        self._v.copy_(v)
+
+    def _quotient(self, weight: Tensor) -> Tensor:
         # Copies: a second pass before the backward pass overwrites the buffers.
-        u, v = self._u.clone(), self._v.clone()
-        return weight / torch.dot(u, matrix @ v)
+        u, v = (tensors.compute_dtype(x).clone() for x in (self._u, self._v))
+        wide = tensors.compute_dtype(weight)
+        return (wide / torch.dot(u, self._matrix(wide) @ v)).to(weight.dtype)
 
     def _remembered(self, weight: Tensor) -> Tensor:
         def quotient() -> tuple[Tensor]:
-            return (weight / torch.dot(self._u, self._matrix(weight) @ self._v),)
+            with torch.autocast(weight.device.type, enabled=False):
+                return (self._quotient(weight),)
 
         return self._kept.of((weight, self._u, self._v), quotient)[0]
 

@@ -15,7 +15,6 @@ from inpaint_ops.models.training import (
     TrainingRecipe,
     adam,
     cut_off,
-    descend,
     without_gradients,
 )
 
@@ -95,12 +94,12 @@ class RegionRecipe(TrainingRecipe):
         kind = self.model.adversary
         fake = discriminator(cut_off(prediction))
         judged = discriminator_loss(discriminator(target), fake, kind)
-        descend(self.optimizers[self.model.networks[1]], judged)
+        self.descend(self.model.networks[1], judged)
         losses = {"discriminator": judged, "reconstruction": l2_loss(prediction, target, weight)}
         with without_gradients(discriminator):
             losses["adversarial"] = generator_loss(discriminator(prediction), kind=kind)
             terms = [self.numbers[name] * losses[name] for name in _WEIGHTS]
-            descend(self.optimizers[self.model.networks[0]], torch.stack(terms).sum())
+            self.descend(self.model.networks[0], torch.stack(terms).sum())
         return losses
 
 
@@ -129,5 +128,5 @@ class AlexNetRecipe(RegionRecipe):
         seen, target, _ = self.batch(image, hole)
         missing = resized_hole(hole, self.model.input_size)
         loss = l2_loss(self.model.generator(seen), target, missing)
-        descend(self.optimizers["generator"], loss)
+        self.descend("generator", loss)
         return {"reconstruction": loss}

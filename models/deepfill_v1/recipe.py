@@ -20,7 +20,6 @@ from inpaint_ops.models.training import (
     TrainingRecipe,
     adam,
     cut_off,
-    descend,
     without_gradients,
 )
 
@@ -79,7 +78,7 @@ class DeepFillV1Recipe(TrainingRecipe):
         filled = composite(truth, second, hole)
         for _ in range(int(numbers["critic_steps"])):
             critics = self._critics(truth, cut_off(filled), hole, corners)
-            descend(self.optimizers["critics"], critics)
+            self.descend("critics", critics)
 
         side = model.size // 2
         weight = discount_mask(side, side, gamma=numbers["discount"], device=image.device)
@@ -97,7 +96,7 @@ class DeepFillV1Recipe(TrainingRecipe):
                 + generator_loss(model.local_critic(cut_squares(filled, corners, side)), "wgan"),
             }
             total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
-            descend(self.optimizers["generator"], total)
+            self.descend("generator", total)
         return {**losses, "critic": critics, "generator": total}
 
     def _critics(

@@ -13,7 +13,6 @@ from inpaint_ops.models.training import (
     TrainingRecipe,
     adam,
     cut_off,
-    descend,
     without_gradients,
 )
 
@@ -61,8 +60,8 @@ class DeepFillV2Recipe(TrainingRecipe):
         both = self._judge(torch.cat([truth, cut_off(filled)]), torch.cat([hole, hole]))
         real, fake = both.chunk(2)
         critic = discriminator_loss(real, fake, "hinge") / 2
-        descend(self.optimizers["discriminator"], critic)
+        self.descend("discriminator", critic)
         with without_gradients(model.discriminator):
             losses = self._losses(truth, first, second, filled, hole)
-            descend(self.optimizers["generator"], losses["generator"])
+            self.descend("generator", losses["generator"])
         return {**losses, "critic": critic}

@@ -162,11 +162,7 @@ class EdgeConnectRecipe(TrainingRecipe):
 
     @torch.compiler.disable
     def _descend(self, losses: Mapping[str, Any]) -> None:
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
         # One backward pass for all: networks of different losses share no gradient.
         parts = ("critic", "generator")
         total = sum(losses[f"{stage}_{part}"] for stage in self._stages for part in parts)
-        total.backward()
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        self.descend(tuple(self.optimizers), total)

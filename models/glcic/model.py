@@ -108,5 +108,5 @@ class GLCIC(InpaintingModel):
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
         prediction: Tensor = self.generator(self.inputs(image, hole))
         if self.blend == "poisson":
-            return poisson_blend(prediction, image, hole)
+            return poisson_blend(prediction.to(image.dtype), image, hole)
         return prediction

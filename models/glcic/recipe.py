@@ -8,7 +8,7 @@ from torch import Tensor
 from inpaint_ops.losses import discriminator_loss, generator_loss, l2_loss
 from inpaint_ops.models.blocks.pictures import arranged, composite, cut_squares, hole_squares
 from inpaint_ops.models.glcic.model import GLCIC
-from inpaint_ops.models.training import Phase, TrainingRecipe, cut_off, descend, without_gradients
+from inpaint_ops.models.training import Phase, TrainingRecipe, cut_off, without_gradients
 
 
 class GLCICRecipe(TrainingRecipe):
@@ -65,7 +65,7 @@ class GLCICRecipe(TrainingRecipe):
         if "discriminator" in self.optimizers:
             fake = composite(image, cut_off(prediction), hole)
             judged = discriminator_loss(self._judge(image, hole), self._judge(fake, hole))
-            descend(self.optimizers["discriminator"], judged)
+            self.descend("discriminator", judged)
             losses["discriminator"] = judged
         if "generator" in self.optimizers:
             total = losses["reconstruction"] = l2_loss(prediction, image, hole)
@@ -74,7 +74,7 @@ class GLCICRecipe(TrainingRecipe):
                     fake = composite(image, prediction, hole)
                     losses["adversarial"] = generator_loss(self._judge(fake, hole))
                     total = total + self.numbers["adversarial"] * losses["adversarial"]
-                descend(self.optimizers["generator"], total)
+                self.descend("generator", total)
         return losses
 
     def _judge(self, image: Tensor, hole: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from inpaint_ops.models.training import (
     TrainingRecipe,
     adam,
     cut_off,
-    descend,
     without_gradients,
 )
 
@@ -101,7 +100,7 @@ class GMCNNRecipe(TrainingRecipe):
 
     def _descend(self, terms: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
         total = torch.stack([self.numbers[n] * value for n, value in terms.items()]).sum()
-        descend(self.optimizers["generator"], total)
+        self.descend("generator", total)
         return {**terms, **others, "generator": total}
 
     def _judge(self, truth: Tensor, filled: Tensor, squares: list[Tensor]) -> Tensor:
@@ -110,7 +109,7 @@ class GMCNNRecipe(TrainingRecipe):
         fake = self.model.discriminator(filled, squares[1])
         whole, local = (losses.discriminator_loss(*pair, "hinge") for pair in zip(real, fake))
         loss: Tensor = whole + local
-        descend(self.optimizers["discriminator"], loss)
+        self.descend("discriminator", loss)
         return loss
 
     def _texture(self, made: Tensor, truth: Tensor) -> Tensor:

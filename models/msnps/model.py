@@ -27,6 +27,7 @@ from inpaint_ops.models.msnps.texture_energies import (
 )
 from inpaint_ops.models.msnps.texture_synthesis import Trace, region, synthesise
 from inpaint_ops.models.weights.layouts import Implied
+from inpaint_ops.ops import tensors
 
 _ENERGIES = ("paper", "released", "none")
 
@@ -215,6 +216,9 @@ class MSNPS(InpaintingModel):
     def synthesise(self, image: Tensor, hole: Tensor, trace: Trace | None = None) -> Tensor:
         """Synthesise texture in a picture whose hole holds a prediction; see `texture_synthesis`.
 
+        L-BFGS runs in float32 at least, under autocast or not: its steps are smaller than half
+        precision tells apart.
+
         Args:
             image: (1, 3, H, W) in [0, 1], channels in `channel_order`.
             hole: (1, 1, H, W) float, 1 = missing.
@@ -239,7 +243,13 @@ class MSNPS(InpaintingModel):
         )
         rgb = image if self.channel_order == "rgb" else image.flip(1)
         features = self._features[0].to(image.device)
-        with torch.inference_mode(False), torch.no_grad():
-            picture, missing = (t.clone() if t.is_inference() else t for t in (rgb, hole))
-            result = synthesise(features, picture, missing, settings, trace)
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(image.device.type, enabled=False),
+        ):
+            picture, missing = (
+                tensors.compute_dtype(t.clone() if t.is_inference() else t) for t in (rgb, hole)
+            )
+            result = synthesise(features, picture, missing, settings, trace).to(image.dtype)
         return result if self.channel_order == "rgb" else result.flip(1)

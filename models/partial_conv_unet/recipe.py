@@ -12,7 +12,7 @@ from inpaint_ops import losses
 from inpaint_ops.models.blocks.pictures import composite, erase
 from inpaint_ops.models.partial_conv_unet.model import PartialConvUNet
 from inpaint_ops.models.partial_conv_unet.networks import PartialConvUNetwork
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, descend
+from inpaint_ops.models.training import Phase, TrainingRecipe, adam
 
 Maps = dict[str, Tensor]
 
@@ -85,7 +85,7 @@ class PartialConvUNetRecipe(TrainingRecipe):
         made, _ = self.model.generator(erase(truth, hole), hole == 0)
         terms = self.terms(made, truth, hole)
         total = torch.stack([self.numbers[n] * value for n, value in terms.items()]).sum()
-        descend(self.optimizers["generator"], total)
+        self.descend("generator", total)
         return {**terms, "generator": total}
 
 

@@ -13,7 +13,6 @@ from inpaint_ops.models.training import (
     TrainingRecipe,
     adam,
     cut_off,
-    descend,
     without_gradients,
 )
 
@@ -64,7 +63,7 @@ class PatchGANRecipe(TrainingRecipe):
         completed = composite(target, prediction, hole)
         pairs = zip(model.discriminator(target), model.discriminator(cut_off(completed)))
         judged = [discriminator_loss(real, fake) for real, fake in pairs]
-        descend(self.optimizers["discriminator"], judged[0] + judged[1])
+        self.descend("discriminator", judged[0] + judged[1])
         reconstruction = l1_loss(prediction, target)
         with without_gradients(model.discriminator):
             whole, patches = (generator_loss(fake) for fake in model.discriminator(completed))
@@ -73,7 +72,7 @@ class PatchGANRecipe(TrainingRecipe):
                 + numbers["global_adversarial"] * whole
                 + numbers["patch_adversarial"] * patches
             )
-            descend(self.optimizers["generator"], total)
+            self.descend("generator", total)
         return {
             "global_discriminator": judged[0],
             "patch_discriminator": judged[1],

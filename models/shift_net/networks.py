@@ -231,8 +231,8 @@ class Discriminator(nn.Module):
         for i in range(1, 6):
             spectral(self.get_submodule(f"conv{i}"))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] to logits (N, 1, h, w); the loss has the sigmoid of the port."""
+    def forward(self, x: Tensor, logits: bool = False) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] to (N, 1, h, w) probabilities, or their logits."""
         for name, layer in self.named_children():
             x = _normalised(layer, x, "leaky_relu") if name.startswith("norm") else layer(x)
-        return x
+        return x if logits else x.sigmoid()

@@ -25,7 +25,6 @@ from inpaint_ops.models.training import (
     TrainingRecipe,
     adam,
     cut_off,
-    descend,
     without_gradients,
 )
 
@@ -101,8 +100,8 @@ class ShiftNetRecipe(TrainingRecipe):
         real, fake = (x if box is None else _cut(x, box) for x in (truth, made))
 
         judge = model.discriminator
-        critic = discriminator_loss(judge(real), judge(cut_off(fake)))
-        descend(self.optimizers["discriminator"], numbers["critic"] * critic)
+        critic = discriminator_loss(judge(real, logits=True), judge(cut_off(fake), logits=True))
+        self.descend("discriminator", numbers["critic"] * critic)
         losses = {"l1": l1_loss(made, truth), "guidance": guidance(features, hole)}
         if box is not None:
             losses["discounted_l1"] = discounted_l1(made, truth, box)
@@ -111,9 +110,9 @@ class ShiftNetRecipe(TrainingRecipe):
             losses["style"] = style_loss(made_maps, true_maps, distance="l2")
             losses["content"] = perceptual_loss(made_maps, true_maps, distance="l2")
         with without_gradients(judge):
-            losses["adversarial"] = generator_loss(judge(fake))
+            losses["adversarial"] = generator_loss(judge(fake, logits=True))
             total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
-            descend(self.optimizers["generator"], total)
+            self.descend("generator", total)
         return {**losses, "critic": critic, "generator": total}
 
     def _features(self, image: Tensor) -> Mapping[str, Tensor]:

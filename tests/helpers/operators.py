@@ -42,6 +42,8 @@ class Operator:
         terms: the length of the sums behind a value, for the tolerance.
         ours: whether a registered operator serves it, with the bits that docs/numerics.md promises;
             else it is made of torch's own operators, derivatives of any kind included.
+        autocast: "float32": it computes in float32 under autocast, and so are its results; "kept":
+            likewise, with results in the dtype of its first tensor; "lower": in autocast's dtype.
     """
 
     tensors: Callable[[], dict[str, Tensor]]
@@ -54,6 +56,7 @@ class Operator:
     call: tuple[Callable[..., Tensor], list[Tensor]] | None = None
     terms: int = 64
     ours: bool = True
+    autocast: str = "float32"
 
 
 HOLE = (torch.arange(12) % 4 == 1).float().expand(1, 1, 12, 12)
@@ -115,7 +118,11 @@ def refining_tensors(height: int = 6, width: int = 6) -> dict[str, Tensor]:
     return {"query": made.pop("query"), "key": made.pop("key"), "guess": guess, **made}
 
 
-CONVOLVED = {"leaves": ("x", "weight", "bias"), "shared": ("weight", "bias")}
+CONVOLVED = {
+    "leaves": ("x", "weight", "bias"),
+    "shared": ("weight", "bias"),
+    "autocast": "lower",
+}
 
 OPERATORS: dict[str, Operator] = {
     "fused_conv2d": Operator(
@@ -186,6 +193,7 @@ OPERATORS: dict[str, Operator] = {
         shared=("weight", "bias"),
         variants=({}, {"activation": "silu", "eps": 0.1}),
         large=lambda: norm_tensors(24, 37, 41),
+        autocast="kept",
         call=(
             lambda x, residual: ops.instance_norm(x, residual=residual),
             [draw(2, 4, 6, 5), draw(2, 4, 6, 6)[..., :5]],
@@ -196,12 +204,14 @@ OPERATORS: dict[str, Operator] = {
         leaves=("x", "weight", "bias"),
         shared=("weight", "bias"),
         ours=False,
+        autocast="lower",
     ),
     "shift_connection": Operator(
         maps("decoder", "encoder", "hole"),
         leaves=("encoder",),
         masks=("hole",),
         large=lambda: maps("decoder", "encoder", "hole", channels=70)(20, 21),
+        autocast="kept",
         call=(
             lambda d, e: ops.shift_connection(d, e, HOLE)[0],
             [draw(1, 4, 12, 12), draw(1, 4, 12, 12)],

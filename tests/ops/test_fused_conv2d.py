@@ -191,13 +191,6 @@ def test_compiles_and_exports():
     assert torch.equal(program.module()(x.detach()), expected)
 
 
-def test_autocast_runs_in_float32():
-    x, weight, bias = tensors((1, 4, 9, 9), 6, (3, 3))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = fused_conv2d(x.bfloat16(), weight, bias)
-    assert torch.equal(y, fused_conv2d(x.bfloat16().float(), weight, bias).bfloat16())
-
-
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("filters", [64, 80, 60])
 def test_large_results(filters, kernel):

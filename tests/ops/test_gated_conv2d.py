@@ -214,16 +214,6 @@ def test_compiles_and_exports():
     assert torch.equal(program.module()(x.detach()), expected)
 
 
-def test_autocast_runs_in_float32():
-    x, weight, bias = tensors((1, 4, 9, 9), 6, (3, 3))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = gated_conv2d(x.bfloat16(), weight, bias, padding=1)
-        plain = gated_conv2d(x, weight, bias, padding=1)
-    assert y.dtype == torch.bfloat16
-    assert torch.equal(y, gated_conv2d(x.bfloat16().float(), weight, bias, padding=1).bfloat16())
-    assert torch.equal(plain, gated_conv2d(x, weight, bias, padding=1))
-
-
 def test_region_computes_only_what_is_asked():
     from inpaint_ops.ops.convolution import cpu, spec
     from inpaint_ops.ops.convolution.plan import Convolution

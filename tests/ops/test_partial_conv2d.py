@@ -270,15 +270,6 @@ def test_compiles_and_exports():
     assert torch.equal(program.module()(x.detach(), valid)[0], expected)
 
 
-def test_autocast_runs_in_float32():
-    x, weight, bias = tensors((1, 4, 9, 9), 6, (3, 3))
-    valid = hole_mask(1, 1, 9, 9)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, valid_out = partial_conv2d(x.bfloat16(), valid, weight, bias)
-    assert torch.equal(y, partial_conv2d(x.bfloat16().float(), valid, weight, bias)[0].bfloat16())
-    assert valid_out.dtype == valid.dtype
-
-
 def test_layer_contract():
     layer = PartialConv2d(4, 6, 3, padding="same", bias=False, multi_channel=True)
     assert list(layer.state_dict()) == ["weight"]

@@ -269,15 +269,6 @@ def test_compiles_and_exports():
     assert torch.equal(program.module()(*images, *masks)[0], y)
 
 
-def test_autocast_runs_in_float32():
-    images, masks, weight, bias, options = draw("decoder")
-    half = [one.bfloat16() for one in images]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, _ = partial_conv2d(tuple(half), tuple(masks), weight, bias, **options)
-    wide = tuple(one.float() for one in half)
-    assert torch.equal(y, partial_conv2d(wide, tuple(masks), weight, bias, **options)[0].bfloat16())
-
-
 def most_allocated(run):
     """Bytes of the largest tensor that a run after a first makes."""
     run()

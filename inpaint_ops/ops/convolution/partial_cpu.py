@@ -87,7 +87,7 @@ def _window_planes(
 ) -> tuple[Tensor, Tensor]:
     """Return mask_ratio and update_mask, (N or 1, 1, Ho, Wo)."""
     shape = (partial_formulas.batch_of([mask.planes for mask in masks]), 1, *size)
-    mask_ratio, update_mask = torch.empty(shape), torch.empty(shape)
+    mask_ratio, update_mask = (torch.empty(shape, dtype=torch.float32) for _ in range(2))
     kernel = (weight.shape[2], weight.shape[3])
     tensors.native().mask_planes(
         [mask.planes for mask in masks],

@@ -203,15 +203,12 @@ def _check_filters(op: str, channels: int, shape: torch.Size, groups: int) -> No
 def check_tensors(
     op: str, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x, weight and bias in one dtype on one device; under autocast all in float32."""
+    """x, weight and bias in one dtype on one device; under autocast all in its dtype."""
     checks.check_image(op, "x", x)
     _check_weight(op, weight)
     if bias is not None and not isinstance(bias, Tensor):
         raise TypeError(f"{op}: bias must be a Tensor or None, got {type(bias).__name__}")
-    if tensors.autocast_is_on(x.device):
-        x, weight = tensors.autocast_to_float32(x.device, x, weight)
-        if bias is not None:
-            (bias,) = tensors.autocast_to_float32(x.device, bias)
+    x, weight, bias = tensors.autocast_to_lower(x, weight, bias)
     checks.check_same(op, "x and weight", x, weight)
     if bias is not None:
         checks.check_same(op, "x and bias", x, bias)

@@ -13,7 +13,6 @@ from inpaint_ops.models.training import (
     TrainingRecipe,
     adam,
     cut_off,
-    descend,
     without_gradients,
 )
 
@@ -49,12 +48,12 @@ class MyMethodRecipe(TrainingRecipe):
         judged = discriminator_loss(
             model.discriminator(target), model.discriminator(cut_off(completed))
         )
-        descend(self.optimizers["discriminator"], judged)
+        self.descend("discriminator", judged)
         reconstruction = l1_loss(prediction, target)
         with without_gradients(model.discriminator):
             adversarial = generator_loss(model.discriminator(completed))
             total = self.numbers["reconstruction"] * reconstruction
-            descend(self.optimizers["generator"], total + self.numbers["adversarial"] * adversarial)
+            self.descend("generator", total + self.numbers["adversarial"] * adversarial)
         return {
             "discriminator": judged,
             "reconstruction": reconstruction,

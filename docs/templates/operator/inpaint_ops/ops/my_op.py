@@ -23,7 +23,8 @@ def my_op(x: Tensor, weight: Tensor, *, factor: float = 1.0) -> Tensor:
         factor: on the result.
 
     Returns:
-        (N, C, H, W), dtype and memory format of x. Gradients of `weight` are summed in float64.
+        (N, C, H, W), dtype and memory format of x; float32 under autocast. Gradients of `weight`
+        are summed in float64.
 
     Raises:
         TypeError: wrong type or dtype.
@@ -35,6 +36,8 @@ def my_op(x: Tensor, weight: Tensor, *, factor: float = 1.0) -> Tensor:
     checks.check_image(_OP, "x", x)
     if not isinstance(weight, Tensor):
         raise TypeError(f"{_OP}: weight must be a Tensor, got {type(weight).__name__}")
+    # Autocast's rule of torch's peer: float32, or for products `autocast_to_lower`.
+    x, weight = tensors.autocast_to_float32(x.device, x, weight)
     checks.check_same(_OP, "x and weight", x, weight)
     if tuple(weight.shape) != (x.shape[1],):
         raise ValueError(
