@@ -17,7 +17,7 @@ pytestmark = [
 # Steps, and their graphs: DeepFill v2 has the generator's pass, the critic's loss, the others.
 STEPS = [("deepfill_v2", "joint", 3), ("partial_conv_unet", "train", 1)]
 # Where graphs end on purpose: before a critic's own backward pass, and before optimisers.
-ENDS = ("cut_off", "descend")
+ENDS = ("cut_off", "TrainingRecipe.descend")
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ class Opaque(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *args):
-        return self.module(*args)
+    def forward(self, *args, **options):
+        return self.module(*args, **options)
 
 
 def check_same(models, names):
