@@ -199,7 +199,8 @@ class TrainingRecipe:
 
         Compiled code ends a graph here: it has a compiled backward pass, and optimisers are
         outside. The backward pass runs without autocast: its operators take the dtypes of the
-        forward pass. With a `scaler` the losses are scaled, and gradients that are not finite skip the step.
+        forward pass. With a `scaler` the loss is scaled, and gradients that are not finite skip
+        the step.
 
         Args:
             names: of the optimisers, one or several.
