@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from inpaint_ops import checks
 from inpaint_ops.ops.id_mrf_loss import id_mrf_loss
+from inpaint_ops.ops.overrides import has_override
 
 
 class IDMRFLoss(nn.Module):
@@ -70,7 +71,7 @@ class IDMRFLoss(nn.Module):
             TypeError, ValueError: wrong type or shape.
         """
         for label, images in (("generated", generated), ("target", target)):
-            if not isinstance(images, Tensor):
+            if not (isinstance(images, Tensor) or has_override(images)):
                 raise TypeError(f"IDMRFLoss: {label} must be a Tensor, got {type(images).__name__}")
         with torch.no_grad():
             wanted = self.features(target)

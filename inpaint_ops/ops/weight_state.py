@@ -145,7 +145,8 @@ class Kept:
             make: makes the tensors.
             settings: numbers that the tensors depend on besides.
         """
-        if torch.compiler.is_compiling() or not all(s is None or _readable(s) for s in sources):
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if traced or not all(s is None or _readable(s) for s in sources):
             return make()
         kept = self._kept if self._settings == settings else None
         if kept is not None and _same(kept[0], sources) and _same(kept[1], kept[2]):

@@ -110,6 +110,8 @@ class ConvBlock(nn.Module):
     def _folds(self, norm: nn.BatchNorm2d) -> bool:
         if not self.may_fold or torch.is_grad_enabled() or self.training or norm.training:
             return False
+        if torch.jit.is_tracing():  # a trace is one for both, with gradients and without
+            return False
         # Hooks watch calls of the two modules; folding would not call them.
         hooks = (m._forward_hooks or m._forward_pre_hooks for m in (self.conv, norm))
         return norm.affine and norm.running_mean is not None and not any(hooks)

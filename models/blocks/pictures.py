@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops import checks
+
 
 def composite(image: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
     """Return the prediction where the hole is, the image elsewhere; (N, C, H, W), (N, 1, H, W)."""
@@ -29,9 +31,22 @@ def stacked(*planes: Tensor) -> Tensor:
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the image at another size, bilinear, antialiased where it shrinks."""
-    if tuple(image.shape[2:]) == size:
+    if tuple(checks.sizes(image)[2:]) == size:
         return image
     return F.interpolate(image, size=size, mode="bilinear", antialias=True)
+
+
+def known_to_have(image: Tensor, size: tuple[int, int]) -> bool:
+    """Return whether an image has this size, without a promise that others of its trace have it."""
+    own = (image.shape[2], image.shape[3])
+    if torch.jit.is_tracing():
+        return False
+    if not torch.compiler.is_compiling():
+        return own == size
+    # Loads sympy, as every compilation does.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return all(statically_known_true(a == b) for a, b in zip(own, size))
 
 
 def resized_hole(hole: Tensor, size: tuple[int, int]) -> Tensor:

@@ -53,7 +53,8 @@ class SpectralNorm(nn.Module):
         """Return the normalised weight, of the same shape."""
         if weight.is_meta:
             return weight.clone()
-        if not (self.training or self.always or torch.is_grad_enabled()):
+        with_gradients = torch.is_grad_enabled() or torch.jit.is_tracing()  # a trace is for both
+        if not (self.training or self.always or with_gradients):
             return self._remembered(weight)
         matrix = self._matrix(weight)
         if self.training or self.always:
