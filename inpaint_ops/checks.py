@@ -50,6 +50,19 @@ def numbers(values: Sequence[int]) -> Sequence[int]:
     return result
 
 
+def known(condition: bool) -> bool:
+    """Return a condition on sizes; False where torch.compile or torch.export leaves it open.
+
+    Other than ``if condition``, which ties what is compiled to sizes that meet it.
+    """
+    if not torch.compiler.is_compiling():
+        return condition
+    # Loads sympy, as every compilation does.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
+
+
 def check_kinds(op: str, **arguments: Any) -> None:
     """Check that tensors, alone or in lists, have strides and memory.
 

@@ -38,15 +38,9 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def known_to_have(image: Tensor, size: tuple[int, int]) -> bool:
     """Return whether an image has this size, without a promise that others of its trace have it."""
-    own = (image.shape[2], image.shape[3])
     if torch.jit.is_tracing():
         return False
-    if not torch.compiler.is_compiling():
-        return own == size
-    # Loads sympy, as every compilation does.
-    from torch.fx.experimental.symbolic_shapes import statically_known_true
-
-    return all(statically_known_true(a == b) for a, b in zip(own, size))
+    return checks.known(image.shape[2] == size[0]) and checks.known(image.shape[3] == size[1])
 
 
 def resized_hole(hole: Tensor, size: tuple[int, int]) -> Tensor:

@@ -53,8 +53,9 @@ class SpectralNorm(nn.Module):
         """Return the normalised weight, of the same shape."""
         if weight.is_meta:
             return weight.clone()
-        with_gradients = torch.is_grad_enabled() or torch.jit.is_tracing()  # a trace is for both
-        if not (self.training or self.always or with_gradients):
+        # A trace is one for both, with gradients and without.
+        recorded = torch.is_grad_enabled() or torch.jit.is_tracing()
+        if not (self.training or self.always or recorded):
             return self._remembered(weight)
         matrix = self._matrix(weight)
         if self.training or self.always:

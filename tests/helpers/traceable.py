@@ -28,7 +28,7 @@ class Traceable:
 
     module: Callable[[], nn.Module]
     inputs: Callable[[int, int, int], Sequence[Tensor]]
-    sizes: Sequence[Sizes] = ((2, 10, 12), (3, 13, 9), (1, 16, 21))
+    sizes: Sequence[Sizes] = ((2, 11, 14), (3, 16, 9), (1, 17, 22))
 
     def axes(self) -> tuple[dict[int, Any], ...]:
         """The axes of each input that differ between the sizes, as dynamic ones."""
