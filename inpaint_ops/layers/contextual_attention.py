@@ -136,11 +136,14 @@ def _hole(b: Tensor, mask: Tensor, n_down: int, rate: int, pick: str) -> Tensor:
         hole: Tensor = call(_hole, locals())
         return hole
     _check_mask(b, mask, n_down)
-    step = rate * 2**n_down
     if pick == "floor":
-        return mask[:, :, ::step, ::step]
-    height, width = mask.shape[2], mask.shape[3]
-    rows, columns = (_evenly(n, (n + step - 1) // step, mask.device) for n in (height, width))
+        # Two steps: traced sizes are seen to be those of the features, then of the cells.
+        pixels = mask[:, :, :: 2**n_down, :: 2**n_down]
+        return pixels[:, :, ::rate, ::rate]
+    rows, columns = (
+        _evenly(mask.shape[axis], (b.shape[axis] + rate - 1) // rate, mask.device)
+        for axis in (2, 3)
+    )
     return mask[:, :, rows][:, :, :, columns]
 
 

@@ -1,7 +1,5 @@
 """Layers and generators as tracers see them: modules and the tensors they take, at any size."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
