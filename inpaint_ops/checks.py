@@ -27,14 +27,18 @@ def check_image(
         raise ValueError(f"{op}: {name} must have at least one channel, got {tuple(x.shape)}")
 
 
+# The state of torch.jit.trace, None while it does not record.
+tracing = torch._C._get_tracing_state
+
+
 def untraced(call: Callable[[], Any]) -> Any:
     """Return what a call gives without torch.jit.trace, for which sizes are tensors."""
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    state = tracing()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
         return call()
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
 def sizes(x: Tensor) -> Sequence[int]:
@@ -44,7 +48,7 @@ def sizes(x: Tensor) -> Sequence[int]:
 
 def numbers(values: Sequence[int]) -> Sequence[int]:
     """Return sizes, or what was made of them, as numbers also while torch.jit.trace records."""
-    if torch._C._get_tracing_state() is None:
+    if tracing() is None:
         return values
     result: Sequence[int] = untraced(lambda: tuple(map(int, values)))
     return result

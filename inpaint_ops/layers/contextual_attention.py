@@ -133,8 +133,7 @@ class ContextualAttention(nn.Module):
 def _hole(b: Tensor, mask: Tensor, n_down: int, rate: int, pick: str) -> Tensor:
     """Return the mask on the grid of cells, each cell with the value of its picked pixel."""
     if has_override(b, mask):
-        hole: Tensor = call(_hole, locals())
-        return hole
+        return call(_hole, locals())
     _check_mask(b, mask, n_down)
     if pick == "floor":
         # Two steps: traced sizes are seen to be those of the features, then of the cells.
@@ -184,8 +183,7 @@ def flow_picture(index: Tensor, columns: int) -> Tensor:
     JiahuiYu/neuralgym: neuralgym/ops/summary_ops.py.
     """
     if has_override(index):
-        picture: Tensor = call(flow_picture, locals())
-        return picture
+        return call(flow_picture, locals())
     h, w = index.shape[1:]
     dy = (index // columns - torch.arange(h, device=index.device)[:, None]).double()
     dx = (index % columns - torch.arange(w, device=index.device)).double()

@@ -71,7 +71,7 @@ class IDMRFLoss(nn.Module):
             TypeError, ValueError: wrong type or shape.
         """
         for label, images in (("generated", generated), ("target", target)):
-            if not (isinstance(images, Tensor) or has_override(images)):
+            if not has_override(images) and not isinstance(images, Tensor):
                 raise TypeError(f"IDMRFLoss: {label} must be a Tensor, got {type(images).__name__}")
         with torch.no_grad():
             wanted = self.features(target)

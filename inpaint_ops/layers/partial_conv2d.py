@@ -122,8 +122,7 @@ class PartialConv2d(nn.Conv2d):
 def _valid(input: Tensor, mask_in: Tensor | None, channels: int | None) -> Tensor:
     """Return the mask, checked; without one every pixel is valid. `channels`: if multi_channel."""
     if has_override(input, mask_in):
-        valid: Tensor = call(_valid, locals())
-        return valid
+        return call(_valid, locals())
     if not isinstance(input, Tensor) or input.dim() != 4:
         raise ValueError("PartialConv2d: input must be a Tensor of shape (N, C, H, W)")
     if mask_in is None:

@@ -30,8 +30,7 @@ def reduce_hole(hole: Tensor, size: tuple[int, int], rule: str = "nearest") -> T
     Source: Zhaoyi-Yan/Shift-Net_pytorch: util/util.py; Zhaoyi-Yan/Shift-Net: lib/myUtils.lua.
     """
     if has_override(hole):
-        reduced: Tensor = call(reduce_hole, locals())
-        return reduced
+        return call(reduce_hole, locals())
     checks.check_choice("reduce_hole", "rule", rule, _RULES)
     if not isinstance(hole, Tensor):
         raise TypeError(f"reduce_hole: hole must be a Tensor, got {type(hole).__name__}")
@@ -181,8 +180,7 @@ def _check_target(target: Tensor, decoder: Tensor) -> None:
 
 def _halves(layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
     if (has_override(x) or tracing()) and not inside():
-        halves: tuple[Tensor, Tensor] = call(_halves, locals())
-        return halves
+        return call(_halves, locals())
     checks.check_image(layer, "x", x)
     if x.shape[1] % 2:
         raise ValueError(f"{layer}: x must have an even number of channels, got {tuple(x.shape)}")
@@ -192,8 +190,7 @@ def _halves(layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _on_grid(hole: Tensor, x: Tensor, rule: str) -> Tensor:
     if has_override(hole, x):
-        reduced: Tensor = call(_on_grid, locals())
-        return reduced
+        return call(_on_grid, locals())
     size = (x.shape[2], x.shape[3])
     if isinstance(hole, Tensor) and hole.dim() == 4:
         same = tuple(checks.sizes(hole)[2:]) == tuple(checks.sizes(x)[2:])

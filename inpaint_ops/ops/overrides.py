@@ -16,9 +16,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 from torch.overrides import (
     TorchFunctionMode,
@@ -30,10 +29,11 @@ from torch.overrides import (
 from inpaint_ops import checks
 
 has_override = has_torch_function_variadic
-tracing = torch._C._get_tracing_state
+tracing = checks.tracing
 
+_Result = TypeVar("_Result")
 _inside: ContextVar[bool] = ContextVar("inpaint_ops_untraced_sizes", default=False)
-_SIZES = frozenset({Tensor.shape.__get__, Tensor.size, Tensor.numel})
+_SIZES = frozenset({Tensor.shape.__get__, Tensor.size, Tensor.numel})  # type: ignore[attr-defined]
 
 
 def inside() -> bool:
@@ -41,7 +41,7 @@ def inside() -> bool:
     return _inside.get()
 
 
-def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+def call(function: Callable[..., _Result], arguments: Mapping[str, Any]) -> _Result:
     """Return what the watchers make of a call of a public function.
 
     Args:
@@ -57,7 +57,8 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         for leaf in (value if isinstance(value, (tuple, list)) else [value])
     ]
     if has_torch_function(leaves):
-        return handle_torch_function(function, leaves, *args, **kwargs)
+        watched: _Result = handle_torch_function(function, leaves, *args, **kwargs)
+        return watched
     token = _inside.set(True)
     try:
         with _UntracedSizes():

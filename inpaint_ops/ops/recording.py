@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from inpaint_ops import checks
+
 Gradients = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
 SetupContext = Callable[[Any, Sequence[Any], Sequence[Any]], None]
 
@@ -123,7 +125,7 @@ def may_be_recorded(tensors: Iterable[Tensor | None]) -> bool:
     Not so for calls of traces: each is asked anew when the trace runs.
     """
     if is_needed(tensors):
-        return not (torch.jit.is_tracing() or torch.compiler.is_exporting())
+        return not (checks.tracing() is not None or torch.compiler.is_exporting())
     active: bool = torch._C._are_functorch_transforms_active()
     return active
 

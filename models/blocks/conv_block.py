@@ -114,7 +114,7 @@ class ConvBlock(nn.Module):
         if not self.may_fold or self.training or norm.training:
             return False
         # A trace is one for both, with gradients and without.
-        if torch.is_grad_enabled() and not torch.jit.is_tracing():
+        if torch.is_grad_enabled() and checks.tracing() is None:
             return False
         # Hooks watch calls of the two modules; folding would not call them.
         hooks = (m._forward_hooks or m._forward_pre_hooks for m in (self.conv, norm))

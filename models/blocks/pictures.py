@@ -38,7 +38,7 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def known_to_have(image: Tensor, size: tuple[int, int]) -> bool:
     """Return whether an image has this size, without a promise that others of its trace have it."""
-    if torch.jit.is_tracing():
+    if checks.tracing() is not None:
         return False
     return checks.known(image.shape[2] == size[0]) and checks.known(image.shape[3] == size[1])
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from inpaint_ops import checks
 from inpaint_ops.ops.weight_state import Kept
 
 
@@ -54,7 +55,7 @@ class SpectralNorm(nn.Module):
         if weight.is_meta:
             return weight.clone()
         # A trace is one for both, with gradients and without.
-        recorded = torch.is_grad_enabled() or torch.jit.is_tracing()
+        recorded = torch.is_grad_enabled() or checks.tracing() is not None
         if not (self.training or self.always or recorded):
             return self._remembered(weight)
         matrix = self._matrix(weight)

@@ -223,8 +223,10 @@ class Small(nn.Module):
         return self.shift(self.partial(self.gated(x), 1 - hole), hole)[0]
 
 
-def test_aot_inductor(tmp_path):
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch about its own classes
+def test_aot_inductor(tmp_path, monkeypatch):
     """A package runs our operators by their names: in a process that imported inpaint_ops."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     torch.manual_seed(0)
     module, size = Small().eval(), {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     hole = torch.zeros(2, 1, 16, 20)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.backends import current_backend
-from inpaint_ops.ops import overrides, tensors
+from inpaint_ops.ops import tensors
 
 # Order and slope are those of csrc/base/activation_codes.h.
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
@@ -118,7 +118,7 @@ def check_geometry(
     passed once pass again by one lookup: on small layers the checks cost as much as the sums.
     """
     args = (op, x.shape, weight.shape, channels, stride, padding, dilation, groups, padding_mode)
-    if not torch.compiler.is_dynamo_compiling() and overrides.tracing() is None:
+    if not torch.compiler.is_dynamo_compiling() and checks.tracing() is None:
         try:
             return _checked_once(f"{stride}{padding}{dilation}{groups}{upsample}", *args, upsample)
         except TypeError:  # lists and traced sizes have no hash; wrong types fail again below
@@ -194,11 +194,11 @@ def _paddings(
 
 
 def _warn_of_trace(op: str, step: int) -> None:
-    if torch.jit.is_tracing():
+    if checks.tracing() is not None:
         warnings.warn(
             f'{op}: at stride {step} the padding "same" depends on the size: the trace holds for '
             "sizes with the same remainder",
-            torch.jit.TracerWarning,
+            torch.jit.TracerWarning,  # type: ignore[attr-defined]
             stacklevel=2,
         )
 

@@ -34,8 +34,7 @@ def my_op(x: Tensor, weight: Tensor, *, factor: float = 1.0) -> Tensor:
     """
     # Whoever records functions, as torch.fx does, sees this call as one.
     if (has_override(x, weight) or tracing()) and not inside():
-        product: Tensor = call(my_op, locals())
-        return product
+        return call(my_op, locals())
     # Texts read "<op>: <argument> must <rule>, got <value>"; `checks` has them for the usual rules.
     checks.check_image(_OP, "x", x)
     if not isinstance(weight, Tensor):
