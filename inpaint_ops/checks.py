@@ -1,6 +1,6 @@
 """Argument checks shared by operators, layers and models."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -25,6 +25,46 @@ def check_image(
         raise ValueError(f"{op}: {name} must have shape (N, C, H, W), got {tuple(x.shape)}")
     if x.shape[1] == 0:
         raise ValueError(f"{op}: {name} must have at least one channel, got {tuple(x.shape)}")
+
+
+# The state of torch.jit.trace, None while it does not record.
+tracing = torch._C._get_tracing_state
+
+
+def untraced(call: Callable[[], Any]) -> Any:
+    """Return what a call gives without torch.jit.trace, for which sizes are tensors."""
+    state = tracing()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        return call()
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+
+
+def sizes(x: Tensor) -> Sequence[int]:
+    """Return the sizes of a tensor to check, as numbers also while torch.jit.trace records."""
+    return numbers(x.shape)
+
+
+def numbers(values: Sequence[int]) -> Sequence[int]:
+    """Return sizes, or what was made of them, as numbers also while torch.jit.trace records."""
+    if tracing() is None:
+        return values
+    result: Sequence[int] = untraced(lambda: tuple(map(int, values)))
+    return result
+
+
+def known(condition: bool) -> bool:
+    """Return a condition on sizes; False where torch.compile or torch.export leaves it open.
+
+    Other than ``if condition``, which ties what is compiled to sizes that meet it.
+    """
+    if not torch.compiler.is_compiling():
+        return condition
+    # Loads sympy, as every compilation does.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
 
 
 def check_kinds(op: str, **arguments: Any) -> None:
@@ -92,12 +132,22 @@ def check_mask(
         raise TypeError(f"{op}: {name} must be a Tensor, got {type(mask).__name__}")
     if mask.dtype not in MASK_DTYPES:
         raise TypeError(f"{op}: {name} must be bool, uint8 or floating, got {mask.dtype}")
-    shapes = {(n, 1, *size) for n in (batch, 1)}
-    if tuple(mask.shape) not in shapes:
-        wanted = " or ".join(str(s) for s in sorted(shapes, reverse=True))
-        raise ValueError(f"{op}: {name} must have shape {wanted}, got {tuple(mask.shape)}")
+    check_mask_shape(op, name, mask, [(batch, 1, *size), (1, 1, *size)])
     if mask.device != device:
         raise ValueError(f"{op}: {name} must be on {device}, got {mask.device}")
+
+
+def check_mask_shape(op: str, name: str, mask: Tensor, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Check that a mask has one of a few shapes.
+
+    Traced sizes have no hash, and an order would tie them to numbers: they are compared, no more.
+    """
+    shape = tuple(mask.shape)
+    for wanted in shapes:
+        if shape == wanted:
+            return
+    words = " or ".join(dict.fromkeys(map(str, shapes)))
+    raise ValueError(f"{op}: {name} must have shape {words}, got {shape}")
 
 
 # Steps, paddings and sizes beyond it are mistakes, and products of two of them leave 64 bits.

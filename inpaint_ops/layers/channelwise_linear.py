@@ -59,12 +59,13 @@ class ChannelwiseLinear(nn.Module):
         Raises:
             TypeError, ValueError: wrong type or shape.
         """
-        if isinstance(x, Tensor) and x.dim() == 4 and tuple(x.shape[2:]) != self.size:
+        if isinstance(x, Tensor) and x.dim() == 4 and tuple(checks.sizes(x)[2:]) != self.size:
             raise ValueError(
                 f"ChannelwiseLinear: x must be maps of {self.size}, got {tuple(x.shape)}"
             )
         y = channelwise_linear(x, self.weight, self.bias)
-        return y.view(x.shape[0], x.shape[1], *self.out_size)
+        maps: Tensor = y.flatten(2).unflatten(2, self.out_size)
+        return maps
 
     def extra_repr(self) -> str:
         """Return the options, for printing."""

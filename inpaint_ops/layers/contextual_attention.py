@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from inpaint_ops import checks
 from inpaint_ops.ops.contextual_attention import contextual_attention
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 # Hues of the Middlebury colour wheel between red, yellow, green, cyan, blue, magenta and red.
 _HUES = (15, 6, 4, 11, 13, 6)
@@ -103,7 +104,7 @@ class ContextualAttention(nn.Module):
         result = contextual_attention(
             f,
             b,
-            None if mask is None else self._hole(b, mask),
+            None if mask is None else _hole(b, mask, self.n_down, self.rate, self.pick),
             rate=self.rate,
             softmax_scale=self.softmax_scale,
             fuse=self.fuse,
@@ -114,27 +115,6 @@ class ContextualAttention(nn.Module):
             return_index=True,
         )
         return result[0], result[1]
-
-    def _hole(self, b: Tensor, mask: Tensor) -> Tensor:
-        """Return the mask on the grid of cells, each cell with the value of its picked pixel."""
-        checks.check_image("ContextualAttention", "b", b)
-        if not isinstance(mask, Tensor):
-            raise TypeError(
-                f"ContextualAttention: mask must be a Tensor, got {type(mask).__name__}"
-            )
-        size = tuple(n * 2**self.n_down for n in b.shape[2:])
-        if mask.dim() != 4 or mask.shape[1] != 1 or tuple(mask.shape[2:]) != size:
-            raise ValueError(
-                f"ContextualAttention: mask must have shape (N, 1, {size[0]}, {size[1]}), got "
-                f"{tuple(mask.shape)}"
-            )
-        step = self.rate * 2**self.n_down
-        if self.pick == "floor":
-            return mask[:, :, ::step, ::step]
-        rows, columns = (
-            _evenly(n, -(-n // step), mask.device) for n in (mask.shape[2], mask.shape[3])
-        )
-        return mask[:, :, rows][:, :, :, columns]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # The public layers keep the constant kernel of the fuse step among their weights.
@@ -150,10 +130,42 @@ class ContextualAttention(nn.Module):
         )
 
 
+def _hole(b: Tensor, mask: Tensor, n_down: int, rate: int, pick: str) -> Tensor:
+    """Return the mask on the grid of cells, each cell with the value of its picked pixel."""
+    if has_override(b, mask):
+        return call(_hole, locals())
+    _check_mask(b, mask, n_down)
+    if pick == "floor":
+        # Two steps: traced sizes are seen to be those of the features, then of the cells.
+        pixels = mask[:, :, :: 2**n_down, :: 2**n_down]
+        return pixels[:, :, ::rate, ::rate]
+    rows, columns = (
+        _evenly(mask.shape[axis], (b.shape[axis] + rate - 1) // rate, mask.device)
+        for axis in (2, 3)
+    )
+    return mask[:, :, rows][:, :, :, columns]
+
+
+def _check_mask(b: Tensor, mask: Tensor, n_down: int) -> None:
+    if tracing() and not inside():
+        call(_check_mask, locals())
+        return
+    checks.check_image("ContextualAttention", "b", b)
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"ContextualAttention: mask must be a Tensor, got {type(mask).__name__}")
+    size = tuple(n * 2**n_down for n in b.shape[2:])
+    if mask.dim() != 4 or mask.shape[1] != 1 or tuple(mask.shape[2:]) != size:
+        raise ValueError(
+            f"ContextualAttention: mask must have shape (N, 1, {size[0]}, {size[1]}), got "
+            f"{tuple(mask.shape)}"
+        )
+
+
 def _evenly(size: int, count: int, device: torch.device) -> Tensor:
     """Return `count` even positions from 0 to size - 1, rounded half up."""
     i = torch.arange(count, device=device)
-    return (2 * i * (size - 1) + count - 1) // max(2 * (count - 1), 1)
+    # Of one position the denominator is 1, without asking for the number, which may be traced.
+    return (2 * i * (size - 1) + count - 1) // (2 * (count - 1) + 1 // count)
 
 
 def flow_picture(index: Tensor, columns: int) -> Tensor:
@@ -170,6 +182,8 @@ def flow_picture(index: Tensor, columns: int) -> Tensor:
     Source: Middlebury colour code (Baker et al., IJCV 2011) as used by
     JiahuiYu/neuralgym: neuralgym/ops/summary_ops.py.
     """
+    if has_override(index):
+        return call(flow_picture, locals())
     h, w = index.shape[1:]
     dy = (index // columns - torch.arange(h, device=index.device)[:, None]).double()
     dx = (index % columns - torch.arange(w, device=index.device)).double()
@@ -179,11 +193,11 @@ def flow_picture(index: Tensor, columns: int) -> Tensor:
     length = (dy.square() + dx.square()).sqrt()
 
     wheel = _colour_wheel(index.device)
-    place = (torch.atan2(-dx, -dy) / math.pi + 1) / 2 * (len(wheel) - 1)
+    place = (torch.atan2(-dx, -dy) / math.pi + 1) / 2 * (wheel.shape[0] - 1)
     low = place.floor()
     weight = (place - low)[..., None]
     low = low.long()
-    colour = (1 - weight) * wheel[low] + weight * wheel[(low + 1) % len(wheel)]
+    colour = (1 - weight) * wheel[low] + weight * wheel[(low + 1) % wheel.shape[0]]
     colour = torch.where(
         length[..., None] <= 1, 1 - length[..., None] * (1 - colour), 0.75 * colour
     )

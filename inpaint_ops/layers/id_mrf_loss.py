@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops import checks
-from inpaint_ops.ops import tensors
 from inpaint_ops.ops.id_mrf_loss import id_mrf_loss
+from inpaint_ops.ops.overrides import has_override
 
 
 class IDMRFLoss(nn.Module):
@@ -71,12 +71,12 @@ class IDMRFLoss(nn.Module):
             TypeError, ValueError: wrong type or shape.
         """
         for label, images in (("generated", generated), ("target", target)):
-            if not isinstance(images, Tensor):
+            if not has_override(images) and not isinstance(images, Tensor):
                 raise TypeError(f"IDMRFLoss: {label} must be a Tensor, got {type(images).__name__}")
         with torch.no_grad():
             wanted = self.features(target)
         made = self.features(generated)
-        total = tensors.compute_dtype(generated).new_zeros(())
+        total = generated.new_zeros((), dtype=torch.float32)
         for name, weight in self.weights.items():
             total = total + weight * id_mrf_loss(
                 made[name],

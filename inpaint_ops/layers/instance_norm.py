@@ -57,7 +57,7 @@ class InstanceNorm2d(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalise (N, num_features, H, W), see `instance_norm`."""
-        if isinstance(x, Tensor) and x.dim() == 4 and x.shape[1] != self.num_features:
+        if isinstance(x, Tensor) and x.dim() == 4 and checks.sizes(x)[1] != self.num_features:
             raise ValueError(
                 f"InstanceNorm2d: x must have {self.num_features} channels, got {x.shape[1]}"
             )

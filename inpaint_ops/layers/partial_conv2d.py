@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from inpaint_ops import checks
 from inpaint_ops.ops.convolution import spec
+from inpaint_ops.ops.overrides import call, has_override
 from inpaint_ops.ops.partial_conv2d import partial_conv2d
 
 Pair = tuple[int, int]
@@ -87,20 +88,9 @@ class PartialConv2d(nn.Conv2d):
         Raises:
             TypeError, ValueError: wrong type or shape.
         """
-        if not isinstance(input, Tensor) or input.dim() != 4:
-            raise ValueError("PartialConv2d: input must be a Tensor of shape (N, C, H, W)")
-        channels = self.in_channels if self.multi_channel else 1
-        if mask_in is None:
-            batch = input.shape[0] if self.multi_channel else 1
-            mask_in = input.new_ones((batch, 1, *input.shape[2:]))
-        elif not isinstance(mask_in, Tensor) or mask_in.dim() != 4 or mask_in.shape[1] != channels:
-            got = tuple(mask_in.shape) if isinstance(mask_in, Tensor) else type(mask_in).__name__
-            raise ValueError(
-                f"PartialConv2d: mask_in must have shape (N, {channels}, H, W), got {got}"
-            )
         y, valid_out = partial_conv2d(
             input,
-            mask_in,
+            _valid(input, mask_in, self.in_channels if self.multi_channel else None),
             self.weight,
             self.bias,
             stride=_pair(self.stride),
@@ -127,6 +117,22 @@ class PartialConv2d(nn.Conv2d):
             f"return_mask={self.return_mask}"
         )
         return text if self.algorithm == "auto" else f"{text}, algorithm={self.algorithm!r}"
+
+
+def _valid(input: Tensor, mask_in: Tensor | None, channels: int | None) -> Tensor:
+    """Return the mask, checked; without one every pixel is valid. `channels`: if multi_channel."""
+    if has_override(input, mask_in):
+        return call(_valid, locals())
+    if not isinstance(input, Tensor) or input.dim() != 4:
+        raise ValueError("PartialConv2d: input must be a Tensor of shape (N, C, H, W)")
+    if mask_in is None:
+        batch = 1 if channels is None else input.shape[0]
+        return input.new_ones((batch, 1, *input.shape[2:]))
+    wanted = 1 if channels is None else channels
+    if not isinstance(mask_in, Tensor) or mask_in.dim() != 4 or checks.sizes(mask_in)[1] != wanted:
+        got = tuple(mask_in.shape) if isinstance(mask_in, Tensor) else type(mask_in).__name__
+        raise ValueError(f"PartialConv2d: mask_in must have shape (N, {wanted}, H, W), got {got}")
+    return mask_in
 
 
 def _pair(value: tuple[int, ...]) -> Pair:

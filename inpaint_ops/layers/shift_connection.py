@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from inpaint_ops import checks
 from inpaint_ops.ops import tensors
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 from inpaint_ops.ops.shift_connection import concatenated_shift
 
 _RULES = ("nearest", "convolution")
@@ -29,22 +30,27 @@ def reduce_hole(hole: Tensor, size: tuple[int, int], rule: str = "nearest") -> T
 
     Source: Zhaoyi-Yan/Shift-Net_pytorch: util/util.py; Zhaoyi-Yan/Shift-Net: lib/myUtils.lua.
     """
+    if has_override(hole):
+        return call(reduce_hole, locals())
     checks.check_choice("reduce_hole", "rule", rule, _RULES)
     if not isinstance(hole, Tensor):
         raise TypeError(f"reduce_hole: hole must be a Tensor, got {type(hole).__name__}")
-    if hole.dim() != 4 or hole.shape[1] != 1:
-        raise ValueError(f"reduce_hole: hole must have shape (N, 1, H, W), got {tuple(hole.shape)}")
-    if 0 in size:
+    shape = tuple(checks.sizes(hole))
+    if hole.dim() != 4 or shape[1] != 1:
+        raise ValueError(f"reduce_hole: hole must have shape (N, 1, H, W), got {shape}")
+    cells = checks.numbers(size)
+    if 0 in cells:
         return hole.new_zeros((hole.shape[0], 1, *size), dtype=torch.bool)
-    if 0 in hole.shape[2:]:
-        raise ValueError(f"reduce_hole: hole must hold a pixel, got {tuple(hole.shape)}")
+    if 0 in shape[2:]:
+        raise ValueError(f"reduce_hole: hole must hold a pixel, got {shape}")
     values = hole.float()
     if rule == "nearest":
         return F.interpolate(values, size=size, mode="nearest") >= 1
-    if hole.shape[2:] != (8 * size[0], 8 * size[1]):
+    wanted = (8 * cells[0], 8 * cells[1])
+    if shape[2:] != wanted:
         raise ValueError(
             f"reduce_hole: rule 'convolution' halves three times: hole must be "
-            f"{8 * size[0]} x {8 * size[1]}, got {hole.shape[2]} x {hole.shape[3]}"
+            f"{wanted[0]} x {wanted[1]}, got {shape[2]} x {shape[3]}"
         )
     kernel = values.new_full((1, 1, 4, 4), 1 / 16)
     with torch.autocast(values.device.type, enabled=False):
@@ -145,20 +151,8 @@ class GuidanceLoss(nn.Module):
             raise RuntimeError(
                 "GuidanceLoss: call set_target with features of the true image first"
             )
-        if self._target.shape != decoder.shape:
-            raise ValueError(
-                f"GuidanceLoss: x must match the target {tuple(self._target.shape)} in its decoder "
-                f"half, got {tuple(decoder.shape)}"
-            )
-        missing = _on_grid(hole, x, self.hole_rule).bool()
-        decoder, target = (tensors.compute_dtype(t) for t in (decoder, self._target))
-        masked = torch.where(missing, decoder, decoder.new_zeros(()))
-        if self.mask_target:
-            target = torch.where(missing, target, target.new_zeros(()))
-        else:
-            # Value of the masked product, derivative of the identity.
-            masked = decoder + (masked - decoder).detach()
-        return self.strength * (masked - target).square().mean()
+        missing = _on_grid(hole, x, self.hole_rule)
+        return self.strength * _distance(decoder, self._target, missing, self.mask_target)
 
     def extra_repr(self) -> str:
         """Return the options, for printing."""
@@ -168,7 +162,29 @@ class GuidanceLoss(nn.Module):
         )
 
 
+def _distance(decoder: Tensor, target: Tensor, missing: Tensor, mask_target: bool) -> Tensor:
+    """Mean square of the difference in the hole."""
+    if has_override(decoder, target, missing):
+        return call(_distance, locals())
+    if tuple(checks.sizes(target)) != tuple(checks.sizes(decoder)):
+        raise ValueError(
+            f"GuidanceLoss: x must match the target {tuple(target.shape)} in its decoder half, got "
+            f"{tuple(decoder.shape)}"
+        )
+    missing = missing.bool()
+    decoder, target = tensors.compute_dtype(decoder), tensors.compute_dtype(target)
+    masked = torch.where(missing, decoder, decoder.new_zeros(()))
+    if mask_target:
+        target = torch.where(missing, target, target.new_zeros(()))
+    else:
+        # Value of the masked product, derivative of the identity.
+        masked = decoder + (masked - decoder).detach()
+    return (masked - target).square().mean()
+
+
 def _halves(layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    if (has_override(x) or tracing()) and not inside():
+        return call(_halves, locals())
     checks.check_image(layer, "x", x)
     if x.shape[1] % 2:
         raise ValueError(f"{layer}: x must have an even number of channels, got {tuple(x.shape)}")
@@ -177,6 +193,10 @@ def _halves(layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _on_grid(hole: Tensor, x: Tensor, rule: str) -> Tensor:
+    if has_override(hole, x):
+        return call(_on_grid, locals())
     size = (x.shape[2], x.shape[3])
-    same = isinstance(hole, Tensor) and hole.dim() == 4 and tuple(hole.shape[2:]) == size
-    return hole if same else reduce_hole(hole, size, rule)
+    if isinstance(hole, Tensor) and hole.dim() == 4:
+        same = tuple(checks.sizes(hole)[2:]) == tuple(checks.sizes(x)[2:])
+        return hole if same else reduce_hole(hole, size, rule)
+    return reduce_hole(hole, size, rule)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, tensors
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "channelwise_linear"
 dispatch.OPERATORS[_OP] = dispatch.Operator(_OP, library="torch.baddbmm")
@@ -33,6 +34,8 @@ def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 
     Source: Pathak et al., CVPR 2016 (arXiv 1604.07379), section 3.1.
     """
+    if (has_override(x, weight, bias) or tracing()) and not inside():
+        return call(channelwise_linear, locals())
     checks.check_image(_OP, "x", x)
     checks.check_kinds(_OP, x=x, weight=weight, bias=bias)
     for name, value in (("weight", weight), ("bias", bias)):
@@ -56,7 +59,7 @@ def channelwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     columns = weight.transpose(1, 2)
     y = torch.bmm(maps, columns) if bias is None else torch.baddbmm(bias[:, None], maps, columns)
     y = y.transpose(0, 1).contiguous()
-    return y.view(x.shape) if outputs == inputs else y[..., None]
+    return y.view_as(x) if outputs == inputs else y[..., None]
 
 
 def _check(name: str, value: Tensor, x: Tensor, dims: int) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.ops import derivatives, dispatch, tensors, triton
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 from inpaint_ops.reference.contextual_attention import AttentionOptions
 from inpaint_ops.reference.contextual_attention import (
     contextual_attention as contextual_attention_reference,
@@ -94,6 +95,8 @@ def contextual_attention(  # noqa: PLR0913
     Deviations: holes may differ between samples, odd sizes and any rate work, a zero key patch has
     a gradient, `index` counts along the background's own width.
     """
+    if (has_override(fg, bg, hole) or tracing()) and not inside():
+        return call(contextual_attention, locals())
     checks.check_image(_OP, "fg", fg)
     checks.check_image(_OP, "bg", bg)
     fg, bg = tensors.autocast_to_float32(fg.device, fg, bg)

@@ -82,6 +82,7 @@ class Registered:
         self.name = name
         self._overload, self._cpu, self._group = overload, cpu, group
         self._names = [argument.name for argument in overload._schema.arguments]
+        self._keep = self._place_of_keep()
         self._function: Any = None
         self._transformed: Any = None
         self._formula: Callable[..., Any] | None = None
@@ -143,7 +144,17 @@ class Registered:
                 f"{recording.public(self.name)}: torch.func takes derivatives of the public "
                 f"function, not of torch.ops.inpaint_ops.{self.name}"
             )
+        if self._keep is not None and not args[self._keep]:
+            # Who traces a call cannot know whether the trace will be differentiated.
+            args = (*args[: self._keep], True, *args[self._keep + 1 :])
         return applied(self._function, below, args)
+
+    def _place_of_keep(self) -> int | None:
+        """The place of `keep`, the wish for what a backward pass needs, among the arguments."""
+        if "keep" not in self._names:
+            return None
+        place = self._names.index("keep")
+        return place if self._group is None else place - self._group.size + 1
 
     def differentiate(
         self,

@@ -5,6 +5,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import recording
 from inpaint_ops.ops.convolution import operator, spec
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "fused_conv2d"
 
@@ -57,6 +58,8 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
         TypeError: wrong type or dtype.
         ValueError: wrong shape, range or device.
     """
+    if (has_override(x, weight, bias) or tracing()) and not inside():
+        return call(fused_conv2d, locals())
     x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     g = spec.check_geometry(
         _OP,

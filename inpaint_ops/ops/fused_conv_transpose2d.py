@@ -11,6 +11,7 @@ from inpaint_ops.ops import dispatch, recording, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "fused_conv_transpose2d"
 
@@ -50,6 +51,8 @@ def fused_conv_transpose2d(
         TypeError: wrong type or dtype.
         ValueError: wrong shape, range or device.
     """
+    if (has_override(x, weight, bias) or tracing()) and not inside():
+        return call(fused_conv_transpose2d, locals())
     x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     checks.check_int(_OP, "stride", stride)
     checks.check_int(_OP, "padding", padding, 0)

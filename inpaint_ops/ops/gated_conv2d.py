@@ -6,6 +6,7 @@ from inpaint_ops import checks
 from inpaint_ops.ops import recording
 from inpaint_ops.ops.convolution import operator, spec
 from inpaint_ops.ops.fused_conv2d import OPERATOR as PLAIN
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "gated_conv2d"
 
@@ -56,6 +57,8 @@ def gated_conv2d(
     Source: Yu et al., ICCV 2019 (arXiv 1806.03589), section 3.1; JiahuiYu/generative_inpainting:
     inpaint_ops.py (gen_conv, gen_deconv).
     """
+    if (has_override(x, weight, bias) or tracing()) and not inside():
+        return call(gated_conv2d, locals())
     x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     if weight.shape[0] % 2:
         raise ValueError(

@@ -9,6 +9,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import derivatives, dispatch, tensors
 from inpaint_ops.ops.convolution import formulas, spec
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "instance_norm"
 
@@ -48,6 +49,8 @@ def instance_norm(
     Source: Ulyanov et al., arXiv 1607.08022; torch.nn.functional.instance_norm, which refuses
     images of one pixel.
     """
+    if (has_override(x, weight, bias, residual) or tracing()) and not inside():
+        return call(instance_norm, locals())
     checks.check_image(_OP, "x", x)
     if x.shape[2] * x.shape[3] == 0:
         raise ValueError(f"{_OP}: x must hold a pixel, got {tuple(x.shape)}")

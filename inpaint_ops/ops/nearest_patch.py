@@ -7,6 +7,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 from inpaint_ops.reference.nearest_patch import nearest_patch as nearest_patch_reference
 
 _OP = "nearest_patch"
@@ -61,6 +62,8 @@ def nearest_patch(
     Source: neural patch matching of Yang et al., CVPR 2017 (arXiv 1611.09969), section 3.3; with
     "l2" the exhaustive form of the search of Wexler et al., TPAMI 2007.
     """
+    if (has_override(query, key, valid, where) or tracing()) and not inside():
+        return call(nearest_patch, locals())
     checks.check_image(_OP, "query", query)
     checks.check_image(_OP, "key", key)
     query, key = tensors.autocast_to_float32(query.device, query, key)

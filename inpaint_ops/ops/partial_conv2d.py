@@ -9,6 +9,7 @@ from inpaint_ops import checks
 from inpaint_ops.ops import derivatives, dispatch, triton
 from inpaint_ops.ops import tensors as tensor_rules
 from inpaint_ops.ops.convolution import partial_cpu, partial_formulas, spec
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "partial_conv2d"
 _RULES = ("window", "sum")
@@ -79,6 +80,8 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     float16, for which it gives NaN.
     """
     images, masks = _listed(x, valid)
+    if (has_override(*images, *masks, weight, bias) or tracing()) and not inside():
+        return call(partial_conv2d, locals())
     images[0], weight, bias = spec.check_tensors(_OP, images[0], weight, bias)
     for i, image in enumerate(images[1:], 1):
         images[i], _, _ = spec.check_tensors(_OP, image, weight, None)
@@ -158,10 +161,8 @@ def _check_valid(x: Tensor, valid: Tensor, first: Tensor) -> None:
     if valid.dtype != first.dtype:
         raise TypeError(f"{_OP}: valid must have one dtype, got {first.dtype} and {valid.dtype}")
     n, c, h, w = x.shape
-    shapes = {(b, k, h, w) for b in (n, 1) for k in (1, c)}
-    if tuple(valid.shape) not in shapes:
-        wanted = " or ".join(str(s) for s in sorted(shapes, reverse=True))
-        raise ValueError(f"{_OP}: valid must have shape {wanted}, got {tuple(valid.shape)}")
+    shapes = [(batch, channels, h, w) for batch in (n, 1) for channels in (c, 1)]
+    checks.check_mask_shape(_OP, "valid", valid, shapes)
     if valid.device != x.device:
         raise ValueError(f"{_OP}: valid must be on {x.device}, got {valid.device}")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops import checks
 from inpaint_ops.ops.batching import mapped
 
 Gradients = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
@@ -108,9 +109,12 @@ def is_needed(tensors: Iterable[Tensor | None]) -> bool:
 
 
 def may_be_recorded(tensors: Iterable[Tensor | None]) -> bool:
-    """Return whether a call may be differentiated; inside transforms tensors do not show it."""
+    """Return whether a call may be differentiated; inside transforms tensors do not show it.
+
+    Not so for calls of traces: each is asked anew when the trace runs.
+    """
     if is_needed(tensors):
-        return True
+        return not (checks.tracing() is not None or torch.compiler.is_exporting())
     active: bool = torch._C._are_functorch_transforms_active()
     return active
 

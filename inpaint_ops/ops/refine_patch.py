@@ -5,6 +5,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, tensors
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 from inpaint_ops.reference.refine_patch import refine_patch as refine_patch_reference
 
 _OP = "refine_patch"
@@ -57,6 +58,8 @@ def refine_patch(
     Source: the propagation and local search of PatchMatch (Barnes et al., SIGGRAPH 2009, section
     3.2), with all four neighbours read at once and the random samples replaced by a full window.
     """
+    if (has_override(query, key, guess, valid, where) or tracing()) and not inside():
+        return call(refine_patch, locals())
     checks.check_image(_OP, "query", query)
     checks.check_image(_OP, "key", key)
     query, key = tensors.autocast_to_float32(query.device, query, key)
@@ -77,10 +80,6 @@ def refine_patch(
         checks.check_mask(_OP, "valid", valid, batch, size, query.device)
     if where is not None:
         checks.check_mask(_OP, "where", where, batch, grid, query.device)
-    # Beyond these nothing is added: neighbours `reach` apart must be on the grid, and their
-    # windows, shifted back by as much, hold the whole image.
-    reach = min(reach, max(1, *grid))
-    radius = min(radius, max(key.shape[2], key.shape[3]) + reach)
     index, distance = _operator(query, key, guess, valid, where, patch_size, radius, reach)
     return index, distance
 
@@ -99,6 +98,18 @@ def _check_guess(guess: Tensor, shape: tuple[int, ...], device: torch.device) ->
 def _grid(x: Tensor, patch_size: int) -> tuple[int, int]:
     rows, columns = x.shape[2] - patch_size + 1, x.shape[3] - patch_size + 1
     return max(rows, 0) if columns > 0 else 0, max(columns, 0) if rows > 0 else 0
+
+
+def _bounded(
+    query: Tensor, key: Tensor, patch_size: int, radius: int, reach: int
+) -> tuple[int, int]:
+    """Radius and reach beyond which nothing is added.
+
+    Neighbours `reach` apart must be on the grid, and their windows, shifted back by as much, hold
+    the whole image.
+    """
+    reach = min(reach, max(1, *_grid(query, patch_size)))
+    return min(radius, max(key.shape[2], key.shape[3]) + reach), reach
 
 
 def _empty_results(query: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +132,7 @@ def _cpu(
     where = tensors.bytes_of(_OP, "where", where)
     if not index.numel():
         return index, distance
+    radius, reach = _bounded(query, key, patch_size, radius, reach)
     tensors.native().refine_patch(
         tensors.compute_dtype(query),
         tensors.compute_dtype(key),
@@ -147,6 +159,7 @@ def _reference(
     radius: int,
     reach: int,
 ) -> tuple[Tensor, Tensor]:
+    radius, reach = _bounded(query, key, patch_size, radius, reach)
     return refine_patch_reference(
         query,
         key,

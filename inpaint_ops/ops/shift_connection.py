@@ -8,6 +8,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 from inpaint_ops.reference.shift_connection import (
     shift_connection as shift_connection_reference,
 )
@@ -53,6 +54,8 @@ def shift_connection(
     models/shift_net/InnerShiftTriple.py. Deviations: zero vectors, for which the public code
     gives NaN; no hole, or holes of different size in one batch, for which it raises.
     """
+    if (has_override(decoder, encoder, hole) or tracing()) and not inside():
+        return call(shift_connection, locals())
     return _shift(decoder, encoder, hole, gradient_scale, concatenate=False)
 
 
@@ -60,6 +63,8 @@ def concatenated_shift(
     decoder: Tensor, encoder: Tensor, hole: Tensor, gradient_scale: float
 ) -> tuple[Tensor, Tensor]:
     """(N, 3 C, h, w), [decoder | encoder | shifted] in one pass, and the index; for the layer."""
+    if (has_override(decoder, encoder, hole) or tracing()) and not inside():
+        return call(concatenated_shift, locals())
     return _shift(decoder, encoder, hole, gradient_scale, concatenate=True)
 
 

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.ops import native
 
 # Storages that a `frozen` block promises not to change, and the number of the block.
@@ -145,7 +146,8 @@ class Kept:
             make: makes the tensors.
             settings: numbers that the tensors depend on besides.
         """
-        if torch.compiler.is_compiling() or not all(s is None or _readable(s) for s in sources):
+        traced = torch.compiler.is_compiling() or checks.tracing() is not None
+        if traced or not all(s is None or _readable(s) for s in sources):
             return make()
         kept = self._kept if self._settings == settings else None
         if kept is not None and _same(kept[0], sources) and _same(kept[1], kept[2]):

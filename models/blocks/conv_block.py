@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.layers import FusedConv2d, FusedConvTranspose2d
 from inpaint_ops.ops import fused_conv2d, fused_conv_transpose2d, tensors
 from inpaint_ops.ops.convolution import formulas
@@ -70,7 +72,8 @@ class ConvBlock(nn.Module):
         if not self.norm_first:
             y: Tensor = self.norm(self._late(self.conv(x)))
             return y
-        if not self._folds(self.norm) or self.conv.weight.numel() > x.numel():
+        small = math.prod(checks.sizes(self.conv.weight)) <= math.prod(checks.sizes(x))
+        if not (self._folds(self.norm) and checks.known(small)):
             return activate(self.norm(self.conv(x)), self.activation, self.alpha)
         weight, bias = self._fold(self.norm)
         conv = self.conv
@@ -108,7 +111,10 @@ class ConvBlock(nn.Module):
         return activate(y, self.activation, self.alpha)
 
     def _folds(self, norm: nn.BatchNorm2d) -> bool:
-        if not self.may_fold or torch.is_grad_enabled() or self.training or norm.training:
+        if not self.may_fold or self.training or norm.training:
+            return False
+        # A trace is one for both, with gradients and without.
+        if torch.is_grad_enabled() and checks.tracing() is None:
             return False
         # Hooks watch calls of the two modules; folding would not call them.
         hooks = (m._forward_hooks or m._forward_pre_hooks for m in (self.conv, norm))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops import checks
 from inpaint_ops.ops import tensors
 
 
@@ -34,10 +35,17 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
 
     Half precision is resized in float32: torch's CPU kernels do not take it.
     """
-    if tuple(image.shape[2:]) == size:
+    if tuple(checks.sizes(image)[2:]) == size:
         return image
     wide = tensors.compute_dtype(image)
     return F.interpolate(wide, size=size, mode="bilinear", antialias=True).to(image.dtype)
+
+
+def known_to_have(image: Tensor, size: tuple[int, int]) -> bool:
+    """Return whether an image has this size, without a promise that others of its trace have it."""
+    if checks.tracing() is not None:
+        return False
+    return checks.known(image.shape[2] == size[0]) and checks.known(image.shape[3] == size[1])
 
 
 def resized_hole(hole: Tensor, size: tuple[int, int]) -> Tensor:

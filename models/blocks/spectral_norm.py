@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from inpaint_ops import checks
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.weight_state import Kept
 
@@ -55,7 +56,9 @@ class SpectralNorm(nn.Module):
         """Return the normalised weight, of the same shape."""
         if weight.is_meta:
             return weight.clone()
-        if not (self.training or self.always or torch.is_grad_enabled()):
+        # A trace is one for both, with gradients and without.
+        recorded = torch.is_grad_enabled() or checks.tracing() is not None
+        if not (self.training or self.always or recorded):
             return self._remembered(weight)
         with torch.autocast(weight.device.type, enabled=False):
             if self.training or self.always:

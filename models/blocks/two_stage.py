@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.layers import ContextualAttention, FusedConv2d
 from inpaint_ops.models.blocks.pictures import pad_for, stacked
 
@@ -18,7 +19,8 @@ Row = tuple[str, float, int, int, int]
 
 def check_sides(op: str, x: Tensor) -> None:
     """Raise ValueError for sizes that two halvings and two doublings do not restore."""
-    if x.dim() != 4 or x.shape[2] % 4 or x.shape[3] % 4:
+    shape = checks.sizes(x)
+    if x.dim() != 4 or shape[2] % 4 or shape[3] % 4:
         raise ValueError(
             f"{op}: x must have shape (N, C, H, W) with sides that are multiples of 4, got "
             f"{tuple(x.shape)}"

@@ -21,7 +21,7 @@ VARIANTS = ("centre", "random_64", "random_128", "convolutional")
 
 
 def _check_picture(network: str, x: Tensor, size: tuple[int, int]) -> None:
-    if x.dim() != 4 or tuple(x.shape[1:]) != (3, *size):
+    if x.dim() != 4 or tuple(checks.sizes(x)[1:]) != (3, *size):
         raise ValueError(
             f"{network}: x must have shape (N, 3, {size[0]}, {size[1]}), got {tuple(x.shape)}"
         )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.layers import FusedConv2d
 from inpaint_ops.models.blocks.conv_block import ConvBlock
 
@@ -147,7 +148,7 @@ class Discriminator(nn.Module):
             ("local", local, self.local_size),
             ("whole", whole, self.global_size),
         ):
-            if x.dim() != 4 or tuple(x.shape[1:]) != (3, size, size):
+            if x.dim() != 4 or tuple(checks.sizes(x)[1:]) != (3, size, size):
                 raise ValueError(
                     f"glcic.discriminator: {name} must have shape (N, 3, {size}, {size}), "
                     f"got {tuple(x.shape)}"

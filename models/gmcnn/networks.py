@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.layers import FusedConv2d
 from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.blocks.spectral_norm import spectral
@@ -104,12 +105,13 @@ class Generator(nn.Module):
         Raises:
             ValueError: wrong shape.
         """
-        if x.dim() != 4 or x.shape[1] != 4 or min(x.shape[2:]) < MINIMUM:
+        shape = checks.sizes(x)
+        if x.dim() != 4 or shape[1] != 4 or min(shape[2:]) < MINIMUM:
             raise ValueError(
                 f"gmcnn: x must have shape (N, 4, H, W) with sides of at least {MINIMUM}, got "
                 f"{tuple(x.shape)}"
             )
-        if x.shape[2] % 4 or x.shape[3] % 4:
+        if shape[2] % 4 or shape[3] % 4:
             raise ValueError(
                 f"gmcnn: x must have sides that are multiples of 4, got {tuple(x.shape)}"
             )
@@ -140,7 +142,7 @@ class Critic(nn.Module):
         """(N, 3, size, size) in [-1, 1] to (N, 1) logits."""
         for number in range(4):
             x = self.get_submodule(f"conv{number}")(x)
-        if tuple(x.shape[2:]) != (self.cells, self.cells):
+        if tuple(checks.sizes(x)[2:]) != (self.cells, self.cells):
             raise ValueError(
                 f"gmcnn: critics take pictures of their own size ({self.cells} cells of 16 pixels "
                 f"a side), got {tuple(x.shape[2:])} cells; see critic_size and local_size"

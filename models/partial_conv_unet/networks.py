@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.models.blocks.conv_block import activate
 from inpaint_ops.ops import partial_conv2d
 
@@ -125,7 +126,8 @@ class PartialConvUNetwork(nn.Module):
             TypeError, ValueError: wrong type or shape.
         """
         step = 1 << len(self.encoder)
-        if x.dim() != 4 or x.shape[2] % step or x.shape[3] % step:
+        shape = checks.sizes(x)
+        if x.dim() != 4 or shape[2] % step or shape[3] % step:
             raise ValueError(
                 f"partial_conv_unet: x must have sides that are multiples of {step}, got "
                 f"{tuple(x.shape)}"

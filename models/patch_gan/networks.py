@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.layers import FusedConv2d
 from inpaint_ops.models.blocks.conv_block import ConvBlock
 
@@ -114,7 +115,7 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: another size.
         """
-        if x.dim() != 4 or tuple(x.shape[1:]) != (3, self.size, self.size):
+        if x.dim() != 4 or tuple(checks.sizes(x)[1:]) != (3, self.size, self.size):
             raise ValueError(
                 f"patch_gan.discriminator: x must have shape (N, 3, {self.size}, {self.size}), "
                 f"got {tuple(x.shape)}"

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.layers import (
     FusedConv2d,
     FusedConvTranspose2d,
@@ -15,7 +16,7 @@ from inpaint_ops.layers import (
     ShiftConnection,
 )
 from inpaint_ops.models.blocks.conv_block import activate, initialise
-from inpaint_ops.models.blocks.pictures import arranged, stacked
+from inpaint_ops.models.blocks.pictures import arranged, known_to_have, stacked
 from inpaint_ops.models.blocks.spectral_norm import spectral
 from inpaint_ops.models.shift_net.mirrored_shift import MirroredShift
 from inpaint_ops.ops import instance_norm
@@ -73,9 +74,12 @@ class Up(nn.Module):
         self.norm = None if norm == "none" else _norm(norm, outputs, "relu")
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N, inputs, h, w) to (N, outputs, *size), resized (bilinear) unless that is 2 h, 2 w."""
+        """(N, inputs, h, w) to (N, outputs, *size), resized (bilinear) unless that is 2 h, 2 w.
+
+        Where sizes are traced it is resized anyhow, which changes nothing at 2 h, 2 w.
+        """
         y: Tensor = self.conv(x)
-        fits = tuple(y.shape[2:]) == size
+        fits = known_to_have(y, size)
         if self.norm is None:
             return y if fits else _resized(y, size)
         if fits:
@@ -140,7 +144,7 @@ class Generator(nn.Module):
 
     def _down_and_up(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return [decoder | encoder] after ReLU at 1/8 of the size, and the skips left."""
-        if x.dim() != 4 or min(x.shape[2:]) < MINIMUM:
+        if x.dim() != 4 or min(checks.sizes(x)[2:]) < MINIMUM:
             raise ValueError(
                 "shift_net.generator: x must have shape (N, C, H, W) with sides of at least "
                 f"{MINIMUM}, got {tuple(x.shape)}"

@@ -47,13 +47,14 @@ PLAIN = {
     "no_grad": lambda call, x: under(torch.no_grad(), call, x),
     "inference mode": lambda call, x: under(torch.inference_mode(), call, x),
     "inference tensor": lambda call, x: under(torch.inference_mode(), lambda y: call(y + 1), x),
+    # It sees the public function, not what that calls: see test_tracing.py.
+    "function mode": lambda call, x: under(_Functions(), call, x),
 }
 WATCHED = {
     "subclass": lambda call, x: call(x.as_subclass(Subclass)),
     "meta": lambda call, x: call(x.to("meta")),
     "negative view": lambda call, x: call(torch._neg_view(x)),
     "autocast": lambda call, x: under(torch.autocast("cpu", torch.bfloat16), call, x),
-    "function mode": lambda call, x: under(_Functions(), call, x),
     "dispatch mode": lambda call, x: under(_Operators(), call, x),
     "vmap": lambda call, x: torch.vmap(call)(x[None]),
     "grad transform": lambda call, x: torch.func.grad(lambda y: call(y).sum())(x),

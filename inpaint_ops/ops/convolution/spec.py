@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -117,7 +118,7 @@ def check_geometry(
     passed once pass again by one lookup: on small layers the checks cost as much as the sums.
     """
     args = (op, x.shape, weight.shape, channels, stride, padding, dilation, groups, padding_mode)
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_dynamo_compiling() and checks.tracing() is None:
         try:
             return _checked_once(f"{stride}{padding}{dilation}{groups}{upsample}", *args, upsample)
         except TypeError:  # lists and traced sizes have no hash; wrong types fail again below
@@ -183,9 +184,23 @@ def _paddings(
     checks.check_choice(op, "padding", padding, ("same",))
     pads: list[int] = []
     for size, step, reach in zip(sizes, strides, reaches):
-        total = max(((size + step - 1) // step - 1) * step + reach - size, 0)
+        # At stride 1 it is the same for all sizes; a trace shall not depend on them.
+        total = reach - 1
+        if step > 1:
+            _warn_of_trace(op, step)
+            total = max(((size + step - 1) // step - 1) * step + reach - size, 0)
         pads += [total // 2, total - total // 2]
     return pads[0], pads[1], pads[2], pads[3]
+
+
+def _warn_of_trace(op: str, step: int) -> None:
+    if checks.tracing() is not None:
+        warnings.warn(
+            f'{op}: at stride {step} the padding "same" depends on the size: the trace holds for '
+            "sizes with the same remainder",
+            torch.jit.TracerWarning,  # type: ignore[attr-defined]
+            stacklevel=2,
+        )
 
 
 def _check_filters(op: str, channels: int, shape: torch.Size, groups: int) -> None:

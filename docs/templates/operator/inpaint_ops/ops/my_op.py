@@ -8,6 +8,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 from inpaint_ops.reference.my_op import my_op as my_op_reference
 
 _OP = "my_op"
@@ -32,6 +33,9 @@ def my_op(x: Tensor, weight: Tensor, *, factor: float = 1.0) -> Tensor:
 
     Source: the paper, its section, and the public code; then every deviation from them.
     """
+    # Whoever records functions, as torch.fx does, sees this call as one.
+    if (has_override(x, weight) or tracing()) and not inside():
+        return call(my_op, locals())
     # Texts read "<op>: <argument> must <rule>, got <value>"; `checks` has them for the usual rules.
     checks.check_image(_OP, "x", x)
     if not isinstance(weight, Tensor):
