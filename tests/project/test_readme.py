@@ -114,6 +114,14 @@ def test_links_lead_somewhere(name):
             assert heading in {title.lower().replace(" ", "-") for title in titles}, target
 
 
+def test_the_tests_that_a_page_names_exist():
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", "".join(TEXTS.values()))
+    assert named
+    for file, test in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert not test or re.search(rf"^def {test}\(", text, re.MULTILINE), (file, test)
+
+
 def test_readme_is_short_and_its_figures_are_those_of_the_long_tables():
     assert len(README.splitlines()) <= 130
     rows = re.findall(r"^\| `.*\d .*\|$", README, re.MULTILINE)
