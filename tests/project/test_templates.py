@@ -82,7 +82,8 @@ def copy_tree(target):
     for file in (
         *("pyproject.toml", "tests/conftest.py"),
         *("tests/ops/test_every_operator.py", "tests/ops/test_every_operator_refuses.py"),
-        *("tests/ops/test_precision.py", "tests/models/test_models.py"),
+        *("tests/ops/test_precision.py", "tests/ops/test_derivatives.py"),
+        *("tests/ops/test_transforms.py", "tests/models/test_models.py"),
     ):
         (target / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, target / file)

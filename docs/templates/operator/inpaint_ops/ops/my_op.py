@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops import derivatives, dispatch, tensors, triton
 from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 from inpaint_ops.reference.my_op import my_op as my_op_reference
 
@@ -113,7 +113,24 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     return (*(g if need else None for need, g in zip(needs, grads)), None)
 
 
-# 7. Registration: the schema repeats the arguments of the functions above.
+# 7. Derivatives of gradients, here through the formula: it must consist of torch's own operators.
+def _second(
+    ctx: Any, grad: Tensor, reached: Sequence[Any]
+) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+    def formula(x: Tensor, weight: Tensor) -> Tensor:
+        return my_op_reference(x, weight, factor=ctx.factor)
+
+    to_grad, *to_saved = derivatives.second_by_formula(
+        formula, ctx.saved_tensors, grad, reached[:2]
+    )
+    return to_grad, to_saved
+
+
+def _formula(x: Tensor, weight: Tensor, factor: float) -> Tensor:
+    return my_op_reference(x, weight, factor=factor)
+
+
+# 8. Registration: the schema repeats the arguments of the functions above.
 _operator = dispatch.register(
     _OP,
     "(Tensor x, Tensor weight, float factor) -> Tensor",
@@ -129,5 +146,12 @@ _backward_operator = dispatch.register(
     reference=_backward_reference,
     fake=_backward_fake,
 )
-_operator.differentiate(_backward, _setup_context)
+_operator.differentiate(
+    _backward,
+    _setup_context,
+    formula=_formula,
+    second=_second,
+    # The weight has no axis of samples: a batch of weights is a call each under vmap.
+    shared=derivatives.Shared((1,), (1,)),
+)
 _backward_operator.forbid_derivative()
