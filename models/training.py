@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from inpaint_ops import checks
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 # Puts something around a network.
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -246,7 +247,13 @@ def without_gradients(*modules: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-@torch.compiler.disable
+def ends_graph(function: Function) -> Function:
+    """Leave a function out of compiled code, which ends a graph where it is called."""
+    left_out: Function = torch.compiler.disable(function)
+    return left_out
+
+
+@ends_graph
 def cut_off(x: Tensor) -> Tensor:
     """Return a prediction without its gradient, for the critic.
 
@@ -256,7 +263,7 @@ def cut_off(x: Tensor) -> Tensor:
     return x.detach()
 
 
-@torch.compiler.disable
+@ends_graph
 def descend(optimizer: Optimizer, loss: Tensor) -> None:
     """Do one step of an optimiser on a loss.
 

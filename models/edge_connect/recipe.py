@@ -21,7 +21,14 @@ from inpaint_ops.models.blocks.pictures import composite, stacked
 from inpaint_ops.models.edge_connect.canny import canny
 from inpaint_ops.models.edge_connect.model import ADVERSARIAL, EdgeConnect
 from inpaint_ops.models.edge_connect.networks import Discriminator
-from inpaint_ops.models.training import Phase, TrainingRecipe, adam, cut_off, without_gradients
+from inpaint_ops.models.training import (
+    Phase,
+    TrainingRecipe,
+    adam,
+    cut_off,
+    ends_graph,
+    without_gradients,
+)
 
 # Layers of VGG-19 for the content and for the style loss.
 _CONTENT = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -160,7 +167,7 @@ class EdgeConnectRecipe(TrainingRecipe):
         self._descend(losses)
         return losses
 
-    @torch.compiler.disable
+    @ends_graph
     def _descend(self, losses: Mapping[str, Any]) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
