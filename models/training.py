@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from inpaint_ops import checks
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 # Puts something around a network.
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -193,7 +194,7 @@ class TrainingRecipe:
         self.iteration += 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    @torch.compiler.disable
+    @ends_graph
     def descend(self, names: str | Sequence[str], loss: Tensor) -> None:
         """Do one step of optimisers on a loss.
 
@@ -288,7 +289,13 @@ def without_gradients(*modules: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-@torch.compiler.disable
+def ends_graph(function: Function) -> Function:
+    """Leave a function out of compiled code, which ends a graph where it is called."""
+    left_out: Function = torch.compiler.disable(function)
+    return left_out
+
+
+@ends_graph
 def cut_off(x: Tensor) -> Tensor:
     """Return a prediction without its gradient, for the critic.
 

@@ -160,7 +160,6 @@ class EdgeConnectRecipe(TrainingRecipe):
         self._descend(losses)
         return losses
 
-    @torch.compiler.disable
     def _descend(self, losses: Mapping[str, Any]) -> None:
         # One backward pass for all: networks of different losses share no gradient.
         parts = ("critic", "generator")

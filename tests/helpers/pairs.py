@@ -13,7 +13,7 @@ HELPERS = Path(__file__).parent
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
-def run_pair(script, folder, timeout=300):
+def run_pair(script, folder, timeout=600):
     """Run two processes of a script of this folder and return what each printed, read as JSON.
 
     The script is called with its rank and the file the two meet at. Nothing outlives the call.
@@ -44,7 +44,7 @@ def run_pair(script, folder, timeout=300):
     return [json.loads(text) for text, _ in outputs]
 
 
-def meet(seconds=60):
+def meet(seconds=300):
     """Join the other process; return the own rank. Whoever waits longer for the other raises."""
     rank, store = int(sys.argv[1]), sys.argv[2]
     dist.init_process_group(
