@@ -91,7 +91,7 @@ class Registered:
 
     def __call__(self, *args: Any) -> Any:
         """Call the operator."""
-        if not shortcut.AVAILABLE or torch.compiler.is_compiling():
+        if not shortcut.AVAILABLE or torch.compiler.is_dynamo_compiling():
             return self._dispatched(*args)
         tensors = recording.tensors_of(args)
         if not shortcut.is_open(tensors):
