@@ -66,6 +66,12 @@ class Phase:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
+def ends_graph(function: Function) -> Function:
+    """Leave a function out of compiled code, which ends a graph where it is called."""
+    left_out: Function = torch.compiler.disable(function)
+    return left_out
+
+
 class TrainingRecipe:
     """Optimisers, loss weights and the order of updates of one phase of a method.
 
@@ -287,12 +293,6 @@ def without_gradients(*modules: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def ends_graph(function: Function) -> Function:
-    """Leave a function out of compiled code, which ends a graph where it is called."""
-    left_out: Function = torch.compiler.disable(function)
-    return left_out
 
 
 @ends_graph
