@@ -121,11 +121,11 @@ def differences(name, model, alone):
 
 
 def agree(model):
-    """Whether the parameters are those of the other process."""
+    """Whether both processes have the same parameters."""
     values = torch.cat([p.detach().flatten() for p in model.parameters()])
-    first = values.clone()
-    dist.broadcast(first, 0)
-    return torch.equal(values, first) and bool(values.isfinite().all())
+    both = [torch.empty_like(values) for _ in range(2)]
+    dist.all_gather(both, values)
+    return torch.equal(*both) and bool(values.isfinite().all())
 
 
 def compared(name, phase, rank, judge):
