@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MASK_DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -48,6 +49,19 @@ def numbers(values: Sequence[int]) -> Sequence[int]:
         return values
     result: Sequence[int] = untraced(lambda: tuple(map(int, values)))
     return result
+
+
+def known(condition: bool) -> bool:
+    """Return a condition on sizes; False where torch.compile or torch.export leaves it open.
+
+    Other than ``if condition``, which ties what is compiled to sizes that meet it.
+    """
+    if type(condition) is bool and not torch.compiler.is_compiling():
+        return condition
+    # Loads sympy, as every compilation does.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
 
 
 def check_kinds(op: str, **arguments: Any) -> None:
@@ -176,6 +190,11 @@ def check_choice(op: str, name: str, value: str, choices: Sequence[str]) -> None
         raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}")
 
 
+def has_values(x: Tensor) -> bool:
+    """Return whether a tensor holds values, and not just a place in a program that is recorded."""
+    return not isinstance(x, (FakeTensor, FunctionalTensor))
+
+
 def binary(op: str, name: str, mask: Tensor) -> Tensor:
     """Return the mask as bool; called inside an operator, where values may be read.
 
@@ -185,7 +204,7 @@ def binary(op: str, name: str, mask: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         return mask
     result = mask != 0
-    if not torch.equal(result.to(mask.dtype), mask):
+    if has_values(mask) and not torch.equal(result.to(mask.dtype), mask):
         bad = mask[(mask != 0) & (mask != 1)].flatten()[0].item()
         raise ValueError(f"{op}: {name} must hold only 0 and 1, got {bad}")
     return result

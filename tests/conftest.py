@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -59,3 +60,9 @@ def _poison_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
     monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
     monkeypatch.setattr(Tensor, "new_empty", poisoned(Tensor.new_empty))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_trace_of_recordings() -> None:
+    """Torch logs every step of a compilation or export, which pytest would format and keep."""
+    logging.getLogger("torch.__trace").disabled = True

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops import checks
-
 
 def composite(image: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
     """Return the prediction where the hole is, the image elsewhere; (N, C, H, W), (N, 1, H, W)."""
@@ -31,7 +29,7 @@ def stacked(*planes: Tensor) -> Tensor:
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the image at another size, bilinear, antialiased where it shrinks."""
-    if tuple(checks.sizes(image)[2:]) == size:
+    if known_to_have(image, size):
         return image
     return F.interpolate(image, size=size, mode="bilinear", antialias=True)
 
