@@ -21,6 +21,7 @@ from inpaint_ops import layers, ops, reference
 from inpaint_ops.backends import backend
 from inpaint_ops.conversion import convert, revert
 from inpaint_ops.exemplar import fill_exemplar
+from inpaint_ops.exporting import export
 from inpaint_ops.layers import (
     ChannelwiseLinear,
     ContextualAttention,
@@ -65,6 +66,7 @@ __all__ = [
     "channelwise_linear",
     "contextual_attention",
     "convert",
+    "export",
     "fill_exemplar",
     "frozen",
     "fused_conv2d",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MASK_DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -59,7 +60,7 @@ def known(condition: bool) -> bool:
 
     Other than ``if condition``, which ties what is compiled to sizes that meet it.
     """
-    if not torch.compiler.is_compiling():
+    if type(condition) is bool and not torch.compiler.is_compiling():
         return condition
     # Loads sympy, as every compilation does.
     from torch.fx.experimental.symbolic_shapes import statically_known_true
@@ -191,6 +192,11 @@ def check_choice(op: str, name: str, value: str, choices: Sequence[str]) -> None
         raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}")
 
 
+def has_values(x: Tensor) -> bool:
+    """Return whether a tensor holds values, and not just a place in a program that is recorded."""
+    return not isinstance(x, (FakeTensor, FunctionalTensor))
+
+
 def binary(op: str, name: str, mask: Tensor) -> Tensor:
     """Return the mask as bool; called inside an operator, where values may be read.
 
@@ -200,9 +206,8 @@ def binary(op: str, name: str, mask: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         return mask
     result = mask != 0
-    if torch._C._len_torch_dispatch_stack():  # a formula that is traced has no values
-        return result
-    if not torch.equal(result.to(mask.dtype), mask):
+    traced = torch._C._len_torch_dispatch_stack() > 0  # a formula that is traced has no values
+    if has_values(mask) and not traced and not torch.equal(result.to(mask.dtype), mask):
         bad = mask[(mask != 0) & (mask != 1)].flatten()[0].item()
         raise ValueError(f"{op}: {name} must hold only 0 and 1, got {bad}")
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
+from inpaint_ops.exporting import Graph
 from inpaint_ops.models.blocks import pictures
 from inpaint_ops.models.training import TrainingRecipe, Wrap
 from inpaint_ops.models.weights.layouts import Implied, Layout
@@ -39,6 +41,8 @@ class InpaintingModel(nn.Module):
     networks: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
     # Those that `complete` runs: files given to `create_model` must hold them.
     completion_networks: ClassVar[tuple[str, ...]] = ("generator",)
+    # Names of the planes that `hints` finds.
+    hint_names: ClassVar[tuple[str, ...]] = ()
     # Public files that the method reads and writes.
     layouts: ClassVar[tuple[Layout, ...]] = ()
     # Set by `register_model`: the name, the recipe, and the recipes of variants that have another.
@@ -68,6 +72,25 @@ class InpaintingModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Return the dtype of the weights, in which `complete` and training steps run."""
         return next(self.get_submodule(self.completion_networks[0]).parameters()).dtype
+
+    def hints(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
+        """Return planes that the networks need besides, found by other means than torch's.
+
+        Args:
+            image: (N, 3, H, W) RGB in [0, 1]; missing pixels may hold anything.
+            hole: (N or 1, 1, H, W), 1 = missing.
+
+        Returns:
+            (N, C, H, W) float32 for each of `hint_names`, 0 where nothing is told; H and W are
+            those of the picture as the networks take it, padded.
+        """
+        return ()
+
+    def _fill_with(
+        self, image: Tensor, hole: Tensor, hints: tuple[Tensor, ...], *, seed: int
+    ) -> Tensor:
+        """As `_fill`, with the planes of `hints`; for methods that have any."""
+        return self._fill(image, hole, seed=seed)
 
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
         """Return the prediction, (N, 3, H, W) in [0, 1]; only its missing pixels are used.
@@ -123,34 +146,75 @@ class InpaintingModel(nn.Module):
         missing = self._check(image, hole)
         if image.numel() == 0 or not missing.any():
             return image.clone()
-        known = image.detach().to(self.dtype)
-        clean = torch.where(missing, known.new_zeros(()), known)
-        height, width = (self._padded(side) for side in image.shape[2:])
-        picture, cells = self._pad(clean, missing.to(known.dtype), height, width)
-        if self.channel_order == "bgr":
-            picture = picture.flip(1)
         training = self.training
         self.eval()
         try:
-            filled = self._fill(pictures.arranged(picture), cells, seed=seed)
+            return self.completed(image, missing, self.hints(image, missing), seed=seed)
         finally:
             self.train(training)
+
+    def completed(
+        self, image: Tensor, missing: Tensor, hints: tuple[Tensor, ...] = (), *, seed: int = 0
+    ) -> Tensor:
+        """Fill, as `complete` does it and exported graphs hold it, without checks.
+
+        Args:
+            image: of `complete`.
+            missing: (N, 1, H, W) bool.
+            hints: of `hints`.
+            seed: of `complete`.
+        """
+        picture, cells, size = self._framed(image, missing)
+        if self.channel_order == "bgr":
+            picture = picture.flip(1)
+        planes = tuple(_pad(hint, size) for hint in hints)
+        filled = self._fill_with(pictures.arranged(picture), cells, planes, seed=seed)
         if self.channel_order == "bgr":
             filled = filled.flip(1)
         filled = filled[:, :, : image.shape[2], : image.shape[3]].clamp(0, 1)
         return torch.where(missing, filled.to(image.dtype), image)
 
-    def _padded(self, side: int) -> int:
-        return max(self.minimum, -(-side // self.multiple) * self.multiple)
+    def _framed(self, image: Tensor, missing: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Return picture and hole as the networks take them, but for `channel_order`, and a size.
 
-    def _pad(self, image: Tensor, hole: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        sides = (0, width - image.shape[3], 0, height - image.shape[2])
-        if not any(sides):
-            return image, hole
+        They are (N, 3, H, W) with 0 where it is missing and (N, 1, H, W), 1 = missing, in `dtype`.
+        """
+        known = image.detach().to(self.dtype)
+        clean = torch.where(missing, known.new_zeros(()), known)
+        size = (self._padded(image.shape[2]), self._padded(image.shape[3]))
+        return *self._pad(clean, missing.to(known.dtype), size), size
+
+    def for_export(self) -> Graph:
+        """Return what `inpaint_ops.export` writes: `complete` as a module of tensors alone.
+
+        Raises:
+            ValueError: an option asks for what no graph holds.
+        """
+        device = next(self.parameters()).device
+        # Two samples and sides of their own: sizes that are equal would be taken for one.
+        side = max(self.minimum, self.multiple, 16)
+        size = (2, 1, side + 1, 2 * side + 1)
+        planes = [torch.zeros(size, device=device) for _ in ("hole", *self.hint_names)]
+        axes = {0: "batch", 2: "height", 3: "width"}
+        return Graph(
+            Completion(self),
+            (torch.zeros(2, 3, *size[2:], device=device), *planes),
+            ("image", "hole", *self.hint_names),
+            ("picture",),
+            (axes, {**axes, 0: "hole_batch"}, *(axes for _ in self.hint_names)),
+        )
+
+    def _padded(self, side: int) -> int:
+        # The larger of two counts of cells, so that an exported graph knows the size's divisor.
+        cells = torch.sym_max(-(-self.minimum // self.multiple), -(-side // self.multiple))
+        padded: int = cells * self.multiple
+        return padded
+
+    def _pad(self, image: Tensor, hole: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         if self.pad_as == "hole":
-            return F.pad(image, sides), F.pad(hole, sides, value=1.0)
+            return _pad(image, size), _pad(hole, size, value=1.0)
         # A missing pixel at the edge is repeated as a missing pixel.
-        return F.pad(image, sides, mode="replicate"), F.pad(hole, sides, mode="replicate")
+        return _pad(image, size, mode="replicate"), _pad(hole, size, mode="replicate")
 
     def _check(self, image: Tensor, hole: Tensor) -> Tensor:
         op = f"{self.name}.complete"
@@ -170,3 +234,36 @@ class InpaintingModel(nn.Module):
             bad = image[outside].flatten()[0].item()
             raise ValueError(f"{op}: image must be in [0, 1] where it is known, got {bad}")
         return missing
+
+
+def _pad(x: Tensor, size: tuple[int, int], mode: str = "constant", value: float = 0.0) -> Tensor:
+    if pictures.known_to_have(x, size):
+        return x
+    sides = (0, size[1] - x.shape[3], 0, size[0] - x.shape[2])
+    return F.pad(x, sides, mode=mode, value=value)
+
+
+class Completion(nn.Module):
+    """The completion of a method as a module of tensors alone; see `InpaintingModel.for_export`."""
+
+    def __init__(self, model: InpaintingModel) -> None:
+        super().__init__()
+        # The networks themselves, and no more of them than completion runs.
+        self.model = copy.copy(model)
+        self.model._modules = {name: getattr(model, name) for name in model.completion_networks}
+
+    def forward(self, image: Tensor, hole: Tensor, *hints: Tensor) -> Tensor:
+        """Fill the missing pixels, as `InpaintingModel.complete`.
+
+        Args:
+            image: (N, 3, H, W) RGB in [0, 1]; missing pixels may hold anything.
+            hole: (N or 1, 1, H, W), not 0 = missing.
+            hints: of the method's `hint_names`, (N, C, H, W).
+
+        Returns:
+            (N, 3, H, W), known pixels bit for bit as given, the others in [0, 1].
+        """
+        batch = image.shape[0]
+        # Each sample's own hole, or the first for all if it is the only one.
+        own = torch.arange(batch, device=hole.device).clamp(max=batch * (hole.shape[0] - 1))
+        return self.model.completed(image, hole[own] != 0, hints)

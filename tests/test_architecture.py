@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "operators": ("ops", *(f"ops.{op}" for op in OPERATORS), "kernels"),
     "layers": ("layers", "losses"),
     "pictures": ("exemplar", "masks", "images", "features", "blending"),
-    "drop-in": ("compat", "conversion"),
+    "drop-in": ("compat", "conversion", "exporting"),
     "package": ("",),
     "methods": ("models",),
     "programs": ("cli", "benchmarks"),

@@ -7,6 +7,7 @@ from importlib import metadata
 
 import click
 
+from inpaint_ops.cli.export_command import export
 from inpaint_ops.cli.fill_command import fill
 from inpaint_ops.cli.masks_command import masks
 
@@ -24,6 +25,7 @@ def cli() -> None:
     """Fill holes in pictures with fused kernels."""
 
 
+cli.add_command(export)
 cli.add_command(fill)
 cli.add_command(masks)
 

@@ -16,6 +16,7 @@ EXTRAS = {
     "blend": ("scipy",),
     "edges": ("scikit-image",),
     "models": ("safetensors",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
     "cli": ("click", "rich", "pillow"),
     "bench": ("matplotlib", "pytest-benchmark", "rich"),
     "triton": ("triton",),

@@ -35,7 +35,7 @@ FILLERS: dict[str, Callable[[], Filler]] = {"exemplar": _exemplar}
 
 @dataclass(frozen=True)
 class FillerChoice:
-    """Choice of a filler; the fields are options of ``fill``.
+    """Choice of a filler; the fields are options of ``fill``, and of ``export``.
 
     `options` are "name=value" texts for the constructor of the method. `weights` are its files and
     `layout` is their layout. `features` is the VGG file of methods that need one.
@@ -85,16 +85,7 @@ class FillerChoice:
         self.check()
         if self.model in FILLERS:
             return FILLERS[self.model]()
-        from inpaint_ops.models import create_model
-
-        options = dict(_parse_option(text) for text in self.options)
-        try:
-            weights = list(self.weights)
-            model: Any = create_model(self.model, weights=weights, layout=self.layout, **options)
-        except TypeError as exc:
-            raise ValueError(f"{self.model}: {exc}") from exc
-        if self.features is not None:
-            model.load_features(self.features)
+        model = self.build_model()
 
         def fill(
             image: Tensor, hole: Tensor, *, seed: int = 0, progress: Progress = None
@@ -105,6 +96,25 @@ class FillerChoice:
             return result
 
         return fill
+
+    def build_model(self) -> Any:
+        """Build the method, which is none of `FILLERS`.
+
+        Raises:
+            OSError, ValueError: as `build`.
+        """
+        self.check()
+        from inpaint_ops.models import create_model
+
+        options = dict(_parse_option(text) for text in self.options)
+        try:
+            weights = list(self.weights)
+            model: Any = create_model(self.model, weights=weights, layout=self.layout, **options)
+        except TypeError as exc:
+            raise ValueError(f"{self.model}: {exc}") from exc
+        if self.features is not None:
+            model.load_features(self.features)
+        return model
 
 
 def _parse_option(text: str) -> tuple[str, Any]:

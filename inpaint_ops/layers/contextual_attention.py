@@ -185,9 +185,12 @@ def flow_picture(index: Tensor, columns: int) -> Tensor:
     if has_override(index):
         return call(flow_picture, locals())
     h, w = index.shape[1:]
-    dy = (index // columns - torch.arange(h, device=index.device)[:, None]).double()
-    dx = (index % columns - torch.arange(w, device=index.device)).double()
-    greatest = (dy.square() + dx.square()).sqrt().flatten(1).amax(1).cummax(0).values
+    row = index // columns
+    dy = (row - torch.arange(h, device=index.device)[:, None]).double()
+    dx = (index - row * columns - torch.arange(w, device=index.device)).double()
+    greatest = (dy.square() + dx.square()).sqrt().flatten(1).amax(1)
+    sample = torch.arange(greatest.shape[0], device=index.device)
+    greatest = torch.where(sample[:, None] >= sample, greatest, 0).amax(1)
     scale = (greatest + torch.finfo(torch.float64).eps)[:, None, None]
     dy, dx = dy / scale, dx / scale
     length = (dy.square() + dx.square()).sqrt()

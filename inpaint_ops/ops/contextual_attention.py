@@ -207,7 +207,8 @@ def _reference(
     # Its backward pass runs the formula again and needs no statistics.
     _, _, row_max, row_sum = _fake(fg, bg, hole, *options)
     layout = tensors.memory_format(fg)
-    return y.contiguous(memory_format=layout), index, row_max.zero_(), row_sum.zero_()
+    none = torch.zeros_like(row_max), torch.zeros_like(row_sum)
+    return y.contiguous(memory_format=layout), index, *none
 
 
 def _cuda(fg: Tensor, *arguments: Any) -> Any:

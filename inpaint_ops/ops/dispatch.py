@@ -28,12 +28,15 @@ _library = torch.library.Library("inpaint_ops", "DEF")
 class Operator:
     """One operator; `cuda` says what its GPU implementation is made of, if it has one.
 
-    `library` names the library call that is all there is to it, on every device.
+    `library` names the library call that is all there is to it, on every device. `formula` is
+    what it computes in torch's own operators, of the arguments of `overload`'s schema.
     """
 
     name: str
     cuda: str | None = None
     library: str | None = None
+    overload: Any = None
+    formula: Callable[..., Any] | None = None
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -322,8 +325,9 @@ def register(
     if cuda is not None:
         _library.impl(name, flat(gpu), "CUDA")
     torch.library.register_fake(f"inpaint_ops::{name}", flat(fake), lib=_library)
-    if not name.endswith("_backward"):
-        OPERATORS[name] = Operator(name, None if cuda is None else cuda_means)
     overload = getattr(torch.ops.inpaint_ops, name).default
     _leave_autocast(name, overload)
+    if not name.endswith("_backward"):
+        made_of = None if cuda is None else cuda_means
+        OPERATORS[name] = Operator(name, made_of, overload=overload, formula=flat(reference))
     return Registered(name, overload, cpu_or_reference, group)

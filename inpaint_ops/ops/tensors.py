@@ -6,7 +6,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from inpaint_ops.checks import binary
+from inpaint_ops.checks import binary, known
 from inpaint_ops.ops.extension import Extension
 from inpaint_ops.ops.native import extension
 
@@ -36,7 +36,7 @@ def bytes_of(op: str, name: str, mask: Tensor | None) -> Tensor | None:
 
 def memory_format(x: Tensor) -> torch.memory_format:
     """The layout a result takes: channels_last where the channels of `x` lie together."""
-    together = x.shape[1] > 1 and x.stride(1) == 1 and x.shape[2] * x.shape[3] > 1
+    together = x.shape[1] > 1 and x.stride(1) == 1 and not known(x.shape[2] * x.shape[3] <= 1)
     return torch.channels_last if together else torch.contiguous_format
 
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops import checks
+
 # Scores held at once: 256 MB in float32.
 _SCORES = 1 << 26
 
@@ -27,12 +29,18 @@ def patch_origins(size: int, patch_size: int, stride: int) -> list[int]:
 
 def _patches(x: Tensor, patch_size: int, stride: int) -> Tensor:
     """Return the patches of (N, C, H, W) as (N, C * k * k, rows, columns)."""
-    rows = patch_origins(x.shape[2], patch_size, stride)
-    columns = patch_origins(x.shape[3], patch_size, stride)
-    if not rows or not columns:
-        return x.new_zeros(x.shape[0], x.shape[1] * patch_size**2, len(rows), len(columns))
     dense = (x.shape[2] - patch_size + 1, x.shape[3] - patch_size + 1)
+    grid = [max(-(-(size - 1) // stride) + 1, 0) if size > 0 else 0 for size in dense]
+    if 0 in grid:
+        return x.new_zeros(x.shape[0], x.shape[1] * patch_size**2, *grid)
     unfolded = F.unfold(x, patch_size).view(x.shape[0], x.shape[1] * patch_size**2, *dense)
+    if stride == 1:
+        return unfolded
+    # The origins of `patch_origins`, of sizes that may be free in a program.
+    rows, columns = (
+        (torch.arange(count, device=x.device) * stride).clamp(max=size - 1)
+        for count, size in zip(grid, dense)
+    )
     return unfolded[:, :, rows][:, :, :, columns]
 
 
@@ -73,7 +81,8 @@ def nearest_patch(
         score = torch.full((n, rows * columns), none, dtype=dtype, device=query.device)
     else:
         best = []
-        for some in q.split(max(1, _SCORES // max(1, n * k.shape[2])), dim=1):
+        once = max(1, _SCORES // max(1, n * k.shape[2])) if checks.has_values(q) else None
+        for some in (q,) if once is None else q.split(once, dim=1):
             scores = some @ k
             if metric == "l2":
                 scores = scores - square / 2

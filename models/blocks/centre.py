@@ -8,12 +8,12 @@ pictures for training.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from inpaint_ops.models.blocks.pictures import arranged, hole_box, signed, unsigned
+from inpaint_ops.models.blocks.pictures import arranged, signed, unsigned
 from inpaint_ops.ops import tensors
 
 # Sides of a network's picture and of its prediction, in its own pixels.
@@ -23,13 +23,21 @@ SIDE, PREDICTED = 128, 64
 FILL = (117.0, 104.0, 123.0)
 
 
-@dataclass(frozen=True)
-class Window:
-    """A square of a picture, in its pixels; parts of it may lie outside."""
+class Window(NamedTuple):
+    """A square of each sample's picture, in its pixels, int64 (N,); parts of it may lie outside."""
 
-    top: int
-    left: int
-    side: int
+    top: Tensor
+    left: Tensor
+    side: Tensor
+
+
+class Box(NamedTuple):
+    """The part of each sample's picture that its hole lies in, int64 (N,); ends exclusive."""
+
+    top: Tensor
+    left: Tensor
+    bottom: Tensor
+    right: Tensor
 
 
 def fill_colour(like: Tensor, channel_order: str) -> Tensor:
@@ -38,74 +46,104 @@ def fill_colour(like: Tensor, channel_order: str) -> Tensor:
     return like.new_tensor(levels).view(3, 1, 1) / 255 * 2 - 1
 
 
-def window(box: tuple[int, int, int, int], height: int, width: int, overlap: int) -> Window:
+def hole_boxes(hole: Tensor) -> Box:
+    """Return the box of each sample's hole, (N, 1, H, W); of none: the last pixel."""
+    ends = []
+    for lines in ((hole[:, 0] > 0).any(2), (hole[:, 0] > 0).any(1)):
+        size = lines.shape[1]
+        at = torch.arange(size, device=hole.device)
+        first = torch.where(lines, at, size - 1).amin(1)
+        ends.append((first, torch.maximum(torch.where(lines, at + 1, 0).amax(1), first + 1)))
+    (top, bottom), (left, right) = ends
+    return Box(top, left, bottom, right)
+
+
+def window(box: Box, height: int, width: int, overlap: int) -> Window:
     """Return the smallest square around a box whose predicted part covers the box.
 
     The square and the box have the same middle. The side is at least that of the network's picture,
     or the shorter side of the image if that is less. It is a multiple of 32 pixels, so that the
     predicted part ends between two pixels.
     """
-    top, left, bottom, right = box
-    half = -(-max(bottom - top, right - left) // 2)
+    half = (torch.maximum(box.bottom - box.top, box.right - box.left) + 1) // 2
     inner = PREDICTED // 2 - overlap
-    side = max(-(-half * SIDE // inner), min(SIDE, height, width))
-    side = -(-side // 32) * 32
-    return Window((top + bottom) // 2 - side // 2, (left + right) // 2 - side // 2, side)
+    least = torch.sym_min(SIDE, torch.sym_min(height, width))
+    side = ((half * SIDE + inner - 1) // inner).clamp(min=least)
+    side = (side + 31) // 32 * 32
+    top = (box.top + box.bottom) // 2 - side // 2
+    return Window(top, (box.left + box.right) // 2 - side // 2, side)
 
 
-def _weights(
-    centres: Tensor, support: float, size: int, dtype: torch.dtype, *, inside: bool
-) -> Tensor:
-    """Return weights of a triangle around each centre over pixels 0 ... size - 1.
+def _triangles(centres: Tensor, support: Tensor, size: int, *, inside: bool) -> Tensor:
+    """Return weights of a triangle around each centre, (N, K), over pixels 0 ... size - 1.
 
-    The result is (len(centres), size), of the dtype given. Each row sums to 1 over these pixels if
-    `inside`, else over these and the ones before and after them.
+    The result is (N, K, size). Each row sums to 1 over these pixels if `inside`, else over these
+    and all before and after them. `support` is half a triangle's base, (N, 1), at least 1.
     """
-    before = 0 if inside else max(0, int(support - centres.min().item()) + 1)
-    after = 0 if inside else max(0, int(centres.max().item() + support - size) + 1)
-    pixels = torch.arange(-before, size + after, device=centres.device) + 0.5
-    weights = (1 - (centres[:, None] - pixels).abs() / support).clamp_min(0)
-    weights = weights / weights.sum(1, keepdim=True)
-    return weights[:, before : before + size].to(dtype)
+    pixels = torch.arange(size, device=centres.device) + 0.5
+    distance = (centres[:, :, None] - pixels).abs()
+    weights = (1 - distance / support[:, :, None]).clamp_min(0)
+    total = weights.sum(2) if inside else _sum_of_triangle(centres - 0.5, support)
+    return weights / total[:, :, None]
 
 
-def _resampled(down: Tensor, image: Tensor, across: Tensor) -> Tensor:
-    """Return down image across^T, in the dtype of the weights, under autocast or not."""
-    with torch.autocast(image.device.type, enabled=False):
-        return down @ image.to(down.dtype) @ across.T
+def _sum_of_triangle(centre: Tensor, support: Tensor) -> Tensor:
+    """Return the sum of max(0, 1 - |k - centre| / support) over all integers k."""
+    middle = centre.floor()
+    first, last = (centre - support).ceil(), (centre + support).floor()
+    before, after = middle - first + 1, last - middle
+    # Distances of the integers up to the centre, and of those beyond it, are two series.
+    nearer = before * (centre - (first + middle) / 2)
+    farther = after * ((middle + 1 + last) / 2 - centre)
+    return before + after - (nearer + farther) / support
+
+
+def _mixed(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Return down @ x @ across^T for each channel of (N, C, H, W); matrices (N, K, H or W).
+
+    The products are float32, or float64 for x in float64, under autocast too.
+    """
+    n, c = x.shape[:2]
+    wide = tensors.compute_dtype(x)
+    down, across = (
+        one.to(wide.dtype).expand(n, -1, -1).repeat_interleave(c, 0) for one in (down, across)
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        mixed: Tensor = torch.bmm(torch.bmm(down, wide.flatten(0, 1)), across.mT)
+    return mixed.unflatten(0, (n, c)).to(x.dtype)
 
 
 def crop(image: Tensor, where: Window, colour: Tensor) -> Tensor:
-    """Return a window of a (C, H, W) picture at SIDE x SIDE pixels.
+    """Return a window of each picture (N, C, H, W) at SIDE x SIDE pixels.
 
     It is resized bilinearly, antialiased where it shrinks; a window of SIDE pixels stays as it is.
     Pixels outside the picture have the colour (C, 1, 1).
     """
-    scale = where.side / SIDE
+    scale = where.side[:, None].double() / SIDE
     steps = (torch.arange(SIDE, device=image.device, dtype=torch.float64) + 0.5) * scale
-    support = max(1.0, scale)
-    dtype = tensors.compute_dtype(image).dtype
-    down = _weights(steps + where.top, support, image.shape[1], dtype, inside=False)
-    across = _weights(steps + where.left, support, image.shape[2], dtype, inside=False)
-    return _resampled(down, image - colour, across).to(image.dtype) + colour
+    matrices = [
+        _triangles(steps + origin[:, None], scale.clamp_min(1), size, inside=False)
+        for origin, size in ((where.top, image.shape[2]), (where.left, image.shape[3]))
+    ]
+    return _mixed(image - colour, *matrices) + colour
 
 
-def paste(
-    image: Tensor, prediction: Tensor, where: Window, box: tuple[int, int, int, int]
-) -> Tensor:
-    """Return the picture with a box of it from the prediction (C, PREDICTED, PREDICTED)."""
-    top, left, bottom, right = box
-    scale = where.side / SIDE
-    dtype = tensors.compute_dtype(image).dtype
-    matrices = []
-    for first, last, origin in ((top, bottom, where.top), (left, right, where.left)):
-        pixels = torch.arange(first, last, device=image.device, dtype=torch.float64) + 0.5
-        centres = (pixels - origin) / scale - (SIDE - PREDICTED) / 2
+def paste(image: Tensor, prediction: Tensor, where: Window, box: Box) -> Tensor:
+    """Return the pictures with a box of each from its prediction (N, C, PREDICTED, PREDICTED)."""
+    scale = where.side[:, None].double() / SIDE
+    matrices, inside = [], []
+    for first, last, origin, size in (
+        (box.top, box.bottom, where.top, image.shape[2]),
+        (box.left, box.right, where.left, image.shape[3]),
+    ):
+        at = torch.arange(size, device=image.device)
+        inside.append((at >= first[:, None]) & (at < last[:, None]))
+        centres = (at + 0.5 - origin[:, None]) / scale - (SIDE - PREDICTED) / 2
         centres = centres.clamp(0.5, PREDICTED - 0.5)
-        matrices.append(_weights(centres, max(1.0, 1 / scale), PREDICTED, dtype, inside=True))
-    result = image.clone()
-    result[:, top:bottom, left:right] = _resampled(matrices[0], prediction, matrices[1])
-    return result
+        support = (1 / scale).clamp_min(1)
+        matrices.append(_triangles(centres, support, PREDICTED, inside=True))
+    chosen = inside[0][:, None, :, None] & inside[1][:, None, None]
+    return torch.where(chosen, _mixed(prediction, *matrices), image)
 
 
 def inner_square(overlap: int) -> slice:
@@ -135,25 +173,14 @@ def fill_centre(
         colour: (3, 1, 1) in [-1, 1].
         overlap: predicted pixels on each side that are known to the network.
     """
-    boxes = [hole_box(one) for one in hole]
-    seen = torch.where(hole > 0, colour, signed(image))
+    box = hole_boxes(hole)
+    where = window(box, image.shape[2], image.shape[3], overlap)
+    seen = crop(torch.where(hole > 0, colour, signed(image)), where, colour)
     middle = inner_square(overlap)
-    places, crops = [], []
-    for i, box in enumerate(boxes):
-        if box is None:
-            continue
-        where = window(box, image.shape[2], image.shape[3], overlap)
-        square = crop(seen[i], where, colour)
-        square[:, middle, middle] = colour
-        places.append((i, box, where))
-        crops.append(square)
-    if not crops:
-        return image
-    predictions = unsigned(network(arranged(torch.stack(crops))))
-    filled = list(image)
-    for (i, box, where), prediction in zip(places, predictions):
-        filled[i] = paste(filled[i], prediction, where, box)
-    return torch.stack(filled)
+    dropped = torch.zeros(SIDE, SIDE, dtype=torch.bool, device=image.device)
+    dropped[middle, middle] = True
+    seen = torch.where(dropped, colour, seen)
+    return paste(image, unsigned(network(arranged(seen))), where, box)
 
 
 def training_crops(image: Tensor, hole: Tensor, colour: Tensor, overlap: int) -> Tensor:
@@ -164,9 +191,6 @@ def training_crops(image: Tensor, hole: Tensor, colour: Tensor, overlap: int) ->
     """
     height, width = image.shape[2:]
     middle = (height // 2, width // 2, height // 2 + 1, width // 2 + 1)
-    boxes = [hole_box(one) or middle for one in hole]
-    squares = [
-        crop(signed(picture), window(box, height, width, overlap), colour)
-        for picture, box in zip(image, boxes)
-    ]
-    return arranged(torch.stack(squares))
+    holes = (hole > 0).flatten(1).any(1)
+    box = Box(*(torch.where(holes, end, at) for end, at in zip(hole_boxes(hole), middle)))
+    return arranged(crop(signed(image), window(box, height, width, overlap), colour))

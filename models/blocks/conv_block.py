@@ -118,7 +118,10 @@ class ConvBlock(nn.Module):
             return False
         # Hooks watch calls of the two modules; folding would not call them.
         hooks = (m._forward_hooks or m._forward_pre_hooks for m in (self.conv, norm))
-        return norm.affine and norm.running_mean is not None and not any(hooks)
+        # Readers of an exported graph know convolution and normalisation side by side; folded there
+        # weights would be made anew at each call.
+        apart = torch.compiler.is_exporting() or any(hooks)
+        return norm.affine and norm.running_mean is not None and not apart
 
     def _fold(self, norm: nn.BatchNorm2d) -> tuple[Tensor, ...]:
         conv, mean, variance = self.conv, norm.running_mean, norm.running_var

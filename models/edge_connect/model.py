@@ -48,6 +48,7 @@ class EdgeConnect(InpaintingModel):
         "inpaint_discriminator",
     )
     completion_networks = ("edge_generator", "inpaint_generator")
+    hint_names = ("edges",)
     layouts = LAYOUTS
 
     def __init__(
@@ -141,5 +142,12 @@ class EdgeConnect(InpaintingModel):
         lines = composite(edges, drawn, hole) if self.merge_edges else drawn
         return drawn, self.paint(image, hole, lines)
 
-    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
-        return self.generate(image, hole)[1]
+    def hints(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
+        """Return Canny's edges of the known part, one (N, 1, H, W), 1 = edge; see `generate`."""
+        picture, cells, _ = self._framed(image, (hole > 0).expand(image.shape[0], -1, -1, -1))
+        return (canny(grey(picture), cells, self.sigma),)
+
+    def _fill_with(
+        self, image: Tensor, hole: Tensor, hints: tuple[Tensor, ...], *, seed: int
+    ) -> Tensor:
+        return self.generate(image, hole, *hints)[1]

@@ -11,6 +11,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.blending import poisson_blend
 from inpaint_ops.checkpoints import State
+from inpaint_ops.exporting import Graph
 from inpaint_ops.models.blocks.pictures import stacked
 from inpaint_ops.models.glcic.layouts import LAYOUTS, MEAN
 from inpaint_ops.models.glcic.networks import Discriminator, Generator
@@ -104,6 +105,19 @@ class GLCIC(InpaintingModel):
         else:
             seen = torch.where(hole > 0, mean, image)
         return stacked(seen, hole.to(seen.dtype))
+
+    def for_export(self) -> Graph:
+        """As `InpaintingModel.for_export`.
+
+        Raises:
+            ValueError: blend is not "none".
+        """
+        if self.blend != "none":
+            raise ValueError(
+                f"{self.name}: blend must be 'none' to be exported, got {self.blend!r}: SciPy "
+                "solves its equations"
+            )
+        return super().for_export()
 
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
         prediction: Tensor = self.generator(self.inputs(image, hole))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
+from inpaint_ops.exporting import Graph
 from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.models.blocks.centre import fill_centre, fill_colour
 from inpaint_ops.models.blocks.conv_block import initialise
@@ -199,6 +200,20 @@ class MSNPS(InpaintingModel):
         return torch.stack(
             [self._synthesise(picture, missing) for picture, missing in zip(content, hole)]
         )
+
+    def for_export(self) -> Graph:
+        """As `InpaintingModel.for_export`; what is exported is the content network's completion.
+
+        Raises:
+            ValueError: energy is not "none".
+        """
+        if self.energy != "none":
+            raise ValueError(
+                f"{self.name}: energy must be 'none' to be exported, got {self.energy!r}: the "
+                "synthesis is an optimisation that no graph holds; with 'none' the content "
+                "network completes alone"
+            )
+        return super().for_export()
 
     def _synthesise(self, picture: Tensor, hole: Tensor) -> Tensor:
         """Synthesise the texture of one sample: (3, H, W) with its prediction, hole (1, H, W)."""

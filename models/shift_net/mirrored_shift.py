@@ -87,12 +87,16 @@ class MirroredShift(nn.Module):
 
 def _reordered(values: Tensor, asking: Tensor, missing: Tensor) -> Tensor:
     """Move the k-th value where `asking` is set to the k-th place where `missing` is, (N, h, w)."""
-    source, target = (
-        mask.flatten(1).logical_not().byte().sort(stable=True, dim=1).indices
-        for mask in (asking, missing)
-    )
-    flat = values.flatten(1)
-    return flat.scatter(1, target, flat.gather(1, source)).view_as(values)
+    places = torch.arange(asking[0].numel(), device=asking.device).expand_as(asking.flatten(1))
+    source = places.scatter(1, _ranks(asking), places)
+    return values.flatten(1).gather(1, source.gather(1, _ranks(missing))).view_as(values)
+
+
+def _ranks(mask: Tensor) -> Tensor:
+    """Return each place's rank, (N, h w), among those where the mask is set, then among others."""
+    chosen = mask.flatten(1).long()
+    others = chosen.sum(1, keepdim=True) + (1 - chosen).cumsum(1)
+    return torch.where(chosen > 0, chosen.cumsum(1), others) - 1
 
 
 def _paired(

@@ -167,19 +167,21 @@ class ContextualAttention(Entry):
     def _check_index(self, case: Case, wide: dict[str, Tensor], index: Tensor) -> None:
         fg, bg, hole = wide["fg"], wide.get("bg", wide["fg"]), self._hole(case, wide)
         options = reference.contextual_attention.__globals__["AttentionOptions"](**case["options"])
-        make = reference.contextual_attention.__globals__["_Sample"]
+        make = reference.contextual_attention.__globals__["_Matching"]
         fuse = reference.contextual_attention.__globals__["_fuse"]
         for i in range(fg.shape[0]):
             own = None if hole is None else hole[i % hole.shape[0]][None]
             sample = make(fg[i : i + 1], bg[i : i + 1], own, options)
-            keys = sample.keys / sample.norm
-            scores = torch.conv2d(sample.f, keys, padding=1)
-            sizes = torch.conv2d(sample.f.abs(), keys.abs(), padding=1)
+            keys, cells = (
+                sample.keys / sample.norm,
+                torch.nn.functional.unfold(sample.f, 3, padding=1),
+            )
+            scores, sizes = keys @ cells, keys.abs() @ cells.abs()
             if options.fuse:
-                where = (*sample.f.shape[2:], sample.hb, sample.wb)
+                where = (sample.h, sample.w, sample.hb, sample.wb)
                 scores, sizes = fuse(scores, *where), fuse(sizes, *where)
             usable = sample.usable.flatten()
-            flat = scores[0].flatten(1) * options.softmax_scale
+            flat = scores[0] * options.softmax_scale
             chosen = index[i].flatten()
             if not usable.any():
                 if chosen.any():
@@ -190,7 +192,7 @@ class ContextualAttention(Entry):
             best = flat.masked_fill(~usable[:, None], float("-inf")).amax(0)
             at = flat.gather(0, chosen[None])[0]
             u = ROUNDOFF["float64" if case["dtype"] == "float64" else "float32"]
-            limit = sizes[0].flatten(1).amax(0) * abs(options.softmax_scale) * u
+            limit = sizes[0].amax(0) * abs(options.softmax_scale) * u
             close(
                 "score of the index",
                 at,

@@ -178,6 +178,11 @@ def test_completion_of_the_natural_size_is_the_published_one():
     check_network(result[..., 36:92, 36:92], predicted[..., 4:60, 4:60])
 
 
+def numbers(kind, *values):
+    """A window or box of one sample."""
+    return kind(*(torch.tensor([value]) for value in values))
+
+
 @pytest.mark.parametrize("size", [(128, 128), (40, 300), (16, 16), (1000, 700)])
 @pytest.mark.parametrize("overlap", [0, 4, 7])
 def test_hole_fits_what_is_predicted(size, overlap):
@@ -186,7 +191,7 @@ def test_hole_fits_what_is_predicted(size, overlap):
         corners = [torch.randint(0, side, (2,), generator=generator).sort()[0] for side in size]
         (top, bottom), (left, right) = (c.tolist() for c in corners)
         box = (top, left, bottom + 1, right + 1)
-        where = centre.window(box, *size, overlap)
+        where = centre.window(numbers(centre.Box, *box), *size, overlap)
         assert where.side % 32 == 0
         inner = where.side * (32 - overlap) / 128
         for first, last, start in ((box[0], box[2], where.top), (box[1], box[3], where.left)):
@@ -197,23 +202,23 @@ def test_hole_fits_what_is_predicted(size, overlap):
 
 def test_crop_of_a_flat_picture_is_flat_and_outside_has_the_colour():
     colour = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)
-    flat = torch.full((3, 50, 60), 0.7)
-    inside = centre.crop(flat, centre.Window(4, 8, 32), colour)
-    torch.testing.assert_close(inside, torch.full((3, 128, 128), 0.7))
-    outside = centre.crop(flat, centre.Window(200, 0, 64), colour)
-    torch.testing.assert_close(outside, colour.expand(3, 128, 128))
+    flat = torch.full((1, 3, 50, 60), 0.7)
+    inside = centre.crop(flat, numbers(centre.Window, 4, 8, 32), colour)
+    torch.testing.assert_close(inside, torch.full((1, 3, 128, 128), 0.7))
+    outside = centre.crop(flat, numbers(centre.Window, 200, 0, 64), colour)
+    torch.testing.assert_close(outside, colour.expand(1, 3, 128, 128))
 
 
 def test_crop_and_paste_keep_a_ramp():
-    ramp = torch.linspace(0, 1, 384).expand(3, 384, 384)
-    where = centre.Window(0, 0, 384)
+    ramp = torch.linspace(0, 1, 384).expand(1, 3, 384, 384)
+    where = numbers(centre.Window, 0, 0, 384)
     colour = torch.zeros(3, 1, 1)
     small = centre.crop(ramp, where, colour)
     # Bilinear resizing in both directions is exact on a ramp, away from the window's edge.
-    box = (110, 120, 250, 260)
-    back = centre.paste(torch.zeros_like(ramp), small[:, 32:96, 32:96], where, box)
-    check_network(back[:, 110:250, 120:260], ramp[:, 110:250, 120:260])
-    assert back[:, :110].abs().max() == 0
+    box = numbers(centre.Box, 110, 120, 250, 260)
+    back = centre.paste(torch.zeros_like(ramp), small[:, :, 32:96, 32:96], where, box)
+    check_network(back[..., 110:250, 120:260], ramp[..., 110:250, 120:260])
+    assert back[:, :, :110].abs().max() == 0
 
 
 def test_training_step_is_the_sheet():

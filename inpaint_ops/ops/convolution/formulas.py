@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inpaint_ops import checks
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.convolution.spec import LEAKY_SLOPE, Geometry, Pair
@@ -100,7 +101,7 @@ def convolve_transposed(
     """The sums of a transposed convolution, by aten."""
     result: Tensor
     weight = laid_out(weight)
-    if x.shape[2] == x.shape[3] == 1 and padding == 0:
+    if padding == 0 and checks.known(x.shape[2] == 1) and checks.known(x.shape[3] == 1):
         # One pixel: every output has one tap. 4000 -> 512 channels, 4 x 4, of Context Encoders:
         # 16 times as fast as oneDNN's transposed convolution.
         result = (x.flatten(1) @ weight.flatten(1)).unflatten(1, weight.shape[1:])

@@ -1,6 +1,7 @@
 """Partial convolution in PyTorch, and steps that the CPU, GPU and reference versions share."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def lead(x: Sequence[Tensor]) -> Tensor:
 def batch_of(valid: Sequence[Tensor]) -> int:
     """Return the batch of all masks together."""
     batches = [mask.shape[0] for mask in valid]
-    return next((n for n in batches if n != 1), 1)
+    return next((n for n in batches if not checks.known(n == 1)), 1)
 
 
 # Formulas over one image and one mask. `widths`: the channels that each plane of the mask speaks
@@ -82,11 +83,20 @@ def settled(
     return settled, grad_weight, grad_bias
 
 
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return each number and how often it comes in a row."""
+    return [(number, len(list(run))) for number, run in groupby(numbers)]
+
+
 def _window_sums(valid: Tensor, weights: Sequence[int], weight: Tensor, g: Geometry) -> Tensor:
-    """Window sums of the weighted mask, (N, 1, Ho, Wo), in float64."""
-    factors = torch.tensor(weights, device=valid.device).view(1, -1, 1, 1)
+    """Window sums of the weighted mask, (N, 1, Ho, Wo): counts in float32, others in float64."""
+    # Where a mask has no values yet, it is for a program that may run where no float64 is.
+    counts = not valid.is_floating_point() or not checks.has_values(valid)
+    dtype = torch.float32 if counts else torch.float64
+    kind: dict[str, Any] = {"dtype": dtype, "device": valid.device}
+    factors = [torch.full((count, 1, 1), value, **kind) for value, count in _runs(weights)]
     top, bottom, left, right = g.padding
-    plane = (valid.double() * factors).sum(1, keepdim=True)
+    plane = (valid.to(dtype) * torch.cat(factors)).sum(1, keepdim=True)
     ones = plane.new_ones((1, 1, weight.shape[2], weight.shape[3]))
     return F.conv2d(F.pad(plane, (left, right, top, bottom)), ones, None, g.stride, 0, g.dilation)
 
@@ -114,8 +124,10 @@ def _mask_planes(
 def select(x: Tensor, valid: Tensor, widths: Sequence[int]) -> Tensor:
     """Image times the mask, zero where the mask is."""
     if valid.shape[1] != 1 and len(widths) != x.shape[1]:
-        repeats = torch.tensor(widths, device=valid.device)
-        valid = valid.repeat_interleave(repeats, 1)
+        runs = _runs(widths)
+        parts = valid.split([count for _, count in runs], 1)
+        spread = [part.repeat_interleave(width, 1) for part, (width, _) in zip(parts, runs)]
+        valid = torch.cat(spread, 1)
     zero = x.new_zeros(())
     if valid.is_floating_point():
         return torch.where(valid != 0, x * valid.to(x.dtype), zero)
