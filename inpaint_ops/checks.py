@@ -144,9 +144,11 @@ def check_mask_shape(op: str, name: str, mask: Tensor, shapes: Sequence[tuple[in
     Traced sizes have no hash, and an order would tie them to numbers: they are compared, no more.
     """
     shape = tuple(mask.shape)
-    if shape not in shapes:
-        words = " or ".join(dict.fromkeys(map(str, shapes)))
-        raise ValueError(f"{op}: {name} must have shape {words}, got {shape}")
+    for wanted in shapes:
+        if shape == wanted:
+            return
+    words = " or ".join(dict.fromkeys(map(str, shapes)))
+    raise ValueError(f"{op}: {name} must have shape {words}, got {shape}")
 
 
 # Steps, paddings and sizes beyond it are mistakes, and products of two of them leave 64 bits.

@@ -74,6 +74,20 @@ def test_compiles_once_for_all_sizes(name):
 
 
 @pytest.mark.parametrize("name", TRACEABLE)
+def test_compiles_where_only_some_sizes_are_open(name):
+    # As dynamo leaves them that has seen some of them change.
+    case = TRACEABLE[name]
+    module, sizes = case.module(), case.sizes[0]
+    for which in range(2):
+        torch._dynamo.reset()
+        tensors = case.inputs(*sizes)
+        for axis in range(tensors[which % len(tensors)].dim()):
+            torch._dynamo.maybe_mark_dynamic(tensors[which % len(tensors)], axis)
+        compiled = torch.compile(module, fullgraph=True, backend="eager")
+        check_equal(compiled(*tensors), module(*case.inputs(*sizes)))
+
+
+@pytest.mark.parametrize("name", TRACEABLE)
 def test_torch_jit_trace(name):
     trace, module, several = traced(name)
     file = io.BytesIO()
