@@ -71,6 +71,6 @@ def _unfolded(results: Any, batch: int, samples: int) -> Any:
 
 
 def _apart(x: Tensor, batch: int, samples: int) -> Tensor:
-    if x.shape[0] == batch * samples:
-        return x.unflatten(0, (batch, samples))
-    return x.expand(batch, *x.shape)
+    every = x.shape[0] == batch * samples
+    parts: Tensor = x.unflatten(0, (batch, samples)) if every else x.expand(batch, *x.shape)
+    return parts

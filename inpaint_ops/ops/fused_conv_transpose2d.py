@@ -222,7 +222,7 @@ def _second(
         result: Tensor = _operator(x, weight, bias, *options)[0]
         return result
 
-    convolution = second.Sums(sums, _operator.pullback, ctx)
+    convolution = second.Sums(sums, _operator, ctx)
     return second.second(convolution, ctx, grad, reached[:3], gated=False)
 
 

@@ -110,7 +110,8 @@ def _mixed(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
     )
     with torch.autocast(x.device.type, enabled=False):
         mixed: Tensor = torch.bmm(torch.bmm(down, wide.flatten(0, 1)), across.mT)
-    return mixed.unflatten(0, (n, c)).to(x.dtype)
+    result: Tensor = mixed.unflatten(0, (n, c)).to(x.dtype)
+    return result
 
 
 def crop(image: Tensor, where: Window, colour: Tensor) -> Tensor:

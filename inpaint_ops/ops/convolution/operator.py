@@ -200,5 +200,5 @@ def _second(
         result: Tensor = plain(x, weight, bias, ctx.geometry, "identity", False, ctx.algorithm)[0]
         return result
 
-    convolution = second.Sums(sums, plain.pullback, ctx)
+    convolution = second.Sums(sums, plain, ctx)
     return second.second(convolution, ctx, grad, reached[:3], gated=gated)

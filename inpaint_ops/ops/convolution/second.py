@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import derivatives, tensors
+from inpaint_ops.ops import derivatives, dispatch, tensors
 from inpaint_ops.ops.convolution import formulas, spec
 
 # Weight and bias, among the arguments and among what `second` finds saved.
@@ -36,10 +36,11 @@ class Sums:
     """A convolution without activation, and its backward pass."""
 
     def __init__(
-        self, forward: Callable[..., Tensor], pullback: derivatives.Pullback, ctx: Any
+        self, forward: Callable[..., Tensor], operator: dispatch.Registered, ctx: Any
     ) -> None:
-        """Make it of `forward`, from (x, weight, bias), and a pass that takes this ctx."""
-        self.forward, self._pullback = forward, pullback
+        """Make it of `forward`, from (x, weight, bias), by an operator whose backward takes ctx."""
+        assert operator.pullback is not None
+        self.forward, self._pullback = forward, operator.pullback
         self._options = {**vars(ctx), "activation": "identity"}
 
     def backward(
