@@ -146,13 +146,16 @@ def check_choice(op: str, name: str, value: str, choices: Sequence[str]) -> None
 def binary(op: str, name: str, mask: Tensor) -> Tensor:
     """Return the mask as bool; called inside an operator, where values may be read.
 
+    On devices all but 0 counts as 1: to look at values, the host would have to wait for the device.
+
     Raises:
         ValueError: a value is neither 0 nor 1 (soft masks have no meaning for a match).
     """
     if mask.dtype == torch.bool:
         return mask
     result = mask != 0
-    if torch._C._len_torch_dispatch_stack():  # a formula that is traced has no values
+    # A formula that is traced has no values.
+    if torch._C._len_torch_dispatch_stack() or not mask.is_cpu:
         return result
     if not torch.equal(result.to(mask.dtype), mask):
         bad = mask[(mask != 0) & (mask != 1)].flatten()[0].item()

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from inpaint_ops.kernels import products
 from inpaint_ops.kernels.attention.similarities import BEST, COLUMNS, ROWS, SOFTMAX
 from inpaint_ops.kernels.attention.similarities_backward import BACKWARD
 from inpaint_ops.kernels.products import product, without_autocast
+from inpaint_ops.kernels.program import cdiv
 
 _MIN_ROWS = 64
 
@@ -29,7 +29,7 @@ class _Vectors:
         self.generated = generated.flatten(2).mT
         target = target.flatten(2).mT
         self.n, self.positions, _ = target.shape
-        self.groups = triton.cdiv(self.positions, 16)
+        self.groups = cdiv(self.positions, 16)
         self.target = F.pad(target, (0, 0, 0, 16 * self.groups - self.positions))
         # Without another target the nearest is measured by itself.
         self.exclude = exclude_self and self.positions > 1
@@ -43,7 +43,7 @@ class _Vectors:
 
     def blocks(self, strip: Tensor) -> tuple[int, int]:
         """Grid of a kernel over a strip's rows."""
-        return triton.cdiv(strip.shape[1], ROWS), self.n
+        return cdiv(strip.shape[1], ROWS), self.n
 
     def sizes(self, strip: Tensor) -> dict[str, Any]:
         """Sizes that every kernel takes."""
@@ -67,7 +67,7 @@ def forward(
         SOFTMAX("fp32", vectors.blocks(strip), strip_ptr=strip, **sizes, **options)
         BEST(
             "fp32",
-            (triton.cdiv(vectors.positions, COLUMNS), vectors.n),
+            (cdiv(vectors.positions, COLUMNS), vectors.n),
             strip_ptr=strip,
             best_ptr=best,
             choice_ptr=choice,

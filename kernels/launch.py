@@ -18,7 +18,7 @@ A kernel file states the arguments of the kernel and the rows of the table it ma
         free={"ACT": (1, 0)},
     )
 
-    SCALE("half", (triton.cdiv(x.numel(), 2048),), x_ptr=x, y_ptr=y, ..., size=x.numel(), ACT=0)
+    SCALE("half", (cdiv(x.numel(), 2048),), x_ptr=x, y_ptr=y, ..., size=x.numel(), ACT=0)
 
 Rules by which a row of the table is exactly one compiled program:
 
@@ -130,6 +130,9 @@ class Kernel:
     free: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        plain = self.function.fn  # the interpreter's stand-in hides the name
+        # Without underscore and "_kernel", such as "conv_fwd"; unique.
+        self.name = str(plain.__name__).strip("_").removesuffix("_kernel")
         self.pointers = [key for key, kind in self.types.items() if kind.startswith("*")]
         self.numbers = [key for key, kind in self.types.items() if not kind.startswith("*")]
         names = list(self.function.arg_names)
@@ -138,15 +141,9 @@ class Kernel:
             raise TypeError(
                 f"{self.name}: pointers must come first, numbers after them, got {names}"
             )
-        # By row, device, values of `free` and dtypes: all that a compiled program depends on.
-        self._programs: dict[Any, Program] = {}
+        # Compiled, by row, device, values of `free` and dtypes: all that a compiled program depends on.
+        self.programs: dict[Any, Program] = {}
         _DECLARED.append(self)
-
-    @property
-    def name(self) -> str:
-        """Name of the function without underscore and "_kernel", such as "conv_fwd"; unique."""
-        plain = self.function.fn  # the interpreter's stand-in hides the name
-        return str(plain.__name__).strip("_").removesuffix("_kernel")
 
     def row(self, name: str, arch: str) -> Row:
         """The row of that name for an architecture."""
@@ -182,7 +179,7 @@ class Kernel:
                 break  # is refused below
             addresses.append(address)
             key.append(tensor.dtype)
-        program = self._programs.get(tuple(key))
+        program = self.programs.get(tuple(key))
         if program is None or len(addresses) != len(tensors):
             self._launch_first(name, grid, tuple(key), arguments)
             return
@@ -217,7 +214,7 @@ class Kernel:
             )
         if compiled is not None:  # the interpreter compiles nothing
             values = {**row.constexprs, **given}
-            self._programs[key] = Program(compiled, [values[k] for k in self._constexprs])
+            self.programs[key] = Program(compiled, [values[k] for k in self._constexprs])
 
 
 def _dtype_of(kind: str, row: Row) -> torch.dtype:
@@ -277,18 +274,16 @@ def channels_last(x: Tensor, vector: int = 1) -> Tensor:
 
     A vector is `vector` channels. Nothing is copied where x already is all that.
     """
-    n, c, h, w = x.shape
+    c = x.shape[1]
     padded = -(-c // vector) * vector
     if padded != c:
+        n, _, h, w = x.shape
         # One pass for the padding and the layout.
         result = torch.zeros((n, h, w, padded), dtype=x.dtype, device=x.device)
         result = result.permute(0, 3, 1, 2)
         result[:, :c].copy_(x)
         return result
-    if x.permute(0, 2, 3, 1).is_contiguous():
-        return aligned(x)
-    # Not contiguous(channels_last): that leaves sizes of 1 with any stride.
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return aligned(x.contiguous(memory_format=torch.channels_last))
 
 
 def architecture(device: torch.device) -> str:
@@ -348,17 +343,6 @@ def tuned(kernel: Kernel, key: str, device: torch.device, otherwise: str) -> str
 @lru_cache(maxsize=4)
 def _tuned_table(path: str) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def tf32_allowed() -> bool:
-    """True where the user allowed torch to round the factors of float32 products to TF32.
-
-    ``torch.set_float32_matmul_precision("high")`` allows it. Torch's switch for convolutions alone
-    is on by default, so it does not allow anything here; switched off, it forbids.
-    """
-    matmul = torch.backends.cuda.matmul.fp32_precision
-    conv = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-    return bool(matmul == "tf32" and conv != "ieee")
 
 
 def interpreted() -> bool:

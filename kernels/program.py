@@ -42,6 +42,11 @@ def check_sizes(
         )
 
 
+def cdiv(a: int, b: int) -> int:
+    """A / b, rounded up; Triton's own takes microseconds outside of kernels."""
+    return -(-a // b)
+
+
 def batches(n: int) -> Iterator[slice]:
     """Parts of n samples, each no more than the third axis of a grid takes."""
     return (slice(start, start + MOST_PROGRAMS) for start in range(0, n, MOST_PROGRAMS))

@@ -5,12 +5,12 @@ back to a source, in a fixed order and without atomics.
 """
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from inpaint_ops.kernels.launch import Kernel, Row, aligned, channels_last, dtype_class, jit
 from inpaint_ops.kernels.matching.search import search
+from inpaint_ops.kernels.program import cdiv
 from inpaint_ops.ops.tensors import memory_format
 
 _FORWARD_TYPES = {
@@ -202,7 +202,7 @@ def forward(
         name, unit = f"{name}-odd", 1
     MOVE(
         name,
-        (triton.cdiv(positions, _BLOCK_P), triton.cdiv(c, _BLOCK_C), n),
+        (cdiv(positions, _BLOCK_P), cdiv(c, _BLOCK_C), n),
         decoder_ptr=_in_layout(decoder, layout),
         encoder_ptr=_in_layout(encoder, layout),
         out_ptr=out,
@@ -232,7 +232,7 @@ def backward(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
     total = torch.empty_like(rows)
     ADD_BACK(
         name,
-        (positions, triton.cdiv(rows.shape[1], _BLOCK_BACK), n),
+        (positions, cdiv(rows.shape[1], _BLOCK_BACK), n),
         grad_ptr=rows,
         order_ptr=order,
         begin_ptr=torch.searchsorted(ordered, bounds),

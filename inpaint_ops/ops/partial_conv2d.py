@@ -198,7 +198,7 @@ def _cuda(
     image, mask, widths = partial_formulas.joined(x, valid, factors)
     kernels = triton.kernels(_OP)
     result: tuple[Tensor, Tensor, Tensor] = kernels.forward(
-        image, mask, weight, bias, *g[:_FIELDS], rule, widths
+        image, mask, weight, bias, g, rule, widths
     )
     return spec.settled(
         result[0], image, spec.memory_format(partial_formulas.lead(x), weight)
@@ -213,7 +213,7 @@ def _backward_cuda(
     image, mask, widths = partial_formulas.joined(x, valid, factors)
     needed = [any(wanted), need_weight, need_bias]
     grad_image, *others = triton.kernels(_OP).backward(
-        grad, image, mask, weight, *planes, *g[:_FIELDS], widths, needed
+        grad, image, mask, weight, *planes, g, widths, needed
     )
     grads = partial_formulas.parted(grad_image if needed[0] else None, x, factors, wanted)
     chosen = [one if need else None for one, need in zip(others, needed[1:])]

@@ -5,11 +5,12 @@ lengths. So nothing waits for the host, and what is not listed costs nothing and
 """
 
 import torch
-import triton
 from torch import Tensor
 
-from inpaint_ops.kernels.launch import channels_last, dtype_class, tf32_allowed
+from inpaint_ops.kernels.launch import channels_last, dtype_class
 from inpaint_ops.kernels.matching.search_kernels import MERGE, MERGE_BLOCK, SEARCH, TILE, UNIT
+from inpaint_ops.kernels.plans import tf32_products
+from inpaint_ops.kernels.program import cdiv
 
 
 def search(
@@ -49,13 +50,13 @@ def search(
         return index, score
     name = dtype_class(query.dtype)
     unit = UNIT[name]
-    if name == "fp32" and tf32_allowed():
+    if name == "fp32" and tf32_products():
         name = "tf32"
     query, key = channels_last(query, unit), channels_last(key, unit)
     query_list, query_count = _listed(wanted, n, queries, query.device)
     key_list, key_count = _listed(usable, n, keys, query.device)
-    blocks = triton.cdiv(queries, TILE["BLOCK_M"])
-    segments = _segments(n * blocks, triton.cdiv(keys, TILE["BLOCK_N"]))
+    blocks = cdiv(queries, TILE["BLOCK_M"])
+    segments = _segments(n * blocks, cdiv(keys, TILE["BLOCK_N"]))
     part_score = query.new_empty((n, segments, queries), dtype=torch.float32)
     part_place = query.new_empty((n, segments, queries), dtype=torch.int32)
     listed_term = key_term.gather(1, key_list)
@@ -87,7 +88,7 @@ def search(
     )
     MERGE(
         "fp32",
-        (triton.cdiv(queries, MERGE_BLOCK), n),
+        (cdiv(queries, MERGE_BLOCK), n),
         part_score_ptr=part_score,
         part_place_ptr=part_place,
         query_list_ptr=query_list.int(),
@@ -117,4 +118,4 @@ def _listed(
 
 def _segments(programs: int, key_blocks: int) -> int:
     """Number of segments of the keys: small grids then fill about 132 multiprocessors twice."""
-    return int(max(1, min(triton.cdiv(264, max(programs, 1)), key_blocks, 32)))
+    return int(max(1, min(cdiv(264, max(programs, 1)), key_blocks, 32)))

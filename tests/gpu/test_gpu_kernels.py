@@ -32,6 +32,7 @@ def test_a_missing_triton_is_named(monkeypatch, version, text):
     if version is None:
         monkeypatch.setattr(triton.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(triton.metadata, "version", lambda name: version)
+    triton.kernels.cache_clear()
     with pytest.raises(RuntimeError, match=f"gated_conv2d: the GPU kernel cannot run: {text}"):
         triton.kernels("gated_conv2d")
     assert text in triton.status()

@@ -385,11 +385,12 @@ def test_partial_counts_more_taps_than_bits(monkeypatch):
     check_partial(x, holes((1, 2, 9, 9)), weight, bias, padding=3, parts=(4, 4))
 
 
-def test_partial_refuses_bytes_that_are_no_mask():
+def test_partial_takes_every_byte_but_0_for_1(path):
+    """No value is looked at: the host would have to wait for the device."""
     x, weight, bias = tensors((1, 3, 4, 4), 2, (3, 3))
-    valid = torch.full((1, 1, 4, 4), 2, dtype=torch.uint8)
-    with (
-        inpaint_ops.backend("triton"),
-        pytest.raises(ValueError, match="valid must hold only 0 and 1, got 2"),
-    ):
-        partial_conv2d(x, valid, weight, bias, padding=1)
+    valid = holes((1, 1, 4, 4))
+    with inpaint_ops.backend("triton"):
+        y, seen = partial_conv2d(x, valid.byte() * 7, weight, bias)
+        expected, expected_seen = partial_conv2d(x, valid, weight, bias)
+    assert torch.equal(y, expected)
+    assert torch.equal(seen, expected_seen.byte())
