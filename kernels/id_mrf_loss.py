@@ -17,7 +17,7 @@ from inpaint_ops.kernels import products
 from inpaint_ops.kernels.attention.similarities import BEST, COLUMNS, ROWS, SOFTMAX
 from inpaint_ops.kernels.attention.similarities_backward import BACKWARD
 from inpaint_ops.kernels.products import product, without_autocast
-from inpaint_ops.kernels.program import cdiv
+from inpaint_ops.kernels.program import batches, cdiv
 
 _MIN_ROWS = 64
 
@@ -58,13 +58,25 @@ def forward(
 
     Loss of each sample, and the best generated position of each target.
     """
+    samples = list(batches(len(target)))
+    if len(samples) > 1:
+        options = (bandwidth, eps, exclude_self)
+        parts = [forward(generated[part], target[part], *options) for part in samples]
+        return torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])
     vectors = _Vectors(generated, target, exclude_self)
     best = target.new_full((vectors.n, vectors.positions), -1.0)
     choice = torch.zeros_like(best, dtype=torch.int64)
-    options = {"bandwidth": bandwidth, "eps": eps, "EXCLUDE": vectors.exclude}
     for first, strip in vectors.strips():
         sizes = vectors.sizes(strip)
-        SOFTMAX("fp32", vectors.blocks(strip), strip_ptr=strip, **sizes, **options)
+        SOFTMAX(
+            "fp32",
+            vectors.blocks(strip),
+            strip_ptr=strip,
+            **sizes,
+            bandwidth=bandwidth,
+            eps=eps,
+            EXCLUDE=vectors.exclude,
+        )
         BEST(
             "fp32",
             (cdiv(vectors.positions, COLUMNS), vectors.n),
@@ -92,6 +104,12 @@ def backward(
 
     Gradients of both maps; sums over strips are formed in order.
     """
+    samples = list(batches(len(target)))
+    if len(samples) > 1:
+        tensors = (grad, generated, target, loss, choice)
+        options = (bandwidth, eps, exclude_self)
+        parts = [backward(*(x[part] for x in tensors), *options) for part in samples]
+        return torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])
     vectors = _Vectors(generated, target, exclude_self)
     grad_generated = torch.empty_like(vectors.generated)
     grad_target = torch.zeros_like(vectors.target)

@@ -141,7 +141,7 @@ class Kernel:
             raise TypeError(
                 f"{self.name}: pointers must come first, numbers after them, got {names}"
             )
-        # Compiled, by row, device, values of `free` and dtypes: all that a compiled program depends on.
+        # By row, device, values of `free` and dtypes: all that a compiled program depends on.
         self.programs: dict[Any, Program] = {}
         _DECLARED.append(self)
 

@@ -22,16 +22,6 @@ def tf32_products() -> bool:
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
-def check_pixels(what: str, pixels: int) -> None:
-    """Check the pixels of all images, which kernels count in 32 bits; values are not limited so.
-
-    Raises:
-        ValueError: there are too many.
-    """
-    if pixels >= 2**31:
-        raise ValueError(f"{what}: all images must have fewer than 2**31 pixels, got {pixels}")
-
-
 class Plans:
     """What options and shapes decide, made once and found by one lookup."""
 

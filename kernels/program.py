@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-# Programs along the second and third axis of a grid; along the first 2**31 - 1.
-MOST_PROGRAMS = 65535
-_MOST = 2**31 - 1
+# Along the second and third axis of a grid. CUDA allows 65535; this keeps the first sample of a
+# part as aligned as the first of all.
+MOST_PROGRAMS = 65520
+# Sizes are counted in 32 bits, beyond the end by up to a block.
+MOST = 2**31 - 2**16
 
 
 class Program:
@@ -34,12 +36,21 @@ def check_sizes(
     kernel: str, names: Sequence[str], grid: tuple[int, ...], numbers: list[Any]
 ) -> None:
     """Check what a launch would cut to 32 bits, or the driver refuse."""
-    if max(numbers) > _MOST or grid[0] > _MOST or max(grid[1:], default=1) > MOST_PROGRAMS:
-        named = dict(zip(names, numbers))
+    if max(numbers) > MOST or grid[0] > MOST or max(grid[1:], default=1) > MOST_PROGRAMS:
         raise ValueError(
-            f"{kernel}: sizes must be below 2**31 and a grid at most (2**31 - 1, "
-            f"{MOST_PROGRAMS}, {MOST_PROGRAMS}), got {grid} and {named}"
+            f"{kernel}: sizes must be at most {MOST} and a grid at most ({MOST}, {MOST_PROGRAMS}, "
+            f"{MOST_PROGRAMS}), got {dict(zip(names, numbers))} and {grid}"
         )
+
+
+def check_count(op: str, what: str, count: int) -> None:
+    """Check what a kernel counts in 32 bits; numbers of values are not limited so.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    if count > MOST:
+        raise ValueError(f"{op}: {what} must be at most {MOST} on GPUs, got {count}")
 
 
 def cdiv(a: int, b: int) -> int:

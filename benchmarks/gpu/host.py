@@ -121,7 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = []
-    print(f"{'us a call':24} {'path':8} {'launches':>8} {'forward':>8} {'recorded':>8} {'+ back':>8}")
+    print(
+        f"{'us a call':24} {'path':8} {'launches':>8} {'forward':>8} {'recorded':>8} {'+ back':>8}"
+    )
     for case in cases(getattr(torch, options.dtype)):
         if options.only not in case.name:
             continue

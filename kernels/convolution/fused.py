@@ -15,8 +15,8 @@ from inpaint_ops.kernels.launch import (
     size_class,
     tuned,
 )
-from inpaint_ops.kernels.plans import check_pixels, tf32_convolutions
-from inpaint_ops.kernels.program import cdiv
+from inpaint_ops.kernels.plans import tf32_convolutions
+from inpaint_ops.kernels.program import cdiv, check_count
 from inpaint_ops.ops.convolution import spec
 
 # Programs that fill the multiprocessors of the larger chips twice; with fewer, smaller blocks.
@@ -66,7 +66,7 @@ def _unit(row: str, x: Tensor) -> int:
 def pad_channels(x: Tensor, channels: int) -> int:
     """That many channels and those that fill the last 16 bytes, as the kernel reads them."""
     unit = vector(x)
-    return -(-channels // unit) * unit
+    return cdiv(channels, unit) * unit
 
 
 def taps_of(weight: Tensor, channels: int) -> Tensor:
@@ -168,12 +168,12 @@ def call(
     n, cin, height, width = shape
     cout, out_height, out_width = out
     phases = reading.phases
-    pixels = n * -(-out_height // phases) * -(-out_width // phases)
+    pixels = n * cdiv(out_height, phases) * cdiv(out_width, phases)
     taps = reading.kernel[0] * reading.kernel[1]
     kind = "gated" if gated else "plain" if counting is None else "partial"
     name = row or pick_row(kind, x, pixels, cout, taps * cin)
     blocks = CONV.row(name, architecture(x.device)).constexprs
-    programs = -(-pixels // blocks["BLOCK_M"]) * -(-cout // blocks["BLOCK_N"])
+    programs = cdiv(pixels, blocks["BLOCK_M"]) * cdiv(cout, blocks["BLOCK_N"])
     counting = counting or Counting(split=cin)
     numbers = {
         "batch": n,
@@ -206,7 +206,7 @@ def call(
         "HAS_BIAS": bias,
         "KEEP": keep,
     }
-    check_pixels("convolution", pixels + blocks["BLOCK_M"])
+    check_count("convolution", "pixels of all images", pixels)
     return Call(name, (programs, phases * phases), numbers)
 
 

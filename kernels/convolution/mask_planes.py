@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from inpaint_ops.kernels.launch import Kernel, Row, dense, jit
-from inpaint_ops.kernels.program import cdiv
+from inpaint_ops.kernels.program import cdiv, check_count
 from inpaint_ops.ops.convolution.spec import Geometry
 
 _TYPES = {
@@ -130,6 +130,7 @@ def fill_planes(
         for part, channels in enumerate(counted):
             known += valid[:, part] * channels
     kernel = (weight.shape[2], weight.shape[3])
+    check_count("partial_conv2d", "pixels of all masks", update_mask.numel())
     WINDOW(
         "fp32",
         (cdiv(update_mask.numel(), _BLOCK),),

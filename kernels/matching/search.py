@@ -10,7 +10,7 @@ from torch import Tensor
 from inpaint_ops.kernels.launch import channels_last, dtype_class
 from inpaint_ops.kernels.matching.search_kernels import MERGE, MERGE_BLOCK, SEARCH, TILE, UNIT
 from inpaint_ops.kernels.plans import tf32_products
-from inpaint_ops.kernels.program import cdiv
+from inpaint_ops.kernels.program import batches, cdiv, check_count
 
 
 def search(
@@ -44,6 +44,24 @@ def search(
         Index (N, Q) int64 and score (N, Q) float32; -1 and -inf where nothing was wanted or found.
     """
     n, queries, keys = query.shape[0], query_pixels.shape[0], key_pixels.shape[0]
+    samples = list(batches(n))
+    if len(samples) > 1:
+        parts = [
+            search(
+                query[part],
+                key[part],
+                query_pixels,
+                key_pixels,
+                *(_of(mask, part) for mask in (wanted, usable, query_factor)),
+                key_term[part],
+                patch_size=patch_size,
+                cosine=cosine,
+            )
+            for part in samples
+        ]
+        return torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])
+    widest = patch_size * max(query.shape[3], key.shape[3]) * query.shape[1]
+    check_count("matching", "values of a row of patches", widest)
     score = query.new_full((n, queries), float("-inf"), dtype=torch.float32)
     index = query.new_full((n, queries), -1, dtype=torch.int64)
     if n * queries * keys == 0:
@@ -101,6 +119,11 @@ def search(
         segments=segments,
     )
     return index, score
+
+
+def _of(x: Tensor | None, part: slice) -> Tensor | None:
+    """Some samples of what is None or may hold one for all."""
+    return x if x is None or x.shape[0] == 1 else x[part]
 
 
 def _listed(

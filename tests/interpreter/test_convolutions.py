@@ -161,17 +161,20 @@ def test_groups(groups):
     check("fused_conv2d", x, weight, bias, padding=1, groups=groups, activation="elu")
 
 
-def test_tf32_rows(monkeypatch):
+@pytest.mark.parametrize("precision", ["tf32", "ieee"])
+def test_rows_of_float32(monkeypatch, precision):
     """The interpreter rounds nothing: that the rows read and write the right places is tested."""
     monkeypatch.setenv("INPAINT_OPS_CONV", "fused")
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    before = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = precision
     try:
         for name in ("gated_conv2d", "fused_conv2d"):
             inputs, options = draw(CASES["prime"], gated=True)
             check(name, *inputs, **options)
+        x, weight, bias = tensors((1, 5, 6, 7), 9, (3, 3))
+        check_partial(x, holes((1, 1, 6, 7)), weight, bias, padding=1)
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.backends.cudnn.conv.fp32_precision = before
 
 
 def test_large_rows(monkeypatch):
