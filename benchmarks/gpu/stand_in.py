@@ -19,6 +19,9 @@ from inpaint_ops.backends import backend
 from inpaint_ops.kernels import launch
 from inpaint_ops.ops import triton as ops_triton
 
+# Name of the kernel's function, grid and stream.
+Launch = tuple[str, tuple[int, int, int], int]
+
 
 class _Driver:
     """What Triton asks of a driver before it compiles."""
@@ -35,7 +38,7 @@ class _Driver:
         return 0
 
 
-def _compiled(launches: list[tuple[str, tuple[int, ...]]], name: str) -> Any:
+def _compiled(launches: list[Launch], name: str) -> Any:
     """A compiled program that only notes its launches."""
     from triton.compiler import CompiledKernel
 
@@ -46,7 +49,7 @@ def _compiled(launches: list[tuple[str, tuple[int, ...]]], name: str) -> Any:
             self.module, self._run = object(), self._note
 
         def _note(self, x: int, y: int, z: int, stream: int, *_: Any) -> None:
-            launches.append((name, (x, y, z)))
+            launches.append((name, (x, y, z), stream))
 
     return Nothing()
 
@@ -76,7 +79,7 @@ def _conv_backward(
 
 
 @contextmanager
-def stand_in_device(library: bool = True) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
+def stand_in_device(library: bool = True) -> Iterator[list[Launch]]:
     """Let CPU tensors pose as a GPU's inside a ``with`` block; yield the launches, as they come.
 
     Args:
@@ -90,7 +93,7 @@ def stand_in_device(library: bool = True) -> Iterator[list[tuple[str, tuple[int,
     import triton
     from triton.runtime.jit import JITFunction
 
-    launches: list[tuple[str, tuple[int, ...]]] = []
+    launches: list[Launch] = []
 
     def compile(function: Any, key: Any, signature: Any, device: int, *rest: Any) -> Any:
         program = _compiled(launches, function.fn.__name__)

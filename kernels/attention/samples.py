@@ -50,7 +50,7 @@ class Samples:
         self.groups = cdiv(self.keys, 16)
         self.corner_groups = cdiv((self.hb + 1) * (self.wb + 1), 16)
         self.usable = fg.new_zeros((self.n, self.ld), dtype=torch.uint8)
-        self.usable[:, : self.keys] = 1
+        self.usable[:, : self.keys].fill_(1)
         if hole is not None:
             missing = (hole != 0).expand(self.n, 1, self.hb, self.wb)
             near = F.max_pool2d(missing.float(), 3, stride=1, padding=1)
