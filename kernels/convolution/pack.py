@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from inpaint_ops.kernels.launch import Kernel, Row, aligned, dtype_class, jit
-from inpaint_ops.kernels.program import cdiv
+from inpaint_ops.kernels.program import MOST, cdiv
 
 _TYPES = {
     "weight_ptr": "*T",
@@ -111,11 +111,8 @@ def _pack(
     phased: bool = True,
 ) -> Tensor:
     """Memory of that shape, from a weight whose axes are (row, column, y, x) in any strides."""
-    strides = weight.stride()
-    if max(strides) >= 2**31:
-        weight = weight.contiguous()
-        strides = weight.stride()
-    weight = aligned(weight)
+    weight = aligned(weight.contiguous() if max(weight.stride()) > MOST else weight)
+    strides = weight.stride()  # a copy has others
     packed = torch.empty(shape, dtype=weight.dtype, device=weight.device)
     _, rows, taps_y, taps_x, columns = shape
     total = packed.numel()

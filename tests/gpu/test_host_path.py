@@ -7,6 +7,7 @@ or stream, and searches for compiled programs.
 import gc
 import threading
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from importlib import metadata
 
 import pytest
@@ -21,16 +22,22 @@ from inpaint_ops.kernels import launch, products
 from inpaint_ops.ops import dispatch
 
 ON_GPUS = [op for op in OPERATORS if op in dispatch.OPERATORS and dispatch.OPERATORS[op].cuda]
-PATHS = ["fused", "library"]
+# Operators and, of convolutions, who multiplies.
+WAYS = [
+    (op, choice)
+    for op in ON_GPUS
+    for choice in (("fused", "library") if "conv" in op else ("auto",))
+]
 
 
-@pytest.fixture(params=PATHS)
-def path(request, monkeypatch):
-    monkeypatch.setenv("INPAINT_OPS_CONV", request.param)
-    return request.param
+@pytest.fixture(params=WAYS, ids=" ".join)
+def op(request, monkeypatch):
+    name, choice = request.param
+    monkeypatch.setenv("INPAINT_OPS_CONV", choice)
+    return name
 
 
-def call(op, options, dtype=torch.float16, batch=None):
+def call(op, options, dtype=torch.float16, *, batch=None, masks=torch.bool):
     """Call an operator with gradients, and its backward pass."""
     entry = OPERATORS[op]
     tensors = entry.tensors()
@@ -38,7 +45,7 @@ def call(op, options, dtype=torch.float16, batch=None):
         if batch is not None and name not in entry.shared and x.shape[0] != 1:
             x = x[:batch]
         if name in entry.masks:
-            tensors[name] = x.bool()
+            tensors[name] = x.to(masks)
         else:
             tensors[name] = x.to(dtype).detach().requires_grad_(name in entry.leaves)
     y = run(op, tensors, options)[0]
@@ -72,11 +79,16 @@ def waits(*_, **__):
     raise AssertionError("the host waits for the device")
 
 
+@cache
+def registered():
+    found = [one for one in gc.get_objects() if type(one) is dispatch.Registered]
+    assert len(found) > len(ON_GPUS)
+    return found
+
+
 @contextmanager
 def watched():
     """Watch what implementations do, below autograd and the dispatcher."""
-    registered = [one for one in gc.get_objects() if type(one) is dispatch.Registered]
-    assert len(registered) > len(ON_GPUS)
 
     def under(implementation):
         def inner(*args):
@@ -88,7 +100,7 @@ def watched():
         return inner
 
     with pytest.MonkeyPatch.context() as patch:
-        for one in registered:
+        for one in registered():
             patch.setattr(one, "_cpu", under(one._cpu))
         yield
 
@@ -105,14 +117,14 @@ def test_the_watch_sees_waits():
                 call(torch.zeros(3))
 
 
-@pytest.mark.parametrize("masks", [torch.bool, torch.uint8, torch.float32], ids=str)
-@pytest.mark.parametrize("op", ON_GPUS)
-def test_no_call_waits_for_the_device(op, masks, path, monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "bool", lambda x: x.to(masks))
+def test_no_call_waits_for_the_device(op):
     with stand_in_device(library=False) as launches, watched():
         for options in options_of(op):
-            call(op, options)
-            assert launches
+            for masks in (torch.bool, torch.uint8, torch.float32)[
+                : 3 if OPERATORS[op].masks else 1
+            ]:
+                call(op, options, masks=masks)
+        assert launches
 
 
 SETTINGS = [
@@ -123,8 +135,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("op", ON_GPUS)
-def test_no_call_changes_settings_of_the_process(op, path, monkeypatch):
+def test_no_call_changes_settings_of_the_process(op, monkeypatch):
     assert "_set_cudnn_deterministic" in SETTINGS
     assert "_set_fp32_precision_setter" in SETTINGS
     for name in SETTINGS:
@@ -179,8 +190,7 @@ def _in_stand_in(op, options):
         call(op, options, torch.float32)
 
 
-@pytest.mark.parametrize("op", ON_GPUS)
-def test_only_the_first_call_asks_for_versions_and_programs(op, path, monkeypatch):
+def test_only_the_first_call_asks_for_versions_and_programs(op, monkeypatch):
     with stand_in_device() as launches:
         for options in options_of(op):
             call(op, options)
@@ -194,8 +204,7 @@ def test_only_the_first_call_asks_for_versions_and_programs(op, path, monkeypatc
             del launches[:]
 
 
-@pytest.mark.parametrize("op", ON_GPUS)
-def test_empty_batches_launch_nothing(op, path):
+def test_empty_batches_launch_nothing(op):
     with stand_in_device() as launches:
         for options in options_of(op):
             y = call(op, options, batch=0)
