@@ -176,6 +176,7 @@ def backward(
             grad,
             grad,
             kind=epilogue.PARTIAL,
+            bias=wanted[2],
             mask_ratio=aligned(mask_ratio),
             update_mask=aligned(update_mask),
         )

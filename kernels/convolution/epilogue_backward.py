@@ -130,16 +130,18 @@ def finish_backward(
     saved: Tensor,
     *,
     kind: int,
+    bias: bool,
     activation: str = "identity",
     mask_ratio: Tensor | None = None,
     update_mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Gradients of the pre-activation (NHWC, dtype of grad) and of the bias (float32).
 
     Args:
-        grad: of y, a view of dense NHWC memory.
+        grad: of y, dense NHWC memory.
         saved: the pre-activation of a gated layer or of SiLU, else y; not read for PARTIAL.
         kind: PLAIN, GATED or PARTIAL.
+        bias: whether its gradient is wanted.
         activation: of y; not of a partial convolution.
         mask_ratio: (N or 1, 1, H, W) float32, for PARTIAL.
         update_mask: likewise.
@@ -147,7 +149,9 @@ def finish_backward(
     n, channels, h, w = grad.shape
     filters = 2 * channels if kind == GATED else channels
     rows = n * h * w
-    grad_pre_activation = torch.empty((n, h, w, filters), dtype=grad.dtype, device=grad.device)
+    grad_pre_activation = torch.empty(
+        (n, filters, h, w), dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
+    )
     name, units, block_m, block_c = block_shape(
         EPILOGUE_BACKWARD, channels, grad.dtype, grad.device
     )
@@ -170,4 +174,4 @@ def finish_backward(
         KIND=kind,
         ACT=spec.ACTIVATIONS.index(activation),
     )
-    return grad_pre_activation.permute(0, 3, 1, 2), bias_sums.sum(0)
+    return grad_pre_activation, bias_sums.sum(0) if bias else None

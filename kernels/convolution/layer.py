@@ -181,6 +181,7 @@ def finish_backward(
         grad,
         channels_last(saved),
         kind=epilogue.GATED if gated else epilogue.PLAIN,
+        bias=bias,
         activation=activation,
     )
 
