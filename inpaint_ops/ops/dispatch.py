@@ -182,6 +182,8 @@ class Registered:
         def gradients(ctx: Any, needs: Sequence[Any], grad: Tensor | None) -> Sequence[Any]:
             if grad is None:
                 return [[None] * len(need) if isinstance(need, list) else None for need in needs]
+            if ctx.backend == current_backend():
+                return pullback(ctx, needs, grad)
             with backend(ctx.backend):
                 return pullback(ctx, needs, grad)
 

@@ -44,11 +44,17 @@ def is_open(tensors: Sequence[Tensor]) -> bool:
     ):
         return False
     keys = torch._C._dispatch_tls_local_include_set().raw_repr()
-    device = tensors[0].get_device() if tensors else -1
+    on_gpus = 0
     for tensor in tensors:
-        if type(tensor) not in _TYPES or tensor.get_device() != device:
+        if type(tensor) not in _TYPES:
             return False
+        if not tensor.is_cpu:
+            if not tensor.is_cuda:
+                return False
+            on_gpus += 1
         keys |= torch._C._dispatch_keys(tensor).raw_repr()
+    if on_gpus and (on_gpus < len(tensors) or len({x.get_device() for x in tensors}) > 1):
+        return False
     if not _are_ordinary(keys, torch._C._dispatch_tls_local_exclude_set().raw_repr()):
         return False
     try:
