@@ -213,8 +213,8 @@ class Kernel:
                 **given, **row.constexprs, num_warps=row.warps, num_stages=row.stages
             )
         if compiled is not None:  # the interpreter compiles nothing
-            values = {**row.constexprs, **given}
-            self.programs[key] = Program(compiled, [values[k] for k in self._constexprs])
+            constexprs = {**row.constexprs, **given}
+            self.programs[key] = Program(compiled, [constexprs[k] for k in self._constexprs])
 
 
 def _dtype_of(kind: str, row: Row) -> torch.dtype:

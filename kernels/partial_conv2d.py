@@ -2,7 +2,7 @@
 
 A bool or uint8 mask of one or two parts is read by the fused kernel itself: pixels that it hides
 are not loaded, and blocks of pixels that see nothing valid are not multiplied. All other masks and
-layers take three steps: `mask_planes` and a pass that writes the masked input, the library's
+layers take three steps: `mask_planes` and `select`, which writes the masked input, the library's
 product, and the pass of `epilogue` after it. Those are masks of one channel for each of x, soft
 masks, groups and deep layers. The host would have to wait for the device to look at values: so any
 floating mask counts as soft, and in a uint8 mask all but 0 counts as 1.
@@ -24,6 +24,7 @@ from inpaint_ops.kernels.convolution.fused import Counting, Reading, Window
 from inpaint_ops.kernels.convolution.layer import empty_nhwc
 from inpaint_ops.kernels.convolution.load import TAPS_OF_ONE, TAPS_OF_TWO
 from inpaint_ops.kernels.convolution.mask_planes import fill_planes
+from inpaint_ops.kernels.convolution.select import select
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
 from inpaint_ops.kernels.plans import Plans
 from inpaint_ops.ops.convolution import spec
@@ -116,7 +117,7 @@ def forward(
         fill_planes(valid, plan.counted, weight, g, rule, biased, update_mask, mask_ratio)
         if y.numel():
             epilogue.finish(
-                aligned(products.convolve(_select(x, valid, channels), weight, g)),
+                aligned(products.convolve(select(x, valid, channels), weight, g)),
                 bias,
                 y,
                 kind=epilogue.PARTIAL,
@@ -145,22 +146,6 @@ def _fits(
     return taps <= TAPS_OF_TWO and channels[0] % fused.vector(x) == 0
 
 
-def _select(x: Tensor, valid: Tensor, channels: Sequence[int]) -> Tensor:
-    """Image times the mask; zero where the mask is, whatever the image holds there."""
-    result = torch.empty_like(x)
-    first = 0
-    every = valid.shape[1] in (1, x.shape[1])
-    for part, count in enumerate([x.shape[1]] if every else channels):
-        cut = slice(first, first + count)
-        mask = valid if every else valid[:, part : part + 1]
-        values = x[:, cut]
-        if mask.is_floating_point():
-            values = values * mask.to(x.dtype)
-        result[:, cut] = torch.where(mask != 0, values, values.new_zeros(()))
-        first += count
-    return result
-
-
 def backward(
     grad: Tensor, x: Tensor, valid: Tensor, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,11 +165,11 @@ def backward(
             mask_ratio=aligned(mask_ratio),
             update_mask=aligned(update_mask),
         )
-        masked = _select(x, valid, channels)
+        masked = select(x, valid, channels)
         grad_masked, grad_weight = products.convolve_backward(
             grad_product, masked, weight, g, wanted
         )
-        grad_x = None if grad_masked is None else _select(grad_masked, valid, channels)
+        grad_x = None if grad_masked is None else select(grad_masked, valid, channels)
         grads = (grad_x, grad_weight, grad_bias)
     chosen = [t if need else None for t, need in zip(grads, wanted)]
     return spec.settled_gradients(x, weight, chosen)

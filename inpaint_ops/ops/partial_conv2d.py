@@ -202,9 +202,11 @@ def _cuda(
     result: tuple[Tensor, Tensor, Tensor] = kernels.forward(
         image, mask, weight, bias, g, rule, widths
     )
-    return spec.settled(
-        result[0], image, spec.memory_format(partial_formulas.lead(x), weight)
-    ), *result[1:]
+    if len(x) == 1:
+        return result
+    # Joined tensors have the layout of none.
+    layout = spec.memory_format(partial_formulas.lead(x), weight)
+    return spec.settled(result[0], image, layout), *result[1:]
 
 
 def _backward_cuda(
