@@ -70,7 +70,8 @@ def _make(
     if pixels and _fits(x, mask[1], kind, (kh, kw), g, channels):
         two = mask[1] == 2
         counting = Counting(
-            *mask[:2],
+            mask[0],
+            mask[1],
             split=channels[0] if two else padded,
             channels=(counted[0], counted[1] if two else 0),
             total=sum(counted) * kh * kw,

@@ -10,7 +10,7 @@ digits from run to run (``torch.use_deterministic_algorithms``,
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,13 +21,19 @@ from inpaint_ops.ops.convolution import formulas, spec
 STRIP_BYTES = 1 << 28
 
 
-def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def without_autocast(
+    function: Callable[_Arguments, _Result],
+) -> Callable[_Arguments, _Result]:
     """Run a function with autocast off, in this thread."""
 
     @wraps(function)
-    def wrapper(*arguments: Any) -> Any:
+    def wrapper(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
         with torch._C._DisableAutocast():
-            return function(*arguments)
+            return function(*arguments, **options)
 
     return wrapper
 

@@ -7,7 +7,7 @@ PyTorch run on the CPU: their tensors should be small.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -102,7 +102,7 @@ def stand_in_device(library: bool = True) -> Iterator[list[Launch]]:
 
     aten = torch.ops.aten
     driver = triton.runtime.driver
-    replaced: list[tuple[Any, str, Callable[..., Any]]] = [
+    replaced: list[tuple[Any, str, Any]] = [
         (JITFunction, "_do_compile", compile),
         (driver, "_active", _Driver()),
         (ops_triton, "interpreted", lambda: True),

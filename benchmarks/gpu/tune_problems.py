@@ -60,8 +60,15 @@ def _convolution(layer: Layer, dtype: torch.dtype, device: torch.device) -> Prob
         same = name.startswith(kind) and row.dtype == dtype_class(dtype) and precise
         if not same or layer.out % row.constexprs["UNIT"]:
             raise Unfit
-        options = {"gated": kind == "gated", "counting": counting, "row": name}
-        chosen = fused.call(x, x.shape, y.shape[1:], reading, **options)
+        chosen = fused.call(
+            x,
+            (1, cin, layer.size, layer.size),
+            (layer.out, layer.out_size, layer.out_size),
+            reading,
+            gated=kind == "gated",
+            counting=counting,
+            row=name,
+        )
         fused.run(chosen, x, weight, None, y, window=window)
 
     precision = "half" if dtype in HALF else suffix

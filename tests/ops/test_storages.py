@@ -18,7 +18,7 @@ import inpaint_ops
 from inpaint_ops import layers
 from inpaint_ops.models import create_model
 from inpaint_ops.models.blocks.conv_block import ConvBlock
-from inpaint_ops.ops import dispatch, shortcut
+from inpaint_ops.ops import dispatch, recording, shortcut
 
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 LAYOUTS = {
@@ -154,8 +154,8 @@ def test_results_are_no_views(op, backend, layout, plain, monkeypatch):
 
     def watched(results, args):
         results = original(results, args)
-        if isinstance(results, torch.Tensor):
-            seen.append(results)
+        alone = isinstance(results, torch.Tensor)
+        seen.extend(recording.tensors_of([results] if alone else list(results)))
         return results
 
     monkeypatch.setattr(dispatch, "_owned", watched)
