@@ -202,14 +202,17 @@ def has_values(x: Tensor) -> bool:
 def binary(op: str, name: str, mask: Tensor) -> Tensor:
     """Return the mask as bool; called inside an operator, where values may be read.
 
+    On devices all but 0 counts as 1: to look at values, the host would have to wait for the device.
+
     Raises:
         ValueError: a value is neither 0 nor 1 (soft masks have no meaning for a match).
     """
     if mask.dtype == torch.bool:
         return mask
     result = mask != 0
-    traced = torch._C._len_torch_dispatch_stack() > 0  # a formula that is traced has no values
-    if has_values(mask) and not traced and not torch.equal(result.to(mask.dtype), mask):
+    # A formula that is traced has no values; those on GPUs would have to be waited for.
+    known = has_values(mask) and mask.is_cpu and not torch._C._len_torch_dispatch_stack()
+    if known and not torch.equal(result.to(mask.dtype), mask):
         bad = mask[(mask != 0) & (mask != 1)].flatten()[0].item()
         raise ValueError(f"{op}: {name} must hold only 0 and 1, got {bad}")
     return result

@@ -6,6 +6,7 @@ The package is a map in reading order:
   `launch.Row`). ``inpaint_ops.benchmarks.gpu.compile`` compiles each row ahead of time, without a
   GPU, and holds it to a budget of registers, shared memory and instructions; so nothing runs that
   was not budgeted. ``inpaint_ops.benchmarks.gpu.tune`` measures on a GPU which row suits a problem.
+* `program`: launch of what was compiled; `plans`: what options and shapes decide of a call, once.
 * `dot`, `products`: matrix products inside a kernel, and those that the vendor's library forms.
 * ``<op>``: `forward` and, where the operator has gradients, `backward`, with the arguments and
   results of the registered operator; ``inpaint_ops.ops.triton.kernels(op)`` finds them by name.

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops.kernels import products
+from inpaint_ops.kernels import products, program
 from inpaint_ops.kernels.attention import cells
 from inpaint_ops.kernels.attention.samples import Options, Samples
 from inpaint_ops.kernels.launch import aligned
@@ -54,11 +54,11 @@ def forward(
 
 
 def _chunks(fg: Tensor, bg: Tensor, rate: int) -> Iterator[slice]:
-    """Samples whose strips fit the memory allowed together."""
+    """Samples whose strips fit the memory allowed together, and one launch."""
     pairs = 1
     for size in (*fg.shape[2:], *bg.shape[2:]):
         pairs *= -(-size // rate)
-    step = max(1, products.STRIP_BYTES // (16 * pairs))
+    step = min(max(1, products.STRIP_BYTES // (16 * pairs)), program.MOST_PROGRAMS)
     return (slice(start, start + step) for start in range(0, fg.shape[0], step))
 
 

@@ -1,58 +1,90 @@
 """fused_conv_transpose2d on GPUs: one small convolution for each phase of the stride, or cuDNN."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from inpaint_ops.kernels import products
-from inpaint_ops.kernels.convolution import epilogue, fused
+from inpaint_ops.kernels.convolution import epilogue, fused, pack
 from inpaint_ops.kernels.convolution.choose import fuses
 from inpaint_ops.kernels.convolution.fused import Reading
 from inpaint_ops.kernels.convolution.layer import empty_nhwc, finish_backward
-from inpaint_ops.kernels.convolution.phases import phase_weight
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
+from inpaint_ops.kernels.plans import Plans
 from inpaint_ops.ops.convolution import spec
+
+
+class _Plan(NamedTuple):
+    """Shape of the result, and the fused kernel's launch and channels; None: the library's."""
+
+    result: tuple[int, int, int, int]
+    channels: int
+    fused: fused.Call | None
+
+
+def _make(
+    x: Tensor,
+    shape: tuple[int, ...],
+    stride: int,
+    padding: int,
+    activation: str,
+    biased: bool,
+    keep: bool,
+) -> _Plan:
+    n, _, h, w = x.shape
+    channels, filters, *kernel = shape
+    height, width = (
+        (size - 1) * stride - 2 * padding + k for size, k in zip((h, w), kernel, strict=True)
+    )
+    taps = -(-kernel[0] // stride), -(-kernel[1] // stride)
+    depth, pixels = channels * taps[0] * taps[1], n * height * width
+    padded = fused.pad_channels(x, channels)
+    call = None
+    # `saves`, for the library's transposed convolutions are weaker than its plain ones.
+    if pixels and fuses(x, depth=depth, outputs=filters, pixels=pixels, saves=True):
+        call = fused.call(
+            x,
+            (n, padded, h, w),
+            (filters, height, width),
+            Reading(
+                taps,
+                padding=(taps[0] - 1, taps[1] - 1),
+                phases=stride,
+                phase_pad=padding,
+            ),
+            activation=activation,
+            bias=biased,
+            keep=keep,
+        )
+    return _Plan((n, filters, height, width), padded, call)
+
+
+_plans = Plans(_make)
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     """Arguments and results of the registered operator."""
     stride, padding, activation, keep = rest
-    filters = weight.shape[1]
-    height, width = ((x.shape[i] - 1) * stride - 2 * padding + weight.shape[i] for i in (2, 3))
-    y = empty_nhwc(x, filters, (height, width))
-    pre_activation = None
-    taps = [-(-k // stride) for k in weight.shape[2:]]
-    depth = weight.shape[0] * taps[0] * taps[1]
-    pixels = y.numel() // filters
-    if pixels == 0:
-        pre_activation = empty_nhwc(x, filters, (height, width)) if keep else None
-    # `saves`, for the library's transposed convolutions are weaker than its plain ones.
-    elif fuses(x, depth=depth, outputs=filters, pixels=pixels, saves=True):
-        pre_activation = empty_nhwc(x, filters, (height, width)) if keep else None
+    plan: _Plan = _plans.of(x, weight.shape, stride, padding, activation, bias is not None, keep)
+    y = empty_nhwc(x, plan.result)
+    saved = None
+    if plan.fused is not None:
+        saved = empty_nhwc(x, plan.result) if keep else None
         image = channels_last(x, fused.vector(x))
-        reading = Reading(
-            (taps[0], taps[1]),
-            padding=(taps[0] - 1, taps[1] - 1),
-            phases=stride,
-            phase_pad=padding,
-        )
-        packed = phase_weight(weight, stride, padding, image.shape[1])
-        fused.convolve(
-            image, packed, bias, y, reading, activation=activation, pre_activation=pre_activation
-        )
+        taps = pack.transposed(weight, stride, padding, plan.channels)
+        fused.run(plan.fused, image, taps, bias, y, saved)
+    elif y.numel() == 0:
+        saved = empty_nhwc(x, plan.result) if keep else None
     else:
         product = aligned(products.convolve_transposed(x, weight, stride, padding))
-        epilogue.finish(
-            product,
-            None if bias is None else dense(bias),
-            y,
-            kind=epilogue.PLAIN,
-            activation=activation,
-            keep=keep,
-        )
-        pre_activation = product if keep else None
-    saved = spec.empty_gradient(x) if pre_activation is None else pre_activation
-    return spec.settled(y, x, spec.memory_format(x, weight)), saved
+        bias = None if bias is None else dense(bias)
+        kind = epilogue.PLAIN
+        epilogue.finish(product, bias, y, kind=kind, activation=activation, keep=keep)
+        saved = product if keep else None
+    if spec.memory_format(x, weight) != torch.channels_last:
+        y = y.contiguous()
+    return y, spec.empty_gradient(x) if saved is None else saved
 
 
 def backward(

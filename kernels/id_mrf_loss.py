@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from inpaint_ops.kernels import products
 from inpaint_ops.kernels.attention.similarities import BEST, COLUMNS, ROWS, SOFTMAX
 from inpaint_ops.kernels.attention.similarities_backward import BACKWARD
 from inpaint_ops.kernels.products import product
+from inpaint_ops.kernels.program import batches, cdiv
 
 _MIN_ROWS = 64
 
@@ -29,7 +29,7 @@ class _Vectors:
         self.generated = generated.flatten(2).mT
         target = target.flatten(2).mT
         self.n, self.positions, _ = target.shape
-        self.groups = triton.cdiv(self.positions, 16)
+        self.groups = cdiv(self.positions, 16)
         self.target = F.pad(target, (0, 0, 0, 16 * self.groups - self.positions))
         # Without another target the nearest is measured by itself.
         self.exclude = exclude_self and self.positions > 1
@@ -43,7 +43,7 @@ class _Vectors:
 
     def blocks(self, strip: Tensor) -> tuple[int, int]:
         """Grid of a kernel over a strip's rows."""
-        return triton.cdiv(strip.shape[1], ROWS), self.n
+        return cdiv(strip.shape[1], ROWS), self.n
 
     def sizes(self, strip: Tensor) -> dict[str, Any]:
         """Sizes that every kernel takes."""
@@ -57,16 +57,28 @@ def forward(
 
     Loss of each sample, and the best generated position of each target.
     """
+    samples = list(batches(len(target)))
+    if len(samples) > 1:
+        options = (bandwidth, eps, exclude_self)
+        parts = [forward(generated[part], target[part], *options) for part in samples]
+        return torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])
     vectors = _Vectors(generated, target, exclude_self)
     best = target.new_full((vectors.n, vectors.positions), -1.0)
     choice = torch.zeros_like(best, dtype=torch.int64)
-    options = {"bandwidth": bandwidth, "eps": eps, "EXCLUDE": vectors.exclude}
     for first, strip in vectors.strips():
         sizes = vectors.sizes(strip)
-        SOFTMAX("fp32", vectors.blocks(strip), strip_ptr=strip, **sizes, **options)
+        SOFTMAX(
+            "fp32",
+            vectors.blocks(strip),
+            strip_ptr=strip,
+            **sizes,
+            bandwidth=bandwidth,
+            eps=eps,
+            EXCLUDE=vectors.exclude,
+        )
         BEST(
             "fp32",
-            (triton.cdiv(vectors.positions, COLUMNS), vectors.n),
+            (cdiv(vectors.positions, COLUMNS), vectors.n),
             strip_ptr=strip,
             best_ptr=best,
             choice_ptr=choice,
@@ -90,6 +102,12 @@ def backward(
 
     Gradients of both maps; sums over strips are formed in order.
     """
+    samples = list(batches(len(target)))
+    if len(samples) > 1:
+        tensors = (grad, generated, target, loss, choice)
+        options = (bandwidth, eps, exclude_self)
+        parts = [backward(*(x[part] for x in tensors), *options) for part in samples]
+        return torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])
     vectors = _Vectors(generated, target, exclude_self)
     grad_generated = torch.empty_like(vectors.generated)
     grad_target = torch.zeros_like(vectors.target)

@@ -18,7 +18,7 @@ A kernel file states the arguments of the kernel and the rows of the table it ma
         free={"ACT": (1, 0)},
     )
 
-    SCALE("half", (triton.cdiv(x.numel(), 2048),), x_ptr=x, y_ptr=y, ..., size=x.numel(), ACT=0)
+    SCALE("half", (cdiv(x.numel(), 2048),), x_ptr=x, y_ptr=y, ..., size=x.numel(), ACT=0)
 
 Rules by which a row of the table is exactly one compiled program:
 
@@ -52,6 +52,7 @@ import triton
 from torch import Tensor
 
 import inpaint_ops.kernels
+from inpaint_ops.kernels.program import Program, check_sizes, current_device, current_stream
 from inpaint_ops.ops import triton as ops_triton
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
@@ -129,13 +130,20 @@ class Kernel:
     free: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _DECLARED.append(self)
-
-    @property
-    def name(self) -> str:
-        """Name of the function without underscore and "_kernel", such as "conv_fwd"; unique."""
         plain = self.function.fn  # the interpreter's stand-in hides the name
-        return str(plain.__name__).strip("_").removesuffix("_kernel")
+        # Without underscore and "_kernel", such as "conv_fwd"; unique.
+        self.name = str(plain.__name__).strip("_").removesuffix("_kernel")
+        self.pointers = [key for key, kind in self.types.items() if kind.startswith("*")]
+        self.numbers = [key for key, kind in self.types.items() if not kind.startswith("*")]
+        names = list(self.function.arg_names)
+        self._constexprs = names[len(self.types) :]
+        if names[: len(self.types)] != [*self.pointers, *self.numbers]:
+            raise TypeError(
+                f"{self.name}: pointers must come first, numbers after them, got {names}"
+            )
+        # By row, device, values of `free` and dtypes: all that a compiled program depends on.
+        self.programs: dict[Any, Program] = {}
+        _DECLARED.append(self)
 
     def row(self, name: str, arch: str) -> Row:
         """The row of that name for an architecture."""
@@ -145,25 +153,80 @@ class Kernel:
         raise LookupError(f"{self.name} has no row {name!r} for {arch}")
 
     def __call__(self, name: str, grid: tuple[int, ...], **arguments: Any) -> None:
-        """Launch a row; a grid with a zero in it launches nothing.
+        """Launch a row on the current stream; a grid with a zero in it launches nothing.
 
         Dtypes, devices and alignment are checked first: a mistake would read wild addresses.
+
+        Args:
+            name: of the row.
+            grid: programs along one to three axes.
+            arguments: of the kernel, but those in the row. None in the place of a tensor, other
+                than the first, is a pointer that is never read with these constexprs.
         """
         if 0 in grid:
             return
-        tensors = {k: v for k, v in arguments.items() if isinstance(v, Tensor)}
-        device = next(iter(tensors.values())).device
+        tensors = [arguments[key] for key in self.pointers]
+        index = tensors[0].get_device()
+        addresses: list[int] = []
+        key = [name, index, *[arguments[free] for free in self.free]]
+        for tensor in tensors:
+            if tensor is None:
+                addresses.append(0)
+                key.append(None)
+                continue
+            address = tensor.data_ptr()
+            if address & 15 or tensor.get_device() != index:
+                break  # is refused below
+            addresses.append(address)
+            key.append(tensor.dtype)
+        program = self.programs.get(tuple(key))
+        if program is None or len(addresses) != len(tensors):
+            self._launch_first(name, grid, tuple(key), arguments)
+            return
+        numbers = [arguments[key] for key in self.numbers]
+        check_sizes(self.name, self.numbers, grid, numbers)
+        if index == current_device():
+            program.launch(grid, current_stream(index), addresses, numbers)
+        else:
+            with torch.cuda.device(index):
+                program.launch(grid, current_stream(index), addresses, numbers)
+
+    def _launch_first(
+        self, name: str, grid: tuple[int, ...], key: tuple[Any, ...], arguments: dict[str, Any]
+    ) -> None:
+        """Check everything, launch by way of Triton, and keep the program that it compiled."""
+        device = arguments[self.pointers[0]].device
         row = self.row(name, architecture(device))
-        for key, tensor in tensors.items():
-            _check_pointer(self, row, key, tensor, device)
-        for key, value in arguments.items():
-            if key in self.free and value not in self.free[key]:
-                raise LookupError(f"{self.name}: {key}={value!r} has no compile budget")
+        given = {k: v for k, v in arguments.items() if v is not None}
+        for pointer in self.pointers:
+            if pointer in given:
+                _check_pointer(self, row, pointer, given[pointer], device)
+            else:
+                given[pointer] = _anything(_dtype_of(self.types[pointer], row), device)
+        for free, values in self.free.items():
+            if given[free] not in values:
+                raise LookupError(f"{self.name}: {free}={given[free]!r} has no compile budget")
+        check_sizes(self.name, self.numbers, grid, [given[number] for number in self.numbers])
         guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
         with guard:
-            self.function[grid](
-                **arguments, **row.constexprs, num_warps=row.warps, num_stages=row.stages
+            compiled = self.function[grid](
+                **given, **row.constexprs, num_warps=row.warps, num_stages=row.stages
             )
+        if compiled is not None:  # the interpreter compiles nothing
+            constexprs = {**row.constexprs, **given}
+            self.programs[key] = Program(compiled, [constexprs[k] for k in self._constexprs])
+
+
+def _dtype_of(kind: str, row: Row) -> torch.dtype:
+    if kind == "*T":
+        return torch.float16 if row.dtype == "half" else torch.float32
+    return _POINTER_DTYPES[kind]
+
+
+@lru_cache(maxsize=64)
+def _anything(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory for a pointer that is never read: Triton takes its type from it."""
+    return torch.zeros(16, dtype=dtype, device=device)
 
 
 def _check_pointer(kernel: Kernel, row: Row, key: str, tensor: Tensor, device: Any) -> None:
@@ -211,18 +274,16 @@ def channels_last(x: Tensor, vector: int = 1) -> Tensor:
 
     A vector is `vector` channels. Nothing is copied where x already is all that.
     """
-    n, c, h, w = x.shape
+    c = x.shape[1]
     padded = -(-c // vector) * vector
     if padded != c:
+        n, _, h, w = x.shape
         # One pass for the padding and the layout.
         result = torch.zeros((n, h, w, padded), dtype=x.dtype, device=x.device)
         result = result.permute(0, 3, 1, 2)
         result[:, :c].copy_(x)
         return result
-    if x.permute(0, 2, 3, 1).is_contiguous():
-        return aligned(x)
-    # Not contiguous(channels_last): that leaves sizes of 1 with any stride.
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return aligned(x.contiguous(memory_format=torch.channels_last))
 
 
 def architecture(device: torch.device) -> str:
@@ -282,17 +343,6 @@ def tuned(kernel: Kernel, key: str, device: torch.device, otherwise: str) -> str
 @lru_cache(maxsize=4)
 def _tuned_table(path: str) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def tf32_allowed() -> bool:
-    """True where the user allowed torch to round the factors of float32 products to TF32.
-
-    ``torch.set_float32_matmul_precision("high")`` allows it. Torch's switch for convolutions alone
-    is on by default, so it does not allow anything here; switched off, it forbids.
-    """
-    matmul = torch.backends.cuda.matmul.fp32_precision
-    conv = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-    return bool(matmul == "tf32" and conv != "ieee")
 
 
 def interpreted() -> bool:

@@ -5,12 +5,12 @@ back to a source, in a fixed order and without atomics.
 """
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from inpaint_ops.kernels.launch import Kernel, Row, aligned, channels_last, dtype_class, jit
 from inpaint_ops.kernels.matching.search import search
+from inpaint_ops.kernels.program import batches, cdiv
 from inpaint_ops.ops.tensors import memory_format
 
 _FORWARD_TYPES = {
@@ -200,19 +200,22 @@ def forward(
     unit = 8 if name == "half" else 4
     if together % unit:
         name, unit = f"{name}-odd", 1
-    MOVE(
-        name,
-        (triton.cdiv(positions, _BLOCK_P), triton.cdiv(c, _BLOCK_C), n),
-        decoder_ptr=_in_layout(decoder, layout),
-        encoder_ptr=_in_layout(encoder, layout),
-        out_ptr=out,
-        index_ptr=index,
-        channels=c,
-        positions=positions,
-        units=together // unit,
-        CHANNELS_LAST=layout == torch.channels_last,
-        CONCATENATE=concatenate,
-    )
+    images = _in_layout(decoder, layout), _in_layout(encoder, layout), out
+    for part in batches(n):
+        decoders, encoders, outs = (x[part] for x in images)
+        MOVE(
+            name,
+            (cdiv(positions, _BLOCK_P), cdiv(c, _BLOCK_C), len(outs)),
+            decoder_ptr=decoders,
+            encoder_ptr=encoders,
+            out_ptr=outs,
+            index_ptr=index[part],
+            channels=c,
+            positions=positions,
+            units=together // unit,
+            CHANNELS_LAST=layout == torch.channels_last,
+            CONCATENATE=concatenate,
+        )
     return out, index.view(n, h, w)
 
 
@@ -230,15 +233,17 @@ def backward(grad: Tensor, index: Tensor, gradient_scale: float) -> Tensor:
     ordered, order = torch.sort(index.flatten(1), dim=1, stable=True)
     bounds = torch.arange(positions + 1, device=grad.device).expand(n, -1).contiguous()
     total = torch.empty_like(rows)
-    ADD_BACK(
-        name,
-        (positions, triton.cdiv(rows.shape[1], _BLOCK_BACK), n),
-        grad_ptr=rows,
-        order_ptr=order,
-        begin_ptr=torch.searchsorted(ordered, bounds),
-        out_ptr=total,
-        positions=positions,
-        units=rows.shape[1] // unit,
-        gradient_scale=gradient_scale,
-    )
+    begin = torch.searchsorted(ordered, bounds)
+    for part in batches(n):
+        ADD_BACK(
+            name,
+            (positions, cdiv(rows.shape[1], _BLOCK_BACK), len(rows[part])),
+            grad_ptr=rows[part],
+            order_ptr=order[part],
+            begin_ptr=begin[part],
+            out_ptr=total[part],
+            positions=positions,
+            units=rows.shape[1] // unit,
+            gradient_scale=gradient_scale,
+        )
     return out.copy_(total[:, :c])

@@ -127,6 +127,8 @@ def _measure(kernel: Any, row: Any, arch: str) -> Measured:
         target = GPUTarget("hip", arch, 64)
     options = {"num_warps": row.warps, "num_stages": row.stages}
     compiled = triton.compile(source, target=target, options=options)
+    if getattr(compiled.metadata, "global_scratch_size", 0):
+        raise RuntimeError("compile: a launch would allocate memory past torch's caching allocator")
     if arch.startswith("sm_"):
         return _of_cubin(compiled.asm["cubin"], compiled.metadata.shared, row.warps, CHIPS[arch])
     return _of_amdgcn(compiled.asm["amdgcn"], compiled.metadata.shared, row.warps, CHIPS[arch])

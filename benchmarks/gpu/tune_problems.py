@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from inpaint_ops.benchmarks.cases.conv_layers import Layer, all_layers
-from inpaint_ops.kernels.convolution.fused import Reading, Window, convolve, pick_row, tuning_key
-from inpaint_ops.kernels.convolution.fused import vector as channels_of_vector
+from inpaint_ops.kernels.convolution import fused
+from inpaint_ops.kernels.convolution.fused import Counting, Reading, Window, pick_row, tuning_key
 from inpaint_ops.kernels.convolution.fused_kernel import CONV
 from inpaint_ops.kernels.launch import HALF, architecture, channels_last, dtype_class
 
@@ -32,7 +32,7 @@ def convolutions(device: torch.device) -> Iterator[Problem]:
 def _convolution(layer: Layer, dtype: torch.dtype, device: torch.device) -> Problem:
     kind = {"gated": "gated", "partial": "partial", "fused": "plain"}[layer.op]
     x = torch.randn(1, layer.channels, layer.size, layer.size, dtype=dtype, device=device)
-    x = channels_last(x, channels_of_vector(x))
+    x = channels_last(x, fused.vector(x))
     cin, k = x.shape[1], layer.kernel
     weight = torch.randn(1, layer.filters, k, k, cin, dtype=dtype, device=device)
     pixels, depth = layer.out_size**2, k * k * cin
@@ -46,11 +46,12 @@ def _convolution(layer: Layer, dtype: torch.dtype, device: torch.device) -> Prob
         layer.padding_mode,
         layer.upsample - 1,
     )
-    window = None
+    window = counting = None
     if kind == "partial":
         valid = torch.ones(1, 1, layer.size, layer.size, dtype=torch.uint8, device=device)
         planes = torch.empty(2, layer.out_size, layer.out_size, device=device)
-        window = Window(valid, planes[0], planes[1].clone(), cin, total=k * k)
+        window = Window(valid, planes[0], planes[1].clone())
+        counting = Counting(split=cin, total=k * k)
     suffix = pick_row(kind, x, pixels, layer.out, depth).rpartition("-")[2]
 
     def call(name: str) -> None:
@@ -59,7 +60,16 @@ def _convolution(layer: Layer, dtype: torch.dtype, device: torch.device) -> Prob
         same = name.startswith(kind) and row.dtype == dtype_class(dtype) and precise
         if not same or layer.out % row.constexprs["UNIT"]:
             raise Unfit
-        convolve(x, weight, None, y, reading, gated=kind == "gated", window=window, row=name)
+        chosen = fused.call(
+            x,
+            (1, cin, layer.size, layer.size),
+            (layer.out, layer.out_size, layer.out_size),
+            reading,
+            gated=kind == "gated",
+            counting=counting,
+            row=name,
+        )
+        fused.run(chosen, x, weight, None, y, window=window)
 
     precision = "half" if dtype in HALF else suffix
     return tuning_key(kind, precision, pixels, layer.out, depth), call

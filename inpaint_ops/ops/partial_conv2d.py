@@ -36,8 +36,9 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
     formula. Let u = clamp(S, 0, 1), r = N / (S + 1e-8) and z the convolution's sum. Then y is (z r
     u + bias) u with a bias and z r u without one. What lies in a hole is never read, NaN included.
     On the CPU, output tiles that see nothing valid are not computed. Algorithms and rounding as in
-    `fused_conv2d`. On GPUs bool masks cost least: uint8 ones are checked, which waits for the
-    device, and floating ones may be soft, which takes one more pass over x.
+    `fused_conv2d`. On GPUs values of masks are not checked, for which the host would have to wait:
+    in a uint8 mask all but 0 counts as 1, and a floating one may be soft, which takes one more pass
+    over x.
 
     x may be several tensors, concatenated along the channels with their masks, each after a
     nearest upsampling: the decoder of a U-Net. On the CPU the convolution, its gradients and the
@@ -73,7 +74,8 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
 
     Raises:
         TypeError: wrong type or dtype.
-        ValueError: wrong shape, range or device, or a uint8 mask with other values than 0 and 1.
+        ValueError: wrong shape, range or device, or on the CPU a uint8 mask with other values than
+            0 and 1.
 
     Source: Liu et al., ECCV 2018 (arXiv 1804.07723), section 3.1; NVIDIA/partialconv:
     models/partialconv2d.py. Deviations: NaN in holes, which the public code spreads, and
@@ -198,11 +200,13 @@ def _cuda(
     image, mask, widths = partial_formulas.joined(x, valid, factors)
     kernels = triton.kernels(_OP)
     result: tuple[Tensor, Tensor, Tensor] = kernels.forward(
-        image, mask, weight, bias, *g[:_FIELDS], rule, widths
+        image, mask, weight, bias, g, rule, widths
     )
-    return spec.settled(
-        result[0], image, spec.memory_format(partial_formulas.lead(x), weight)
-    ), *result[1:]
+    if len(x) == 1:
+        return result
+    # Joined tensors have the layout of none.
+    layout = spec.memory_format(partial_formulas.lead(x), weight)
+    return spec.settled(result[0], image, layout), *result[1:]
 
 
 def _backward_cuda(
@@ -213,7 +217,7 @@ def _backward_cuda(
     image, mask, widths = partial_formulas.joined(x, valid, factors)
     needed = [any(wanted), need_weight, need_bias]
     grad_image, *others = triton.kernels(_OP).backward(
-        grad, image, mask, weight, *planes, *g[:_FIELDS], widths, needed
+        grad, image, mask, weight, *planes, g, widths, needed
     )
     grads = partial_formulas.parted(grad_image if needed[0] else None, x, factors, wanted)
     chosen = [one if need else None for one, need in zip(others, needed[1:])]

@@ -1,4 +1,4 @@
-"""The way past torch's dispatcher: for ordinary CPU tensors that nothing watches."""
+"""The way past torch's dispatcher: for ordinary tensors of CPUs and GPUs that nothing watches."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 _TYPES = (Tensor, torch.nn.Parameter)
-# The dispatcher's first keys for a CPU tensor that nothing but autograd watches: those below
-# autograd, and all. In inference mode there are none above.
-_BELOW = frozenset({torch._C.DispatchKey.BackendSelect, torch._C.DispatchKey.CPU})
-_KEYS = _BELOW | {torch._C.DispatchKey.AutogradCPU, torch._C.DispatchKey.ADInplaceOrView}
+_KEY = torch._C.DispatchKey
+# The dispatcher's first keys for tensors of one device that nothing but autograd watches: those
+# below autograd, and all. In inference mode there are none above.
+_BELOW = frozenset({_KEY.BackendSelect, _KEY.CPU, _KEY.CUDA})
+_KEYS = _BELOW | {_KEY.AutogradCPU, _KEY.AutogradCUDA, _KEY.ADInplaceOrView}
 
 
 def is_open(tensors: Sequence[Tensor]) -> bool:
-    """Return whether the dispatcher would only record for autograd and call the CPU's kernel.
+    """Return whether the dispatcher would only record for autograd and call the device's kernel.
 
-    Not so for subclasses, other devices, tracing, transforms of functions, autocast, modes that
-    watch operators, derivatives in forward mode and profiles, which show operators by name. PyTorch
-    has no public question for most of them, so this asks
+    Of tensors that are all on the CPU, or all on one GPU. Not so for subclasses, other devices,
+    tracing, transforms of functions, autocast, modes that watch operators, derivatives in forward
+    mode and profiles, which show operators by name. PyTorch has no public question for most of
+    them, so this asks
 
     * ``torch._C._len_torch_function_stack``: modes that watch functions;
     * ``torch._C._autograd._profiler_enabled``: profiles;
@@ -40,10 +42,17 @@ def is_open(tensors: Sequence[Tensor]) -> bool:
     ):
         return False
     keys = torch._C._dispatch_tls_local_include_set().raw_repr()
+    on_gpus = 0
     for tensor in tensors:
-        if type(tensor) not in _TYPES or not tensor.is_cpu:
+        if type(tensor) not in _TYPES:
             return False
+        if not tensor.is_cpu:
+            if not tensor.is_cuda:
+                return False
+            on_gpus += 1
         keys |= torch._C._dispatch_keys(tensor).raw_repr()
+    if on_gpus and (on_gpus < len(tensors) or len({x.get_device() for x in tensors}) > 1):
+        return False
     if not _are_ordinary(keys, torch._C._dispatch_tls_local_exclude_set().raw_repr()):
         return False
     try:

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import re
+from functools import cache
 from importlib import metadata
 from types import ModuleType
 
@@ -34,8 +35,11 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")
 
 
+@cache
 def kernels(op: str) -> ModuleType:
     """The module ``inpaint_ops.kernels.<op>``, imported when it is first needed.
+
+    Whether Triton will do is asked only then: to ask takes 300 us.
 
     Raises:
         RuntimeError: Triton is missing, too old, or does not load; the text names it and the way

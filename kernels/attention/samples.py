@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from inpaint_ops.kernels.attention import cells, softmax, stencils
@@ -19,6 +18,7 @@ from inpaint_ops.kernels.attention.corners import CORNER
 from inpaint_ops.kernels.attention.strips import Strip, strips
 from inpaint_ops.kernels.launch import dtype_class
 from inpaint_ops.kernels.products import product
+from inpaint_ops.kernels.program import cdiv
 
 
 class Options(NamedTuple):
@@ -47,10 +47,10 @@ class Samples:
         b = cells.picked(bg, rate, options.pick)
         (self.h, self.w), (self.hb, self.wb) = self.f.shape[1:3], b.shape[1:3]
         self.keys = self.hb * self.wb
-        self.groups = int(triton.cdiv(self.keys, 16))
-        self.corner_groups = int(triton.cdiv((self.hb + 1) * (self.wb + 1), 16))
+        self.groups = cdiv(self.keys, 16)
+        self.corner_groups = cdiv((self.hb + 1) * (self.wb + 1), 16)
         self.usable = fg.new_zeros((self.n, self.ld), dtype=torch.uint8)
-        self.usable[:, : self.keys] = 1
+        self.usable[:, : self.keys].fill_(1)
         if hole is not None:
             missing = (hole != 0).expand(self.n, 1, self.hb, self.wb)
             near = F.max_pool2d(missing.float(), 3, stride=1, padding=1)
@@ -129,7 +129,7 @@ class Samples:
         attention = self.empty(strip.rows)
         softmax.ATTEND(
             "fp32",
-            (triton.cdiv(strip.rows * self.w, stencils.ROWS), self.n),
+            (cdiv(strip.rows * self.w, stencils.ROWS), self.n),
             strip_ptr=self.scores(strip),
             usable_ptr=self.usable,
             attention_ptr=attention,
@@ -167,7 +167,7 @@ class Samples:
         attention, grads = self.empty(strip.rows), self.empty(strip.rows)
         softmax.ATTEND_BACKWARD(
             "fp32",
-            (triton.cdiv(strip.rows * self.w, stencils.ROWS), self.n),
+            (cdiv(strip.rows * self.w, stencils.ROWS), self.n),
             strip_ptr=scores,
             usable_ptr=self.usable,
             row_max_ptr=row_max,
@@ -202,7 +202,7 @@ class Samples:
         """Add to `through_norm` (N, ld) each key's sum of gradient times score, rows in order."""
         stencils.COLUMN_DOT(
             "fp32",
-            (triton.cdiv(self.ld, stencils.COLUMN), self.n),
+            (cdiv(self.ld, stencils.COLUMN), self.n),
             a_ptr=grads,
             b_ptr=scores,
             out_ptr=through_norm,
@@ -228,8 +228,8 @@ class Samples:
         """Launch a kernel over tiles of that many rows by all keys, or by all blocks."""
         columns = 16 * arguments.get("corner_groups", self.groups)
         blocks = (
-            triton.cdiv(total, stencils.ROWS),
-            triton.cdiv(columns, stencils.COLUMNS),
+            cdiv(total, stencils.ROWS),
+            cdiv(columns, stencils.COLUMNS),
             self.n,
         )
         kernel(name, blocks, **arguments)

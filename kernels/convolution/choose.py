@@ -17,7 +17,8 @@ import os
 import torch
 from torch import Tensor
 
-from inpaint_ops.kernels.launch import HALF, architecture, tf32_allowed
+from inpaint_ops.kernels.launch import HALF, architecture
+from inpaint_ops.kernels.plans import tf32_convolutions
 
 # Greatest kappa that is fused: 432 are all 3 x 3 layers of up to 48 channels, and the 5 x 5 and
 # 7 x 7 stems. On an A100 that is a tie; on the consumer chips, with memory still slower against
@@ -67,7 +68,7 @@ def fuses(
 
 
 def _shallow_enough(dtype: torch.dtype, arch: str, depth: int, results: int, saves: bool) -> bool:
-    if dtype not in HALF and not tf32_allowed():
+    if dtype not in HALF and not tf32_convolutions():
         return depth <= _SHALLOW_FLOAT32
     if depth > _DEEP:
         return False

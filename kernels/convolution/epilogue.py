@@ -5,13 +5,15 @@ activates, gates or renormalises. Memory is NHWC, seen as a matrix of pixels by 
 the product once, y once, and the product once more if the pre-activation is kept.
 """
 
+from functools import lru_cache
+
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from inpaint_ops.kernels.convolution.activation import ACTS, activate, sigmoid
 from inpaint_ops.kernels.launch import ARCHITECTURES, Kernel, Row, architecture, dtype_class, jit
+from inpaint_ops.kernels.program import cdiv
 from inpaint_ops.ops.convolution import spec
 
 # Values of KIND.
@@ -126,13 +128,16 @@ EPILOGUE = Kernel(
 )
 
 
-def block_shape(kernel: Kernel, channels: int, y: Tensor) -> tuple[str, int, int, int]:
+@lru_cache(maxsize=4096)
+def block_shape(
+    kernel: Kernel, channels: int, dtype: torch.dtype, device: torch.device
+) -> tuple[str, int, int, int]:
     """Name of the row, units, BLOCK_M and BLOCK_C for a result of so many channels."""
-    name = dtype_class(y.dtype)
-    unit = 16 // y.element_size()
+    name = dtype_class(dtype)
+    unit = 16 // dtype.itemsize
     if channels % unit:
         name, unit = f"{name}-odd", 1
-    blocks = kernel.row(name, architecture(y.device)).constexprs
+    blocks = kernel.row(name, architecture(device)).constexprs
     return name, channels // unit, blocks["BLOCK_M"], blocks["BLOCK_C"]
 
 
@@ -161,14 +166,14 @@ def finish(
     """
     channels = y.shape[1]
     rows = y.numel() // channels
-    name, units, block_m, block_c = block_shape(EPILOGUE, channels, y)
+    name, units, block_m, block_c = block_shape(EPILOGUE, channels, y.dtype, y.device)
     EPILOGUE(
         name,
-        (triton.cdiv(rows, block_m), triton.cdiv(channels, block_c)),
+        (cdiv(rows, block_m), cdiv(channels, block_c)),
         product_ptr=product,
-        bias_ptr=product if bias is None else bias,
-        mask_ratio_ptr=plane_or_any(product, mask_ratio),
-        update_mask_ptr=plane_or_any(product, update_mask),
+        bias_ptr=bias,
+        mask_ratio_ptr=mask_ratio,
+        update_mask_ptr=update_mask,
         y_ptr=y,
         rows=rows,
         units=units,
@@ -178,8 +183,3 @@ def finish(
         HAS_BIAS=bias is not None,
         KEEP=keep,
     )
-
-
-def plane_or_any(like: Tensor, plane: Tensor | None) -> Tensor:
-    """The plane, or any float32 memory in its place: a pointer needs something to point at."""
-    return torch.empty(4, dtype=torch.float32, device=like.device) if plane is None else plane

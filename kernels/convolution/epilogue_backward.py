@@ -5,7 +5,6 @@ from which the library forms those of x and weight.
 """
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -22,9 +21,9 @@ from inpaint_ops.kernels.convolution.epilogue import (
     PARTIAL,
     block_shape,
     epilogue_rows,
-    plane_or_any,
 )
 from inpaint_ops.kernels.launch import Kernel, jit
+from inpaint_ops.kernels.program import cdiv
 from inpaint_ops.ops.convolution import spec
 
 _GATED, _PARTIAL = tl.constexpr(GATED), tl.constexpr(PARTIAL)
@@ -131,16 +130,18 @@ def finish_backward(
     saved: Tensor,
     *,
     kind: int,
+    bias: bool,
     activation: str = "identity",
     mask_ratio: Tensor | None = None,
     update_mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Gradients of the pre-activation (NHWC, dtype of grad) and of the bias (float32).
 
     Args:
-        grad: of y, a view of dense NHWC memory.
+        grad: of y, dense NHWC memory.
         saved: the pre-activation of a gated layer or of SiLU, else y; not read for PARTIAL.
         kind: PLAIN, GATED or PARTIAL.
+        bias: whether its gradient is wanted.
         activation: of y; not of a partial convolution.
         mask_ratio: (N or 1, 1, H, W) float32, for PARTIAL.
         update_mask: likewise.
@@ -148,18 +149,22 @@ def finish_backward(
     n, channels, h, w = grad.shape
     filters = 2 * channels if kind == GATED else channels
     rows = n * h * w
-    grad_pre_activation = torch.empty((n, h, w, filters), dtype=grad.dtype, device=grad.device)
-    name, units, block_m, block_c = block_shape(EPILOGUE_BACKWARD, channels, grad)
-    blocks = triton.cdiv(rows, block_m)
+    grad_pre_activation = torch.empty(
+        (n, filters, h, w), dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
+    )
+    name, units, block_m, block_c = block_shape(
+        EPILOGUE_BACKWARD, channels, grad.dtype, grad.device
+    )
+    blocks = cdiv(rows, block_m)
     programs = min(blocks, _MOST_PROGRAMS)
     bias_sums = torch.empty((programs, filters), dtype=torch.float32, device=grad.device)
     EPILOGUE_BACKWARD(
         name,
-        (programs, triton.cdiv(channels, block_c)),
+        (programs, cdiv(channels, block_c)),
         grad_ptr=grad,
         saved_ptr=saved,
-        mask_ratio_ptr=plane_or_any(bias_sums, mask_ratio),
-        update_mask_ptr=plane_or_any(bias_sums, update_mask),
+        mask_ratio_ptr=mask_ratio,
+        update_mask_ptr=update_mask,
         grad_pre_activation_ptr=grad_pre_activation,
         bias_sums_ptr=bias_sums,
         rows=rows,
@@ -169,4 +174,4 @@ def finish_backward(
         KIND=kind,
         ACT=spec.ACTIVATIONS.index(activation),
     )
-    return grad_pre_activation.permute(0, 3, 1, 2), bias_sums.sum(0)
+    return grad_pre_activation, bias_sums.sum(0) if bias else None

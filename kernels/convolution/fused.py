@@ -1,21 +1,22 @@
 """Launch of the fused convolution: the choice of a row, and the arguments of the kernel."""
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import torch
-import triton
 from torch import Tensor
 
+from inpaint_ops.kernels.convolution import pack
 from inpaint_ops.kernels.convolution.fused_kernel import CONV, RULES
 from inpaint_ops.kernels.convolution.load import PADDING
 from inpaint_ops.kernels.launch import (
     HALF,
     architecture,
+    channels_last,
     dense,
     size_class,
-    tf32_allowed,
     tuned,
 )
+from inpaint_ops.kernels.plans import tf32_convolutions
+from inpaint_ops.kernels.program import cdiv, check_count
 from inpaint_ops.ops.convolution import spec
 
 # Programs that fill the multiprocessors of the larger chips twice; with fewer, smaller blocks.
@@ -40,12 +41,12 @@ def pick_row(kind: str, x: Tensor, pixels: int, cout: int, depth: int) -> str:
         depth: products of one sum.
     """
     if x.dtype not in HALF:
-        precision = "tf32" if tf32_allowed() else "ieee"
+        precision = "tf32" if tf32_convolutions() else "ieee"
         heuristic = f"{kind}-{precision}"
     else:
         precision = "half"
         columns = 32 if kind == "gated" else 64
-        programs = triton.cdiv(pixels, 128) * triton.cdiv(cout, columns)
+        programs = cdiv(pixels, 128) * cdiv(cout, columns)
         many = programs >= _MANY_PROGRAMS and kind != "partial"
         heuristic = f"{kind}-odd" if cout % 8 else f"{kind}-large" if many else f"{kind}-small"
     row = tuned(CONV, tuning_key(kind, precision, pixels, cout, depth), x.device, heuristic)
@@ -62,31 +63,53 @@ def _unit(row: str, x: Tensor) -> int:
     return unit
 
 
-@dataclass(frozen=True)
-class Window:
+def pad_channels(x: Tensor, channels: int) -> int:
+    """That many channels and those that fill the last 16 bytes, as the kernel reads them."""
+    unit = vector(x)
+    return cdiv(channels, unit) * unit
+
+
+def taps_of(weight: Tensor, channels: int) -> Tensor:
+    """Dense memory (filters, kh, kw, channels) of (filters, C, kh, kw); no copy if it is that."""
+    if channels != weight.shape[1]:
+        return pack.padded(weight, channels)
+    return channels_last(weight)
+
+
+class Window(NamedTuple):
     """Masks of a partial convolution: bytes to read, planes to write, and the rule between them.
 
     Args:
         valid: (1 or N, 1 or 2, H, W) bytes; one part of the mask or two.
         update_mask: (1 or N, 1, Ho, Wo) float32, written.
         mask_ratio: likewise.
+    """
+
+    valid: Tensor
+    update_mask: Tensor
+    mask_ratio: Tensor
+
+
+class Counting(NamedTuple):
+    """What the windows of a partial convolution count.
+
+    Args:
+        batch, parts: of the mask.
         split: first channel of x that belongs to the second part.
         channels: that a valid pixel of each part counts.
         total: count of a window that is all valid.
         rule: "window" or "sum".
     """
 
-    valid: Tensor
-    update_mask: Tensor
-    mask_ratio: Tensor
-    split: int
+    batch: int = 1
+    parts: int = 1
+    split: int = 0
     channels: tuple[int, int] = (1, 1)
     total: int = 1
     rule: str = "window"
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """Where each output reads: as `spec.Geometry`, with one padding for each axis, and the phases.
 
     Args:
@@ -107,84 +130,116 @@ class Reading:
     phase_pad: int = 0
 
 
-def convolve(
+class Call(NamedTuple):
+    """All that the shapes and the options decide of a launch."""
+
+    row: str
+    grid: tuple[int, int]
+    numbers: dict[str, Any]
+
+
+def call(
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    y: Tensor,
+    shape: tuple[int, int, int, int],
+    out: tuple[int, int, int],
     reading: Reading,
     *,
     gated: bool = False,
     activation: str = "identity",
+    bias: bool = False,
+    keep: bool = False,
+    counting: Counting | None = None,
+    row: str | None = None,
+) -> Call:
+    """Decide how to launch.
+
+    Args:
+        x: any tensor of that dtype and device.
+        shape: (N, C, H, W) of the input, C a multiple of `vector`.
+        out: channels, height and width of the result.
+        reading: where to read.
+        gated: whether the second half of the filters are gates.
+        activation: of y.
+        bias: whether there is one.
+        keep: whether the pre-activation is written.
+        counting: for a partial convolution.
+        row: of the table; None: `pick_row`.
+    """
+    n, cin, height, width = shape
+    cout, out_height, out_width = out
+    phases = reading.phases
+    pixels = n * cdiv(out_height, phases) * cdiv(out_width, phases)
+    taps = reading.kernel[0] * reading.kernel[1]
+    kind = "gated" if gated else "plain" if counting is None else "partial"
+    name = row or pick_row(kind, x, pixels, cout, taps * cin)
+    blocks = CONV.row(name, architecture(x.device)).constexprs
+    programs = cdiv(pixels, blocks["BLOCK_M"]) * cdiv(cout, blocks["BLOCK_N"])
+    counting = counting or Counting(split=cin)
+    numbers = {
+        "batch": n,
+        "height": height,
+        "width": width,
+        "cin_units": cin // vector(x),
+        "cout_units": cout // blocks["UNIT"],
+        "out_height": out_height,
+        "out_width": out_width,
+        "taps": taps,
+        "kernel_width": reading.kernel[1],
+        "stride_y": reading.stride[0],
+        "stride_x": reading.stride[1],
+        "pad_y": reading.padding[0],
+        "pad_x": reading.padding[1],
+        "dilation_y": reading.dilation[0],
+        "dilation_x": reading.dilation[1],
+        "doublings": reading.doublings,
+        "phases": phases,
+        "phase_pad": reading.phase_pad,
+        "split_units": counting.split // vector(x),
+        "valid_parts": counting.parts,
+        "valid_batch": counting.batch,
+        "first_channels": float(counting.channels[0]),
+        "second_channels": float(counting.channels[1]),
+        "total": float(counting.total),
+        "PAD": PADDING[reading.padding_mode],
+        "RULE": RULES[counting.rule],
+        "ACT": spec.ACTIVATIONS.index(activation),
+        "HAS_BIAS": bias,
+        "KEEP": keep,
+    }
+    check_count("convolution", "pixels of all images", pixels)
+    return Call(name, (programs, phases * phases), numbers)
+
+
+def run(
+    call: Call,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
     pre_activation: Tensor | None = None,
     window: Window | None = None,
-    row: str | None = None,
 ) -> None:
     """Write y, and the pre-activation or the planes of `window` if given.
 
     Args:
-        x: (N, C, H, W), a view of dense NHWC memory, C a multiple of `vector`.
-        weight: dense (phases**2, filters, kh, kw, C).
+        call: from the shapes of the others.
+        x: (N, C, H, W), a view of dense NHWC memory.
+        weight: dense memory (phases**2, filters, kh, kw, C).
         bias: (filters,).
-        y: (N, filters or half of them, Ho, Wo), a view of dense NHWC memory.
-        reading: where to read.
-        gated: whether the second half of the filters are gates.
-        activation: of y.
-        pre_activation: (N, filters, Ho, Wo), a view of dense NHWC memory.
+        y: (N, filters or half of them, Ho, Wo), dense NHWC memory.
+        pre_activation: (N, filters, Ho, Wo), dense NHWC memory.
         window: for a partial convolution.
-        row: of the table; None: `pick_row`.
     """
-    n, cin, height, width = x.shape
-    _, cout, out_height, out_width = y.shape
-    phases = reading.phases
-    pixels = n * triton.cdiv(out_height, phases) * triton.cdiv(out_width, phases)
-    taps = reading.kernel[0] * reading.kernel[1]
-    kind = "gated" if gated else "plain" if window is None else "partial"
-    name = row or pick_row(kind, x, pixels, cout, taps * cin)
-    blocks = CONV.row(name, architecture(x.device)).constexprs
-    programs = triton.cdiv(pixels, blocks["BLOCK_M"]) * triton.cdiv(cout, blocks["BLOCK_N"])
-    if window is None:
-        # Never read: pointers need something to point at.
-        nothing = torch.empty(4, dtype=torch.float32, device=x.device)
-        window = Window(nothing.view(torch.uint8).view(1, 1, 4, 4), nothing, nothing, cin)
     CONV(
-        name,
-        (programs, phases * phases),
+        call.row,
+        call.grid,
         x_ptr=x,
-        w_ptr=dense(weight),
-        bias_ptr=x if bias is None else dense(bias),
-        valid_ptr=dense(window.valid),
+        w_ptr=weight,
+        bias_ptr=None if bias is None else dense(bias),
+        valid_ptr=None if window is None else window.valid,
         y_ptr=y,
-        pre_activation_ptr=y if pre_activation is None else pre_activation,
-        update_mask_ptr=window.update_mask,
-        mask_ratio_ptr=window.mask_ratio,
-        batch=n,
-        height=height,
-        width=width,
-        cin_units=cin // vector(x),
-        cout_units=cout // blocks["UNIT"],
-        out_height=out_height,
-        out_width=out_width,
-        taps=taps,
-        kernel_width=reading.kernel[1],
-        stride_y=reading.stride[0],
-        stride_x=reading.stride[1],
-        pad_y=reading.padding[0],
-        pad_x=reading.padding[1],
-        dilation_y=reading.dilation[0],
-        dilation_x=reading.dilation[1],
-        doublings=reading.doublings,
-        phases=phases,
-        phase_pad=reading.phase_pad,
-        split_units=window.split // vector(x),
-        valid_parts=window.valid.shape[1],
-        valid_batch=window.valid.shape[0],
-        first_channels=float(window.channels[0]),
-        second_channels=float(window.channels[1]),
-        total=float(window.total),
-        PAD=PADDING[reading.padding_mode],
-        RULE=RULES[window.rule],
-        ACT=spec.ACTIVATIONS.index(activation),
-        HAS_BIAS=bias is not None,
-        KEEP=pre_activation is not None,
+        pre_activation_ptr=pre_activation,
+        update_mask_ptr=None if window is None else window.update_mask,
+        mask_ratio_ptr=None if window is None else window.mask_ratio,
+        **call.numbers,
     )

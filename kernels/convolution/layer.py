@@ -5,109 +5,157 @@ library's product `epilogue` does. Backward: `epilogue_backward`, then the libra
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.kernels import products
-from inpaint_ops.kernels.convolution import epilogue, epilogue_backward, fused, phases
+from inpaint_ops.kernels.convolution import epilogue, epilogue_backward, fused, pack, phases
 from inpaint_ops.kernels.convolution.choose import fuses
 from inpaint_ops.kernels.convolution.fused import Reading
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
+from inpaint_ops.kernels.plans import Plans
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
+_Shape = tuple[int, int, int, int]
 
-def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any, gated: bool
-) -> tuple[Tensor, Tensor]:
-    """Arguments and results of the registered operator."""
-    *where, activation, keep = rest
-    g = spec.geometry(*where)
-    size = g.out_size(x, weight)
-    filters = weight.shape[0]
+
+class _Plan(NamedTuple):
+    """How a layer is computed.
+
+    Args:
+        result: shape of y.
+        filters: of the convolution, features and gates.
+        doubled: whether it is `phases` of the image before its doubling.
+        channels: of the fused kernel's input, padded.
+        fused: its launch; None: the library multiplies.
+        kind: of the pass after the library's product; None: the product is the result.
+    """
+
+    result: _Shape
+    filters: int
+    doubled: bool
+    channels: int
+    fused: fused.Call | None
+    kind: int | None
+
+
+def _make(
+    x: Tensor,
+    shape: tuple[int, ...],
+    g: Geometry,
+    gated: bool,
+    activation: str,
+    biased: bool,
+    keep: bool,
+) -> _Plan:
+    n, _, height, width = x.shape
+    filters, channels, kh, kw = shape
     outputs = filters // 2 if gated else filters
-    layout = spec.memory_format(x, weight)
-    y = empty_nhwc(x, outputs, size)
-    pre_activation = None
-    if y.numel() == 0 or _fuses(x, weight, g, outputs, y.numel() // outputs):
-        pre_activation = empty_nhwc(x, filters, size) if keep else None
-        if y.numel():
-            image = channels_last(x, fused.vector(x))
-            taps, reading = _reading(weight, g, image.shape[1])
-            fused.convolve(
-                image,
-                taps,
-                bias,
-                y,
-                reading,
-                gated=gated,
-                activation=activation,
-                pre_activation=pre_activation,
-            )
-    else:
-        product = aligned(_product(x, weight, g))
-        if not gated and activation == "identity" and bias is None and not keep:
-            return spec.settled(product, x, layout), spec.empty_gradient(x)
-        epilogue.finish(
-            product,
-            None if bias is None else dense(bias),
-            y,
-            kind=epilogue.GATED if gated else epilogue.PLAIN,
+    size = g.result_size((height, width), (kh, kw))
+    doubled = phases.is_doubled((kh, kw), g)
+    padded = fused.pad_channels(x, channels)
+    call = None
+    if n and _fuses(x, shape, g, outputs, n * size[0] * size[1]):
+        call = fused.call(
+            x,
+            (n, padded, height, width),
+            (outputs, *size),
+            _reading(g, (kh, kw), doubled),
+            gated=gated,
             activation=activation,
+            bias=biased,
             keep=keep,
         )
-        pre_activation = product if keep else None
-    saved = spec.empty_gradient(x) if pre_activation is None else pre_activation
-    return spec.settled(y, x, layout), saved
+    kind: int | None = epilogue.GATED if gated else epilogue.PLAIN
+    if not gated and activation == "identity" and not biased and not keep:
+        kind = None
+    return _Plan((n, outputs, *size), filters, doubled, padded, call, kind)
 
 
-def empty_nhwc(x: Tensor, channels: int, size: Pair) -> Tensor:
-    """Memory for a result: dense NHWC, as an (N, C, H, W) view, dtype and device of x."""
-    shape = (x.shape[0], *size, channels)
-    return torch.empty(shape, dtype=x.dtype, device=x.device).permute(0, 3, 1, 2)
+_plans = Plans(_make)
 
 
-def _fuses(x: Tensor, weight: Tensor, g: Geometry, outputs: int, pixels: int) -> bool:
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    *,
+    gated: bool,
+) -> tuple[Tensor, Tensor]:
+    """Compute `fused_conv2d` or `gated_conv2d`: the result and, if `keep`, the pre-activation."""
+    plan: _Plan = _plans.of(x, weight.shape, g, gated, activation, bias is not None, keep)
+    layout = spec.memory_format(x, weight)
+    n, _, height, width = plan.result
+    if plan.fused is not None or n == 0:
+        y = empty_nhwc(x, plan.result)
+        saved = empty_nhwc(x, (n, plan.filters, height, width)) if keep else None
+        if plan.fused is not None:
+            image = channels_last(x, fused.vector(x))
+            make = pack.doubled if plan.doubled else fused.taps_of
+            taps = make(weight, plan.channels)
+            fused.run(plan.fused, image, taps, bias, y, saved)
+    else:
+        product = aligned(_product(x, weight, g, plan.doubled))
+        saved = product if keep else None
+        y = product
+        if plan.kind is not None:
+            y = empty_nhwc(x, plan.result)
+            bias = None if bias is None else dense(bias)
+            epilogue.finish(product, bias, y, kind=plan.kind, activation=activation, keep=keep)
+    if layout != torch.channels_last:
+        y = y.contiguous()
+    return y, spec.empty_gradient(x) if saved is None else saved
+
+
+def empty_nhwc(x: Tensor, shape: _Shape) -> Tensor:
+    """Memory for a result: dense NHWC, as (N, C, H, W), dtype and device of x."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def _fuses(x: Tensor, shape: Sequence[int], g: Geometry, outputs: int, pixels: int) -> bool:
     if g.groups != 1:
         return False
-    depth = weight[0].numel() * 4 // 9 if phases.is_doubled(weight, g) else weight[0].numel()
+    depth = shape[1] * shape[2] * shape[3]
+    if phases.is_doubled((shape[2], shape[3]), g):
+        depth = depth * 4 // 9
     return fuses(x, depth=depth, outputs=outputs, pixels=pixels, saves=g.upsample == 2)
 
 
-def _reading(weight: Tensor, g: Geometry, channels: int) -> tuple[Tensor, Reading]:
-    """The weight as the fused kernel reads it, for so many padded channels, and where it reads."""
-    if phases.is_doubled(weight, g):
+def _reading(g: Geometry, kernel: Pair, doubled: bool) -> Reading:
+    """Where the fused kernel reads."""
+    if doubled:
         # One pixel outside, a doubled image shows its own edge pixel, mirrored or repeated.
         mode = "zeros" if g.padding_mode == "zeros" else "replicate"
-        reading = Reading((2, 2), padding=(1, 1), padding_mode=mode, phases=2, phase_pad=1)
-        return phases.phase_weight(phases.transposed_weight(weight), 2, 1, channels), reading
-    taps = channels_last(weight, fused.vector(weight))
-    reading = Reading(
-        (weight.shape[2], weight.shape[3]),
-        g.stride,
-        (g.padding[0], g.padding[2]),
-        g.dilation,
-        g.padding_mode,
-        g.upsample - 1,
-    )
-    return taps.permute(0, 2, 3, 1)[None], reading
+        return Reading((2, 2), padding=(1, 1), padding_mode=mode, phases=2, phase_pad=1)
+    padding = (g.padding[0], g.padding[2])
+    return Reading(kernel, g.stride, padding, g.dilation, g.padding_mode, g.upsample - 1)
 
 
-def _product(x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
+def _product(x: Tensor, weight: Tensor, g: Geometry, doubled: bool) -> Tensor:
     """The convolution without bias, by the library."""
-    if phases.is_doubled(weight, g) and g.padding_mode == "zeros":
-        return products.convolve_transposed(x, phases.transposed_weight(weight), 2, 1)
+    if doubled and g.padding_mode == "zeros":
+        return products.convolve_transposed(x, pack.doubled_transposed(weight), 2, 1)
     return products.convolve(x, weight, g)
 
 
 def backward(
-    grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *rest: Any, gated: bool
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    saved: Tensor,
+    g: Geometry,
+    activation: str,
+    wanted: Sequence[bool],
+    *,
+    gated: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Arguments and results of the registered operator."""
-    *where, activation, wanted = rest
-    g = spec.geometry(*where)
+    """Gradients of x, weight and bias."""
     grad_pre_activation, grad_bias = finish_backward(grad, saved, gated, activation, wanted[2])
     grads: tuple[Tensor | None, Tensor | None]
     if grad_pre_activation.numel() == 0:
@@ -133,6 +181,7 @@ def finish_backward(
         grad,
         channels_last(saved),
         kind=epilogue.GATED if gated else epilogue.PLAIN,
+        bias=bias,
         activation=activation,
     )
 
@@ -141,8 +190,9 @@ def _product_backward(
     grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and weight from that of the pre-activation."""
-    if not (phases.is_doubled(weight, g) and g.padding_mode == "zeros"):
+    kernel = (weight.shape[2], weight.shape[3])
+    if not (phases.is_doubled(kernel, g) and g.padding_mode == "zeros"):
         return products.convolve_backward(grad, x, weight, g, wanted)
-    taps = phases.transposed_weight(weight)
+    taps = pack.doubled_transposed(weight)
     grad_x, grad_taps = products.convolve_transposed_backward(grad, x, taps, 2, 1, wanted)
-    return grad_x, None if grad_taps is None else phases.transposed_weight_backward(grad_taps)
+    return grad_x, None if grad_taps is None else phases.doubled_backward(grad_taps)

@@ -6,11 +6,11 @@ For the masks and layers that the fused kernel does not take: it forms both plan
 from collections.abc import Sequence
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from inpaint_ops.kernels.launch import Kernel, Row, dense, jit
+from inpaint_ops.kernels.program import cdiv, check_count
 from inpaint_ops.ops.convolution.spec import Geometry
 
 _TYPES = {
@@ -121,6 +121,8 @@ def fill_planes(
         update_mask: written.
         mask_ratio: written.
     """
+    if valid.dtype == torch.uint8:
+        valid = valid != 0
     if len(set(counted)) == 1:
         known = valid.sum(1, dtype=torch.float32) * counted[0]
     else:
@@ -128,9 +130,10 @@ def fill_planes(
         for part, channels in enumerate(counted):
             known += valid[:, part] * channels
     kernel = (weight.shape[2], weight.shape[3])
+    check_count("partial_conv2d", "pixels of all masks", update_mask.numel())
     WINDOW(
         "fp32",
-        (triton.cdiv(update_mask.numel(), _BLOCK),),
+        (cdiv(update_mask.numel(), _BLOCK),),
         known_ptr=dense(known),
         update_mask_ptr=update_mask,
         mask_ratio_ptr=mask_ratio,

@@ -5,11 +5,12 @@ lengths. So nothing waits for the host, and what is not listed costs nothing and
 """
 
 import torch
-import triton
 from torch import Tensor
 
-from inpaint_ops.kernels.launch import channels_last, dtype_class, tf32_allowed
+from inpaint_ops.kernels.launch import channels_last, dtype_class
 from inpaint_ops.kernels.matching.search_kernels import MERGE, MERGE_BLOCK, SEARCH, TILE, UNIT
+from inpaint_ops.kernels.plans import tf32_products
+from inpaint_ops.kernels.program import batches, cdiv, check_count
 
 
 def search(
@@ -43,19 +44,39 @@ def search(
         Index (N, Q) int64 and score (N, Q) float32; -1 and -inf where nothing was wanted or found.
     """
     n, queries, keys = query.shape[0], query_pixels.shape[0], key_pixels.shape[0]
+    samples = list(batches(n))
+    if len(samples) > 1:
+        parts = [
+            search(
+                query[part],
+                key[part],
+                query_pixels,
+                key_pixels,
+                _of(wanted, part),
+                _of(usable, part),
+                _of(query_factor, part),
+                key_term[part],
+                patch_size=patch_size,
+                cosine=cosine,
+            )
+            for part in samples
+        ]
+        return torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])
+    widest = patch_size * max(query.shape[3], key.shape[3]) * query.shape[1]
+    check_count("matching", "values of a row of patches", widest)
     score = query.new_full((n, queries), float("-inf"), dtype=torch.float32)
     index = query.new_full((n, queries), -1, dtype=torch.int64)
     if n * queries * keys == 0:
         return index, score
     name = dtype_class(query.dtype)
     unit = UNIT[name]
-    if name == "fp32" and tf32_allowed():
+    if name == "fp32" and tf32_products():
         name = "tf32"
     query, key = channels_last(query, unit), channels_last(key, unit)
     query_list, query_count = _listed(wanted, n, queries, query.device)
     key_list, key_count = _listed(usable, n, keys, query.device)
-    blocks = triton.cdiv(queries, TILE["BLOCK_M"])
-    segments = _segments(n * blocks, triton.cdiv(keys, TILE["BLOCK_N"]))
+    blocks = cdiv(queries, TILE["BLOCK_M"])
+    segments = _segments(n * blocks, cdiv(keys, TILE["BLOCK_N"]))
     part_score = query.new_empty((n, segments, queries), dtype=torch.float32)
     part_place = query.new_empty((n, segments, queries), dtype=torch.int32)
     listed_term = key_term.gather(1, key_list)
@@ -87,7 +108,7 @@ def search(
     )
     MERGE(
         "fp32",
-        (triton.cdiv(queries, MERGE_BLOCK), n),
+        (cdiv(queries, MERGE_BLOCK), n),
         part_score_ptr=part_score,
         part_place_ptr=part_place,
         query_list_ptr=query_list.int(),
@@ -100,6 +121,11 @@ def search(
         segments=segments,
     )
     return index, score
+
+
+def _of(x: Tensor | None, part: slice) -> Tensor | None:
+    """Some samples of what is None or may hold one for all."""
+    return x if x is None or x.shape[0] == 1 else x[part]
 
 
 def _listed(
@@ -117,4 +143,4 @@ def _listed(
 
 def _segments(programs: int, key_blocks: int) -> int:
     """Number of segments of the keys: small grids then fill about 132 multiprocessors twice."""
-    return int(max(1, min(triton.cdiv(264, max(programs, 1)), key_blocks, 32)))
+    return int(max(1, min(cdiv(264, max(programs, 1)), key_blocks, 32)))

@@ -12,7 +12,7 @@ from inpaint_ops.benchmarks.cases import conv_layers
 from inpaint_ops.benchmarks.gpu import check, compile, goldens, tune
 from inpaint_ops.benchmarks.gpu.compile import Measured
 from inpaint_ops.cli import doctor
-from inpaint_ops.kernels import launch, products
+from inpaint_ops.kernels import launch, plans
 from inpaint_ops.kernels.convolution import choose, fused
 from inpaint_ops.kernels.convolution.fused_kernel import CONV
 from inpaint_ops.ops import triton
@@ -32,6 +32,7 @@ def test_a_missing_triton_is_named(monkeypatch, version, text):
     if version is None:
         monkeypatch.setattr(triton.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(triton.metadata, "version", lambda name: version)
+    triton.kernels.cache_clear()
     with pytest.raises(RuntimeError, match=f"gated_conv2d: the GPU kernel cannot run: {text}"):
         triton.kernels("gated_conv2d")
     assert text in triton.status()
@@ -165,7 +166,9 @@ def test_the_fused_kernel_takes_shallow_layers_and_cudnn_deep_ones(monkeypatch):
         "gated-48-96-128x128-k3-elu",
         "gated-48-48-256x256-k3-s2-elu",
     }
+    assert _chosen("sm_90", torch.float32, layers) == on_h100  # in TF32
     # Without matrix units the library multiplies, few filters excepted.
+    monkeypatch.setattr(choose, "tf32_convolutions", lambda: False)
     assert _chosen("sm_90", torch.float32, layers) == set()
     few = [layer for layer in LAYERS if layer.out <= 4 and layer.op == "fused"]
     shallow = {layer.id for layer in few if layer.kernel**2 * layer.channels <= 1728}
@@ -184,23 +187,18 @@ def test_the_choice_can_be_forced(monkeypatch):
         _chosen("sm_90", torch.bfloat16, layers)
 
 
-def test_tf32_is_off_until_asked_for():
-    before = torch.get_float32_matmul_precision()
-    settings = torch.backends.cudnn.conv
-    assert not launch.tf32_allowed()
+def test_tf32_is_as_torch_says():
+    """Convolutions and matrix products each have a switch of torch's own."""
+    matmul, conv = torch.get_float32_matmul_precision(), torch.backends.cudnn.conv.fp32_precision
+    assert (plans.tf32_convolutions(), plans.tf32_products()) == (True, False)
     try:
         torch.set_float32_matmul_precision("high")
-        assert launch.tf32_allowed()
-        with products.precision():
-            assert settings.fp32_precision == "tf32"
+        assert plans.tf32_products()
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        assert (plans.tf32_convolutions(), plans.tf32_products()) == (False, True)
     finally:
-        torch.set_float32_matmul_precision(before)
-    outside = settings.fp32_precision
-    with products.precision():
-        assert settings.fp32_precision == "ieee"
-        assert torch.backends.cudnn.deterministic
-    assert settings.fp32_precision == outside
-    assert not torch.backends.cudnn.deterministic
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.conv.fp32_precision = conv
 
 
 CONVOLUTIONS = ("gated_conv2d", "fused_conv2d", "fused_conv_transpose2d", "partial_conv2d")

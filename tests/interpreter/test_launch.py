@@ -30,12 +30,20 @@ def test_a_kernel_runs_and_unaligned_memory_is_refused():
 
 def test_only_budgeted_rows_and_values_run():
     product = torch.zeros(1, 1, 3, 8).permute(0, 3, 1, 2)
+    arguments = dict.fromkeys(epilogue.EPILOGUE.pointers)
+    arguments |= {"product_ptr": product, "rows": 3, "units": 2, "plane_rows": 3}
+    arguments |= {"KIND": epilogue.PLAIN, "ACT": 0, "HAS_BIAS": False, "KEEP": False}
     with pytest.raises(LookupError, match="has no row 'huge' for sm_80"):
-        epilogue.EPILOGUE("huge", (1,), product_ptr=product)
+        epilogue.EPILOGUE("huge", (1,), **arguments)
     with pytest.raises(LookupError, match="KIND=7 has no compile budget"):
-        epilogue.EPILOGUE("fp32", (1,), product_ptr=product, KIND=7)
+        epilogue.EPILOGUE("fp32", (1,), **arguments | {"KIND": 7})
     with pytest.raises(TypeError, match=r"product_ptr must be \*T of half, got torch.float32"):
-        epilogue.EPILOGUE("half", (1,), product_ptr=product)
+        epilogue.EPILOGUE("half", (1,), **arguments)
+    for wrong in ({"rows": 2**31}, {"plane_rows": 2**33}):
+        with pytest.raises(ValueError, match=r"conv_epilogue_fwd: sizes must be at most \d+ and a"):
+            epilogue.EPILOGUE("fp32", (1,), **arguments | wrong)
+    with pytest.raises(ValueError, match=r"a grid at most .* and \(1, 65536\)"):
+        epilogue.EPILOGUE("fp32", (1, 65536), **arguments)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 8, 1, 1), (0, 8, 2, 2), (2, 1, 3, 3)], ids=str)
@@ -68,7 +76,7 @@ def test_tuning_keeps_the_fastest_row_of_each_class(tmp_path, monkeypatch):
     monkeypatch.setattr(tune_problems, "all_layers", lambda: layers)
     table = tune.tune(torch.device("cpu"), "sm_80")["sm_80"]["conv_fwd"]
     assert table["gated half m2 n1 k3"] == "gated-odd"
-    assert table["partial ieee m2 n2 k3"] == "partial-ieee"
+    assert table["partial tf32 m2 n2 k3"] == "partial-tf32"
     assert table["plain half m1 n0 k3"] == "plain-odd"
     assert len(table) == 6
     path = tmp_path / "tuned.json"

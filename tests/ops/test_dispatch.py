@@ -94,24 +94,26 @@ def test_whatever_is_watched_goes_through_it(name, dispatched):
     assert len(dispatched) == 1
 
 
-def results(name, needed):
+def results(name, needed, autocast=False):
     call, tensors = CALLS[name]
     leaves = [t.clone().requires_grad_(i in needed) for i, t in enumerate(tensors)]
-    y = call(*leaves)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = call(*leaves)
     y.backward(torch.arange(y.numel()).view(y.shape) / y.numel())
     return y.detach(), [leaf.grad for leaf in leaves]
 
 
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
 @pytest.mark.parametrize("name", CALLS)
-def test_both_ways_give_the_same_gradients(name, monkeypatch):
+def test_both_ways_give_the_same_gradients(name, autocast, monkeypatch):
     count = len(CALLS[name][1])
     for needed in ({*range(count)}, {0}, {count - 1}):
         if name == "shift_connection" and needed == {0}:
             continue  # the decoder only decides
-        short_y, short = results(name, needed)
+        short_y, short = results(name, needed, autocast)
         with monkeypatch.context() as patch:
             patch.setattr(shortcut, "is_open", lambda tensors: False)
-            long_y, long = results(name, needed)
+            long_y, long = results(name, needed, autocast)
         assert torch.equal(short_y, long_y)
         for i, (a, b) in enumerate(zip(short, long)):
             assert (a is None) == (b is None)

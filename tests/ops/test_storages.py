@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 
 import inpaint_ops
 from inpaint_ops import layers
-from inpaint_ops.ops import dispatch, shortcut
+from inpaint_ops.ops import dispatch, recording, shortcut
 
 LAYOUTS = {
     "contiguous": lambda t: t,
@@ -119,8 +119,8 @@ def test_results_are_no_views(op, backend, layout, plain, monkeypatch):
 
     def watched(results, args):
         results = original(results, args)
-        if isinstance(results, torch.Tensor):
-            seen.append(results)
+        alone = isinstance(results, torch.Tensor)
+        seen.extend(recording.tensors_of([results] if alone else list(results)))
         return results
 
     monkeypatch.setattr(dispatch, "_owned", watched)

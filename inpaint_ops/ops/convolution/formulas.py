@@ -66,7 +66,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry) -> Ten
     image, padding = prepared(x, g)
     image, stride = pixels_read(image, weight, g, padding)
     weight = laid_out(weight)
-    result: Tensor = torch.ops.aten.convolution(
+    result: Tensor = torch.ops.aten.convolution.default(
         image, weight, bias, stride, padding, g.dilation, False, [0, 0], g.groups
     )
     return result
@@ -106,7 +106,7 @@ def convolve_transposed(
         # 16 times as fast as oneDNN's transposed convolution.
         result = (x.flatten(1) @ weight.flatten(1)).unflatten(1, weight.shape[1:])
         return result if bias is None else result + bias.view(1, -1, 1, 1)
-    result = torch.ops.aten.convolution(
+    result = torch.ops.aten.convolution.default(
         x, weight, bias, [stride] * 2, [padding] * 2, [1, 1], True, [0, 0], 1
     )
     return result
@@ -116,7 +116,7 @@ def transposed_weight_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
 ) -> Tensor:
     """The gradient of a transposed convolution's weight, by aten."""
-    result: Tensor = torch.ops.aten.convolution_backward(
+    result: Tensor = torch.ops.aten.convolution_backward.default(
         grad,
         x,
         laid_out(weight),
@@ -138,7 +138,7 @@ def convolve_backward(
     """Gradients of x and weight, by aten."""
     image, padding = prepared(x, g)
     read, stride = pixels_read(image, weight, g, padding)
-    grad_image, grad_weight, _ = torch.ops.aten.convolution_backward(
+    grad_image, grad_weight, _ = torch.ops.aten.convolution_backward.default(
         grad,
         read,
         laid_out(weight),

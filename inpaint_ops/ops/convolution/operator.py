@@ -104,7 +104,7 @@ def _cuda(
     keep: bool,
     algorithm: str,
 ) -> Any:
-    return triton.kernels(op).forward(x, weight, bias, *g, activation, keep)
+    return triton.kernels(op).forward(x, weight, bias, g, activation, keep)
 
 
 def _reference(
@@ -161,7 +161,7 @@ def _backward_cuda(
     op: str, grad: Tensor, x: Tensor, weight: Tensor, saved: Tensor, *options: Any
 ) -> Any:
     g, activation, wanted, _ = options
-    return triton.kernels(op).backward(grad, x, weight, saved, *g, activation, wanted)
+    return triton.kernels(op).backward(grad, x, weight, saved, g, activation, wanted)
 
 
 def _backward_reference(

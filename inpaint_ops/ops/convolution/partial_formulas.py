@@ -107,7 +107,7 @@ def _mask_planes(
     """Return mask_ratio and update_mask, (N or 1, 1, Ho, Wo), in the dtype that sums are in."""
     rule, widths = rule_and_widths
     if valid.dtype == torch.uint8:
-        checks.binary(_OP, "valid", valid)
+        valid = checks.binary(_OP, "valid", valid)
     # One channel stands for itself in the public layer, for all channels in naoto0804's.
     weights = [1] if valid.shape[1] == 1 and rule == "window" else widths
     sums = _window_sums(valid, weights, weight, g).to(tensors.compute_dtype(x).dtype)

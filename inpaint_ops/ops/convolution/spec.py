@@ -325,7 +325,8 @@ def saved_result(
 
 def settled(value: Tensor, like: Tensor, layout: torch.memory_format) -> Tensor:
     """A result in the dtype of `like` and a layout."""
-    return value.to(like.dtype).contiguous(memory_format=layout)
+    value = value if value.dtype == like.dtype else value.to(like.dtype)
+    return value.contiguous(memory_format=layout)
 
 
 def empty_gradient(like: Tensor) -> Tensor:

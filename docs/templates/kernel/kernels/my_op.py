@@ -4,11 +4,11 @@ A program takes a block of one plane (sample and channel). Traffic: x once, y on
 """
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from inpaint_ops.kernels.launch import Kernel, Row, aligned, dtype_class, jit
+from inpaint_ops.kernels.program import cdiv
 from inpaint_ops.ops.tensors import memory_format
 
 # What the kernel takes; "T" is the type of the row below.
@@ -24,9 +24,10 @@ _TYPES = {
 
 @jit(_TYPES)
 def _my_op_fwd_kernel(x_ptr, weight_ptr, y_ptr, channels, pixels, factor, BLOCK: tl.constexpr):
-    """Multiply each plane by its factor. Grid: (blocks of pixels, N C)."""
-    plane = tl.program_id(1)
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """Multiply each plane by its factor. Grid: (N C, blocks of pixels)."""
+    # What may pass 65535 is the first axis of the grid.
+    plane = tl.program_id(0)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     # Offsets that may pass 2**31 are 64-bit.
     place = plane.to(tl.int64) * pixels + at
     weight = tl.load(weight_ptr + plane % channels).to(tl.float32)
@@ -55,7 +56,7 @@ def my_op(x: Tensor, weight: Tensor, factor: float) -> Tensor:
     if x.numel():
         FORWARD(
             dtype_class(x.dtype),
-            (triton.cdiv(h * w, _BLOCK), n * c),
+            (n * c, cdiv(h * w, _BLOCK)),
             x_ptr=planes,
             weight_ptr=aligned(weight.contiguous()),
             y_ptr=y,

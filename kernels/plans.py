@@ -1,0 +1,48 @@
+"""Plans: what options, shapes and settings decide of a call, made once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inpaint_ops.kernels.launch import HALF
+
+
+def tf32_convolutions() -> bool:
+    """True where torch may round the factors of float32 convolutions to TF32; so by default."""
+    return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
+
+
+def tf32_products() -> bool:
+    """The same for matrix products, off until ``torch.set_float32_matmul_precision("high")``."""
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
+class Plans:
+    """What options and shapes decide, made once and found by one lookup."""
+
+    _MOST = 4096
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+        self._made: dict[Any, Any] = {}
+
+    def of(self, x: Tensor, *options: Any) -> Any:
+        """The plan for tensors of x's dtype, shape and device; made as ``make(x, *options)``."""
+        key = (x.shape, x.dtype, x.device, options, _circumstances(x.dtype))
+        plan = self._made.get(key)
+        if plan is None:
+            if len(self._made) >= self._MOST:
+                self._made.clear()
+            plan = self._made[key] = self._make(x, *options)
+        return plan
+
+
+def _circumstances(dtype: torch.dtype) -> tuple[Any, ...]:
+    """Settings that plans follow."""
+    forced = os.environ.get("INPAINT_OPS_CONV"), os.environ.get("INPAINT_OPS_TUNED")
+    return forced if dtype in HALF else (*forced, tf32_convolutions(), tf32_products())
