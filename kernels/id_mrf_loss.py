@@ -104,9 +104,11 @@ def backward(
     """
     samples = list(batches(len(target)))
     if len(samples) > 1:
-        tensors = (grad, generated, target, loss, choice)
         options = (bandwidth, eps, exclude_self)
-        parts = [backward(*(x[part] for x in tensors), *options) for part in samples]
+        parts = [
+            backward(grad[i], generated[i], target[i], loss[i], choice[i], *options)
+            for i in samples
+        ]
         return torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])
     vectors = _Vectors(generated, target, exclude_self)
     grad_generated = torch.empty_like(vectors.generated)

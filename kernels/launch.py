@@ -38,12 +38,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import json
 import os
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import itemgetter, or_
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +137,16 @@ class Kernel:
         self.name = str(plain.__name__).strip("_").removesuffix("_kernel")
         self.pointers = [key for key, kind in self.types.items() if kind.startswith("*")]
         self.numbers = [key for key, kind in self.types.items() if not kind.startswith("*")]
-        names = list(self.function.arg_names)
+        names = list(inspect.signature(plain).parameters)
         self._constexprs = names[len(self.types) :]
         if names[: len(self.types)] != [*self.pointers, *self.numbers]:
             raise TypeError(
                 f"{self.name}: pointers must come first, numbers after them, got {names}"
             )
-        # By row, device, values of `free` and dtypes: all that a compiled program depends on.
+        self._pointers_of = _values_of(self.pointers)
+        self.numbers_of = _values_of(self.numbers)
+        self.free_of = _values_of(list(self.free))
+        # By row, values of `free`, dtypes and device: all that a compiled program depends on.
         self.programs: dict[Any, Program] = {}
         _DECLARED.append(self)
 
@@ -163,27 +168,33 @@ class Kernel:
             arguments: of the kernel, but those in the row. None in the place of a tensor, other
                 than the first, is a pointer that is never read with these constexprs.
         """
+        if len(arguments) != len(self.types) + len(self.free):
+            raise TypeError(f"{self.name}: takes other arguments, got {sorted(arguments)}")
+        pointers = self._pointers_of(arguments)
+        self.launch(name, grid, pointers, self.numbers_of(arguments), self.free_of(arguments))
+
+    def launch(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        pointers: Sequence[Tensor | None],
+        numbers: Sequence[Any],
+        free: Sequence[Any],
+    ) -> None:
+        """Do the same with the arguments sorted: what a plan keeps is taken from it as it is."""
         if 0 in grid:
             return
-        tensors = [arguments[key] for key in self.pointers]
-        index = tensors[0].get_device()
-        addresses: list[int] = []
-        key = [name, index, *[arguments[free] for free in self.free]]
-        for tensor in tensors:
-            if tensor is None:
-                addresses.append(0)
-                key.append(None)
-                continue
-            address = tensor.data_ptr()
-            if address & 15 or tensor.get_device() != index:
-                break  # is refused below
-            addresses.append(address)
-            key.append(tensor.dtype)
-        program = self.programs.get(tuple(key))
-        if program is None or len(addresses) != len(tensors):
-            self._launch_first(name, grid, tuple(key), arguments)
+        first: Any = pointers[0]
+        tensors = [first if tensor is None else tensor for tensor in pointers]
+        index = first.get_device()
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        indices = [tensor.get_device() for tensor in tensors]
+        dtypes = [tensor.dtype for tensor in tensors]
+        key = (name, *free, *dtypes, *indices)
+        program = self.programs.get(key)
+        if program is None or reduce(or_, addresses) & 15:
+            self._launch_first(name, grid, key, pointers, numbers, free)
             return
-        numbers = [arguments[key] for key in self.numbers]
         check_sizes(self.name, self.numbers, grid, numbers)
         if index == current_device():
             program.launch(grid, current_stream(index), addresses, numbers)
@@ -192,21 +203,29 @@ class Kernel:
                 program.launch(grid, current_stream(index), addresses, numbers)
 
     def _launch_first(
-        self, name: str, grid: tuple[int, ...], key: tuple[Any, ...], arguments: dict[str, Any]
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        key: tuple[Any, ...],
+        pointers: Sequence[Tensor | None],
+        numbers: Sequence[Any],
+        free: Sequence[Any],
     ) -> None:
         """Check everything, launch by way of Triton, and keep the program that it compiled."""
-        device = arguments[self.pointers[0]].device
+        device = next(tensor.device for tensor in pointers if tensor is not None)
         row = self.row(name, architecture(device))
-        given = {k: v for k, v in arguments.items() if v is not None}
-        for pointer in self.pointers:
-            if pointer in given:
-                _check_pointer(self, row, pointer, given[pointer], device)
-            else:
-                given[pointer] = _anything(_dtype_of(self.types[pointer], row), device)
-        for free, values in self.free.items():
-            if given[free] not in values:
-                raise LookupError(f"{self.name}: {free}={given[free]!r} has no compile budget")
-        check_sizes(self.name, self.numbers, grid, [given[number] for number in self.numbers])
+        given: dict[str, Any] = {}
+        for pointer, tensor in zip(self.pointers, pointers, strict=True):
+            if tensor is None:
+                tensor = _anything(_dtype_of(self.types[pointer], row), device)
+            _check_pointer(self, row, pointer, tensor, device)
+            given[pointer] = tensor
+        for constexpr, value in zip(self.free, free, strict=True):
+            if value not in self.free[constexpr]:
+                raise LookupError(f"{self.name}: {constexpr}={value!r} has no compile budget")
+            given[constexpr] = value
+        check_sizes(self.name, self.numbers, grid, numbers)
+        given.update(zip(self.numbers, numbers, strict=True))
         guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
         with guard:
             compiled = self.function[grid](
@@ -215,6 +234,13 @@ class Kernel:
         if compiled is not None:  # the interpreter compiles nothing
             constexprs = {**row.constexprs, **given}
             self.programs[key] = Program(compiled, [constexprs[k] for k in self._constexprs])
+
+
+def _values_of(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """A function that takes the values of those keys out of a mapping, without a loop if it can."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    return lambda mapping: [mapping[key] for key in keys]
 
 
 def _dtype_of(kind: str, row: Row) -> torch.dtype:

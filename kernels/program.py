@@ -25,7 +25,7 @@ class Program:
         self._compiled, self._constexprs = compiled, constexprs
 
     def launch(
-        self, grid: tuple[int, ...], stream: int, addresses: list[int], numbers: list[Any]
+        self, grid: tuple[int, ...], stream: int, addresses: list[int], numbers: Sequence[Any]
     ) -> None:
         """Launch on a stream of the current device, the one that it was compiled for."""
         grid = (*grid, 1, 1)
@@ -33,7 +33,7 @@ class Program:
 
 
 def check_sizes(
-    kernel: str, names: Sequence[str], grid: tuple[int, ...], numbers: list[Any]
+    kernel: str, names: Sequence[str], grid: tuple[int, ...], numbers: Sequence[Any]
 ) -> None:
     """Check what a launch would cut to 32 bits, or the driver refuse."""
     if max(numbers) > MOST or grid[0] > MOST or max(grid[1:], default=1) > MOST_PROGRAMS:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -216,6 +217,19 @@ def check_case(
     return result
 
 
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Forbid TF32 in convolutions, which torch allows: the checks' bounds are those of float32."""
+    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = conv.fp32_precision
+    conv.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        conv.fp32_precision = before
+
+
+@exact_float32()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks; return 0, 1 if something was wrong, 2 for wrong usage or no device."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])

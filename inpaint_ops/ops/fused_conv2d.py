@@ -34,6 +34,11 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     ``with inpaint_ops.backend("direct")`` for many; docs/numerics.md has the bound. Of x and y the
     backward pass keeps x and, for an activation, y (SiLU: the pre-activation).
 
+    On GPUs torch's switches hold as for its own convolutions: TF32 for float32 is on by default
+    (``torch.backends.cudnn.conv.fp32_precision = "ieee"`` ends it), and gradients may differ in
+    their last digits from run to run unless ``torch.backends.cudnn.deterministic`` or
+    ``torch.use_deterministic_algorithms`` forbids it.
+
     Args:
         x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
             in float32, contiguous images are taken and made without a copy.

@@ -1,5 +1,6 @@
 """Launch of the fused convolution: the choice of a row, and the arguments of the kernel."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -135,7 +136,8 @@ class Call(NamedTuple):
 
     row: str
     grid: tuple[int, int]
-    numbers: dict[str, Any]
+    numbers: Sequence[Any]
+    free: Sequence[Any]
 
 
 def call(
@@ -175,7 +177,7 @@ def call(
     blocks = CONV.row(name, architecture(x.device)).constexprs
     programs = cdiv(pixels, blocks["BLOCK_M"]) * cdiv(cout, blocks["BLOCK_N"])
     counting = counting or Counting(split=cin)
-    numbers = {
+    arguments = {
         "batch": n,
         "height": height,
         "width": width,
@@ -207,7 +209,8 @@ def call(
         "KEEP": keep,
     }
     check_count("convolution", "pixels of all images", pixels)
-    return Call(name, (programs, phases * phases), numbers)
+    grid = (programs, phases * phases)
+    return Call(name, grid, CONV.numbers_of(arguments), CONV.free_of(arguments))
 
 
 def run(
@@ -230,16 +233,7 @@ def run(
         pre_activation: (N, filters, Ho, Wo), dense NHWC memory.
         window: for a partial convolution.
     """
-    CONV(
-        call.row,
-        call.grid,
-        x_ptr=x,
-        w_ptr=weight,
-        bias_ptr=None if bias is None else dense(bias),
-        valid_ptr=None if window is None else window.valid,
-        y_ptr=y,
-        pre_activation_ptr=pre_activation,
-        update_mask_ptr=None if window is None else window.update_mask,
-        mask_ratio_ptr=None if window is None else window.mask_ratio,
-        **call.numbers,
-    )
+    bias = None if bias is None else dense(bias)
+    valid, *planes = (None, None, None) if window is None else window
+    pointers = (x, weight, bias, valid, y, pre_activation, *planes)
+    CONV.launch(call.row, call.grid, pointers, call.numbers, call.free)

@@ -265,6 +265,23 @@ def test_gpu_check_finds_what_is_wrong(tmp_path, capsys, monkeypatch):
         check.main(["--ops", "median_filter"])
 
 
+def test_gpu_check_forbids_tf32(monkeypatch):
+    """Its bounds are those of float32; torch allows TF32 in convolutions."""
+
+    class Seen(Exception):
+        pass
+
+    def environment(device):
+        assert not plans.tf32_convolutions()
+        raise Seen
+
+    monkeypatch.setattr(check, "environment", environment)
+    assert plans.tf32_convolutions()
+    with pytest.raises(Seen):
+        check.main(["--device", "cpu"])
+    assert plans.tf32_convolutions()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_gpu_check_needs_a_gpu(capsys):
     assert check.main([]) == 2

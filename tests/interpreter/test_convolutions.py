@@ -397,3 +397,21 @@ def test_partial_takes_every_byte_but_0_for_1(path):
         expected, expected_seen = partial_conv2d(x, valid, weight, bias)
     assert torch.equal(y, expected)
     assert torch.equal(seen, expected_seen.byte())
+
+
+@pytest.mark.parametrize("op", ["gated_conv2d", "fused_conv_transpose2d"])
+def test_edited_weights_are_seen(path, op):
+    """Packed weights are made at every call: these edits change no version and no address."""
+    x, weight, _ = tensors((1, 4, 3, 4), 4, (3, 3))
+    options = {"padding": 1, "upsample": 2} if op == "gated_conv2d" else {"stride": 2}
+    function = getattr(inpaint_ops, op)
+    with inpaint_ops.backend("triton"):
+        before = function(x, weight, **options)
+        version = weight._version
+        weight.data.mul_(2)
+        weight.numpy()[0] += 1
+        assert weight._version == version
+        got = function(x, weight, **options)
+        expected = function(x, weight.clone(), **options)
+    assert torch.equal(got, expected)
+    assert not torch.equal(got, before)

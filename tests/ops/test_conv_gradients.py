@@ -15,6 +15,7 @@ from inpaint_ops import (
     partial_conv2d,
     reference,
 )
+from inpaint_ops.ops.convolution import formulas
 
 # name: (shape of x, filters, kernel, options); more than one task, block, panel and remainder each.
 SHAPES = {
@@ -286,3 +287,18 @@ def test_float64_with_weights_in_channels_last(op, filters, groups):
         found.append([y, *first, *torch.autograd.grad(product, [*leaves, upstream])])
     for plain, other in zip(*found, strict=True):
         torch.testing.assert_close(other, plain)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 3, 2, 0), (4, 4, 6, 6), (0, 0, 0, 5)], ids=str)
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_borders_fold_back_as_aten_does_it(mode, pads, layout):
+    """On devices, where aten's own adds by atomics; by formulas that run anywhere."""
+    top, bottom, left, right = pads
+    x = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0)).double()
+    x = x.contiguous(memory_format=layout).requires_grad_()
+    padded = torch.nn.functional.pad(x, (left, right, top, bottom), mode=mode)
+    grad = torch.randn(padded.shape, generator=torch.Generator().manual_seed(1)).double()
+    (expected,) = torch.autograd.grad(padded, x, grad)
+    rows = formulas.folded(grad, 2, top, 5, mode)
+    torch.testing.assert_close(formulas.folded(rows, 3, left, 7, mode), expected)

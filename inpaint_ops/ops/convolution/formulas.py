@@ -53,12 +53,34 @@ def unprepared(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
         sides = [left, right, top, bottom]
         if g.padding_mode == "zeros":
             grad = grad[:, :, top : top + height, left : left + width]
+        elif not grad.is_cpu:
+            grad = folded(
+                folded(grad, 2, top, height, g.padding_mode), 3, left, width, g.padding_mode
+            )
         else:
             like = grad.new_zeros(()).expand(n, c, height, width)
             kind = "reflection" if g.padding_mode == "reflect" else "replication"
             fold = getattr(torch.ops.aten, f"{kind}_pad2d_backward").default
             grad = fold(grad.contiguous(), like, sides)
     return upsampled_backward(grad, g.upsample)
+
+
+def folded(grad: Tensor, axis: int, before: int, size: int, mode: str) -> Tensor:
+    """The gradient along an axis of what a reflected or repeated border was made of.
+
+    On devices aten's own adds by atomics, which deterministic algorithms forbid.
+    """
+    after = grad.shape[axis] - before - size
+    inner = grad.narrow(axis, before, size).clone(memory_format=torch.preserve_format)
+    first = grad.narrow(axis, 0, before)
+    last = grad.narrow(axis, before + size, after)
+    if mode == "reflect":
+        inner.narrow(axis, 1, before).add_(first.flip(axis))
+        inner.narrow(axis, size - 1 - after, after).add_(last.flip(axis))
+    else:
+        inner.narrow(axis, 0, 1).add_(first.sum(axis, keepdim=True))
+        inner.narrow(axis, size - 1, 1).add_(last.sum(axis, keepdim=True))
+    return inner
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
