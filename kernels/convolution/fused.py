@@ -1,13 +1,15 @@
 """Launch of the fused convolution: the choice of a row, and the arguments of the kernel."""
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
 from torch import Tensor
 
 from inpaint_ops.kernels.convolution.fused_kernel import CONV, RULES
-from inpaint_ops.kernels.convolution.load import PADDING
+from inpaint_ops.kernels.convolution.load import PADDING, TAPS_OF_AXIS
 from inpaint_ops.kernels.launch import (
     HALF,
     architecture,
@@ -44,12 +46,28 @@ def pick_row(kind: str, x: Tensor, pixels: int, cout: int, depth: int) -> str:
         heuristic = f"{kind}-{precision}"
     else:
         precision = "half"
-        columns = 32 if kind == "gated" else 64
-        programs = triton.cdiv(pixels, 128) * triton.cdiv(cout, columns)
-        many = programs >= _MANY_PROGRAMS and kind != "partial"
-        heuristic = f"{kind}-odd" if cout % 8 else f"{kind}-large" if many else f"{kind}-small"
+        heuristic = f"{kind}-odd"
+        if cout % 8 == 0:
+            heuristic = _half_row(kind, architecture(x.device), pixels, cout, _MANY_PROGRAMS)
     row = tuned(CONV, tuning_key(kind, precision, pixels, cout, depth), x.device, heuristic)
     return row if cout % _unit(row, x) == 0 else heuristic
+
+
+@lru_cache(maxsize=4096)
+def _half_row(kind: str, arch: str, pixels: int, cout: int, many: int) -> str:
+    """Small blocks for fewer than `many` programs, else those that read least.
+
+    The caches are slower than the matrix units, and each block of outputs reads its pixels again.
+    """
+    best, least = f"{kind}-small", math.inf
+    for name in (f"{kind}-large", f"{kind}-wide"):
+        row = CONV.row(name, arch).constexprs
+        m, n = row["BLOCK_M"], row["BLOCK_N"]
+        blocks = triton.cdiv(cout, n)
+        read = blocks * (m + (2 * n if kind == "gated" else n))
+        if triton.cdiv(pixels, m) * blocks >= many and read < least:
+            best, least = name, read
+    return best
 
 
 def tuning_key(kind: str, precision: str, pixels: int, cout: int, depth: int) -> str:
@@ -142,6 +160,8 @@ def convolve(
     kind = "gated" if gated else "plain" if window is None else "partial"
     name = row or pick_row(kind, x, pixels, cout, taps * cin)
     blocks = CONV.row(name, architecture(x.device)).constexprs
+    linear = not reading.doublings and reading.padding_mode == "zeros"
+    linear = linear and max(reading.kernel) <= TAPS_OF_AXIS
     programs = triton.cdiv(pixels, blocks["BLOCK_M"]) * triton.cdiv(cout, blocks["BLOCK_N"])
     if window is None:
         # Never read: pointers need something to point at.
@@ -183,6 +203,7 @@ def convolve(
         second_channels=float(window.channels[1]),
         total=float(window.total),
         PAD=PADDING[reading.padding_mode],
+        LINEAR=linear,
         RULE=RULES[window.rule],
         ACT=spec.ACTIVATIONS.index(activation),
         HAS_BIAS=bias is not None,
