@@ -207,7 +207,7 @@ def _contextual_attention_column_dot_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """out[q] += sum over rows of a * b, in an order that never changes. Grid: (blocks of keys, N)."""
+    """out[q] += sum over rows of a * b, in one order always. Grid: (blocks of keys, N)."""
     ld = groups * 16
     n = tl.program_id(1).to(tl.int64)
     j = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
