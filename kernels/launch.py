@@ -83,6 +83,8 @@ class Row:
         tensor_cores: the same for a row in fp32, true for TF32.
         vectors: the main operands, which must be loaded by 16 bytes.
         occupancy: warps that must fit on one multiprocessor by registers and shared memory.
+        paced: the main loop must keep up with the tensor cores; false where the product has so few
+            columns that its loads take longer whatever else the loop does.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Row:
     tensor_cores: bool | None = None
     vectors: tuple[str, ...] = ()
     occupancy: int = 8
+    paced: bool = True
 
     @property
     def needs_tensor_cores(self) -> bool:

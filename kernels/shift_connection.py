@@ -131,7 +131,8 @@ def _shift_connection_bwd_kernel(
     in_c = c < C
     begin = tl.load(begin_ptr + n * (positions + 1) + q)
     end = tl.load(begin_ptr + n * (positions + 1) + q + 1)
-    total = tl.zeros((BLOCK_C,), tl.float32)
+    # Summed over rows once, after the loop: there threads have to wait for each other.
+    total = tl.zeros((BLOCK_I, BLOCK_C), tl.float32)
     for start in range(begin, end, BLOCK_I):
         at = start + tl.arange(0, BLOCK_I)
         taken = at < end
@@ -141,8 +142,8 @@ def _shift_connection_bwd_kernel(
             mask=taken[:, None] & in_c[None, :],
             other=0.0,
         )
-        total += tl.sum(grad.to(tl.float32) * gradient_scale, 0)
-    tl.store(out_ptr + (n * positions + q) * C + c, total, mask=in_c)
+        total += grad.to(tl.float32) * gradient_scale
+    tl.store(out_ptr + (n * positions + q) * C + c, tl.sum(total, 0), mask=in_c)
 
 
 _BLOCK_I, _BLOCK_BACK = 16, 128

@@ -2,7 +2,8 @@
 
 ``make gpu-compile`` (``ALL=1`` for every architecture) checks of each row on each architecture:
 no register spills, shared memory within the chip's limit, matrix instructions where half-precision
-products are formed, the main operands loaded by 16 bytes, and the planned occupancy. Registers and
+products are formed, the main operands loaded by 16 bytes, the planned occupancy, and in the main
+loop no more instructions of a warp than its matrix unit takes cycles. Registers and
 instructions may be a tenth more than those stored in budget.json; ``--update`` stores new ones, so
 that a change of a kernel shows as a diff.
 """
@@ -27,15 +28,21 @@ from pathlib import Path
 from typing import Any
 
 from inpaint_ops.atomic import write_atomically
+from inpaint_ops.benchmarks.gpu import disassembly
 
 STORED = Path(__file__).resolve().parent / "budget.json"
 DEFAULT = ("sm_80", "sm_90", "sm_100")
 EVERY = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
 GROWTH = 1.10
+# Issue slots of the main loop for each cycle of a matrix unit; the aim is 0.6.
+PACE = 1.0
+# Constexprs of the usual call, where the costliest ones make another loop: compiled as well.
+COMMON: dict[str, dict[str, Any]] = {
+    "conv_fwd": {"PAD": 0, "LINEAR": True, "KEEP": False},
+}
 
-
-# Names of kernel, row and architecture.
-Task = tuple[str, str, str]
+# Names of kernel, row and architecture; whether with the constexprs of the usual call.
+Task = tuple[str, str, str, bool]
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Measured:
 
     `matrix` counts tensor-core instructions, `vector_loads` global loads of 16 bytes (asynchronous
     copies and bulk copies included), `narrow_async` asynchronous copies of less, `occupancy` the
-    warps that fit on a multiprocessor.
+    warps that fit on a multiprocessor; `slots`, `cycles` and `barriers` as in `disassembly.Loop`.
     """
 
     registers: int
@@ -77,6 +84,9 @@ class Measured:
     vector_loads: int
     narrow_async: int
     occupancy: int
+    slots: int = 0
+    cycles: int = 0
+    barriers: int = 0
 
 
 def _kernel(name: str) -> Any:
@@ -88,18 +98,18 @@ def _kernel(name: str) -> Any:
     raise LookupError(f"no kernel {name}")
 
 
-def measure(name: str, row_name: str, arch: str) -> Measured:
-    """Compile and disassemble one row of the kernel of a name.
+def measure(name: str, row_name: str, arch: str, common: bool = False) -> Measured:
+    """Compile and disassemble one row of the kernel of a name; `common`: as the usual call does.
 
     Raises:
         LookupError: no such kernel or row.
         RuntimeError: Triton's interpreter stands in for the compiler.
     """
     kernel = _kernel(name)
-    return _measure(kernel, kernel.row(row_name, arch), arch)
+    return _measure(kernel, kernel.row(row_name, arch), arch, COMMON[name] if common else {})
 
 
-def _measure(kernel: Any, row: Any, arch: str) -> Measured:
+def _measure(kernel: Any, row: Any, arch: str, common: dict[str, Any]) -> Measured:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -109,7 +119,8 @@ def _measure(kernel: Any, row: Any, arch: str) -> Measured:
     if launch.interpreted():
         raise RuntimeError("compile: unset TRITON_INTERPRET: it replaces the compiler")
     element = "bf16" if row.dtype == "half" else "fp32"
-    constants = {**{name: values[0] for name, values in kernel.free.items()}, **row.constexprs}
+    costliest = {name: values[0] for name, values in kernel.free.items()}
+    constants = {**costliest, **row.constexprs, **common}
     names = kernel.function.arg_names
     signature = {
         name: "constexpr" if name in constants else kernel.types[name].replace("T", element)
@@ -129,24 +140,29 @@ def _measure(kernel: Any, row: Any, arch: str) -> Measured:
     compiled = triton.compile(source, target=target, options=options)
     if getattr(compiled.metadata, "global_scratch_size", 0):
         raise RuntimeError("compile: a launch would allocate memory past torch's caching allocator")
-    if arch.startswith("sm_"):
-        return _of_cubin(compiled.asm["cubin"], compiled.metadata.shared, row.warps, CHIPS[arch])
-    return _of_amdgcn(compiled.asm["amdgcn"], compiled.metadata.shared, row.warps, CHIPS[arch])
+    of_program = _of_cubin if arch.startswith("sm_") else _of_amdgcn
+    return of_program(compiled, row.warps, arch)
 
 
-def _of_cubin(cubin: bytes, shared: int, warps: int, chip: Chip) -> Measured:
-    store = Path(os.environ["TRITON_CACHE_DIR"]) / f"{hashlib.sha256(cubin).hexdigest()}.json"
+def _of_cubin(compiled: Any, warps: int, arch: str) -> Measured:
+    cubin, shared = compiled.asm["cubin"], compiled.metadata.shared
+    name = f"{hashlib.sha256(cubin).hexdigest()}.loop.json"
+    store = Path(os.environ["TRITON_CACHE_DIR"]) / name
     if not store.exists():
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(cubin)
             file.flush()
             usage = _tool("cuobjdump", "-res-usage", file.name)
-            listing = _tool("cuobjdump", "-sass", file.name)
-        facts = {"usage": usage, "opcodes": dict(_opcodes(listing))}
+            code = disassembly.of_sass(_tool("cuobjdump", "-sass", file.name))
+        multiply = r"tc_gen5_mma .*?memdesc<\d+x\d+x\w+,.*?memdesc<\d+x(\d+)x"
+        columns = re.search(multiply, compiled.asm["ttgir"])
+        loop = disassembly.main_loop(code, arch, warps, int(columns.group(1)) if columns else 0)
+        opcodes = Counter(one.opcode for one in code)
+        facts = {"usage": usage, "opcodes": opcodes, "loop": asdict(loop) if loop else {}}
         with write_atomically(store) as stream:
             stream.write(json.dumps(facts).encode())
     facts = json.loads(store.read_text(encoding="utf-8"))
-    opcodes: dict[str, int] = facts["opcodes"]
+    opcodes = facts["opcodes"]
 
     def count(pattern: str) -> int:
         return sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
@@ -157,16 +173,22 @@ def _of_cubin(cubin: bytes, shared: int, warps: int, chip: Chip) -> Measured:
         registers=registers,
         spills=local + count(r"LDL|STL"),
         shared=shared,
-        instructions=sum(opcodes.values()) - count("NOP"),
+        instructions=sum(opcodes.values()),
         matrix=count(r"HMMA|HGMMA|UTC\w*MMA|OMMA|QMMA"),
         vector_loads=count(r"(LDG|LDGSTS)\..*128|UTMALDG"),
         narrow_async=count(r"LDGSTS") - count(r"LDGSTS\..*128"),
-        occupancy=_occupancy(65536 // (-(-registers // 8) * 8 * 32 * warps), shared, warps, chip),
+        occupancy=_occupancy(
+            65536 // (-(-registers // 8) * 8 * 32 * warps), shared, warps, CHIPS[arch]
+        ),
+        **facts["loop"],
     )
 
 
-def _of_amdgcn(text: str, shared: int, warps: int, chip: Chip) -> Measured:
-    opcodes = Counter(re.findall(r"^\s+([a-z]\w+)", text, re.MULTILINE))
+def _of_amdgcn(compiled: Any, warps: int, arch: str) -> Measured:
+    text, shared = compiled.asm["amdgcn"], compiled.metadata.shared
+    code = disassembly.of_amdgcn(text)
+    opcodes = Counter(one.opcode for one in code)
+    loop = disassembly.main_loop(code, arch, warps)
 
     def count(pattern: str) -> int:
         return sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
@@ -182,11 +204,12 @@ def _of_amdgcn(text: str, shared: int, warps: int, chip: Chip) -> Measured:
         registers=vector,
         spills=spilled,
         shared=shared,
-        instructions=sum(n for opcode, n in opcodes.items() if re.match(r"[svdgb]", opcode)),
+        instructions=len(code),
         matrix=count(r"v_mfma"),
         vector_loads=count(r"(global|buffer)_load_dwordx4"),
         narrow_async=0,
-        occupancy=_occupancy(programs, shared, warps, chip),
+        occupancy=_occupancy(programs, shared, warps, CHIPS[arch]),
+        **(asdict(loop) if loop else {}),
     )
 
 
@@ -203,11 +226,6 @@ def _found(pattern: str, text: str) -> str:
     return match.group(1)
 
 
-def _opcodes(listing: str) -> Counter[str]:
-    pattern = r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)"
-    return Counter(re.findall(pattern, listing))
-
-
 def _tool(name: str, *arguments: str) -> str:
     import triton
 
@@ -216,9 +234,10 @@ def _tool(name: str, *arguments: str) -> str:
     return done.stdout
 
 
-def violations(row: Any, arch: str, got: Measured) -> list[str]:
-    """Sentences that name each limit exceeded."""
+def violations(row: Any, arch: str, got: Measured, paced: bool = True) -> list[str]:
+    """Sentences that name each limit exceeded; `paced`: whether `PACE` is one of them."""
     chip = CHIPS[arch]
+    fast = got.slots <= PACE * got.cycles or not (paced and row.paced and row.needs_tensor_cores)
     checks = [
         (got.spills == 0, f"{got.spills} spills"),
         (got.shared <= chip.program_bytes, f"{got.shared} bytes shared of {chip.program_bytes}"),
@@ -229,6 +248,7 @@ def violations(row: Any, arch: str, got: Measured) -> list[str]:
         ),
         (got.narrow_async == 0, f"{got.narrow_async} asynchronous copies under 16 bytes"),
         (got.occupancy >= row.occupancy, f"{got.occupancy} warps fit, {row.occupancy} planned"),
+        (fast, f"{got.slots} instructions a step for {got.cycles} cycles of products"),
     ]
     return [text for holds, text in checks if not holds]
 
@@ -238,23 +258,32 @@ def growth(before: dict[str, int] | None, got: Measured) -> tuple[str, bool]:
     if before is None:
         return "new", True
     now = asdict(got)
-    changes = [f"{k} {before[k]}->{v}" for k, v in now.items() if before.get(k) != v]
-    large = any(now[k] > GROWTH * before[k] for k in ("registers", "instructions"))
+    changes = [f"{k} {before.get(k)}->{v}" for k, v in now.items() if before.get(k) != v]
+    large = any(
+        now[k] > GROWTH * before.get(k, now[k])
+        for k in ("registers", "instructions", "slots", "barriers")
+    )
     return ", ".join(changes), large
 
 
 def tasks(archs: Iterable[str], only: str = "") -> list[Task]:
-    """Everything to compile: kernels and rows whose names contain `only`."""
+    """Everything to compile: kernels and rows whose labels contain `only`."""
     from inpaint_ops.kernels import launch
 
     wanted = list(archs)
-    return [
-        (kernel.name, row.name, arch)
+    every = [
+        (kernel.name, row.name, arch, common)
         for kernel in launch.all_kernels()
         for row in kernel.rows
         for arch in wanted
-        if arch in row.archs and only in f"{kernel.name} {row.name}"
+        for common in ((False, True) if _has_common(kernel.name, row) else (False,))
+        if arch in row.archs
     ]
+    return [task for task in every if only in label(task)]
+
+
+def _has_common(name: str, row: Any) -> bool:
+    return name in COMMON and row.needs_tensor_cores and not row.constexprs["MASKED"]
 
 
 def _attempt(task: Task) -> tuple[Measured | None, list[str], float]:
@@ -267,14 +296,15 @@ def _attempt(task: Task) -> tuple[Measured | None, list[str], float]:
 
 
 def _broken(task: Task, got: Measured) -> list[str]:
-    name, row_name, arch = task
-    return violations(_kernel(name).row(row_name, arch), arch, got)
+    name, row_name, arch, common = task
+    row = _kernel(name).row(row_name, arch)
+    return violations(row, arch, got, common or not _has_common(name, row))
 
 
 def label(task: Task) -> str:
     """Kernel and row, as they stand in the report and in budget.json."""
-    name, row, _ = task
-    return f"{name} {row}"
+    name, row, _, common = task
+    return f"{name} {row}{' common' if common else ''}"
 
 
 def compile_all(work: list[Task], processes: int) -> list[Any]:

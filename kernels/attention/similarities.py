@@ -108,9 +108,10 @@ def _id_mrf_loss_best_kernel(
     tl.store(choice_ptr + at, choice, mask=j < positions)
 
 
-# The interpreter is slow by the program, whatever its tile: there tiles are larger.
-ROWS, COLUMNS = (16 if interpreted() else 4), 64
-TILE = {"BLOCK_M": ROWS, "BLOCK_N": 256}
+# A warp has whole rows of a tile, so that no sum along a row waits for other warps. The interpreter
+# is slow by the program, whatever its tile: there tiles are larger.
+ROWS, COLUMNS = (16 if interpreted() else 8), 64
+TILE = {"BLOCK_M": ROWS, "BLOCK_N": 256 if interpreted() else 128}
 EXCLUDE = {"EXCLUDE": (True, False)}
 SOFTMAX = Kernel(
     _id_mrf_loss_softmax_kernel,

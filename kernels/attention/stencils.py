@@ -207,23 +207,26 @@ def _contextual_attention_column_dot_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """out[q] += sum over rows of a * b, in order. Grid: (blocks of keys, N)."""
+    """out[q] += sum over rows of a * b, in one order always. Grid: (blocks of keys, N)."""
     ld = groups * 16
     n = tl.program_id(1).to(tl.int64)
     j = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    total = tl.load(out_ptr + n * ld + j, mask=j < ld, other=0.0)
+    # Summed over rows once, after the loop: there threads have to wait for each other.
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, rows, BLOCK_M):
         i = start + tl.arange(0, BLOCK_M)
         at = ((n * rows + i) * ld)[:, None] + j[None, :]
         inside = (i < rows)[:, None] & (j < ld)[None, :]
         a = tl.load(a_ptr + at, mask=inside, other=0.0)
         b = tl.load(b_ptr + at, mask=inside, other=0.0)
-        total += tl.sum(a * b, 0)
-    tl.store(out_ptr + n * ld + j, total, mask=j < ld)
+        total += a * b
+    before = tl.load(out_ptr + n * ld + j, mask=j < ld, other=0.0)
+    tl.store(out_ptr + n * ld + j, before + tl.sum(total, 0), mask=j < ld)
 
 
-# The interpreter is slow by the program, whatever its tile: there tiles are larger.
-ROWS, COLUMNS = (16 if interpreted() else 4), 256
+# A warp has whole rows of a tile, so that no sum along a row waits for other warps. The interpreter
+# is slow by the program, whatever its tile: there tiles are larger.
+ROWS, COLUMNS = (16, 256) if interpreted() else (8, 128)
 TILE = {"BLOCK_M": ROWS, "BLOCK_N": COLUMNS}
 COLUMN = 64
 BOX = Kernel(

@@ -14,13 +14,28 @@ IDENTITY, RELU, LEAKY, ELU, SILU, TANH, SIGMOID = (
     tl.constexpr(spec.ACTIVATIONS.index(name))
     for name in ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid")
 )
+_LOG2_E = tl.constexpr(1.4426950408889634)
 SLOPE = tl.constexpr(spec.LEAKY_SLOPE)
 
 
 @triton.jit
+def exponential(v):
+    """exp(v), 0 where that is below the normal numbers.
+
+    One instruction of the processor and one factor. `tl.exp` takes three more for the results that
+    are zero here.
+    """
+    return tl.exp2(v * _LOG2_E)
+
+
+@triton.jit
 def sigmoid(v):
-    """1 / (1 + exp(-v)); where exp overflows to infinity, its inverse is 0 as it should be."""
-    return 1.0 / (1.0 + tl.exp(-v))
+    """1 / (1 + exp(-v)); where exp overflows to infinity, its inverse is 0 as it should be.
+
+    A third of the instructions of a division, as precise: see `exponential`.
+    """
+    root = tl.rsqrt(1.0 + exponential(-v))
+    return root * root
 
 
 @triton.jit
@@ -33,7 +48,7 @@ def activate(v, ACT: tl.constexpr):
         v = tl.where(v < 0.0, v * SLOPE, v)
     elif ACT == ELU:
         # Both branches are computed; the inner where keeps exp finite in the one not taken.
-        v = tl.where(v > 0.0, v, tl.exp(tl.where(v > 0.0, 0.0, v)) - 1.0)
+        v = tl.where(v > 0.0, v, exponential(tl.where(v > 0.0, 0.0, v)) - 1.0)
     elif ACT == SILU:
         v = v * sigmoid(v)
     elif ACT == TANH:
@@ -53,7 +68,7 @@ def derivative(v, ACT: tl.constexpr):
     elif ACT == LEAKY:
         d = tl.where(v > 0.0, 1.0, SLOPE)
     elif ACT == ELU:
-        d = tl.where(v > 0.0, 1.0, tl.exp(tl.where(v > 0.0, 0.0, v)))
+        d = tl.where(v > 0.0, 1.0, exponential(tl.where(v > 0.0, 0.0, v)))
     elif ACT == SILU:
         s = sigmoid(v)
         d = s + v * s * (1.0 - s)

@@ -1,13 +1,15 @@
 """Launch of the fused convolution: the choice of a row, and the arguments of the kernel."""
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from inpaint_ops.kernels.convolution import pack
 from inpaint_ops.kernels.convolution.fused_kernel import CONV, RULES
-from inpaint_ops.kernels.convolution.load import PADDING
+from inpaint_ops.kernels.convolution.load import PADDING, TAPS_OF_AXIS
 from inpaint_ops.kernels.launch import (
     HALF,
     architecture,
@@ -46,12 +48,28 @@ def pick_row(kind: str, x: Tensor, pixels: int, cout: int, depth: int) -> str:
         heuristic = f"{kind}-{precision}"
     else:
         precision = "half"
-        columns = 32 if kind == "gated" else 64
-        programs = cdiv(pixels, 128) * cdiv(cout, columns)
-        many = programs >= _MANY_PROGRAMS and kind != "partial"
-        heuristic = f"{kind}-odd" if cout % 8 else f"{kind}-large" if many else f"{kind}-small"
+        heuristic = f"{kind}-odd"
+        if cout % 8 == 0:
+            heuristic = _half_row(kind, architecture(x.device), pixels, cout, _MANY_PROGRAMS)
     row = tuned(CONV, tuning_key(kind, precision, pixels, cout, depth), x.device, heuristic)
     return row if cout % _unit(row, x) == 0 else heuristic
+
+
+@lru_cache(maxsize=4096)
+def _half_row(kind: str, arch: str, pixels: int, cout: int, many: int) -> str:
+    """Small blocks for fewer than `many` programs, else those that read least.
+
+    The caches are slower than the matrix units, and each block of outputs reads its pixels again.
+    """
+    best, least = f"{kind}-small", math.inf
+    for name in (f"{kind}-large", f"{kind}-wide"):
+        row = CONV.row(name, arch).constexprs
+        m, n = row["BLOCK_M"], row["BLOCK_N"]
+        blocks = cdiv(cout, n)
+        read = blocks * (m + (2 * n if kind == "gated" else n))
+        if cdiv(pixels, m) * blocks >= many and read < least:
+            best, least = name, read
+    return best
 
 
 def tuning_key(kind: str, precision: str, pixels: int, cout: int, depth: int) -> str:
@@ -175,6 +193,8 @@ def call(
     kind = "gated" if gated else "plain" if counting is None else "partial"
     name = row or pick_row(kind, x, pixels, cout, taps * cin)
     blocks = CONV.row(name, architecture(x.device)).constexprs
+    linear = not reading.doublings and reading.padding_mode == "zeros"
+    linear = linear and max(reading.kernel) <= TAPS_OF_AXIS
     programs = cdiv(pixels, blocks["BLOCK_M"]) * cdiv(cout, blocks["BLOCK_N"])
     counting = counting or Counting(split=cin)
     arguments = {
@@ -203,6 +223,7 @@ def call(
         "second_channels": float(counting.channels[1]),
         "total": float(counting.total),
         "PAD": PADDING[reading.padding_mode],
+        "LINEAR": linear,
         "RULE": RULES[counting.rule],
         "ACT": spec.ACTIVATIONS.index(activation),
         "HAS_BIAS": bias,

@@ -17,7 +17,14 @@ import triton.language as tl
 
 from inpaint_ops.kernels.convolution.activation import ACTS, activate, sigmoid
 from inpaint_ops.kernels.convolution.fused_rows import ROWS
-from inpaint_ops.kernels.convolution.load import padded, window_bits
+from inpaint_ops.kernels.convolution.load import (
+    mask_bit,
+    outside_bits,
+    padded,
+    positions,
+    window_bit,
+    window_bits,
+)
 from inpaint_ops.kernels.dot import dot
 from inpaint_ops.kernels.launch import Kernel, jit
 
@@ -98,6 +105,7 @@ def _conv_fwd_kernel(
     GATED: tl.constexpr,
     MASKED: tl.constexpr,
     PAD: tl.constexpr,
+    LINEAR: tl.constexpr,
     RULE: tl.constexpr,
     ACT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -110,7 +118,8 @@ def _conv_fwd_kernel(
 ):
     """y[m, n] = epilogue(sum_k x[window(m), k] w[n, k]).
 
-    x: (batch, height, width, cin_units * 16 bytes); `doublings` 1 reads it as if doubled.
+    x: (batch, height, width, cin_units * 16 bytes); `doublings` 1 reads it as if doubled. Offsets
+    within an image are counted in these units, so that 32 bits reach 32 GB.
     w: (phases**2, filters, taps, cin).
     y, pre_activation: (batch, out_height, out_width, channels), filters of them, of y half as many
     if GATED.
@@ -126,6 +135,7 @@ def _conv_fwd_kernel(
     cin = cin_units * VECTOR
     cout = cout_units * UNIT
     depth = taps * cin
+    kernel_height = taps // kernel_width
     phase = tl.program_id(1)
     phase_y = phase // phases
     phase_x = phase % phases
@@ -136,17 +146,17 @@ def _conv_fwd_kernel(
     pid_m = tl.program_id(0) // blocks_n
     first_n = (tl.program_id(0) % blocks_n) * BLOCK_N
 
-    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    image = offs_m // (phase_height * phase_width)
-    rest = offs_m % (phase_height * phase_width)
-    q_y = rest // phase_width
-    q_x = rest % phase_width
+    image, q_y, q_x = positions(pid_m * BLOCK_M, phase_height, phase_width, phases, BLOCK_M)
     out_y = q_y * phases + phase_y
     out_x = q_x * phases + phase_x
     in_m = (image < batch) & (out_y < out_height) & (out_x < out_width)
     base_y = q_y * stride_y - pad_y + (phase_y + phase_pad) // phases
     base_x = q_x * stride_x - pad_x + (phase_x + phase_pad) // phases
-    x_rows = x_ptr + image.to(tl.int64) * (height * width) * cin
+    first_pixel = image.to(tl.int64) * (height * width)
+    if MASKED or LINEAR:
+        # First pixel of the window; it may lie outside, where nothing is read.
+        first_pixel += base_y * width + base_x
+    x_rows = x_ptr + first_pixel * cin
 
     offs_j = tl.arange(0, COLUMNS)
     if GATED:
@@ -158,7 +168,8 @@ def _conv_fwd_kernel(
         offs_n = first_n + offs_j
         filters = cout
         filter_of = offs_n
-    in_j = offs_n < cout
+    # Columns beyond the last filter repeat the first: they are not stored.
+    filter_of = tl.where(offs_n < cout, filter_of, 0)
     w_rows = w_ptr + (phase * filters + filter_of).to(tl.int64) * depth
 
     steps = depth
@@ -181,30 +192,69 @@ def _conv_fwd_kernel(
         )
         steps = tl.where(tl.max(bits, 0) == 0, 0, depth)
 
-    height_read = height << doublings
-    width_read = width << doublings
+    elif LINEAR:
+        bits = outside_bits(
+            base_y,
+            base_x,
+            in_m,
+            height,
+            width,
+            kernel_height,
+            kernel_width,
+            dilation_y,
+            dilation_x,
+            BLOCK_M,
+        )
+
+    # Place in the window of each 16 bytes of a step: it moves on like the digits of a number.
+    unit = tl.arange(0, BLOCK_K) // VECTOR
+    lane = tl.arange(0, BLOCK_K) % VECTOR
+    tap = unit // cin_units
+    channel = unit - tap * cin_units
+    ky = tap // kernel_width
+    kx = tap - ky * kernel_width
+    STEP: tl.constexpr = BLOCK_K // VECTOR
+    step_tap = STEP // cin_units
+    step_channel = STEP - step_tap * cin_units
+    step_y = step_tap // kernel_width
+    step_x = step_tap - step_y * kernel_width
+
+    offs_k = tl.arange(0, BLOCK_K)
+    w_ptrs = w_rows[None, :] + offs_k[:, None]
     acc = tl.zeros((BLOCK_M, COLUMNS), tl.float32)
     for k0 in range(0, steps, BLOCK_K):
-        offs_k = k0 + tl.arange(0, BLOCK_K)
-        in_k = offs_k < depth
-        tap = offs_k // cin
-        channel = offs_k - tap * cin
-        ky = tap // kernel_width
-        kx = tap - ky * kernel_width
-        y = base_y[:, None] + (ky * dilation_y)[None, :]
-        x = base_x[:, None] + (kx * dilation_x)[None, :]
         if MASKED:
-            place = (tap + tl.where(channel >= split_units * VECTOR, 32, 0)).to(tl.int64)
-            seen = ((bits[:, None] >> place[None, :]) & 1) != 0
+            seen = (
+                bits[:, None]
+                & mask_bit(ky, kx, channel, kernel_height, kernel_width, split_units)[None, :]
+            ) != 0
+        elif LINEAR:
+            seen = (bits[:, None] & window_bit(ky, kx, kernel_height)[None, :]) == 0
+        if MASKED or LINEAR:
+            units = ky * (dilation_y * width * cin_units) + kx * (dilation_x * cin_units) + channel
+            x_ptrs = x_rows[:, None] + (units.to(tl.int64) * VECTOR + lane)[None, :]
         else:
-            y = padded(y, height_read, PAD)
-            x = padded(x, width_read, PAD)
-            seen = in_m[:, None] & (y >= 0) & (y < height_read) & (x >= 0) & (x < width_read)
-        at = ((y >> doublings) * width + (x >> doublings)).to(tl.int64) * cin + channel[None, :]
-        a = tl.load(x_rows[:, None] + at, mask=seen & in_k[None, :], other=0.0)
-        b = tl.load(
-            w_rows[None, :] + offs_k[:, None], mask=in_j[None, :] & in_k[:, None], other=0.0
-        )
+            y = base_y[:, None] + (ky * dilation_y)[None, :]
+            x = base_x[:, None] + (kx * dilation_x)[None, :]
+            y = padded(y, height << doublings, PAD)
+            x = padded(x, width << doublings, PAD)
+            seen = in_m[:, None] & (ky < kernel_height)[None, :]
+            if PAD == 0:
+                seen &= (
+                    (y >= 0) & (y < (height << doublings)) & (x >= 0) & (x < (width << doublings))
+                )
+            pixel = (y >> doublings) * width + (x >> doublings)
+            units = pixel * cin_units + channel[None, :]
+            x_ptrs = x_rows[:, None] + (units.to(tl.int64) * VECTOR + lane[None, :])
+        a = tl.load(x_ptrs, mask=seen, other=0.0, cache_modifier=".ca")
+        b = tl.load(w_ptrs + k0, mask=(k0 + offs_k < depth)[:, None], other=0.0)
+        channel += step_channel
+        carry = channel >= cin_units
+        channel -= tl.where(carry, cin_units, 0)
+        kx += step_x + carry.to(tl.int32)
+        carry = kx >= kernel_width
+        kx -= tl.where(carry, kernel_width, 0)
+        ky += step_y + carry.to(tl.int32)
         acc = dot(a, b, acc, PRECISION)
 
     out = ((image.to(tl.int64) * out_height + out_y) * out_width + out_x)[:, None]
@@ -258,6 +308,7 @@ CONV = Kernel(
     ROWS,
     free={
         "PAD": (1, 2, 0),
+        "LINEAR": (False, True),
         "RULE": (0, 1),
         "ACT": ACTS,
         "HAS_BIAS": (True, False),

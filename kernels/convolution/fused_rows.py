@@ -1,13 +1,21 @@
 """Block sizes of the fused convolution, for each kind, precision and shape class.
 
-Names are kind ("gated", "plain", "partial") and class: "large" and "small" for many and few
-programs of half precision, "odd" for counts of outputs that are no multiple of 8, "tf32" and "ieee"
-for float32. `fused.pick_row` chooses.
+Names are kind ("gated", "plain", "partial") and class. In half precision: "small" for few programs,
+"large" and "wide" for many, "odd" for counts of outputs that are no multiple of 8. In
+float32 "tf32" and "ieee". `fused.pick_row` chooses.
+
+A block of m pixels by n columns reads m + n rows for m n products of each. What the caches deliver
+of them bounds the large blocks, what instructions a step takes the small ones: docs/gpu_budget.md.
 """
 
 from dataclasses import replace
 
 from inpaint_ops.kernels.launch import ARCHITECTURES, Row
+
+# Matrix units twice as fast as sm_90's: there a step is as deep again, so that the instructions
+# keep up that it takes whatever its depth. Two such stages cover what four of half the depth do.
+_FAST = ("sm_100",)
+_OTHERS = tuple(arch for arch in ARCHITECTURES if arch not in ("sm_100", "gfx942"))
 
 
 def _rows(
@@ -22,7 +30,7 @@ def _rows(
     warps: int = 4,
     rocm_n: int = 0,
 ) -> list[Row]:
-    """Row for CUDA, and for ROCm, whose 64 KB of shared memory hold fewer stages."""
+    """Rows for CUDA, for sm_100, and for ROCm, whose 64 KB of shared memory hold fewer stages."""
     kind = name.partition("-")[0]
     constexprs = {
         "GATED": kind == "gated",
@@ -39,22 +47,42 @@ def _rows(
         constexprs,
         warps=warps,
         stages=stages,
-        archs=ARCHITECTURES[:-1],
+        archs=_OTHERS,
         dot=True,
         tensor_cores=precision != "ieee",
         vectors=("x_ptr", "w_ptr"),
+        paced=not name.endswith("odd"),
     )
+    fast = replace(row, archs=_FAST)
+    if row.needs_tensor_cores and row.paced:
+        deep = {**constexprs, "BLOCK_K": 2 * k}
+        fast = replace(fast, constexprs=deep, stages=2 if precision == "half" else stages)
     narrower = {**constexprs, "BLOCK_N": rocm_n or n}
-    return [row, replace(row, constexprs=narrower, stages=2, archs=ARCHITECTURES[-1:])]
+    return [row, fast, replace(row, constexprs=narrower, stages=2, archs=("gfx942",))]
+
+
+def _spread(rows: list[Row], arch: str) -> list[Row]:
+    """Rows with twice the warps on one chip, whose compiler would spill two registers."""
+    result = []
+    for row in rows:
+        archs = tuple(one for one in row.archs if one != arch)
+        result.append(replace(row, archs=archs))
+        if archs != row.archs:
+            result.append(replace(row, archs=(arch,), warps=2 * row.warps))
+    return result
 
 
 ROWS = [
+    *_rows("gated-wide", "half", 128, 64, 64, unit=8, stages=3, warps=8),
     *_rows("gated-large", "half", 128, 32, 64, unit=8, stages=3),
     *_rows("gated-small", "half", 64, 32, 64, unit=8, stages=4),
     *_rows("gated-odd", "half", 128, 16, 64, stages=3),
-    *_rows("plain-large", "half", 128, 64, 64, unit=8, stages=3, warps=8),
+    *_rows("plain-wide", "half", 128, 128, 64, unit=8, stages=3, warps=8),
+    *_rows("plain-large", "half", 128, 64, 64, unit=8, stages=3),
     *_rows("plain-small", "half", 64, 64, 64, unit=8, stages=4),
     *_rows("plain-odd", "half", 128, 16, 64, stages=3),
+    *_rows("partial-wide", "half", 128, 128, 64, unit=8, stages=3, warps=8),
+    *_spread(_rows("partial-large", "half", 128, 64, 64, unit=8, stages=3), "sm_120"),
     *_rows("partial-small", "half", 64, 64, 64, unit=8, stages=3),
     *_rows("partial-odd", "half", 64, 16, 64, stages=3),
     *_rows("gated-tf32", "tf32", 64, 32, 32, stages=3),

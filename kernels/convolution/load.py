@@ -8,6 +8,8 @@ PADDING = {"zeros": 0, "reflect": 1, "replicate": 2}
 _REFLECT, _REPLICATE = tl.constexpr(1), tl.constexpr(2)
 # Most taps of a window whose bits fit an int64: when two parts share it, and when one has it.
 TAPS_OF_TWO, TAPS_OF_ONE = 31, 63
+# Most taps along one axis whose bits fit half an int32, less one.
+TAPS_OF_AXIS = 15
 
 
 @triton.jit
@@ -21,6 +23,34 @@ def padded(i, size, PAD: tl.constexpr):
         i = tl.where(i < 0, 0, i)
         i = tl.where(i >= size, size - 1, i)
     return i
+
+
+@triton.jit
+def _divided(n, by):
+    """Quotient below 2**20, and remainder, of n >= 0: a float32 is off by one at most."""
+    quotient = (n.to(tl.float32) * (1.0 / by)).to(tl.int32)
+    rest = n - quotient * by
+    quotient += tl.where(rest >= by, 1, 0) - tl.where(rest < 0, 1, 0)
+    return quotient, n - quotient * by
+
+
+@triton.jit
+def positions(first, height, width, some, BLOCK_M: tl.constexpr):
+    """Image, row and column of the BLOCK_M pixels from `first` on.
+
+    Only the first takes integer divisions, which are long; the others are a few rows further.
+    """
+    rows = first // width
+    image = tl.zeros((BLOCK_M,), tl.int32)
+    y = tl.zeros((BLOCK_M,), tl.int32)
+    x = tl.zeros((BLOCK_M,), tl.int32)
+    # One pass, which the compiler does not know: what a loop gives is formed by one thread for each
+    # pixel and passed on. It would be formed again by every thread that loads or stores the pixel.
+    for _ in range(0, some, some):
+        further, x = _divided(first % width + tl.arange(0, BLOCK_M), width)
+        images, y = _divided(rows % height + further, height)
+        image = rows // height + images
+    return image, y, x
 
 
 @triton.jit
@@ -64,3 +94,45 @@ def window_bits(
         first += one.to(tl.float32)
         second += two.to(tl.float32)
     return bits, first, second
+
+
+@triton.jit
+def outside_bits(
+    base_y,
+    base_x,
+    in_m,
+    height,
+    width,
+    kernel_height,
+    kernel_width,
+    dilation_y,
+    dilation_x,
+    BLOCK_M: tl.constexpr,
+):
+    """One bit for each row and column of each pixel's window that lies outside the image.
+
+    Columns from bit 0, rows from bit 16. Bit 31, beyond the window, is always set.
+    """
+    bits = tl.where(in_m, -2147483648, -1)
+    for kx in range(kernel_width):
+        x = base_x + kx * dilation_x
+        bits |= tl.where((x >= 0) & (x < width), 0, 1 << kx)
+    for ky in range(kernel_height):
+        y = base_y + ky * dilation_y
+        bits |= tl.where((y >= 0) & (y < height), 0, 65536 << ky)
+    return bits
+
+
+@triton.jit
+def window_bit(ky, kx, kernel_height):
+    """Bits of a tap in `outside_bits`."""
+    return tl.where(ky < kernel_height, (1 << kx) | (65536 << ky), -2147483648)
+
+
+@triton.jit
+def mask_bit(ky, kx, channel, kernel_height, kernel_width, split_units):
+    """Bit of a tap, for a channel, in `window_bits`."""
+    # A shift is 64-bit only if its amount is.
+    place = (ky * kernel_width + kx + tl.where(channel >= split_units, 32, 0)).to(tl.int64)
+    one = tl.full(place.shape, 1, tl.int64)
+    return tl.where(ky < kernel_height, one << place, 0)

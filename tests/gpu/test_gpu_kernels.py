@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def test_one_row_compiles_within_its_budget(tmp_path, monkeypatch):
 
 def test_violations_are_told():
     row = launch.Row("r", "half", {}, dot=True, vectors=("x_ptr",), occupancy=16)
-    bad = Measured(255, 12, 200 * 1024, 900, 0, 0, 4, 8)
+    bad = Measured(255, 12, 200 * 1024, 900, 0, 0, 4, 8, 300, 256)
     told = compile.violations(row, "sm_80", bad)
     assert told == [
         "12 spills",
@@ -89,7 +90,10 @@ def test_violations_are_told():
         "0 loads of 16 bytes for 1 operands",
         "4 asynchronous copies under 16 bytes",
         "8 warps fit, 16 planned",
+        "300 instructions a step for 256 cycles of products",
     ]
+    assert told[:-1] == compile.violations(replace(row, paced=False), "sm_80", bad)
+    assert told[:-1] == compile.violations(row, "sm_80", bad, paced=False)
     good = Measured(64, 0, 1024, 900, 8, 1, 0, 16)
     assert compile.violations(row, "sm_80", good) == []
     assert compile.growth(None, good) == ("new", True)

@@ -178,13 +178,16 @@ def test_rows_of_float32(monkeypatch, precision):
 
 
 def test_large_rows(monkeypatch):
-    """Blocks of 128 pixels, taken where there are enough of them."""
+    """Blocks of 128 pixels, taken where there are enough of them, and of many outputs."""
     from inpaint_ops.kernels.convolution import fused
 
     monkeypatch.setenv("INPAINT_OPS_CONV", "fused")
     monkeypatch.setattr(fused, "_MANY_PROGRAMS", 1)
-    for name in ("gated_conv2d", "fused_conv2d"):
-        check(name, *tensors((1, 9, 11, 13), 48, (3, 3), dtype=torch.bfloat16), padding=1)
+    for filters in (48, 96):
+        inputs = tensors((1, 9, 11, 13), filters, (3, 3), dtype=torch.bfloat16)
+        for name in ("gated_conv2d", "fused_conv2d"):
+            check(name, *inputs, padding=1)
+        check_partial(inputs[0], holes((1, 1, 11, 13)), *inputs[1:], padding=1)
 
 
 def test_samples_are_independent_and_results_repeat(path):
