@@ -62,7 +62,7 @@ class Runner:
         most: int | None = None,
         worker: Sequence[str] = _WORKER,
     ) -> None:
-        self.folder = folder
+        self.folder = folder.resolve()
         self._device, self._scale, self._most = device, scale, most
         self._worker = list(worker)
 
@@ -115,6 +115,8 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env=self._environment(),
+                # Not the tree: it would be imported from there, without its inner packages.
+                cwd=self.folder,
                 start_new_session=True,
             )
             try:

@@ -115,4 +115,4 @@ def roofline(
     # The gradients of x and of the weight are a product each.
     floor = found.floor * (3 if backward else 1)
     predicted = {} if backward else {"ours": found.ours, "eager": found.eager}
-    return {k: round(1e6 * v, 2) for k, v in {"floor": floor, **predicted}.items()}
+    return {k: round(1e6 * v, 4) for k, v in {"floor": floor, **predicted}.items()}
