@@ -46,6 +46,9 @@ def run(
         begun = time.perf_counter()
         outcome, lost = outcome_of(task)
         outcome["took"] = round(time.perf_counter() - begun, 3)
+        if settings.device.type == "cuda" and not lost:
+            # For the other processes, and for the next case's figures of memory.
+            torch.cuda.empty_cache()
         store.end(task.id, outcome)
         print(f"{step.name} {task.id}: {outcome['status']} {outcome.get('detail', '')}", flush=True)
         if lost:
@@ -58,7 +61,6 @@ def outcome_of(task: Task) -> tuple[Outcome, bool]:
     try:
         return task.run(), False
     except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
         return {"status": "memory", "detail": _first_line(error)}, False
     except Exception as error:  # one case's failure must not end the step
         traceback.print_exc()

@@ -19,11 +19,11 @@ import torch
 import triton
 from operators import OPERATORS
 
-from inpaint_ops.benchmarks.gpu import check, page, tune, worker
+from inpaint_ops.benchmarks.gpu import check, page, run_from_tree, tune, worker
 from inpaint_ops.benchmarks.gpu.steps import right, stage
 from inpaint_ops.benchmarks.gpu.steps.problems import Problem, problems
 from inpaint_ops.benchmarks.gpu.steps.task import STEPS, Settings, Step, Task
-from inpaint_ops.benchmarks.gpu.stopwatch import is_lost, measure
+from inpaint_ops.benchmarks.gpu.stopwatch import is_lost, measure, peak_memory
 from inpaint_ops.benchmarks.gpu.store import FAILED, Store
 from inpaint_ops.benchmarks.harness.case import Case
 
@@ -245,3 +245,65 @@ def test_runs_from_a_copied_tree(tmp_path):
     assert [one["status"] for one in store.cases.values()] == ["ok", "ok"]
     facts = json.loads((out / "gpu.json").read_text())["environment"]
     assert facts["instruction_set"] == "none (no extension)"
+
+
+class _Clock:
+    """A device that takes two milliseconds a call, and stands in for torch.cuda."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.slept = 0
+
+    def sleep(self, cycles):
+        self.slept += cycles
+        self.now += 1e3 * cycles / 1e9
+
+    def event(self, enable_timing):
+        assert enable_timing
+        return _Event(self)
+
+
+class _Event:
+    def __init__(self, clock):
+        self.clock, self.at = clock, None
+
+    def record(self):
+        self.at = self.clock.now
+
+    def synchronize(self):
+        assert self.at is not None
+
+    def elapsed_time(self, other):
+        return other.at - self.at
+
+
+def test_the_device_is_timed_by_its_own_clock(monkeypatch):
+    clock = _Clock()
+    monkeypatch.setattr(torch.cuda, "Event", clock.event)
+    monkeypatch.setattr(torch.cuda, "_sleep", clock.sleep)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+
+    def call():
+        clock.now += 2.0
+
+    times = measure({"a": call}, torch.device("cuda"), 0.01)
+    assert times["a"]["device"] == pytest.approx(2000)
+    assert 0 <= times["a"]["call"] < 2000
+    assert clock.slept > 0
+
+
+def test_memory_is_what_a_call_adds(monkeypatch):
+    held = {"memory_allocated": 1000, "max_memory_allocated": 1500}
+    for name, value in held.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert peak_memory(lambda: None, torch.device("cuda")) == 500
+    assert peak_memory(lambda: None, CPU) is None
+
+
+def test_the_copied_tree_has_the_folders_that_are_installed():
+    text = (ROOT / "setup.py").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("INNER = "))
+    assert line == f"INNER = {run_from_tree.INNER!r}".replace("'", '"')

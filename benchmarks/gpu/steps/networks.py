@@ -74,7 +74,7 @@ def computing(kind: str, settings: Settings) -> Iterator[None]:
             yield
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=16)
 def built(name: str, device: torch.device, small: bool) -> InpaintingModel:
     """Return a method with random weights."""
     torch.manual_seed(0)
@@ -189,7 +189,7 @@ def _train(name: str, side: int, batch: int, kind: str, settings: Settings) -> O
 
 def _recipe(model: InpaintingModel, settings: Settings) -> Any:
     """Return the recipe of the last phase, with random features where it needs some."""
-    kind = type(model.recipe()) if not model.recipe_class.needs_features else model.recipe_class
+    kind = model.variant_recipes.get(getattr(model, "variant", ""), model.recipe_class)
     phase = kind.phases[-1].name
     features = None
     if phase in kind.needs_features:

@@ -20,7 +20,7 @@ class Problem:
         tensors: arguments by name.
         options: the other arguments.
         leaves: names of the arguments that have a gradient, which is that of the first result.
-        terms: length of the sums behind a value; the tolerance grows with its square root.
+        terms: length of the sums behind a value, with which float32's tolerance grows.
     """
 
     op: str

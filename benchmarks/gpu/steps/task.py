@@ -94,7 +94,13 @@ DTYPES = {"fp32": torch.float32, "tf32": torch.float32, **HALF}
 
 @contextmanager
 def precision(name: str) -> Iterator[torch.dtype]:
-    """Dtype of a name of `DTYPES`, with torch's switches for float32 products set to it."""
+    """Dtype of a name of `DTYPES`, with torch's switches for float32 products set to it.
+
+    For half precision they stay as they are: what is float32 there is no product.
+    """
+    if name in HALF:
+        yield HALF[name]
+        return
     settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [one.fp32_precision for one in settings]
     for one in settings:
