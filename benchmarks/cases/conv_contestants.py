@@ -88,7 +88,7 @@ def ours(layer: Layer) -> Callable[..., Any]:
 
         def partial_layer(*args: Tensor) -> Tensor:
             *images, weight, bias = args
-            known = masks_like(layer, weight.device, torch.float32)
+            known = masks_like(layer, weight.device, torch.bool)
             return inpaint_ops.partial_conv2d(
                 tuple(images), known, weight, bias, upsample=factors, **where
             )[0]

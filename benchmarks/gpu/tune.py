@@ -55,7 +55,7 @@ def times_of(layer: Layer, name: str, batch: int, settings: Settings) -> dict[st
         with multiplied_by("fused"):
             found = key_and_row(call)
             if found is None:
-                raise LookupError(f"{layer.id} does not launch the fused kernel")
+                return {"times": {}, "detail": "the fused kernel does not serve this layer"}
             key, own, outputs = found
             times = {}
             for row in rivals(own, outputs, arch):
@@ -76,8 +76,8 @@ def table_of(outcomes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[
     rows: dict[tuple[str, str], list[dict[str, float]]] = {}
     ways: dict[tuple[str, str], list[dict[str, float]]] = {}
     for one in outcomes:
-        where = one["arch"], one["key"]
         if one["times"]:
+            where = one["arch"], one["key"]
             rows.setdefault(where, []).append(one["times"])
             if one[_LIBRARY] is not None:
                 both = {"fused": min(one["times"].values()), _LIBRARY: one[_LIBRARY]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +49,7 @@ class _Draw:
         return (torch.rand(size, generator=self._generator) > 0.5).float()
 
     def weight(self, *size: int) -> Tensor:
-        return self.normal(*size) / (size[1] * size[2] * size[3]) ** 0.5
+        return self.normal(*size) / math.sqrt(math.prod(size[1:]))
 
 
 # Several blocks along every axis; odd counts of channels and pixels, which no vector divides.
@@ -100,14 +101,16 @@ def _transposed(draw: _Draw) -> list[Problem]:
 
 def _partial(draw: _Draw) -> list[Problem]:
     found = []
-    for name, channels, kernel, options in (
-        ("3x3", 64, 3, {"padding": 1}),
-        ("7x7-stride-2", 3, 7, {"padding": 3, "stride": 2}),
+    # The fused kernel reads bool masks alone.
+    for name, channels, kernel, mask, options in (
+        ("3x3", 64, 3, torch.bool, {"padding": 1}),
+        ("7x7-stride-2", 3, 7, torch.bool, {"padding": 3, "stride": 2}),
+        ("float-mask", 40, 3, torch.float32, {"padding": 1}),
     ):
         c, out, side = (3, 4, 6) if draw.small else (channels, 40, 37)
         tensors = {
             "x": draw.normal(2, c, side, side),
-            "valid": draw.bits(2, 1, side, side),
+            "valid": draw.bits(2, 1, side, side).to(mask),
             "weight": draw.weight(out, c, kernel, kernel),
             "bias": draw.normal(out),
         }
@@ -137,7 +140,7 @@ def _attention(draw: _Draw) -> list[Problem]:
 def _matching(draw: _Draw) -> list[Problem]:
     c, side = (4, 6) if draw.small else (70, 37)
     maps = [draw.normal(2, c, side, side) for _ in range(2)]
-    shifted = {"decoder": maps[0], "encoder": maps[1], "hole": draw.bits(2, 1, side, side)}
+    shifted = {"decoder": maps[0], "encoder": maps[1], "hole": draw.bits(2, 1, side, side).bool()}
     mrf = {"generated": maps[0], "target": maps[1]}
     patches = {"query": maps[0], "key": maps[1], "valid": torch.ones(1, 1, side, side)}
     guess = torch.zeros(2, side - 2, side - 2, dtype=torch.int64)
