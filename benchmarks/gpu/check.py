@@ -6,8 +6,8 @@ every case. ``--resume`` keeps what is there and runs what failed or is missing.
 are ``gpu.json`` and ``gpu.html``. On the CPU (``--device cpu``) all steps rehearse themselves with
 a few tiny cases, the kernels in Triton's interpreter.
 
-Exit status: 0, or the sum of the codes of the steps in which something failed (`steps.task.STEPS`);
-2 for wrong usage or no device.
+Exit status: 0, or the sum of the codes of the steps in which something failed (`steps.task.STEPS`),
+and 1 if the page could not be made; 2 for wrong usage or no device.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -208,14 +210,18 @@ def summary(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": 2, "environment": dict(facts), "steps": steps, "tuned": tuned}
 
 
-def write_report(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write gpu.json and gpu.html."""
-    for name, text in (
-        ("gpu.json", json.dumps(content, indent=1) + "\n"),
-        ("gpu.html", page.render(content)),
-    ):
-        with write_atomically(folder / name) as stream:
-            stream.write(text.encode())
+def write_report(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Write gpu.json and gpu.html; return False if the page could not be made."""
+    text, made = json.dumps(content, indent=1) + "\n", True
+    with write_atomically(folder / "gpu.json") as stream:
+        stream.write(text.encode())
+    try:
+        text = page.render(content)
+    except Exception:  # the results are there; a fault of the page must not stop the steps
+        text, made = f"<pre>{escape(traceback.format_exc())}</pre>\n", False
+    with write_atomically(folder / "gpu.html") as stream:
+        stream.write(text.encode())
+    return made
 
 
 def main(arguments: Sequence[str] | None = None, worker: Sequence[str] = _WORKER) -> int:
@@ -246,9 +252,11 @@ def main(arguments: Sequence[str] | None = None, worker: Sequence[str] = _WORKER
         begun = time.monotonic()
         runner.run(step, options.limit)
         content = summary(options.out, facts)
-        write_report(options.out, content)
+        paged = write_report(options.out, content)
         print(f"{step.name}: {_line(content, step)}, {time.monotonic() - begun:.0f} s", flush=True)
-    return _tell(summary(options.out, facts), chosen, options.out)
+    if not paged:
+        print(f"FAILED page: {options.out / 'gpu.html'} says why")
+    return _tell(content, chosen, options.out) | (0 if paged else 1)
 
 
 def _prepare(folder: Path, chosen: Sequence[Step], *, resume: bool) -> None:

@@ -119,7 +119,7 @@ def _sums(cases: Mapping[str, Any]) -> Iterator[str]:
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for one in cases.values():
         times = one.get("times", {})
-        if times and all("device" in entry for entry in times.values()):
+        if times and all(entry.get("device") for entry in times.values()):
             key = (one["method"], one["precision"], one["batch"], one["backward"])
             groups.setdefault(key, []).append(times)
     rows: list[Sequence[Cell]] = []

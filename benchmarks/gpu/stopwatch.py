@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ Call = Callable[[], Any]
 
 _ROUNDS = 5
 _MOST_CALLS = 50
+# Seconds from which on a call is taken once.
+_LONG = 0.25
 # What a device does in a second of `torch.cuda._sleep`, from above: sleeping longer does no harm.
 _CYCLES = 2.0e9
 # Longest sleep that fills the queue before a sample.
@@ -46,56 +49,77 @@ def measure(
     over rounds A B C, A B C. A call that waits for the device has its waits in both.
     """
     found: dict[str, dict[str, Any]] = {}
-    repeats: dict[str, tuple[int, float]] = {}
+    plans: dict[str, _Plan] = {}
     for name, call in calls.items():
         try:
-            repeats[name] = _repeats(call, device, seconds)
-            found[name] = {"device": [], "call": []}
+            plans[name] = _planned(call, device, seconds)
         except Exception as error:  # a contestant's failure must not hide the others
             if is_lost(error):
                 raise
             found[name] = {"missing": f"{type(error).__name__}: {str(error)[:200]}"}
             _free(device)
-    for _ in range(_ROUNDS if device.type == "cuda" else 1):
-        for name, (times, host) in repeats.items():
-            on_device, whole = _sample(calls[name], times, host, device)
-            found[name]["device"].append(on_device)
-            found[name]["call"].append(whole)
-    for name in repeats:
-        found[name] = {
-            kind: round(1e6 * statistics.median(values), 2) for kind, values in found[name].items()
-        }
-    return found
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in plans}
+    for done in range(_ROUNDS):
+        for name, plan in plans.items():
+            if done < plan.rounds:
+                samples[name].append(_sample(calls[name], plan, device))
+    for name in calls:
+        if name in samples:
+            kinds = zip(("device", "call"), zip(*samples[name]))
+            found[name] = {kind: round(1e6 * statistics.median(t), 2) for kind, t in kinds}
+    return {name: found[name] for name in calls}
 
 
-def _repeats(call: Call, device: torch.device, seconds: float) -> tuple[int, float]:
-    """Calls in a sample, and the host's seconds for one."""
-    if device.type == "cuda":
-        call()
-        call()
+@dataclass(frozen=True)
+class _Plan:
+    """How a call is timed.
+
+    Args:
+        calls: in one sample.
+        rounds: samples.
+        host: seconds that the host has to do for a call.
+        whole: seconds of a call.
+    """
+
+    calls: int
+    rounds: int
+    host: float
+    whole: float
+
+
+def _planned(call: Call, device: torch.device, seconds: float) -> _Plan:
+    begun = time.perf_counter()
+    call()
     settle(device)
+    if device.type == "cuda" and time.perf_counter() - begun < _LONG:
+        call()
+        settle(device)
     begun = time.perf_counter()
     call()
     host = time.perf_counter() - begun
     settle(device)
     whole = time.perf_counter() - begun
-    times = int(seconds / _ROUNDS / max(whole, 1e-7))
-    return max(1, min(times, _MOST_CALLS)), host
+    calls = max(1, min(int(seconds / _ROUNDS / max(whole, 1e-7)), _MOST_CALLS))
+    rounds = _ROUNDS if whole < _LONG and device.type == "cuda" else 1
+    return _Plan(calls, rounds, host, whole)
 
 
-def _sample(call: Call, times: int, host: float, device: torch.device) -> tuple[float, float]:
-    whole = _sample_of_host(call, times, device)
+def _sample(call: Call, plan: _Plan, device: torch.device) -> tuple[float, float]:
+    """Seconds on the device, and of the host and the device together."""
+    # A long call was timed when it was planned, as a program sees it.
+    whole = plan.whole if plan.whole >= _LONG else _sample_of_host(call, plan.calls, device)
     if device.type != "cuda":
         return whole, whole
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     # While the device sleeps, the host puts every call into the queue.
-    torch.cuda._sleep(int(min(_LONGEST_SLEEP, 1.5 * host * times) * _CYCLES))
+    sleep = min(_LONGEST_SLEEP, 1.5 * plan.host * plan.calls)
+    torch.cuda._sleep(int(sleep * _CYCLES))
     start.record()
-    for _ in range(times):
+    for _ in range(plan.calls):
         call()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1e3 / times, whole
+    return start.elapsed_time(end) / 1e3 / plan.calls, whole
 
 
 def _sample_of_host(call: Call, times: int, device: torch.device) -> float:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -20,9 +21,9 @@ import triton
 from operators import OPERATORS
 
 from inpaint_ops.benchmarks.gpu import check, page, run_from_tree, tune, worker
-from inpaint_ops.benchmarks.gpu.steps import right, stage
+from inpaint_ops.benchmarks.gpu.steps import contestants, layers, right, stage
 from inpaint_ops.benchmarks.gpu.steps.problems import Problem, problems
-from inpaint_ops.benchmarks.gpu.steps.task import STEPS, Settings, Step, Task
+from inpaint_ops.benchmarks.gpu.steps.task import STEPS, Settings, Step, Task, precision
 from inpaint_ops.benchmarks.gpu.stopwatch import is_lost, measure, peak_memory
 from inpaint_ops.benchmarks.gpu.store import FAILED, Store
 from inpaint_ops.benchmarks.harness.case import Case
@@ -307,3 +308,55 @@ def test_the_copied_tree_has_the_folders_that_are_installed():
     text = (ROOT / "setup.py").read_text()
     (line,) = (line for line in text.splitlines() if line.startswith("INNER = "))
     assert line == f"INNER = {run_from_tree.INNER!r}".replace("'", '"')
+
+
+def test_float32_is_held_to_its_bounds_without_tf32():
+    """PyTorch allows TF32 in convolutions, which a bound of float32 would call wrong."""
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = matmul.fp32_precision, conv.fp32_precision
+    for name, wanted in (("fp32", "ieee"), ("tf32", "tf32")):
+        with precision(name) as dtype:
+            assert dtype == torch.float32
+            assert (matmul.fp32_precision, conv.fp32_precision) == (wanted, wanted)
+        assert (matmul.fp32_precision, conv.fp32_precision) == before
+    assert right.bound("tf32", 64) > 100 * right.bound("fp32", 64)
+
+
+def test_a_fault_of_the_page_does_not_stop_the_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(check.page, "render", lambda content: 1 / 0)
+    assert not check.write_report(tmp_path, {"steps": {}})
+    assert json.loads((tmp_path / "gpu.json").read_text()) == {"steps": {}}
+    assert "ZeroDivisionError" in (tmp_path / "gpu.html").read_text()
+
+
+def test_a_process_that_does_not_start_is_told(tmp_path, capsys):
+    options = [*PATIENT, "--only", "right", "--out", str(tmp_path)]
+    python = (sys.executable, "-S", "-c")
+    assert check.main(options, worker=(*python, "raise SystemExit(5)")) == 4
+    assert "FAILED right-0 start: crashed: exit status 5" in capsys.readouterr().out
+
+
+def test_a_process_that_never_begins_a_case_is_ended(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(check, "_LOADING", 0.0)
+    options = ["--device", "cpu", "--minutes", "0.01", "--only", "right", "--out", str(tmp_path)]
+    sleep = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
+    assert check.main(options, worker=sleep) == 4
+    assert "FAILED no results" in capsys.readouterr().out
+
+
+def test_a_baseline_beyond_its_bound_is_timed(monkeypatch):
+    """What eager computes is no fault of ours; what ours computes is."""
+    settings = Settings(CPU, Path())
+
+    def contest(wrong):
+        calls = {who: lambda: torch.zeros(1) for who in ("ours", "eager")}
+        errors = {"ours": 0.0, "eager": 0.0, wrong: math.nan}
+        monkeypatch.setattr(contestants.Work, "contestants", lambda work, settings: calls)
+        monkeypatch.setattr(layers, "errors_of", lambda work, calls: errors)
+        (task, *_) = layers.tasks(settings)
+        return task.run()
+
+    assert contest("eager")["status"] == "ok"
+    assert "eager is off by nan" in contest("eager")["detail"]
+    assert contest("eager")["times"]["eager"]["device"] >= 0
+    assert contest("ours")["status"] == "wrong"
