@@ -360,3 +360,19 @@ def test_a_baseline_beyond_its_bound_is_timed(monkeypatch):
     assert "eager is off by nan" in contest("eager")["detail"]
     assert contest("eager")["times"]["eager"]["device"] >= 0
     assert contest("ours")["status"] == "wrong"
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_every_step_lists_its_cases_for_a_gpu(step):
+    """Named once each, those that tell most first, without asking a device."""
+    names = [task.id for task in step.tasks(Settings(torch.device("cuda"), Path()))]
+    assert len(set(names)) == len(names)
+    least = {"right": 150, "warm": 300, "tuning": 400, "layers": 1000, "matching": 60}
+    assert len(names) >= least.get(step.name, 10)
+    if step.name == "layers":
+        assert names[0] == "gated-5-24-512x512-k5-elu-n16-bf16-forward"
+
+
+def test_the_steps_take_nine_minutes():
+    assert sum(step.seconds for step in STEPS) == 540
+    assert sum({step.code for step in STEPS}) < 256

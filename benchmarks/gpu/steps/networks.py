@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
@@ -150,7 +150,7 @@ def _errors(
     return {who: (got.float() - exact).square().mean().sqrt().item() for who, got in found.items()}
 
 
-def _measured(calls: dict[str, Callable[[], Any]], settings: Settings) -> dict[str, Any]:
+def _measured(calls: Mapping[str, Callable[[], Any]], settings: Settings) -> dict[str, Any]:
     times = measure(calls, settings.device, settings.seconds)
     for who, call in calls.items():
         if "missing" not in times[who]:
@@ -166,7 +166,7 @@ def _train(name: str, side: int, batch: int, kind: str, settings: Settings) -> O
     recipe = _recipe(model, settings)
     image, hole = picture(side, batch, settings.device)
 
-    def step() -> dict[str, float]:
+    def step() -> Any:
         return recipe.step(image, hole)
 
     # A rehearsal trains on the CPU's kernels: in the interpreter a step takes half a minute.
