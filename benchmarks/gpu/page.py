@@ -58,6 +58,8 @@ def _parts(content: Mapping[str, Any]) -> Iterator[str]:
 def _step(name: str, cases: Mapping[str, Any]) -> Iterator[str]:
     if name == "layers":
         yield from _sums(cases)
+    if name == "matching":
+        yield from _memory(cases)
     if name == "tuning":
         yield _table("Rows", ("case", "key", "microseconds", "library"), _tuned(cases))
     elif any("times" in one for one in cases.values()):
@@ -136,6 +138,27 @@ def _sums(cases: Mapping[str, Any]) -> Iterator[str]:
     means = (f"mean {who} / ours" for who in names)
     if rows:
         yield _table("Sums over distinct layers", ("method", "layers", *names, *means), rows)
+
+
+def _memory(cases: Mapping[str, Any]) -> Iterator[str]:
+    """Megabytes of a call as the side of the maps grows, one line for each contestant."""
+    curves: dict[tuple[str, ...], dict[int, float]] = {}
+    for name, one in cases.items():
+        sizes = one.get("sizes", {})
+        way = "forward-backward" if "forward-backward" in name else "forward"
+        for who, entry in one.get("times", {}).items():
+            if entry.get("bytes"):
+                side = sizes.get("grid", sizes.get("map", 0))
+                key = (one["op"], one["precision"], way, who)
+                curves.setdefault(key, {})[side] = entry["bytes"] / 1e6
+    sides = sorted({side for curve in curves.values() for side in curve})
+    rows = [
+        (" ".join(key), *(f"{curve[side]:.1f}" if side in curve else "" for side in sides))
+        for key, curve in sorted(curves.items())
+    ]
+    if rows:
+        head = ("side of the maps", *(str(side) for side in sides))
+        yield _table("Memory of a call, MB", head, rows)
 
 
 def _mean(values: Iterable[float]) -> float:

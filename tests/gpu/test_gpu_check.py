@@ -376,3 +376,18 @@ def test_every_step_lists_its_cases_for_a_gpu(step):
 def test_the_steps_take_nine_minutes():
     assert sum(step.seconds for step in STEPS) == 540
     assert sum({step.code for step in STEPS}) < 256
+
+
+def test_the_page_has_memory_by_size():
+    def case(side, ours):
+        times = {"ours": {"device": 1.0, "call": 2.0, "bytes": ours}, "eager": {"missing": "no"}}
+        sizes = {"grid": side, "backward": False}
+        row = {"op": "contextual_attention", "precision": "bf16", "sizes": sizes, "times": times}
+        return {"status": "ok", "detail": "", **row}
+
+    found = {"a": case(32, 2_000_000), "b": case(64, 8_000_000)}
+    step = {"cases": found, "not_run": ["c"], "failures": []}
+    text = page.render({"environment": {}, "steps": {"matching": step}})
+    line = next(line for line in text.splitlines() if "bf16 forward ours" in line)
+    assert line.endswith("<td>2.0</td><td>8.0</td></tr>")
+    assert "No time was left for 1 cases." in text
