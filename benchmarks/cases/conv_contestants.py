@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,6 +63,19 @@ def masks(layer: Layer) -> tuple[Tensor, ...]:
     return found
 
 
+@lru_cache(maxsize=8)
+def masks_like(layer: Layer, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Return `masks` on a device, copied there once: a call that copies would be timed waiting."""
+    return tuple(one.to(device, dtype) for one in masks(layer))
+
+
+@lru_cache(maxsize=8)
+def _public_masks(layer: Layer, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Return the same with as many channels as the images, as the public layer has them."""
+    parts = zip(masks_like(layer, device, dtype), layer.parts)
+    return tuple(mask.repeat(1, channels, 1, 1) for mask, (channels, _) in parts)
+
+
 def ours(layer: Layer) -> Callable[..., Any]:
     """Return our operator with the layer's options."""
     where: dict[str, Any] = {"stride": layer.stride, "padding": layer.pad}
@@ -70,11 +84,11 @@ def ours(layer: Layer) -> Callable[..., Any]:
             x, weight, bias, activation=layer.activation, **where
         )
     if layer.op == "partial":
-        valid, factors = masks(layer), tuple(factor for _, factor in layer.parts)
+        factors = tuple(factor for _, factor in layer.parts)
 
         def partial_layer(*args: Tensor) -> Tensor:
             *images, weight, bias = args
-            known = tuple(one.to(weight.device) for one in valid)
+            known = masks_like(layer, weight.device, torch.bool)
             return inpaint_ops.partial_conv2d(
                 tuple(images), known, weight, bias, upsample=factors, **where
             )[0]
@@ -139,15 +153,12 @@ def public(layer: Layer) -> Callable[..., Any]:
     if layer.op == "transposed":
         return transposed
     if layer.op == "partial":
-        # The public layer has masks of as many channels as the images.
-        valid = [
-            mask.repeat(1, channels, 1, 1) for mask, (channels, _) in zip(masks(layer), layer.parts)
-        ]
 
         def partial_layer(*args: Tensor) -> Tensor:
             *images, weight, bias = args
             x = concatenated(layer, images)
-            mask = concatenated(layer, [one.to(x) for one in valid])
+            valid = _public_masks(layer, x.device, x.dtype)
+            mask = concatenated(layer, [m.expand(len(x), -1, -1, -1) for m in valid])
             return partial_public(x, mask, weight, bias, layer.stride, layer.pad)[0]
 
         return partial_layer

@@ -1,295 +1,291 @@
-"""Check on a GPU that the operators are right there, and measure how fast they are.
+"""Ten minutes on a GPU: what is right, what is fast, and what the tables of rows should say.
 
-``make gpu-check`` runs every operator on the device, forward and backward, in float32, float16 and
-bfloat16, against the float64 judge of its benchmark. It replays the public implementations' numbers
-if the checkout has them. It times each case against the public formula, eager and under
-torch.compile (default and max-autotune), and writes the benchmark report, ``gpu.json`` and
-``gpu.html``. Cases for which the time limit leaves no time are listed as not run. On the CPU
-(``--device cpu``) it rehearses itself.
+``make gpu-check`` runs the steps of `steps`, each in a process of its own with its own time, so
+that an exception, a crash or a hang in one costs the others nothing. Results are on disk after
+every case. ``--resume`` keeps what is there and runs what failed or is missing. At the end there
+are ``gpu.json`` and ``gpu.html``. On the CPU (``--device cpu``) all steps rehearse themselves with
+a few tiny cases, the kernels in Triton's interpreter.
+
+Exit status: 0, or the sum of the codes of the steps in which something failed (`steps.task.STEPS`),
+and 1 if the page could not be made; 2 for wrong usage or no device.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+import traceback
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from inpaint_ops.atomic import write_atomically
-from inpaint_ops.benchmarks.gpu import goldens
-from inpaint_ops.benchmarks.gpu.roofline import DEVICES
+from inpaint_ops.atomic import make_folder, write_atomically
+from inpaint_ops.benchmarks.gpu import page
+from inpaint_ops.benchmarks.gpu.steps.task import STEPS, Step
+from inpaint_ops.benchmarks.gpu.steps.tuning import TABLE
+from inpaint_ops.benchmarks.gpu.store import Store
 from inpaint_ops.benchmarks.harness import machine
-from inpaint_ops.benchmarks.harness.case import Case, Missing, Problem, Unavailable, load
-from inpaint_ops.benchmarks.harness.machine import Peaks
-from inpaint_ops.benchmarks.harness.runner import EAGER, OURS, Result, run_case
-from inpaint_ops.benchmarks.report import page
-from inpaint_ops.benchmarks.report.report import Report, ratio_text
-from inpaint_ops.ops import native
 
-OPS = (
-    "gated_conv2d",
-    "partial_conv2d",
-    "fused_conv2d",
-    "fused_conv_transpose2d",
-    "contextual_attention",
-    "shift_connection",
-    "nearest_patch",
-    "id_mrf_loss",
-    "channelwise_linear",
-)
-# Largest error relative to the largest value, as in the project's tests, for sums of 64 terms; the
-# gates and the softmax pass rounding errors on.
-_HALF_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-_SLACK = 8.0
+_WORKER = (sys.executable, "-m", "inpaint_ops.benchmarks.gpu.worker")
+# Starts of one process anew, each after a case that took it down.
+_STARTS = 6
+# Loading PyTorch and making the device ready may take that much longer than a case.
+_LOADING = 60.0
+_POLL = 0.1
 
 
-def on_device(
-    problem: Problem, device: torch.device, dtype: torch.dtype = torch.float32
-) -> Problem:
-    """Return the problem with its inputs on a device; the public formula gets contiguous ones."""
+class Runner:
+    """Processes of the steps, and their end.
 
-    def moved(value: Any, contiguous: bool) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        result = value.detach().to(device)
-        if result.is_floating_point():
-            result = result.to(dtype)
-        if contiguous:
-            result = result.contiguous()
-        return result.requires_grad_(value.requires_grad)
+    Args:
+        folder: of the results.
+        device: as in PyTorch.
+        scale: of every step's time.
+        most: cases of a step; None: all.
+        worker: command of a process, before the name of its step.
+    """
 
-    inputs = tuple(moved(value, False) for value in problem.inputs)
-    contiguous = {id(x): moved(y, True) for x, y in zip(inputs, problem.inputs)}
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        *,
+        scale: float = 1.0,
+        most: int | None = None,
+        worker: Sequence[str] = _WORKER,
+    ) -> None:
+        self.folder = folder.resolve()
+        self._device, self._scale, self._most = device, scale, most
+        self._worker = list(worker)
 
-    def on_contiguous(implementation: Callable[..., Any]) -> Callable[..., Any]:
-        if problem.gradient is not None:
-            return implementation  # gradients are taken of the inputs themselves
-        return lambda *given: implementation(*(contiguous.get(id(x), x) for x in given))
+    def run(self, step: Step, limit: float | None = None) -> None:
+        """Run a step in as many processes as it has shares; results are in the files then."""
+        ends = time.time() + self._scale * step.seconds
+        shares = step.shares if self._device != "cpu" else 1
+        with ThreadPoolExecutor(shares) as pool:
+            started = [
+                pool.submit(self._share, step, (i, shares), ends, limit or step.limit)
+                for i in range(shares)
+            ]
+        for one in started:
+            one.result()
 
-    def check(outcome: Any) -> str | None:
-        return problem.check(_to_cpu(outcome))
+    def _share(self, step: Step, share: tuple[int, int], ends: float, limit: float) -> None:
+        for _ in range(_STARTS):
+            code = self._process(step, share, ends, limit)
+            store = Store(self.folder, step.file(share[0]))
+            if store.running is not None:
+                case, since = store.running
+                how = "hung" if time.time() - since > limit else "crashed"
+                if code is not None or how == "hung":
+                    store.end(case, {"status": how, "detail": _end(code, self._log(step, share))})
+                else:
+                    # The step's time was over: a later run will begin this case again.
+                    store.running = None
+                    store.write()
+                    return
+            elif code not in (0, None) and not store.cases:
+                reason = _end(code, self._log(step, share))
+                store.end("start", {"status": "crashed", "detail": reason})
+                return
+            if code == 0 or time.time() > ends:
+                return
 
-    implementations = {
-        name: one if isinstance(one, Missing) or name == OURS else on_contiguous(one)
-        for name, one in problem.implementations.items()
-    }
-    gradient = None if problem.gradient is None else moved(problem.gradient, False)
-    # Without errors in multiples of eager's: cuDNN has algorithms and rounding of its own.
-    return replace(
-        problem,
-        inputs=inputs,
-        implementations=implementations,
-        check=check,
-        gradient=gradient,
-        errors=None,
-    )
+    def _log(self, step: Step, share: tuple[int, int]) -> Path:
+        return self.folder / f"{step.file(share[0])}.log"
 
-
-def _to_cpu(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        return value.float() if value.dtype in _HALF_TOLERANCE else value
-    if isinstance(value, (tuple, list)):
-        return tuple(_to_cpu(one) for one in value)
-    return value
-
-
-def half_error(problem: Problem, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Sentence on the error of ours in half precision against ours in float32 there, or None."""
-    ours = problem.implementations[OURS]
-    assert not isinstance(ours, Missing)
-    results = []
-    for one in (torch.float32, dtype):
-        # Both see numbers that half precision can hold.
-        rounded = replace(
-            problem,
-            inputs=tuple(
-                x.detach().to(dtype).to(x.dtype).requires_grad_(x.requires_grad)
-                if isinstance(x, Tensor) and x.is_floating_point()
-                else x
-                for x in problem.inputs
-            ),
-        )
-        there = on_device(rounded, device, one)
-        results.append([x for x in _flat(_to_cpu(there.run(ours))) if x.is_floating_point()])
-    for exact, got in zip(*results):
-        scale = max(exact.abs().max().item(), 1e-6) if exact.numel() else 1.0
-        error = (got - exact).abs().max().item() / scale if exact.numel() else 0.0
-        allowed = _HALF_TOLERANCE[dtype] * _SLACK
-        if not error <= allowed:
-            return (
-                f"{str(dtype).removeprefix('torch.')} is off by {error:.2g}, allowed {allowed:.2g}"
+    def _process(self, step: Step, share: tuple[int, int], ends: float, limit: float) -> int | None:
+        """Exit status of one process; None where it was ended here."""
+        command = [*self._worker, step.name, "--device", self._device, "--ends", str(ends)]
+        command += ["--folder", str(self.folder), "--share", *map(str, share)]
+        if self._most is not None:
+            command += ["--most", str(self._most)]
+        with self._log(step, share).open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=self._environment(),
+                # Not the tree: it would be imported from there, without its inner packages.
+                cwd=self.folder,
+                start_new_session=True,
             )
-    return None
+            try:
+                while process.poll() is None:
+                    time.sleep(_POLL)
+                    if self._is_over(step, share, ends, limit):
+                        return None
+                return process.returncode
+            finally:
+                _end_group(process)
+
+    def _is_over(self, step: Step, share: tuple[int, int], ends: float, limit: float) -> bool:
+        """Whether a case hangs, or the step's time is over by more than a case takes."""
+        now = time.time()
+        running = Store(self.folder, step.file(share[0])).running
+        if running is not None and now - running[1] > limit:
+            return True
+        # The case that began last may end; what never began one is loading, or hangs in it.
+        return now > ends + (min(limit, 15.0) if running is not None else _LOADING)
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        if self._device == "cpu":
+            # Tiny cases; threads would only wait for each other.
+            environment |= {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+        table = self.folder / TABLE
+        if table.exists():
+            environment["INPAINT_OPS_TUNED"] = str(table)
+        return environment
 
 
-def _flat(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from _flat(one)
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it started: compilers have processes of their own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-def peaks_of(device: torch.device) -> Peaks:
-    """Rates in float32 without TF32: of the data sheet, or measured on other devices."""
-    if device.type == "cpu":
-        return machine.measure_peaks(1, seconds=0.1)
-    name = torch.cuda.get_device_name(device)
-    for known in DEVICES:
-        if known.name.split()[0] in name:
-            return Peaks(1, known.fp32 / 1e9, "data sheet", known.memory / 1e9)
-    size = 4096
-    a = torch.rand(size, size, device=device)
-    source = torch.empty(2**28, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    product = _seconds(lambda: torch.mm(a, a))
-    copy = _seconds(lambda: target.copy_(source))
-    return Peaks(1, 2 * size**3 / product / 1e9, "torch.mm", 2 * 2**28 / copy / 1e9)
+def _end(code: int | None, log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    how = "ended after its time" if code is None else f"exit status {code}"
+    return f"{how}; last line: {lines[-1][:200] if lines else '(nothing)'}"
 
 
-def _seconds(call: Callable[[], Any]) -> float:
-    best = float("inf")
-    for _ in range(5):
-        torch.cuda.synchronize()
-        begun = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - begun)
-    return best
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Facts about the machine, as in the benchmarks, and about the device."""
+def environment(device: str) -> dict[str, Any]:
+    """Facts about the machine and about the device."""
     facts = machine.environment()
-    if device.type != "cpu":
-        properties = torch.cuda.get_device_properties(device)
+    if device != "cpu":
+        properties = torch.cuda.get_device_properties(torch.device(device))
         facts["gpu"] = properties.name
         facts["gpu_memory_gb"] = round(properties.total_memory / 1e9, 1)
         facts["gpu_processors"] = properties.multi_processor_count
         facts["cuda"] = torch.version.cuda or torch.version.hip
         facts["cudnn"] = torch.backends.cudnn.version()
-        facts["tf32"] = torch.backends.cuda.matmul.allow_tf32
-    facts["extension"] = native.status().available
+        facts["clocks"] = _clocks()
+    facts["triton"] = machine.version("triton")
     return facts
 
 
-def _cases(ops: Sequence[str], quick: bool) -> list[Case]:
-    """Cases to run, promised and short ones first: a time limit then cuts off the others."""
-    cases = [case for op in ops for case in load(op).CASES if case.quick or not quick]
-    return sorted(cases, key=lambda case: not case.quick)
-
-
-def _tuned(problem: Problem) -> Problem:
-    eager = problem.implementations.get(EAGER)
-    if eager is None or isinstance(eager, Missing):
-        return problem
-    tuned = torch.compile(eager, dynamic=False, mode="max-autotune-no-cudagraphs")
-    return replace(problem, implementations={**problem.implementations, "max-autotune": tuned})
-
-
-def check_case(
-    case: Case, device: torch.device, peaks: Peaks, *, seconds: float, compiled: bool
-) -> Result:
-    """Check one case in three dtypes and time it in float32."""
-    problem = load(case.op).setup(case)
-
-    def setup(_: Case) -> Problem:
-        there = on_device(problem, device)
-        return _tuned(there) if compiled else there
-
-    settle = None if device.type == "cpu" else partial(torch.cuda.synchronize, device)
-    (result,) = run_case(
-        case, setup, {1: peaks}, seconds=seconds, with_compile=compiled, settle=settle
-    )
-    if case.quick and case.op != "nearest_patch":
-        for dtype in _HALF_TOLERANCE:
-            wrong = half_error(problem, device, dtype)
-            if wrong is not None:
-                result.entries[OURS].status, result.entries[OURS].detail = "wrong", wrong
-    return result
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Forbid TF32 in convolutions, which torch allows: the checks' bounds are those of float32."""
-    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = conv.fp32_precision
-    conv.fp32_precision = "ieee"
+def _clocks() -> str | None:
+    """Clock, its limit and the power limit, by the driver's own tool."""
+    query = "clocks.sm,clocks.max.sm,power.limit,temperature.gpu"
     try:
-        yield
-    finally:
-        conv.fp32_precision = before
+        done = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={query}", "--format=csv"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip().replace("\n", "; ")
 
 
-@exact_float32()
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the checks; return 0, 1 if something was wrong, 2 for wrong usage or no device."""
+def summary(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that is in the files of the steps."""
+    steps: dict[str, Any] = {}
+    for step in STEPS:
+        stores = Store.all_of(folder, step.name)
+        if stores:
+            steps[step.name] = {
+                "cases": {name: one for store in stores for name, one in store.cases.items()},
+                "not_run": [name for store in stores for name in store.left],
+                "failures": [line for store in stores for line in store.failures],
+            }
+    table = folder / TABLE
+    tuned = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
+    return {"schema": 2, "environment": dict(facts), "steps": steps, "tuned": tuned}
+
+
+def write_report(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Write gpu.json and gpu.html; return False if the page could not be made."""
+    text, made = json.dumps(content, indent=1) + "\n", True
+    with write_atomically(folder / "gpu.json") as stream:
+        stream.write(text.encode())
+    try:
+        text = page.render(content)
+    except Exception:  # the results are there; a fault of the page must not stop the steps
+        text, made = f"<pre>{escape(traceback.format_exc())}</pre>\n", False
+    with write_atomically(folder / "gpu.html") as stream:
+        stream.write(text.encode())
+    return made
+
+
+def main(arguments: Sequence[str] | None = None, worker: Sequence[str] = _WORKER) -> int:
+    """Run the steps; the head of this file has the exit status."""
+    names = [step.name for step in STEPS]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--device", default="cuda", help="default: cuda")
-    parser.add_argument("--ops", default=",".join(OPS), help="comma-separated; default: all")
-    parser.add_argument("--minutes", type=float, default=7.5, help="time limit; default: 7.5")
-    parser.add_argument("--seconds", type=float, default=0.3, help="timing of one case")
-    parser.add_argument("--quick", action="store_true", help="promised and short cases only")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--goldens", type=Path, default=goldens.FOLDER)
-    parser.add_argument("--out", type=Path, default=Path("reports"))
+    parser.add_argument("--device", default="cuda", help="default: cuda; cpu: rehearse")
+    parser.add_argument("--out", type=Path, default=Path("reports/gpu"))
+    parser.add_argument("--only", action="append", choices=names, metavar="STEP", help=str(names))
+    parser.add_argument("--resume", action="store_true", help="run what failed or is missing")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all steps; default: 9")
+    parser.add_argument("--limit", type=float, help="seconds after which a case hangs")
+    parser.add_argument("--most", type=int, help="run the first so many cases of each step")
     options = parser.parse_args(arguments)
-    ops = options.ops.split(",")
-    if not set(ops) <= set(OPS):
-        parser.error(f"--ops must be of {', '.join(OPS)}, got {options.ops}")
-    device = torch.device(options.device)
-    if device.type != "cpu" and not torch.cuda.is_available():
+    if options.minutes <= 0:
+        parser.error(f"--minutes must be positive, got {options.minutes}")
+    if options.device != "cpu" and not torch.cuda.is_available():
         print("gpu-check: this PyTorch sees no GPU (torch.cuda.is_available() is False)")
         return 2
-    report = Report(environment(device), vars(options) | {"out": str(options.out)})
-    report.settings["goldens"] = str(options.goldens.name)
-    report.peaks[1] = peaks_of(device)
-    ends = time.monotonic() + 60 * options.minutes
-    wrong = []
-    for name, error in goldens.replay(options.goldens, device, ops):
-        print(f"golden {name}: {error or 'equal'}")
-        if error is not None:
-            wrong.append(f"golden {name}: {error}")
-    for case in _cases(ops, options.quick):
-        if time.monotonic() > ends:
-            report.skipped.append((case.op, case.id, "no time left"))
-            continue
-        # Compiling takes longer than everything else: for the cases that stand for their kind.
-        compiled = case.compile and case.quick and not options.no_compile
-        try:
-            result = check_case(
-                case, device, report.peaks[1], seconds=options.seconds, compiled=compiled
-            )
-        except (Unavailable, torch.OutOfMemoryError) as reason:
-            report.skipped.append((case.op, case.id, str(reason).partition("\n")[0]))
-            continue
-        report.results.append(result)
-        ratios = ", ".join(
-            f"{name} {ratio_text(ratio[0])}"
-            for name in result.entries
-            if name != OURS and (ratio := result.ratio(name)) is not None
-        )
-        reached = result.floor_reached(OURS)
-        floor = "" if reached is None else f"; {100 * reached:.0f} % of the roofline"
-        print(f"{case.op} {case.id}: {result.entries[OURS].status}; {ratios}{floor}", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("gpu.json", report.to_json()), ("gpu.html", page.render(report))):
-        with write_atomically(options.out / name) as stream:
-            stream.write(text.encode())
-        print(options.out / name)
-    failures = wrong + report.failures()
-    for line in failures:
-        print(f"FAILED {line}")
-    print(f"{len(report.results)} cases, {len(report.skipped)} not run, {len(failures)} failed")
-    return 1 if failures else 0
+    chosen = [step for step in STEPS if options.only is None or step.name in options.only]
+    make_folder(options.out)
+    _prepare(options.out, chosen, resume=options.resume)
+    # With a part of the steps they share the time that all have.
+    scale = 60 * options.minutes / sum(step.seconds for step in chosen)
+    runner = Runner(options.out, options.device, scale=scale, most=options.most, worker=worker)
+    facts = environment(options.device)
+    for step in chosen:
+        begun = time.monotonic()
+        runner.run(step, options.limit)
+        content = summary(options.out, facts)
+        paged = write_report(options.out, content)
+        print(f"{step.name}: {_line(content, step)}, {time.monotonic() - begun:.0f} s", flush=True)
+    if not paged:
+        print(f"FAILED page: {options.out / 'gpu.html'} says why")
+    return _tell(content, chosen, options.out) | (0 if paged else 1)
+
+
+def _prepare(folder: Path, chosen: Sequence[Step], *, resume: bool) -> None:
+    if not resume and len(chosen) == len(STEPS):
+        (folder / TABLE).unlink(missing_ok=True)
+    for step in chosen:
+        for store in Store.all_of(folder, step.name):
+            if resume:
+                store.forget_failures()
+            else:
+                store.path.unlink()
+                store.path.with_suffix(".log").unlink(missing_ok=True)
+
+
+def _line(content: Mapping[str, Any], step: Step) -> str:
+    found = content["steps"].get(step.name, {"cases": {}, "not_run": [], "failures": []})
+    counts = f"{len(found['cases'])} cases, {len(found['not_run'])} not run"
+    return f"{counts}, {len(found['failures'])} failed"
+
+
+def _tell(content: Mapping[str, Any], chosen: Sequence[Step], folder: Path) -> int:
+    code = 0
+    for step in chosen:
+        found = content["steps"].get(step.name, {"cases": {}, "failures": ["no results"]})
+        for line in found["failures"] or ([] if found["cases"] else ["no case had time"]):
+            print(f"FAILED {line}")
+            code |= step.code
+    print(folder / "gpu.json", folder / "gpu.html", sep="\n")
+    return code
 
 
 if __name__ == "__main__":

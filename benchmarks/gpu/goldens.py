@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 import inpaint_ops
 
-# In a checkout; an installed package has none, and `replay` yields nothing.
+# In a checkout; an installed package has none, and `files` yields nothing.
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "golden"
 # Float32 sums of up to a few thousand terms against float64.
 _TOLERANCE = 1e-4
@@ -21,23 +21,19 @@ _TOLERANCE = 1e-4
 Golden = dict[str, Any]
 
 
-def replay(
-    folder: Path, device: torch.device, ops: Sequence[str]
-) -> Iterator[tuple[str, str | None]]:
-    """Yield the name of each file and a sentence on what differs, None if nothing does."""
-    for op, pattern, run in _FAMILIES:
-        if op not in ops:
-            continue
+def files(folder: Path = FOLDER) -> Iterator[tuple[str, Path]]:
+    """Yield the operator and the path of each file."""
+    for op, (pattern, _) in _FAMILIES.items():
         for path in sorted(folder.glob(pattern)):
-            with np.load(path) as file:
-                arrays = {key: file[key] for key in file.files}
-            try:
-                pairs = list(run(arrays, device))
-            except Exception as error:  # one file's failure must not end the run
-                yield path.stem, f"{type(error).__name__}: {error}"
-                continue
-            wrong = [text for name, got, want in pairs if (text := _compare(name, got, want))]
-            yield path.stem, "; ".join(wrong) or None
+            yield op, path
+
+
+def replay(op: str, path: Path, device: torch.device) -> str | None:
+    """Return a sentence on what differs from a file, None if nothing does."""
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files}
+    pairs = list(_FAMILIES[op][1](arrays, device))
+    return "; ".join(t for name, got, want in pairs if (t := _compare(name, got, want))) or None
 
 
 def _compare(name: str, got: Tensor, want: Any) -> str | None:
@@ -124,9 +120,9 @@ def _shift(z: Golden, device: torch.device) -> Iterator[tuple[str, Tensor, Any]]
 
 
 _Run = Callable[[Golden, torch.device], Iterator[tuple[str, Tensor, Any]]]
-_FAMILIES: tuple[tuple[str, str, _Run], ...] = (
-    ("gated_conv2d", "gated_conv_s*.npz", _gated),
-    ("partial_conv2d", "partialconv2d_nvidia.npz", _partial),
-    ("contextual_attention", "ca_nipponjo_s*.npz", _attention),
-    ("shift_connection", "shift_s*.npz", _shift),
-)
+_FAMILIES: dict[str, tuple[str, _Run]] = {
+    "gated_conv2d": ("gated_conv_s*.npz", _gated),
+    "partial_conv2d": ("partialconv2d_nvidia.npz", _partial),
+    "contextual_attention": ("ca_nipponjo_s*.npz", _attention),
+    "shift_connection": ("shift_s*.npz", _shift),
+}

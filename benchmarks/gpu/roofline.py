@@ -21,8 +21,11 @@ from dataclasses import asdict, dataclass
 from math import exp, log
 from pathlib import Path
 
+import torch
+
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.benchmarks.cases.conv_layers import Layer, all_layers
+from inpaint_ops.benchmarks.gpu.steps.task import precision
 
 _MEMORY_SHARE = 0.85
 _FUSED_SHARE = 0.7
@@ -166,27 +169,20 @@ def _seconds(cost: Cost, device: Device, dtype: str, share: float, launch: float
 
 
 def _is_fused(layer: Layer, device: Device, dtype: str, batch: int) -> bool:
-    import torch
-
     from inpaint_ops.kernels.convolution import choose
 
     kernel = 2 if layer.upsample == 2 and layer.kernel == 3 else layer.kernel
     if layer.op == "transposed":
         kernel = -(-layer.kernel // layer.stride)
-    half = dtype == "bf16"
-    allowed = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
-    try:
+    with precision(dtype) as kind:
         return choose.fuses(
-            torch.empty(0, dtype=torch.bfloat16 if half else torch.float32, device="meta"),
+            torch.empty(0, dtype=kind, device="meta"),
             depth=layer.channels * kernel**2,
             outputs=layer.out,
             pixels=batch * layer.out_size**2,
             saves=layer.upsample == 2,
             arch=device.arch,
         )
-    finally:
-        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def predict(layer: Layer, device: Device, dtype: str, batch: int) -> Prediction:

@@ -1,79 +1,80 @@
-"""Problems on which `tune` times the rows of a kernel: layers of the ten models."""
+"""Trials of the fused convolution's rows, by the public operators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
-import torch
-
-from inpaint_ops.benchmarks.cases.conv_layers import Layer, all_layers
 from inpaint_ops.kernels.convolution import fused
-from inpaint_ops.kernels.convolution.fused import Counting, Reading, Window, pick_row, tuning_key
 from inpaint_ops.kernels.convolution.fused_kernel import CONV
-from inpaint_ops.kernels.launch import HALF, architecture, channels_last, dtype_class
+
+Call = Callable[[], Any]
+
+# Of the tables: architecture -> kernel -> key -> name.
+Table = dict[str, dict[str, dict[str, str]]]
+# Stands among the kernels; "fused" or "library" by the keys of the fused kernel.
+CHOICE = "conv_choice"
 
 
-class Unfit(Exception):
-    """Raised by a problem's call: the row does not serve it."""
+@contextmanager
+def tuned_by(table: Mapping[str, Any]) -> Iterator[None]:
+    """Let `launch.tuned` read a table inside the block."""
+    before = os.environ.get("INPAINT_OPS_TUNED")
+    with tempfile.TemporaryDirectory() as folder:
+        # A name of its own: what a file says is remembered by its name.
+        path = Path(folder) / "trial.json"
+        path.write_text(json.dumps(table), encoding="utf-8")
+        os.environ["INPAINT_OPS_TUNED"] = str(path)
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop("INPAINT_OPS_TUNED")
+            else:
+                os.environ["INPAINT_OPS_TUNED"] = before
 
 
-# Key of the tuned table, and a call that runs the problem in the row of a name.
-Problem = tuple[str, Callable[[str], None]]
+def key_and_row(call: Call) -> tuple[str, str, int] | None:
+    """Key under which a call of a fused layer looks its row up, the row, and the outputs a pixel.
+
+    None where the fused kernel is not launched.
+    """
+    keys: list[str] = []
+    rows: list[tuple[str, int]] = []
+    plain_key, plain_row = fused.tuning_key, fused.pick_row
+
+    def key(*given: Any) -> str:
+        keys.append(plain_key(*given))
+        return keys[-1]
+
+    def row(*given: Any) -> str:
+        rows.append((plain_row(*given), given[3]))
+        return rows[-1][0]
+
+    with (
+        tuned_by({}),
+        mock.patch.object(fused, "tuning_key", key),
+        mock.patch.object(fused, "pick_row", row),
+    ):
+        call()
+    return (keys[0], *rows[0]) if keys and rows else None
 
 
-def convolutions(device: torch.device) -> Iterator[Problem]:
-    """The layers that the fused kernel may serve, in half precision and in float32."""
-    for layer in all_layers():
-        for dtype in (torch.bfloat16, torch.float32):
-            if layer.op != "transposed" and layer.multiplications < 2**33:
-                yield _convolution(layer, dtype, device)
-
-
-def _convolution(layer: Layer, dtype: torch.dtype, device: torch.device) -> Problem:
-    kind = {"gated": "gated", "partial": "partial", "fused": "plain"}[layer.op]
-    x = torch.randn(1, layer.channels, layer.size, layer.size, dtype=dtype, device=device)
-    x = channels_last(x, fused.vector(x))
-    cin, k = x.shape[1], layer.kernel
-    weight = torch.randn(1, layer.filters, k, k, cin, dtype=dtype, device=device)
-    pixels, depth = layer.out_size**2, k * k * cin
-    y = torch.empty(1, layer.out_size, layer.out_size, layer.out, dtype=dtype, device=device)
-    y = y.permute(0, 3, 1, 2)
-    reading = Reading(
-        (k, k),
-        (layer.stride, layer.stride),
-        (layer.pad, layer.pad),
-        (layer.dilation, layer.dilation),
-        layer.padding_mode,
-        layer.upsample - 1,
-    )
-    window = counting = None
-    if kind == "partial":
-        valid = torch.ones(1, 1, layer.size, layer.size, dtype=torch.uint8, device=device)
-        planes = torch.empty(2, layer.out_size, layer.out_size, device=device)
-        window = Window(valid, planes[0], planes[1].clone())
-        counting = Counting(split=cin, total=k * k)
-    suffix = pick_row(kind, x, pixels, layer.out, depth).rpartition("-")[2]
-
-    def call(name: str) -> None:
-        row = CONV.row(name, architecture(device))
-        precise = row.constexprs["PRECISION"] == suffix or dtype in HALF
-        same = name.startswith(kind) and row.dtype == dtype_class(dtype) and precise
-        if not same or layer.out % row.constexprs["UNIT"]:
-            raise Unfit
-        chosen = fused.call(
-            x,
-            (1, cin, layer.size, layer.size),
-            (layer.out, layer.out_size, layer.out_size),
-            reading,
-            gated=kind == "gated",
-            counting=counting,
-            row=name,
-        )
-        fused.run(chosen, x, weight, None, y, window=window)
-
-    precision = "half" if dtype in HALF else suffix
-    return tuning_key(kind, precision, pixels, layer.out, depth), call
-
-
-# By the kernel's name; the other kernels have one row for each type.
-PROBLEMS = {CONV.name: convolutions}
+def rivals(row: str, outputs: int, arch: str) -> list[str]:
+    """Rows that compute the same as a row, for so many outputs a pixel."""
+    own = CONV.row(row, arch)
+    same = ("GATED", "MASKED", "PRECISION")
+    return [
+        one.name
+        for one in CONV.rows
+        if arch in one.archs
+        and one.dtype == own.dtype
+        and all(one.constexprs[name] == own.constexprs[name] for name in same)
+        and outputs % one.constexprs["UNIT"] == 0
+    ]

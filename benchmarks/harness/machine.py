@@ -126,13 +126,14 @@ def environment() -> dict[str, Any]:
         "torch_instruction_set": torch.backends.cpu.get_cpu_capability(),
         "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: v for name in _PACKAGES if (v := _version(name)) is not None},
+        "versions": {name: v for name in _PACKAGES if (v := version(name)) is not None},
         "commit": _commit(),
         "load_at_start": _load(),
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Return the version of an installed package, None if there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -64,8 +64,8 @@ class Pullback:
 
     def __call__(self, ctx: Any, needs: Sequence[Any], grad: Tensor) -> Sequence[Any]:
         """Return the gradients of the arguments, None for those that need none."""
-        if any(ctx.lengths) and torch._C._functorch.is_legacy_batchedtensor(grad):
-            return self._one_by_one(ctx, needs, grad)
+        if _is_legacy_batch(grad):
+            return _one_by_one(lambda one: self(ctx, needs, one[0]), [grad], ctx.lengths)
         if not torch.is_grad_enabled():
             return self._gradients(ctx, needs, grad)
         call = _Pass(self._gradients, self._second, ctx, needs)
@@ -76,19 +76,6 @@ class Pullback:
         # The gradient of the result stands before the saved tensors.
         shared = None if alone else [i + 1 if i >= 0 else i for i in self._shared.saved]
         return mapped(self._name, self._function, info, dims, inputs, shared)
-
-    def _one_by_one(self, ctx: Any, needs: Sequence[Any], grad: Tensor) -> Sequence[Any]:
-        """Gradients for ``is_grads_batched``, whose vmap has no rule for lists of tensors.
-
-        torch has no public way to see a batch of this older vmap, `torch._vmap_internals`.
-        """
-        level = torch._C._vmapmode_increment_nesting() - 1
-        torch._C._vmapmode_decrement_nesting()
-        every = torch._remove_batch_dim(grad, level, 1, 0)
-        each = [flat_by(self(ctx, needs, one), ctx.lengths) for one in every]
-        stacked = (None if some[0] is None else torch.stack(some) for some in zip(*each))
-        flat = [None if one is None else torch._add_batch_dim(one, 0, level) for one in stacked]
-        return nested_by(flat, ctx.lengths)
 
 
 class _Pass:
@@ -129,6 +116,8 @@ class _Pass:
 
     def again(self, grad: Tensor, saved: Sequence[Any], reached: Sequence[Any]) -> Sequence[Any]:
         """Return the gradients of grad and of the saved tensors."""
+        if any(map(_is_legacy_batch, reached)):
+            return _one_by_one(lambda one: self.again(grad, saved, one), reached, ())
         ctx = self._ctx(saved)
         with backend(ctx.backend):
             of_grad, of_saved = self._second(ctx, grad, self.spread(reached))
@@ -150,6 +139,35 @@ def _backward(ctx: Any, *reached: Any) -> Any:
     if all(one is None for one in reached):
         return None, None, *(None for _ in saved)
     return None, *ctx.call.again(grad, saved, reached)
+
+
+def _is_legacy_batch(x: Tensor | None) -> bool:
+    """Whether x is a batch of ``is_grads_batched``, of torch's older vmap."""
+    batched: bool = x is not None and torch._C._functorch.is_legacy_batchedtensor(x)
+    return batched
+
+
+def _one_by_one(
+    function: Callable[[list[Any]], Sequence[Any]],
+    values: Sequence[Any],
+    lengths: Sequence[int | None],
+) -> Sequence[Any]:
+    """Results of a function of single samples, in batches of torch's older vmap.
+
+    That vmap drops the graph of functions of autograd, and has no rule for lists of tensors. torch
+    has no public way to take its batches apart, `torch._vmap_internals`.
+    """
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    parts = [torch._remove_batch_dim(x, level, 1, 0) if _is_legacy_batch(x) else x for x in values]
+    count = next(len(p) for p, x in zip(parts, values) if _is_legacy_batch(x))
+    each = []
+    for k in range(count):
+        one = [p[k] if _is_legacy_batch(x) else p for p, x in zip(parts, values)]
+        each.append(flat_by(function(one), lengths))
+    stacked = (None if some[0] is None else torch.stack(some) for some in zip(*each))
+    flat = [None if one is None else torch._add_batch_dim(one, 0, level) for one in stacked]
+    return nested_by(flat, lengths)
 
 
 def vjp(function: Callable[..., Any], inputs: Sequence[Tensor], reached: Any) -> tuple[Tensor, ...]:

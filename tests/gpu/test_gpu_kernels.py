@@ -10,7 +10,7 @@ import torch
 
 import inpaint_ops
 from inpaint_ops.benchmarks.cases import conv_layers
-from inpaint_ops.benchmarks.gpu import check, compile, goldens, tune
+from inpaint_ops.benchmarks.gpu import compile, tune
 from inpaint_ops.benchmarks.gpu.compile import Measured
 from inpaint_ops.cli import doctor
 from inpaint_ops.kernels import launch, plans
@@ -241,52 +241,3 @@ def test_roofline_is_labelled_and_ordered(tmp_path, capsys):
         assert row["ours_bytes"] <= row["compiled_bytes"] <= row["eager_bytes"]
     with pytest.raises(SystemExit):
         roofline.main(["--batch", "0"])
-
-
-def test_gpu_check_rehearses_on_the_cpu(tmp_path, capsys):
-    arguments = ["--device", "cpu", "--quick", "--no-compile", "--seconds", "0.001"]
-    ops = "shift_connection,channelwise_linear,contextual_attention"
-    code = check.main([*arguments, "--ops", ops, "--out", str(tmp_path)])
-    printed = capsys.readouterr().out
-    assert code == 0, printed
-    assert "golden shift_s1: equal" in printed
-    assert "golden ca_nipponjo_s3: equal" in printed
-    content = json.loads((tmp_path / "gpu.json").read_text())
-    assert {row["op"] for row in content["results"]} == set(ops.split(","))
-    assert content["failures"] == []
-    assert "</html>" in (tmp_path / "gpu.html").read_text()
-
-
-def test_gpu_check_finds_what_is_wrong(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(check, "_HALF_TOLERANCE", {torch.float16: 1e-9})
-    monkeypatch.setattr(goldens, "_TOLERANCE", 1e-12)
-    arguments = ["--device", "cpu", "--quick", "--no-compile", "--seconds", "0.001"]
-    code = check.main([*arguments, "--ops", "shift_connection", "--out", str(tmp_path)])
-    printed = capsys.readouterr().out
-    assert code == 1
-    assert "FAILED golden shift_s1: gx is off by" in printed
-    with pytest.raises(SystemExit):
-        check.main(["--ops", "median_filter"])
-
-
-def test_gpu_check_forbids_tf32(monkeypatch):
-    """Its bounds are those of float32; torch allows TF32 in convolutions."""
-
-    class Seen(Exception):
-        pass
-
-    def environment(device):
-        assert not plans.tf32_convolutions()
-        raise Seen
-
-    monkeypatch.setattr(check, "environment", environment)
-    assert plans.tf32_convolutions()
-    with pytest.raises(Seen):
-        check.main(["--device", "cpu"])
-    assert plans.tf32_convolutions()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_gpu_check_needs_a_gpu(capsys):
-    assert check.main([]) == 2
-    assert "sees no GPU" in capsys.readouterr().out

@@ -388,3 +388,32 @@ def test_the_registered_operators_of_backward_passes_refuse():
     )[0]
     with pytest.raises(RuntimeError, match="derivatives of gradients are those of the public"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("op", CALLS)
+def test_batched_gradients_keep_their_graph(op):
+    _, x, _ = with_a_square(op)
+    call, tensors = CALLS[op]
+    which = 1 if op == "shift_connection" else 0
+
+    def some(z):
+        y = call(*tensors[:which], z, *tensors[which + 1 :]).square().flatten()
+        return y[torch.arange(3) % y.numel()]
+
+    results = []
+    for batched in (False, True):
+        leaf = x.clone().requires_grad_()
+        y, eye = some(leaf), torch.eye(3)
+        if batched:
+            (rows,) = torch.autograd.grad(y, leaf, eye, is_grads_batched=True, create_graph=True)
+        else:
+            each = [torch.autograd.grad(y, leaf, row, create_graph=True)[0] for row in eye]
+            rows = torch.stack(each)
+        (product,) = torch.autograd.grad(products([rows], 3), leaf, create_graph=True)
+        twice = torch.autograd.grad(
+            product, leaf, torch.stack([product.detach(), -product.detach()]), is_grads_batched=True
+        )[0]
+        results.append((rows, product, twice))
+    for a, b in zip(*results, strict=True):
+        check_close(b.detach(), a.detach().double(), terms=64 * 64)
+        assert a.requires_grad == b.requires_grad
