@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from inpaint_ops import checks
@@ -66,13 +68,24 @@ def export(
         onnx_file.packages()
     graph = _graph(model, sample, dynamic)
     try:
-        program = tracing.traced(graph)
+        # A file holds the dtypes of the model, whatever is in force around the call.
+        with _without_autocast():
+            program = tracing.traced(graph)
     except tracing.UntraceableError as exc:
         raise ValueError(_why(graph, model, exc)) from exc.__cause__
     if chosen == "onnx":
         onnx_file.write(onnx_file.converted(program, graph, opset), target)
         return
     tracing.save(program, target)
+
+
+@contextlib.contextmanager
+def _without_autocast() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def _check(model: nn.Module, path: str | os.PathLike[str], dynamic: bool, opset: int) -> Path:
@@ -86,6 +99,8 @@ def _check(model: nn.Module, path: str | os.PathLike[str], dynamic: bool, opset:
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"export: path must be a file, got the folder {target}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"export: path must lie in a folder, there is no {target.parent}")
     return target
 
 

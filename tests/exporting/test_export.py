@@ -350,3 +350,19 @@ def test_edges_of_the_picture_alone_are_taken(tmp_path):
     cut = edges[..., :41]
     padded = nn.functional.pad(cut, (0, 3))
     assert torch.equal(completed(image, hole, cut), completed(image, hole, padded))
+
+
+def test_a_missing_folder_is_said_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("inpaint_ops.exporting.tracing.traced", pytest.fail)
+    with pytest.raises(
+        FileNotFoundError, match=r"path must lie in a folder, there is no .*nowhere"
+    ):
+        inpaint_ops.export(torch.nn.ReLU(), tmp_path / "nowhere" / "a.onnx", sample=torch.zeros(2))
+
+
+def test_autocast_around_the_call_has_no_influence(tmp_path):
+    layer, x = inpaint_ops.FusedConv2d(3, 4, 3, padding=1), torch.randn(1, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        inpaint_ops.export(layer, tmp_path / "a.pt2", sample=x)
+    y = torch.export.load(tmp_path / "a.pt2").module()(x)
+    assert torch.equal(y, layer(x))
