@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from inpaint_ops.benchmarks.cases.conv_layers import Layer
-from inpaint_ops.benchmarks.gpu import tune, tune_problems
+from inpaint_ops.benchmarks.gpu import tune
+from inpaint_ops.benchmarks.gpu.steps.task import Settings
 from inpaint_ops.kernels import launch
 from inpaint_ops.kernels.convolution import epilogue, fused
 
@@ -67,20 +68,24 @@ def test_tuning_keeps_the_fastest_row_of_each_class(tmp_path, monkeypatch):
     ]
     called = []
 
-    def do_bench(call):
+    def measure(calls, device, seconds):
+        ((name, call),) = calls.items()
         call()
-        called.append(call)
-        return 1.0 / len(called)  # the later, the faster
+        called.append(name)
+        return {name: {"device": 1.0 / len(called)}}  # the later, the faster
 
-    monkeypatch.setattr("triton.testing.do_bench", do_bench)
-    monkeypatch.setattr(tune_problems, "all_layers", lambda: layers)
-    table = tune.tune(torch.device("cpu"), "sm_80")["sm_80"]["conv_fwd"]
-    assert table["gated half m2 n1 k3"] == "gated-odd"
-    assert table["partial tf32 m2 n2 k3"] == "partial-tf32"
-    assert table["plain half m1 n0 k3"] == "plain-odd"
-    assert len(table) == 6
+    monkeypatch.setattr(tune, "measure", measure)
+    settings = Settings(torch.device("cpu"), tmp_path)
+    kinds = [(layer, name) for layer in layers for name in ("bf16", "tf32")]
+    outcomes = [tune.times_of(layer, name, 1, settings) for layer, name in kinds]
+    table = tune.table_of(outcomes)["sm_80"]["conv_fwd"]
+    for one in outcomes:
+        if one["times"]:
+            assert table[one["key"]] == min(one["times"], key=one["times"].get)
+    assert {key.split()[0] for key in table} == {"gated", "partial", "plain"}
+    assert {key.split()[1] for key in table} == {"half", "tf32"}
     path = tmp_path / "tuned.json"
     path.write_text(json.dumps({"sm_80": {"conv_fwd": table}}))
     monkeypatch.setenv("INPAINT_OPS_TUNED", str(path))
     x = torch.empty(1, 8, 1, 1, dtype=torch.bfloat16)
-    assert fused.pick_row("gated", x, 36, 8, 72) == "gated-odd"
+    assert fused.pick_row("gated", x, 36, 8, 72) == table["gated half m2 n1 k3"]
