@@ -18,10 +18,14 @@ import triton.language as tl
 from inpaint_ops.kernels.convolution.activation import ACTS, activate, sigmoid
 from inpaint_ops.kernels.convolution.fused_rows import ROWS
 from inpaint_ops.kernels.convolution.load import (
+    digits,
+    filters_of,
     mask_bit,
+    moved,
     outside_bits,
-    padded,
+    pixel_of,
     positions,
+    ratio_of,
     window_bit,
     window_bits,
 )
@@ -158,18 +162,8 @@ def _conv_fwd_kernel(
         first_pixel += base_y * width + base_x
     x_rows = x_ptr + first_pixel * cin
 
-    offs_j = tl.arange(0, COLUMNS)
-    if GATED:
-        # Features and gates alternate, so that both of an output meet in one thread.
-        offs_n = first_n + offs_j // 2
-        filters = 2 * cout
-        filter_of = (offs_j % 2) * cout + offs_n
-    else:
-        offs_n = first_n + offs_j
-        filters = cout
-        filter_of = offs_n
-    # Columns beyond the last filter repeat the first: they are not stored.
-    filter_of = tl.where(offs_n < cout, filter_of, 0)
+    filters = 2 * cout if GATED else cout
+    filter_of = filters_of(first_n, cout, COLUMNS, GATED)
     w_rows = w_ptr + (phase * filters + filter_of).to(tl.int64) * depth
 
     steps = depth
@@ -191,7 +185,6 @@ def _conv_fwd_kernel(
             BLOCK_M,
         )
         steps = tl.where(tl.max(bits, 0) == 0, 0, depth)
-
     elif LINEAR:
         bits = outside_bits(
             base_y,
@@ -207,27 +200,17 @@ def _conv_fwd_kernel(
         )
 
     # Place in the window of each 16 bytes of a step: it moves on like the digits of a number.
-    unit = tl.arange(0, BLOCK_K) // VECTOR
     lane = tl.arange(0, BLOCK_K) % VECTOR
-    tap = unit // cin_units
-    channel = unit - tap * cin_units
-    ky = tap // kernel_width
-    kx = tap - ky * kernel_width
-    STEP: tl.constexpr = BLOCK_K // VECTOR
-    step_tap = STEP // cin_units
-    step_channel = STEP - step_tap * cin_units
-    step_y = step_tap // kernel_width
-    step_x = step_tap - step_y * kernel_width
+    ky, kx, channel = digits(tl.arange(0, BLOCK_K) // VECTOR, cin_units, kernel_width)
+    step_y, step_x, step_channel = digits(BLOCK_K // VECTOR, cin_units, kernel_width)
 
     offs_k = tl.arange(0, BLOCK_K)
     w_ptrs = w_rows[None, :] + offs_k[:, None]
     acc = tl.zeros((BLOCK_M, COLUMNS), tl.float32)
     for k0 in range(0, steps, BLOCK_K):
         if MASKED:
-            seen = (
-                bits[:, None]
-                & mask_bit(ky, kx, channel, kernel_height, kernel_width, split_units)[None, :]
-            ) != 0
+            bit = mask_bit(ky, kx, channel, kernel_height, kernel_width, split_units)
+            seen = (bits[:, None] & bit[None, :]) != 0
         elif LINEAR:
             seen = (bits[:, None] & window_bit(ky, kx, kernel_height)[None, :]) == 0
         if MASKED or LINEAR:
@@ -236,28 +219,19 @@ def _conv_fwd_kernel(
         else:
             y = base_y[:, None] + (ky * dilation_y)[None, :]
             x = base_x[:, None] + (kx * dilation_x)[None, :]
-            y = padded(y, height << doublings, PAD)
-            x = padded(x, width << doublings, PAD)
-            seen = in_m[:, None] & (ky < kernel_height)[None, :]
-            if PAD == 0:
-                seen &= (
-                    (y >= 0) & (y < (height << doublings)) & (x >= 0) & (x < (width << doublings))
-                )
-            pixel = (y >> doublings) * width + (x >> doublings)
+            inside, pixel = pixel_of(y, x, height, width, doublings, PAD)
+            seen = in_m[:, None] & (ky < kernel_height)[None, :] & inside
             units = pixel * cin_units + channel[None, :]
             x_ptrs = x_rows[:, None] + (units.to(tl.int64) * VECTOR + lane[None, :])
         a = tl.load(x_ptrs, mask=seen, other=0.0, cache_modifier=".ca")
         b = tl.load(w_ptrs + k0, mask=(k0 + offs_k < depth)[:, None], other=0.0)
-        channel += step_channel
-        carry = channel >= cin_units
-        channel -= tl.where(carry, cin_units, 0)
-        kx += step_x + carry.to(tl.int32)
-        carry = kx >= kernel_width
-        kx -= tl.where(carry, kernel_width, 0)
-        ky += step_y + carry.to(tl.int32)
+        ky, kx, channel = moved(
+            ky, kx, channel, step_y, step_x, step_channel, kernel_width, cin_units
+        )
         acc = dot(a, b, acc, PRECISION)
 
-    out = ((image.to(tl.int64) * out_height + out_y) * out_width + out_x)[:, None]
+    plane = (image.to(tl.int64) * out_height + out_y) * out_width + out_x
+    out = plane[:, None]
     offs_n = first_n + tl.arange(0, BLOCK_N)
     in_n = offs_n < cout
     in_bounds = in_m[:, None] & in_n[None, :]
@@ -270,25 +244,18 @@ def _conv_fwd_kernel(
             gate += tl.load(bias_ptr + cout + offs_n, mask=in_n, other=0.0).to(tl.float32)[None, :]
         if KEEP:
             store_ptrs = pre_activation_ptr + out * filters + offs_n[None, :]
-            tl.store(store_ptrs, v.to(pre_activation_ptr.dtype.element_ty), mask=in_bounds)
-            tl.store(
-                store_ptrs + cout, gate.to(pre_activation_ptr.dtype.element_ty), mask=in_bounds
-            )
+            kept = pre_activation_ptr.dtype.element_ty
+            tl.store(store_ptrs, v.to(kept), mask=in_bounds)
+            tl.store(store_ptrs + cout, gate.to(kept), mask=in_bounds)
         v = activate(v, ACT) * sigmoid(gate)
     elif MASKED:
         known = first * first_channels + second * second_channels
-        update_mask = tl.where(known > 0.0, 1.0, 0.0)
-        if RULE == _SUM:
-            mask_ratio = update_mask / tl.where(known > 0.0, known, 1.0)
-        else:
-            # The public formula adds 1e-8, which vanishes in the rounding of any count but 0.
-            mask_ratio = total / (known + 1e-8) * update_mask
+        update_mask, mask_ratio = ratio_of(known, total, RULE == _SUM)
         v = acc * mask_ratio[:, None]
         if HAS_BIAS:
             v += bias
         v = tl.where(update_mask[:, None] != 0.0, v, 0.0)
         one_writes = in_m & (first_n == 0) & ((valid_batch > 1) | (image == 0))
-        plane = (image.to(tl.int64) * out_height + out_y) * out_width + out_x
         tl.store(update_mask_ptr + plane, update_mask, mask=one_writes)
         tl.store(mask_ratio_ptr + plane, mask_ratio, mask=one_writes)
     else:

@@ -136,3 +136,64 @@ def mask_bit(ky, kx, channel, kernel_height, kernel_width, split_units):
     place = (ky * kernel_width + kx + tl.where(channel >= split_units, 32, 0)).to(tl.int64)
     one = tl.full(place.shape, 1, tl.int64)
     return tl.where(ky < kernel_height, one << place, 0)
+
+
+@triton.jit
+def filters_of(first, filters, COLUMNS: tl.constexpr, GATED: tl.constexpr):
+    """The filter of each column from `first` on; columns beyond the last repeat the first filter.
+
+    Features and gates alternate, so that both of an output meet in one thread.
+    """
+    offs_j = tl.arange(0, COLUMNS)
+    if GATED:
+        offs_n = first + offs_j // 2
+        found = (offs_j % 2) * filters + offs_n
+    else:
+        offs_n = first + offs_j
+        found = offs_n
+    return tl.where(offs_n < filters, found, 0)
+
+
+@triton.jit
+def digits(unit, cin_units, kernel_width):
+    """Row and column of the tap, and channel, of a unit of a window, as the digits of a number."""
+    tap = unit // cin_units
+    channel = unit - tap * cin_units
+    ky = tap // kernel_width
+    return ky, tap - ky * kernel_width, channel
+
+
+@triton.jit
+def moved(ky, kx, channel, step_y, step_x, step_channel, kernel_width, cin_units):
+    """The digits of the sum of two numbers, without divisions."""
+    channel += step_channel
+    carry = channel >= cin_units
+    channel -= tl.where(carry, cin_units, 0)
+    kx += step_x + carry.to(tl.int32)
+    carry = kx >= kernel_width
+    kx -= tl.where(carry, kernel_width, 0)
+    ky += step_y + carry.to(tl.int32)
+    return ky, kx, channel
+
+
+@triton.jit
+def pixel_of(y, x, height, width, doublings, PAD: tl.constexpr):
+    """Whether places of a padded image hold a pixel, and which."""
+    y = padded(y, height << doublings, PAD)
+    x = padded(x, width << doublings, PAD)
+    inside = True
+    if PAD == 0:
+        inside = (y >= 0) & (y < (height << doublings)) & (x >= 0) & (x < (width << doublings))
+    return inside, (y >> doublings) * width + (x >> doublings)
+
+
+@triton.jit
+def ratio_of(known, total, SUM: tl.constexpr):
+    """Update mask and mask ratio of windows in which so many values are known."""
+    update_mask = tl.where(known > 0.0, 1.0, 0.0)
+    if SUM:
+        mask_ratio = update_mask / tl.where(known > 0.0, known, 1.0)
+    else:
+        # The public formula adds 1e-8, which vanishes in the rounding of any count but 0.
+        mask_ratio = total / (known + 1e-8) * update_mask
+    return update_mask, mask_ratio
