@@ -211,8 +211,8 @@ def binary(op: str, name: str, mask: Tensor) -> Tensor:
         return mask
     result = mask != 0
     # A formula that is traced has no values; those on GPUs would have to be waited for.
-    known = has_values(mask) and mask.is_cpu and not torch._C._len_torch_dispatch_stack()
-    if known and not torch.equal(result.to(mask.dtype), mask):
+    readable = has_values(mask) and mask.is_cpu and not torch._C._len_torch_dispatch_stack()
+    if readable and not torch.equal(result.to(mask.dtype), mask):
         bad = mask[(mask != 0) & (mask != 1)].flatten()[0].item()
         raise ValueError(f"{op}: {name} must hold only 0 and 1, got {bad}")
     return result

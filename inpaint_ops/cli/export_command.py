@@ -95,12 +95,16 @@ def export(
     with failures(), weights_notes():
         if out.exists() and not out.is_dir() and not overwrite:
             raise FileExistsError(f"{out}: exists already; use --overwrite")
-        _write(choice.build_model(), out, kind, size, 20 if opset is None else opset)
+        _write(choice.build_model(), out, kind, size, {} if opset is None else {"opset": opset})
     click.echo(f"{out}: {name} written, {out.stat().st_size / 1e6:.1f} MB")
 
 
 def _write(
-    model: object, out: Path, kind: str | None, size: tuple[int, int] | None, opset: int
+    model: object,
+    out: Path,
+    kind: str | None,
+    size: tuple[int, int] | None,
+    options: dict[str, int],
 ) -> None:
     import torch
 
@@ -116,5 +120,5 @@ def _write(
         format=kind,
         dynamic=size is None,
         sample=sample,
-        opset=opset,
+        **options,
     )

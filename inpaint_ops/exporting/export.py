@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops import checks
-from inpaint_ops.exporting.graph import Graph
+from inpaint_ops.exporting.graph import OPSET, OPSETS, Graph
 
 # The formats, and the ending of a file's name that stands for each.
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
@@ -27,7 +27,7 @@ def export(
     format: str | None = None,
     dynamic: bool = True,
     sample: Tensor | Sequence[Tensor] | None = None,
-    opset: int = 20,
+    opset: int = OPSET,
 ) -> None:
     """Write a model or a layer to a file that other programs run.
 
@@ -67,16 +67,16 @@ def export(
     if chosen == "onnx":
         onnx_file.packages()
     graph = _graph(model, sample, dynamic)
-    try:
-        # A file holds the dtypes of the model, whatever is in force around the call.
-        with _without_autocast():
+    # A file holds the dtypes of the model, whatever is in force around the call.
+    with _without_autocast():
+        try:
             program = tracing.traced(graph)
-    except tracing.UntraceableError as exc:
-        raise ValueError(_why(graph, model, exc)) from exc.__cause__
-    if chosen == "onnx":
-        onnx_file.write(onnx_file.converted(program, graph, opset), target)
-        return
-    tracing.save(program, target)
+        except tracing.UntraceableError as exc:
+            raise ValueError(_why(graph, model, exc)) from exc.__cause__
+        if chosen == "onnx":
+            onnx_file.write(onnx_file.converted(program, graph, opset), target)
+        else:
+            tracing.save(program, target)
 
 
 @contextlib.contextmanager
@@ -95,7 +95,7 @@ def _check(model: nn.Module, path: str | os.PathLike[str], dynamic: bool, opset:
         raise TypeError(f"export: path must be a str or a path, got {type(path).__name__}")
     if not isinstance(dynamic, bool):
         raise TypeError(f"export: dynamic must be a bool, got {type(dynamic).__name__}")
-    checks.check_int("export", "opset", opset, 18, 23)
+    checks.check_int("export", "opset", opset, OPSETS[0], OPSETS[-1])
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"export: path must be a file, got the folder {target}")

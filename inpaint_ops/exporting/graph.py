@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+# The version of ONNX's operators that files are written in, and those that may be asked for. From
+# 18 on Resize filters as it shrinks.
+OPSET, OPSETS = 20, range(18, 24)
+
 
 @dataclass(frozen=True)
 class Graph:

@@ -11,12 +11,9 @@ import torch
 from torch.export import ExportedProgram
 
 from inpaint_ops.atomic import write_atomically
-from inpaint_ops.exporting.graph import Graph
+from inpaint_ops.exporting.graph import OPSET, Graph
 from inpaint_ops.exporting.tracing import first_line, free_sizes, plain, recording
 
-# The version of ONNX's operators that files are written in, and those that may be asked for. From
-# 18 on Resize filters as it shrinks.
-OPSET, OPSETS = 20, range(18, 24)
 # Bytes of weights beyond which they have a file of their own. A message of ONNX holds 2 GiB.
 MOST_INSIDE = 2**31 - 2**26
 

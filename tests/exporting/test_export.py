@@ -13,6 +13,7 @@ from torch import nn
 
 import inpaint_ops
 from inpaint_ops.exporting import onnx_file
+from inpaint_ops.exporting.graph import OPSET
 from inpaint_ops.models import create_model
 
 # Standard deviations of weights with which the filled pixels differ, and few are 0 or 1.
@@ -78,7 +79,7 @@ def test_methods_in_onnx_runtime(name, tmp_path):
     assert model.training
     written = onnx.load(path)
     onnx.checker.check_model(written, full_check=True)
-    assert [(one.domain, one.version) for one in written.opset_import] == [("", onnx_file.OPSET)]
+    assert [(one.domain, one.version) for one in written.opset_import] == [("", OPSET)]
     assert not written.functions
     assert ROOT.encode() not in path.read_bytes()
     running = session(path)
@@ -364,5 +365,8 @@ def test_autocast_around_the_call_has_no_influence(tmp_path):
     layer, x = inpaint_ops.FusedConv2d(3, 4, 3, padding=1), torch.randn(1, 3, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         inpaint_ops.export(layer, tmp_path / "a.pt2", sample=x)
+        inpaint_ops.export(layer, tmp_path / "a.onnx", sample=x)
     y = torch.export.load(tmp_path / "a.pt2").module()(x)
     assert torch.equal(y, layer(x))
+    (exported,) = run(session(tmp_path / "a.onnx"), x)
+    torch.testing.assert_close(exported, y.detach())
