@@ -81,7 +81,7 @@ class InpaintingModel(nn.Module):
             hole: (N or 1, 1, H, W), 1 = missing.
 
         Returns:
-            (N, C, H, W) float32 for each of `hint_names`, 0 where nothing is told; H and W are
+            (N, C, H, W) in `dtype` for each of `hint_names`, 0 where nothing is told; H and W are
             those of the picture as the networks take it, padded.
         """
         return ()
@@ -167,7 +167,7 @@ class InpaintingModel(nn.Module):
         picture, cells, size = self._framed(image, missing)
         if self.channel_order == "bgr":
             picture = picture.flip(1)
-        planes = tuple(_pad(hint, size) for hint in hints)
+        planes = tuple(_pad(hint.to(picture.dtype), size) for hint in hints)
         filled = self._fill_with(pictures.arranged(picture), cells, planes, seed=seed)
         if self.channel_order == "bgr":
             filled = filled.flip(1)
@@ -194,11 +194,12 @@ class InpaintingModel(nn.Module):
         # Two samples and sides of their own: sizes that are equal would be taken for one.
         side = max(self.minimum, self.multiple, 16)
         size = (2, 1, side + 1, 2 * side + 1)
-        planes = [torch.zeros(size, device=device) for _ in ("hole", *self.hint_names)]
+        kind: dict[str, Any] = {"device": device, "dtype": torch.float32}
+        planes = [torch.zeros(size, **kind) for _ in ("hole", *self.hint_names)]
         axes = {0: "batch", 2: "height", 3: "width"}
         return Graph(
             Completion(self),
-            (torch.zeros(2, 3, *size[2:], device=device), *planes),
+            (torch.zeros(2, 3, *size[2:], **kind), *planes),
             ("image", "hole", *self.hint_names),
             ("picture",),
             (axes, {**axes, 0: "hole_batch"}, *(axes for _ in self.hint_names)),
