@@ -56,10 +56,11 @@ def traced(graph: Graph) -> ExportedProgram:
 
 
 def plain(program: ExportedProgram) -> ExportedProgram:
-    """Return the program with the formula of each of our operators in its place."""
-    formulas = {one.overload: one.formula for one in OPERATORS.values() if one.formula is not None}
+    """Return the program with the reference of each of our operators in its place."""
+    every = OPERATORS.values()
+    references = {one.overload: one.reference for one in every if one.reference is not None}
     with recording():
-        decomposed: ExportedProgram = program.run_decompositions(formulas)
+        decomposed: ExportedProgram = program.run_decompositions(references)
     return decomposed
 
 

@@ -28,15 +28,15 @@ _library = torch.library.Library("inpaint_ops", "DEF")
 class Operator:
     """One operator; `cuda` says what its GPU implementation is made of, if it has one.
 
-    `library` names the library call that is all there is to it, on every device. `formula` is
-    what it computes in torch's own operators, of the arguments of `overload`'s schema.
+    `library` names the library call that is all there is to it, on every device. `reference` is
+    what `register` got under that name, for the arguments of `overload`'s schema.
     """
 
     name: str
     cuda: str | None = None
     library: str | None = None
     overload: Any = None
-    formula: Callable[..., Any] | None = None
+    reference: Callable[..., Any] | None = None
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -346,5 +346,5 @@ def register(
     _leave_autocast(name, overload)
     if not name.endswith("_backward"):
         made_of = None if cuda is None else cuda_means
-        OPERATORS[name] = Operator(name, made_of, overload=overload, formula=flat(reference))
+        OPERATORS[name] = Operator(name, made_of, overload=overload, reference=flat(reference))
     return Registered(name, overload, cpu_or_reference, gpu, group)
