@@ -1,4 +1,4 @@
-"""Contextual attention as the papers and the public code write it, with patches as filters.
+"""Contextual attention as papers and public code write it: a score for every pair of patches.
 
 Sizes: h x w query cells, hb x wb key cells, rate x rate feature pixels a cell.
 """
