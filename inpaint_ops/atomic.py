@@ -69,6 +69,23 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         return
 
 
+@contextmanager
+def lock_beside(path: Path) -> Iterator[None]:
+    """Keep other processes that ask the same out of the block; for reading, then writing a file.
+
+    The lock is a hidden empty file in the same folder, which stays. Without locks (Windows, some
+    network file systems) nobody is kept out.
+
+    Raises:
+        OSError: the folder is missing or not writable.
+    """
+    with path.with_name(f".{path.name}.lock").open("ab") as stream:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, if they are missing.
 

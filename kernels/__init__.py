@@ -5,7 +5,9 @@ The package is a map in reading order:
 * `launch`: a kernel is declared once, with the closed table of rows it may run in (`launch.Kernel`,
   `launch.Row`). ``inpaint_ops.benchmarks.gpu.compile`` compiles each row ahead of time, without a
   GPU, and holds it to a budget of registers, shared memory and instructions; so nothing runs that
-  was not budgeted. ``inpaint_ops.benchmarks.gpu.tune`` measures on a GPU which row suits a problem.
+  was not budgeted.
+* `tables`: what was measured, on disk; `tuning` measures, by the clock of `stopwatch`; `tune` is
+  the command for it.
 * `program`: launch of what was compiled; `plans`: what options and shapes decide of a call, once.
 * `dot`, `products`: matrix products inside a kernel, and those that the vendor's library forms.
 * ``<op>``: `forward` and, where the operator has gradients, `backward`, with the arguments and

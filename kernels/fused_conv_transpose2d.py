@@ -1,17 +1,19 @@
 """fused_conv_transpose2d on GPUs: one small convolution for each phase of the stride, or cuDNN."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.kernels import products
-from inpaint_ops.kernels.convolution import epilogue, fused, pack
-from inpaint_ops.kernels.convolution.choose import fuses
+from inpaint_ops.kernels.convolution import choose, epilogue, fused, pack
+from inpaint_ops.kernels.convolution.choose import RowOf
 from inpaint_ops.kernels.convolution.fused import Reading
 from inpaint_ops.kernels.convolution.layer import empty_nhwc, finish_backward
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
 from inpaint_ops.kernels.plans import Plans
+from inpaint_ops.kernels.tuning import drawn
 from inpaint_ops.ops.convolution import spec
 
 
@@ -31,6 +33,7 @@ def _make(
     activation: str,
     biased: bool,
     keep: bool,
+    row_of: RowOf = choose.row_of,
 ) -> _Plan:
     n, _, h, w = x.shape
     channels, filters, *kernel = shape
@@ -38,35 +41,41 @@ def _make(
         (size - 1) * stride - 2 * padding + k for size, k in zip((h, w), kernel, strict=True)
     )
     taps = -(-kernel[0] // stride), -(-kernel[1] // stride)
-    depth, pixels = channels * taps[0] * taps[1], n * height * width
     padded = fused.pad_channels(x, channels)
     call = None
-    # `saves`, for the library's transposed convolutions are weaker than its plain ones.
-    if pixels and fuses(x, depth=depth, outputs=filters, pixels=pixels, saves=True):
-        call = fused.call(
-            x,
-            (n, padded, h, w),
-            (filters, height, width),
-            Reading(
-                taps,
-                padding=(taps[0] - 1, taps[1] - 1),
-                phases=stride,
-                phase_pad=padding,
-            ),
-            activation=activation,
-            bias=biased,
-            keep=keep,
-        )
+    if n * height * width:
+        image, out = (n, padded, h, w), (filters, height, width)
+        around = (taps[0] - 1, taps[1] - 1)
+        reading = Reading(taps, padding=around, phases=stride, phase_pad=padding)
+
+        def trial(row: str | None) -> Callable[[], Any]:
+            options = (stride, padding, activation, biased, keep)
+            plan = _make(x, shape, *options, row_of=lambda *_: row)
+            weight = drawn(x, *shape).contiguous(memory_format=torch.channels_last)
+            bias = drawn(x, filters) if biased else None
+            rest = (stride, padding, activation, keep)
+            return lambda: forward(x, weight, bias, *rest, plan=plan)
+
+        # `saves`, for the library's transposed convolutions are weaker than its plain ones.
+        problem = fused.problem(x, image, out, reading, "plain", saves=True)
+        row = row_of(x, problem, trial)
+        if row is not None:
+            call = fused.call(
+                x, image, out, reading, row, activation=activation, bias=biased, keep=keep
+            )
     return _Plan((n, filters, height, width), padded, call)
 
 
 _plans = Plans(_make)
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any, plan: _Plan | None = None
+) -> tuple[Tensor, Tensor]:
     """Arguments and results of the registered operator."""
     stride, padding, activation, keep = rest
-    plan: _Plan = _plans.of(x, weight.shape, stride, padding, activation, bias is not None, keep)
+    if plan is None:
+        plan = _plans.of(x, weight.shape, stride, padding, activation, bias is not None, keep)
     y = empty_nhwc(x, plan.result)
     saved = None
     if plan.fused is not None:

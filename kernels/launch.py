@@ -39,14 +39,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import json
-import os
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import itemgetter, or_
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -352,26 +349,6 @@ def closest_architecture(major: int, minor: int) -> str:
 def size_class(value: int) -> int:
     """Logarithm to base 4, rounded down: sizes of one class share a tuned row."""
     return max(0, value.bit_length() - 1) // 2
-
-
-def tuned(kernel: Kernel, key: str, device: torch.device, otherwise: str) -> str:
-    """Row that was measured fastest for a key on this kind of device, else `otherwise`.
-
-    The measurements are in the file that the environment variable INPAINT_OPS_TUNED names;
-    ``python -m inpaint_ops.benchmarks.gpu.tune`` writes it.
-    """
-    path = os.environ.get("INPAINT_OPS_TUNED")
-    if not path:
-        return otherwise
-    table = _tuned_table(path).get(architecture(device), {}).get(kernel.name, {})
-    name = table.get(key, otherwise)
-    known = {row.name for row in kernel.rows if architecture(device) in row.archs}
-    return name if name in known else otherwise
-
-
-@lru_cache(maxsize=4)
-def _tuned_table(path: str) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def interpreted() -> bool:

@@ -11,15 +11,15 @@ The image and the mask arrive here upsampled and concatenated; only the CPU's ke
 tensors where they lie.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.kernels import products
-from inpaint_ops.kernels.convolution import epilogue, epilogue_backward, fused
-from inpaint_ops.kernels.convolution.choose import fuses
+from inpaint_ops.kernels.convolution import choose, epilogue, epilogue_backward, fused
+from inpaint_ops.kernels.convolution.choose import RowOf
 from inpaint_ops.kernels.convolution.fused import Counting, Reading, Window
 from inpaint_ops.kernels.convolution.layer import empty_nhwc
 from inpaint_ops.kernels.convolution.load import TAPS_OF_ONE, TAPS_OF_TWO
@@ -27,6 +27,7 @@ from inpaint_ops.kernels.convolution.mask_planes import fill_planes
 from inpaint_ops.kernels.convolution.select import select
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
 from inpaint_ops.kernels.plans import Plans
+from inpaint_ops.kernels.tuning import drawn
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.convolution.spec import Geometry
 
@@ -58,6 +59,7 @@ def _make(
     rule: str,
     channels: tuple[int, ...],
     biased: bool,
+    row_of: RowOf = choose.row_of,
 ) -> _Plan:
     n, _, height, width = x.shape
     filters, depth, kh, kw = shape
@@ -77,15 +79,21 @@ def _make(
             total=sum(counted) * kh * kw,
             rule=rule,
         )
-        if fuses(x, depth=depth * kh * kw, outputs=filters, pixels=pixels):
-            call = fused.call(
-                x,
-                (n, padded, height, width),
-                (filters, *size),
-                Reading((kh, kw), g.stride, (g.padding[0], g.padding[2]), g.dilation),
-                bias=biased,
-                counting=counting,
-            )
+        image, out = (n, padded, height, width), (filters, *size)
+        reading = Reading((kh, kw), g.stride, (g.padding[0], g.padding[2]), g.dilation)
+
+        def trial(row: str | None) -> Callable[[], Any]:
+            options = (mask, kind, shape, g, rule, channels, biased)
+            plan = _make(x, *options, row_of=lambda *_: row)
+            weight = drawn(x, *shape).contiguous(memory_format=torch.channels_last)
+            bias = drawn(x, filters) if biased else None
+            # Without holes: the fused kernel passes over them, so that it is never slower.
+            valid = torch.ones((*mask[:2], height, width), dtype=kind, device=x.device)
+            return lambda: forward(x, valid, weight, bias, g, rule, channels, plan=plan)
+
+        row = row_of(x, fused.problem(x, image, out, reading, "partial"), trial)
+        if row is not None:
+            call = fused.call(x, image, out, reading, row, bias=biased, counting=counting)
     return _Plan((n, filters, *size), (mask[0], 1, *size), counted, padded, call)
 
 
@@ -100,11 +108,14 @@ def forward(
     g: Geometry,
     rule: str,
     channels: Sequence[int],
+    *,
+    plan: _Plan | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, update_mask and mask_ratio; `channels` of x belong to each part of the mask."""
-    biased = bias is not None
-    options = (valid.shape, valid.dtype, weight.shape, g, rule, tuple(channels), biased)
-    plan: _Plan = _plans.of(x, *options)
+    if plan is None:
+        biased = bias is not None
+        options = (valid.shape, valid.dtype, weight.shape, g, rule, tuple(channels), biased)
+        plan = _plans.of(x, *options)
     y = empty_nhwc(x, plan.result)
     update_mask = torch.empty(plan.planes, dtype=torch.float32, device=x.device)
     mask_ratio = torch.empty(plan.planes, dtype=torch.float32, device=x.device)
@@ -115,7 +126,7 @@ def forward(
         window = Window(dense(valid).view(torch.uint8), update_mask, mask_ratio)
         fused.run(plan.fused, image, taps, bias, y, window=window)
     else:
-        fill_planes(valid, plan.counted, weight, g, rule, biased, update_mask, mask_ratio)
+        fill_planes(valid, plan.counted, weight, g, rule, bias is not None, update_mask, mask_ratio)
         if y.numel():
             epilogue.finish(
                 aligned(products.convolve(select(x, valid, channels), weight, g)),

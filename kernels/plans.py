@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops.kernels import tables, tuning
 from inpaint_ops.kernels.launch import HALF
 
 
@@ -22,6 +23,9 @@ def tf32_products() -> bool:
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
+_ALL: list[Plans] = []
+
+
 class Plans:
     """What options and shapes decide, made once and found by one lookup."""
 
@@ -30,6 +34,11 @@ class Plans:
     def __init__(self, make: Callable[..., Any]) -> None:
         self._make = make
         self._made: dict[Any, Any] = {}
+        _ALL.append(self)
+
+    def forget(self) -> None:
+        """Make all plans anew."""
+        self._made.clear()
 
     def of(self, x: Tensor, *options: Any) -> Any:
         """The plan for tensors of x's dtype, shape and device; made as ``make(x, *options)``."""
@@ -38,8 +47,17 @@ class Plans:
         if plan is None:
             if len(self._made) >= self._MOST:
                 self._made.clear()
-            plan = self._made[key] = self._make(x, *options)
+            plan = self._make(x, *options)
+            if not tuning.postponed(x.device):
+                self._made[key] = plan
         return plan
+
+
+def forget() -> None:
+    """Make all plans anew, and read the tables of measured choices anew for them."""
+    tables.forget()
+    for one in _ALL:
+        one.forget()
 
 
 def _circumstances(dtype: torch.dtype) -> tuple[Any, ...]:

@@ -81,7 +81,7 @@ def _tuned(cases: Mapping[str, Any]) -> Iterator[Sequence[Cell]]:
     for key, one in cases.items():
         times = one.get("times", {})
         text = ", ".join(f"{row} {t:g}" for row, t in sorted(times.items(), key=lambda p: p[1]))
-        yield key, one.get("key", one.get("detail", "")), text, str(one.get("library", ""))
+        yield key, one.get("keys", [one.get("detail", "")])[0], text, str(one.get("library", ""))
 
 
 def _timed(cases: Mapping[str, Any]) -> str:

@@ -20,12 +20,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import exp, log
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.benchmarks.cases.conv_layers import Layer, all_layers
 from inpaint_ops.benchmarks.gpu.steps.task import precision
+
+if TYPE_CHECKING:
+    from inpaint_ops.kernels.convolution.fused import Problem
 
 _MEMORY_SHARE = 0.85
 _FUSED_SHARE = 0.7
@@ -168,21 +172,36 @@ def _seconds(cost: Cost, device: Device, dtype: str, share: float, launch: float
     return max(arithmetic, traffic) + cost.launches * launch
 
 
+def problem_of(layer: Layer, dtype: str, batch: int) -> Problem:
+    """What the kernels make of a layer, in a type of `DTYPES`."""
+    from inpaint_ops.kernels.convolution import fused
+
+    kernel: int = layer.kernel
+    options: dict[str, Any] = {}
+    if layer.upsample == 2 and kernel == 3:
+        kernel, options = 2, {"phases": 2}
+        options["padding_mode"] = "zeros" if layer.padding_mode == "zeros" else "replicate"
+    elif layer.op == "transposed":
+        kernel, options = -(-kernel // layer.stride), {"phases": layer.stride}
+    else:
+        options = {"doublings": layer.upsample - 1, "padding_mode": layer.padding_mode}
+        options |= {"stride": (layer.stride,) * 2, "dilation": (layer.dilation,) * 2}
+    with precision(dtype) as kind:
+        x = torch.empty(0, dtype=kind, device="meta")
+        return fused.problem(
+            x,
+            (batch, fused.pad_channels(x, layer.channels)),
+            (layer.out, layer.out_size, layer.out_size),
+            fused.Reading((kernel, kernel), **options),
+            layer.op if layer.op in ("gated", "partial") else "plain",
+            saves=layer.upsample == 2 or layer.op == "transposed",
+        )
+
+
 def _is_fused(layer: Layer, device: Device, dtype: str, batch: int) -> bool:
     from inpaint_ops.kernels.convolution import choose
 
-    kernel = 2 if layer.upsample == 2 and layer.kernel == 3 else layer.kernel
-    if layer.op == "transposed":
-        kernel = -(-layer.kernel // layer.stride)
-    with precision(dtype) as kind:
-        return choose.fuses(
-            torch.empty(0, dtype=kind, device="meta"),
-            depth=layer.channels * kernel**2,
-            outputs=layer.out,
-            pixels=batch * layer.out_size**2,
-            saves=layer.upsample == 2,
-            arch=device.arch,
-        )
+    return choose.predicted(problem_of(layer, dtype, batch), device.arch)
 
 
 def predict(layer: Layer, device: Device, dtype: str, batch: int) -> Prediction:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from inpaint_ops.benchmarks.gpu.steps.task import STEPS, Outcome, Settings, Step, Task
-from inpaint_ops.benchmarks.gpu.stopwatch import is_lost
 from inpaint_ops.benchmarks.gpu.store import Store
+from inpaint_ops.kernels.stopwatch import is_lost
 
 # Exit status of a process whose device answers nothing any more.
 LOST = 3

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from inpaint_ops.kernels.convolution import pack
@@ -16,7 +17,6 @@ from inpaint_ops.kernels.launch import (
     channels_last,
     dense,
     size_class,
-    tuned,
 )
 from inpaint_ops.kernels.plans import tf32_convolutions
 from inpaint_ops.kernels.program import cdiv, check_count
@@ -31,28 +31,138 @@ def vector(x: Tensor) -> int:
     return 16 // x.element_size()
 
 
-def pick_row(kind: str, x: Tensor, pixels: int, cout: int, depth: int) -> str:
-    """Name of the row for a problem.
+class Reading(NamedTuple):
+    """Where each output reads: as `spec.Geometry`, with one padding for each axis, and the phases.
 
-    `tuned` decides where it was measured, else the class that `fused_rows` describes.
+    Args:
+        kernel: taps along each axis.
+        stride, padding, dilation, padding_mode: as in `spec.Geometry`.
+        doublings: 1 reads x as if each pixel were doubled along both axes.
+        phases: along each axis, see `phases`.
+        phase_pad: padding of the transposed convolution that the phases make up.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    padding_mode: str = "zeros"
+    doublings: int = 0
+    phases: int = 1
+    phase_pad: int = 0
+
+
+class Problem(NamedTuple):
+    """What the speed of a layer depends on, whoever multiplies.
 
     Args:
         kind: "gated", "plain" or "partial".
-        x: input, of which dtype and device count.
-        pixels: of the result, of all images.
-        cout: outputs a pixel.
-        depth: products of one sum.
+        precision: "half", "tf32" or "ieee".
+        pixels: of the result, of all images, of one phase.
+        outputs: channels of the result.
+        depth: products of one sum, of one phase, with the channels that fill the last 16 bytes.
+        form: options that are not the usual ones, for the key.
+        saves: true if the fused load spares the library a pass over x, or a slow product.
+        phases: along each axis.
     """
-    if x.dtype not in HALF:
-        precision = "tf32" if tf32_convolutions() else "ieee"
-        heuristic = f"{kind}-{precision}"
-    else:
-        precision = "half"
-        heuristic = f"{kind}-odd"
-        if cout % 8 == 0:
-            heuristic = _half_row(kind, architecture(x.device), pixels, cout, _MANY_PROGRAMS)
-    row = tuned(CONV, tuning_key(kind, precision, pixels, cout, depth), x.device, heuristic)
-    return row if cout % _unit(row, x) == 0 else heuristic
+
+    kind: str
+    precision: str
+    pixels: int
+    outputs: int
+    depth: int
+    form: str = ""
+    saves: bool = False
+    phases: int = 1
+
+    @property
+    def results(self) -> int:
+        """Numbers of the result, of all phases."""
+        return self.pixels * self.outputs * self.phases**2
+
+    @property
+    def keys(self) -> list[str]:
+        """Of tables: this problem's own, that of its class of sizes, and of the classes beside.
+
+        Sizes of a class have one logarithm to base 4. Few pixels or many: beyond a class that was
+        measured, that of four times as many, then of a quarter, stands for it.
+        """
+        head, m = f"{self.kind} {self.precision}", size_class(self.pixels)
+        rest = f"n~{size_class(self.outputs)} k~{size_class(self.depth)}{self.form}"
+        own = f"{head} m{self.pixels} n{self.outputs} k{self.depth}{self.form}"
+        return [own, *(f"{head} m~{one} {rest}" for one in (m, m + 1, m - 1))]
+
+
+def problem(
+    x: Tensor,
+    shape: Sequence[int],
+    out: tuple[int, int, int],
+    reading: Reading,
+    kind: str,
+    *,
+    saves: bool = False,
+) -> Problem:
+    """The problem of a layer; arguments as of `call`."""
+    phases = reading.phases
+    pixels = shape[0] * cdiv(out[1], phases) * cdiv(out[2], phases)
+    options = {
+        f" s{max(reading.stride)}": max(reading.stride) > 1,
+        " dilated": max(reading.dilation) > 1,
+        f" p{phases}": phases > 1,
+        " doubled": reading.doublings > 0,
+        " edges": reading.padding_mode != "zeros",
+    }
+    return Problem(
+        kind,
+        precision_of(x.dtype),
+        pixels,
+        out[0],
+        reading.kernel[0] * reading.kernel[1] * shape[1],
+        "".join(name for name, present in options.items() if present),
+        saves,
+        phases,
+    )
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """Name of the rows for a dtype: "half", or as torch's switch says "tf32" or "ieee"."""
+    if dtype in HALF:
+        return "half"
+    return "tf32" if tf32_convolutions() else "ieee"
+
+
+def pick_row(problem: Problem, arch: str) -> str:
+    """Name of the row for a problem that was not measured: the class that `fused_rows` describes.
+
+    Args:
+        problem: what counts of the layer.
+        arch: member of `launch.ARCHITECTURES`.
+    """
+    if problem.precision != "half":
+        return f"{problem.kind}-{problem.precision}"
+    if problem.outputs % 8:
+        return f"{problem.kind}-odd"
+    return _half_row(problem.kind, arch, problem.pixels, problem.outputs, _MANY_PROGRAMS)
+
+
+@lru_cache(maxsize=256)
+def rivals(kind: str, precision: str, arch: str) -> dict[str, int]:
+    """Rows that compute the same, for an architecture, and what must divide their outputs."""
+    own = CONV.row(f"{kind}-odd" if precision == "half" else f"{kind}-{precision}", arch)
+    same = ("GATED", "MASKED", "PRECISION")
+    return {
+        one.name: one.constexprs["UNIT"]
+        for one in CONV.rows
+        if arch in one.archs
+        and one.dtype == own.dtype
+        and all(one.constexprs[name] == own.constexprs[name] for name in same)
+    }
+
+
+def rows_of(problem: Problem, arch: str) -> list[str]:
+    """Rows that a problem can be computed in."""
+    fitting = rivals(problem.kind, problem.precision, arch).items()
+    return [row for row, unit in fitting if problem.outputs % unit == 0]
 
 
 @lru_cache(maxsize=4096)
@@ -70,16 +180,6 @@ def _half_row(kind: str, arch: str, pixels: int, cout: int, many: int) -> str:
         if cdiv(pixels, m) * blocks >= many and read < least:
             best, least = name, read
     return best
-
-
-def tuning_key(kind: str, precision: str, pixels: int, cout: int, depth: int) -> str:
-    """Key of the tuned table under which problems of like size share a row."""
-    return f"{kind} {precision} m{size_class(pixels)} n{size_class(cout)} k{size_class(depth)}"
-
-
-def _unit(row: str, x: Tensor) -> int:
-    unit: int = CONV.row(row, architecture(x.device)).constexprs["UNIT"]
-    return unit
 
 
 def pad_channels(x: Tensor, channels: int) -> int:
@@ -128,27 +228,6 @@ class Counting(NamedTuple):
     rule: str = "window"
 
 
-class Reading(NamedTuple):
-    """Where each output reads: as `spec.Geometry`, with one padding for each axis, and the phases.
-
-    Args:
-        kernel: taps along each axis.
-        stride, padding, dilation, padding_mode: as in `spec.Geometry`.
-        doublings: 1 reads x as if each pixel were doubled along both axes.
-        phases: along each axis, see `phases`.
-        phase_pad: padding of the transposed convolution that the phases make up.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    padding_mode: str = "zeros"
-    doublings: int = 0
-    phases: int = 1
-    phase_pad: int = 0
-
-
 class Call(NamedTuple):
     """All that the shapes and the options decide of a launch."""
 
@@ -163,13 +242,12 @@ def call(
     shape: tuple[int, int, int, int],
     out: tuple[int, int, int],
     reading: Reading,
+    row: str,
     *,
-    gated: bool = False,
     activation: str = "identity",
     bias: bool = False,
     keep: bool = False,
     counting: Counting | None = None,
-    row: str | None = None,
 ) -> Call:
     """Decide how to launch.
 
@@ -178,21 +256,18 @@ def call(
         shape: (N, C, H, W) of the input, C a multiple of `vector`.
         out: channels, height and width of the result.
         reading: where to read.
-        gated: whether the second half of the filters are gates.
+        row: of the table.
         activation: of y.
         bias: whether there is one.
         keep: whether the pre-activation is written.
         counting: for a partial convolution.
-        row: of the table; None: `pick_row`.
     """
     n, cin, height, width = shape
     cout, out_height, out_width = out
     phases = reading.phases
     pixels = n * cdiv(out_height, phases) * cdiv(out_width, phases)
     taps = reading.kernel[0] * reading.kernel[1]
-    kind = "gated" if gated else "plain" if counting is None else "partial"
-    name = row or pick_row(kind, x, pixels, cout, taps * cin)
-    blocks = CONV.row(name, architecture(x.device)).constexprs
+    blocks = CONV.row(row, architecture(x.device)).constexprs
     linear = not reading.doublings and reading.padding_mode == "zeros"
     linear = linear and max(reading.kernel) <= TAPS_OF_AXIS
     programs = cdiv(pixels, blocks["BLOCK_M"]) * cdiv(cout, blocks["BLOCK_N"])
@@ -231,7 +306,7 @@ def call(
     }
     check_count("convolution", "pixels of all images", pixels)
     grid = (programs, phases * phases)
-    return Call(name, grid, CONV.numbers_of(arguments), CONV.free_of(arguments))
+    return Call(row, grid, CONV.numbers_of(arguments), CONV.free_of(arguments))
 
 
 def run(

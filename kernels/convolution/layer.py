@@ -4,18 +4,26 @@ Forward: `choose` says who multiplies. The fused kernel finishes the layer itsel
 library's product `epilogue` does. Backward: `epilogue_backward`, then the library's products.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from inpaint_ops.kernels import products
-from inpaint_ops.kernels.convolution import epilogue, epilogue_backward, fused, pack, phases
-from inpaint_ops.kernels.convolution.choose import fuses
+from inpaint_ops.kernels.convolution import (
+    choose,
+    epilogue,
+    epilogue_backward,
+    fused,
+    pack,
+    phases,
+)
+from inpaint_ops.kernels.convolution.choose import RowOf
 from inpaint_ops.kernels.convolution.fused import Reading
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
 from inpaint_ops.kernels.plans import Plans
+from inpaint_ops.kernels.tuning import drawn
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
@@ -50,29 +58,37 @@ def _make(
     activation: str,
     biased: bool,
     keep: bool,
+    row_of: RowOf = choose.row_of,
 ) -> _Plan:
     n, _, height, width = x.shape
-    filters, channels, kh, kw = shape
+    filters, channels, *kernel = shape
     outputs = filters // 2 if gated else filters
-    size = g.result_size((height, width), (kh, kw))
-    doubled = phases.is_doubled((kh, kw), g)
+    size = g.result_size((height, width), (kernel[0], kernel[1]))
+    doubled = phases.is_doubled((kernel[0], kernel[1]), g)
     padded = fused.pad_channels(x, channels)
     call = None
-    if n and _fuses(x, shape, g, outputs, n * size[0] * size[1]):
-        call = fused.call(
-            x,
-            (n, padded, height, width),
-            (outputs, *size),
-            _reading(g, (kh, kw), doubled),
-            gated=gated,
-            activation=activation,
-            bias=biased,
-            keep=keep,
-        )
-    kind: int | None = epilogue.GATED if gated else epilogue.PLAIN
+    if n and g.groups == 1:
+        image, out = (n, padded, height, width), (outputs, *size)
+        reading = _reading(g, (kernel[0], kernel[1]), doubled)
+        kind = "gated" if gated else "plain"
+        problem = fused.problem(x, image, out, reading, kind, saves=g.upsample == 2)
+
+        def trial(row: str | None) -> Callable[[], Any]:
+            options = (g, gated, activation, biased, keep)
+            plan = _make(x, shape, *options, row_of=lambda *_: row)
+            weight = drawn(x, *shape).contiguous(memory_format=torch.channels_last)
+            bias = drawn(x, filters) if biased else None
+            return lambda: forward(x, weight, bias, g, activation, keep, gated=gated, plan=plan)
+
+        row = row_of(x, problem, trial)
+        if row is not None:
+            call = fused.call(
+                x, image, out, reading, row, activation=activation, bias=biased, keep=keep
+            )
+    last: int | None = epilogue.GATED if gated else epilogue.PLAIN
     if not gated and activation == "identity" and not biased and not keep:
-        kind = None
-    return _Plan((n, outputs, *size), filters, doubled, padded, call, kind)
+        last = None
+    return _Plan((n, outputs, *size), filters, doubled, padded, call, last)
 
 
 _plans = Plans(_make)
@@ -87,9 +103,11 @@ def forward(
     keep: bool,
     *,
     gated: bool,
+    plan: _Plan | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute `fused_conv2d` or `gated_conv2d`: the result and, if `keep`, the pre-activation."""
-    plan: _Plan = _plans.of(x, weight.shape, g, gated, activation, bias is not None, keep)
+    if plan is None:
+        plan = _plans.of(x, weight.shape, g, gated, activation, bias is not None, keep)
     layout = spec.memory_format(x, weight)
     n, _, height, width = plan.result
     if plan.fused is not None or n == 0:
@@ -116,15 +134,6 @@ def forward(
 def empty_nhwc(x: Tensor, shape: _Shape) -> Tensor:
     """Memory for a result: dense NHWC, as (N, C, H, W), dtype and device of x."""
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-
-
-def _fuses(x: Tensor, shape: Sequence[int], g: Geometry, outputs: int, pixels: int) -> bool:
-    if g.groups != 1:
-        return False
-    depth = shape[1] * shape[2] * shape[3]
-    if phases.is_doubled((shape[2], shape[3]), g):
-        depth = depth * 4 // 9
-    return fuses(x, depth=depth, outputs=outputs, pixels=pixels, saves=g.upsample == 2)
 
 
 def _reading(g: Geometry, kernel: Pair, doubled: bool) -> Reading:

@@ -20,13 +20,14 @@ import torch
 import triton
 from operators import OPERATORS
 
-from inpaint_ops.benchmarks.gpu import check, page, run_from_tree, tune, worker
+from inpaint_ops.benchmarks.gpu import check, page, run_from_tree, worker
 from inpaint_ops.benchmarks.gpu.steps import contestants, layers, right, stage
 from inpaint_ops.benchmarks.gpu.steps.problems import Problem, problems
 from inpaint_ops.benchmarks.gpu.steps.task import STEPS, Settings, Step, Task, precision
-from inpaint_ops.benchmarks.gpu.stopwatch import is_lost, measure, peak_memory
 from inpaint_ops.benchmarks.gpu.store import FAILED, Store
 from inpaint_ops.benchmarks.harness.case import Case
+from inpaint_ops.kernels import tables, tune
+from inpaint_ops.kernels.stopwatch import is_lost, measure, peak_memory
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -102,14 +103,11 @@ def test_one_file_and_one_page_at_the_end(rehearsal):
         if one["status"] == "ok":
             assert {"ours", "library+epilogue", "eager", "eager channels_last"} <= set(one["times"])
             assert one["roofline"]["floor"] > 0
-    # The rows found are there for the steps that follow.
-    assert json.loads((folder / "tuned.json").read_text())["sm_80"][tune_kernel()]
-
-
-def tune_kernel():
-    from inpaint_ops.kernels.convolution.fused_kernel import CONV
-
-    return CONV.name
+    # What was found is there for the steps that follow, in a file that can be shipped as it is.
+    table = tables.read(folder / "tuned.json")
+    assert table["architecture"] == "sm_80"
+    measured = [one for one in content["steps"]["tuning"]["cases"].values() if "keys" in one]
+    assert set(table["convolutions"]) == {key for one in measured for key in one["keys"]} != set()
 
 
 def test_every_operator_is_checked():
@@ -201,13 +199,24 @@ def _step(tasks):
     return Made("made", 4, 1, 1)
 
 
-def test_a_tuned_table_holds_the_fastest_of_each_key():
-    times = {"gated-large": 2.0, "gated-small": 1.0}
-    slower = {"gated-large": 1.0, "gated-small": 4.0}
-    one = {"key": "k", "arch": "sm_90", "library": 0.5}
-    table = tune.table_of([{**one, "times": times}, {"times": {}}, {**one, "times": slower}])
-    kernel = tune_kernel()
-    assert table == {"sm_90": {kernel: {"k": "gated-large"}, "conv_choice": {"k": "library"}}}
+def test_a_table_holds_what_loses_least_of_each_class():
+    def outcome(name, library, **times):
+        return {"keys": [name, "class"], "times": times, "library": library}
+
+    entries = tune.entries_of(
+        [
+            outcome("a", 0.5, large=2.0, small=1.0),
+            {"times": {}},
+            outcome("b", 4.0, large=1.0, small=4.0),
+            outcome("c", None, large=1.0, small=1.5),
+        ]
+    )
+    assert entries == {
+        "a": {"row": "small", "choice": "library"},
+        "b": {"row": "large", "choice": "fused"},
+        "c": {"row": "large", "choice": "fused"},
+        "class": {"row": "large", "choice": "fused"},
+    }
 
 
 def test_wrong_usage(capsys, tmp_path):

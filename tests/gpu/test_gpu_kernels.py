@@ -10,10 +10,10 @@ import torch
 
 import inpaint_ops
 from inpaint_ops.benchmarks.cases import conv_layers
-from inpaint_ops.benchmarks.gpu import compile, tune
+from inpaint_ops.benchmarks.gpu import compile, roofline
 from inpaint_ops.benchmarks.gpu.compile import Measured
 from inpaint_ops.cli import doctor
-from inpaint_ops.kernels import launch, plans
+from inpaint_ops.kernels import launch, plans, tune
 from inpaint_ops.kernels.convolution import choose, fused
 from inpaint_ops.kernels.convolution.fused_kernel import CONV
 from inpaint_ops.ops import triton
@@ -43,21 +43,8 @@ def test_a_missing_triton_is_named(monkeypatch, version, text):
 
 def test_tuning_needs_a_gpu(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert tune.main(["--out", "nowhere.json"]) == 2
+    assert tune.main([]) == 2
     assert "cannot measure: there is no CUDA or ROCm device" in capsys.readouterr().err
-
-
-def test_tuned_rows_replace_the_heuristic(tmp_path, monkeypatch):
-    kernel = next(k for k in launch.all_kernels() if k.name == "conv_epilogue_fwd")
-    device = torch.device("cpu")
-    assert launch.tuned(kernel, "key", device, "half") == "half"
-    table = {"sm_80": {kernel.name: {"key": "half-odd", "old": "no-such-row"}}}
-    path = tmp_path / "tuned.json"
-    path.write_text(json.dumps(table))
-    monkeypatch.setenv("INPAINT_OPS_TUNED", str(path))
-    assert launch.tuned(kernel, "key", device, "half") == "half-odd"
-    assert launch.tuned(kernel, "old", device, "half") == "half"
-    assert launch.tuned(kernel, "other", device, "half") == "half"
 
 
 def test_architectures():
@@ -120,75 +107,49 @@ def test_every_row_has_a_stored_budget_and_no_other():
 LAYERS = conv_layers.all_layers()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", ["bf16", "tf32", "fp32"])
 def test_every_layer_of_the_models_has_a_row(dtype):
     """On every architecture; its blocks divide what the row takes for granted."""
     for layer in LAYERS:
-        kind = {"gated": "gated", "partial": "partial"}.get(layer.op, "plain")
-        x = torch.empty(1, 8, 1, 1, dtype=dtype)
-        depth = layer.kernel**2 * layer.channels
-        name = fused.pick_row(kind, x, layer.out_size**2, layer.out, depth)
+        problem = roofline.problem_of(layer, dtype, 1)
         for arch in launch.ARCHITECTURES:
+            name = fused.pick_row(problem, arch)
+            assert name in fused.rows_of(problem, arch)
             row = CONV.row(name, arch)
             assert layer.out % row.constexprs["UNIT"] == 0
-            assert row.dtype == launch.dtype_class(dtype)
-            assert row.constexprs["GATED"] == (kind == "gated")
-            assert row.constexprs["MASKED"] == (kind == "partial")
+            assert row.dtype == ("half" if dtype == "bf16" else "fp32")
+            assert row.constexprs["GATED"] == (layer.op == "gated")
+            assert row.constexprs["MASKED"] == (layer.op == "partial")
 
 
 def _chosen(arch, dtype, layers):
-    fused = set()
-    for layer in layers:
-        depth = layer.kernel**2 * layer.channels
-        depth = depth * 4 // 9 if layer.upsample == 2 and layer.kernel == 3 else depth
-        if choose.fuses(
-            torch.empty(1, 8, 1, 1, dtype=dtype),
-            depth=depth,
-            outputs=layer.out,
-            pixels=16 * layer.out_size**2,
-            saves=layer.upsample == 2,
-            arch=arch,
-        ):
-            fused.add(layer.id)
-    return fused
+    problems = {layer.id: roofline.problem_of(layer, dtype, 16) for layer in layers}
+    return {name for name, problem in problems.items() if choose.predicted(problem, arch)}
 
 
-def test_the_fused_kernel_takes_shallow_layers_and_cudnn_deep_ones(monkeypatch):
-    monkeypatch.delenv("INPAINT_OPS_CONV", raising=False)
+def test_the_fused_kernel_takes_shallow_layers_and_cudnn_deep_ones():
     layers = [layer for layer in LAYERS if layer.method == "deepfill_v2" and layer.op == "gated"]
-    on_h100 = _chosen("sm_90", torch.bfloat16, layers)
+    on_h100 = _chosen("sm_90", "bf16", layers)
     rest = {layer.id for layer in layers} - on_h100
     assert "gated-5-24-512x512-k5-elu" in on_h100
     assert "gated-48-48-256x256-k3-elu" in on_h100
     assert "gated-96-48-128x128-k3-up2-elu" in on_h100
     assert "gated-96-96-128x128-k3-elu" in rest
     assert "gated-192-96-128x128-k3-elu" in rest
-    on_a100 = _chosen("sm_80", torch.bfloat16, layers)
+    on_a100 = _chosen("sm_80", "bf16", layers)
     assert on_h100 - on_a100 == {
         "gated-48-48-256x256-k3-elu",
         "gated-48-96-256x256-k3-s2-elu",
         "gated-48-96-128x128-k3-elu",
         "gated-48-48-256x256-k3-s2-elu",
     }
-    assert _chosen("sm_90", torch.float32, layers) == on_h100  # in TF32
+    assert _chosen("sm_90", "tf32", layers) == on_h100
     # Without matrix units the library multiplies, few filters excepted.
-    monkeypatch.setattr(choose, "tf32_convolutions", lambda: False)
-    assert _chosen("sm_90", torch.float32, layers) == set()
+    assert _chosen("sm_90", "fp32", layers) == set()
     few = [layer for layer in LAYERS if layer.out <= 4 and layer.op == "fused"]
     shallow = {layer.id for layer in few if layer.kernel**2 * layer.channels <= 1728}
-    assert _chosen("sm_90", torch.float32, few) == shallow
+    assert _chosen("sm_90", "fp32", few) == shallow
     assert len(shallow) >= 3
-
-
-def test_the_choice_can_be_forced(monkeypatch):
-    layers = LAYERS[:4]
-    monkeypatch.setenv("INPAINT_OPS_CONV", "fused")
-    assert len(_chosen("sm_90", torch.float32, layers)) == 4
-    monkeypatch.setenv("INPAINT_OPS_CONV", "library")
-    assert _chosen("sm_90", torch.bfloat16, layers) == set()
-    monkeypatch.setenv("INPAINT_OPS_CONV", "cudnn")
-    with pytest.raises(ValueError, match="must be auto, fused or library, got 'cudnn'"):
-        _chosen("sm_90", torch.bfloat16, layers)
 
 
 def test_tf32_is_as_torch_says():

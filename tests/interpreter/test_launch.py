@@ -1,15 +1,10 @@
 """Launching of Triton kernels: what is refused before it can read wild addresses."""
 
-import json
-
 import pytest
 import torch
 
-from inpaint_ops.benchmarks.cases.conv_layers import Layer
-from inpaint_ops.benchmarks.gpu import tune
-from inpaint_ops.benchmarks.gpu.steps.task import Settings
 from inpaint_ops.kernels import launch
-from inpaint_ops.kernels.convolution import epilogue, fused
+from inpaint_ops.kernels.convolution import epilogue
 
 
 def _finish(product, **options):
@@ -57,35 +52,3 @@ def test_channels_last_pads_and_copies_only_where_needed(shape):
     assert torch.equal(got[:, :channels], x)
     assert not got[:, channels:].any()
     assert launch.channels_last(got, 4) is got
-
-
-def test_tuning_keeps_the_fastest_row_of_each_class(tmp_path, monkeypatch):
-    layers = [
-        Layer("test", "gated", 5, 8, 6, activation="elu"),
-        Layer("test", "partial", 8, 16, 6, parts=((8, 1),)),
-        Layer("test", "fused", 8, 3, 6, stride=2, padding_mode="reflect"),
-        Layer("test", "transposed", 8, 8, 4, 4, 2),
-    ]
-    called = []
-
-    def measure(calls, device, seconds):
-        ((name, call),) = calls.items()
-        call()
-        called.append(name)
-        return {name: {"device": 1.0 / len(called)}}  # the later, the faster
-
-    monkeypatch.setattr(tune, "measure", measure)
-    settings = Settings(torch.device("cpu"), tmp_path)
-    kinds = [(layer, name) for layer in layers for name in ("bf16", "tf32")]
-    outcomes = [tune.times_of(layer, name, 1, settings) for layer, name in kinds]
-    table = tune.table_of(outcomes)["sm_80"]["conv_fwd"]
-    for one in outcomes:
-        if one["times"]:
-            assert table[one["key"]] == min(one["times"], key=one["times"].get)
-    assert {key.split()[0] for key in table} == {"gated", "partial", "plain"}
-    assert {key.split()[1] for key in table} == {"half", "tf32"}
-    path = tmp_path / "tuned.json"
-    path.write_text(json.dumps({"sm_80": {"conv_fwd": table}}))
-    monkeypatch.setenv("INPAINT_OPS_TUNED", str(path))
-    x = torch.empty(1, 8, 1, 1, dtype=torch.bfloat16)
-    assert fused.pick_row("gated", x, 36, 8, 72) == table["gated half m2 n1 k3"]

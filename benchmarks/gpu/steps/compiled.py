@@ -18,7 +18,7 @@ from inpaint_ops.benchmarks.gpu.steps.contestants import Work, layers
 from inpaint_ops.benchmarks.gpu.steps.networks import built, computing, picture
 from inpaint_ops.benchmarks.gpu.steps.right import BOUNDS, relative_error
 from inpaint_ops.benchmarks.gpu.steps.task import Outcome, Settings, Task, on_kernels, precision
-from inpaint_ops.benchmarks.gpu.stopwatch import measure
+from inpaint_ops.kernels.stopwatch import measure
 
 # Without CUDA graphs, which would spare its calls the host's time and no other's.
 _MODE = "max-autotune-no-cudagraphs"

@@ -13,7 +13,7 @@ from inpaint_ops.benchmarks.gpu.roofline import DEVICES, Device, predict
 from inpaint_ops.benchmarks.gpu.steps.contestants import Work, layers
 from inpaint_ops.benchmarks.gpu.steps.right import BOUNDS, relative_error
 from inpaint_ops.benchmarks.gpu.steps.task import Outcome, Settings, Task, precision
-from inpaint_ops.benchmarks.gpu.stopwatch import is_lost, measure
+from inpaint_ops.kernels.stopwatch import is_lost, measure
 
 # Precision, batch and whether with gradients, in the order of their worth.
 _PASSES = (

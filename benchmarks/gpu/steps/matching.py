@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from inpaint_ops.benchmarks.gpu.steps.task import Outcome, Settings, Task, on_kernels, precision
-from inpaint_ops.benchmarks.gpu.stopwatch import is_lost, measure, peak_memory
 from inpaint_ops.benchmarks.harness.case import Case, Missing, Problem, load
+from inpaint_ops.kernels.stopwatch import is_lost, measure, peak_memory
 
 _OURS = "ours"
 # Bytes of the formula's matrices beyond which it is not tried.

@@ -21,8 +21,8 @@ from inpaint_ops.benchmarks.gpu.steps.task import (
     on_kernels,
     precision,
 )
-from inpaint_ops.benchmarks.gpu.stopwatch import is_lost, measure, peak_memory, settle
 from inpaint_ops.features import FeatureNetwork
+from inpaint_ops.kernels.stopwatch import is_lost, measure, peak_memory, settle
 from inpaint_ops.models import InpaintingModel, create_model, list_models
 from inpaint_ops.models.blocks import pictures
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from inpaint_ops.benchmarks.cases.conv_layers import Layer
-from inpaint_ops.benchmarks.gpu import tune
 from inpaint_ops.benchmarks.gpu.steps.task import Outcome, Settings, Task
 from inpaint_ops.benchmarks.gpu.store import Store
+from inpaint_ops.kernels import tune
 
 # Beside the results; the steps that follow use it.
 TABLE = "tuned.json"
@@ -21,8 +21,11 @@ def tasks(settings: Settings) -> Iterator[Task]:
 
 
 def _tune(layer: Layer, name: str, batch: int, settings: Settings) -> Outcome:
+    from inpaint_ops.kernels import tables
+
     outcome = tune.times_of(layer, name, batch, settings)
     stores = Store.all_of(settings.folder, "tuning")
     known = [one for store in stores for one in store.cases.values() if "times" in one]
-    tune.write(settings.folder / TABLE, tune.table_of([*known, outcome]))
+    entries = tune.entries_of([*known, outcome])
+    tables.store(settings.folder / TABLE, settings.device, entries)
     return {"status": "ok", **outcome}

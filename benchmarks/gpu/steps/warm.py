@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from inpaint_ops.benchmarks.cases.conv_layers import Layer
-from inpaint_ops.benchmarks.gpu import tune
 from inpaint_ops.benchmarks.gpu.steps.contestants import Work, layers
 from inpaint_ops.benchmarks.gpu.steps.task import Outcome, Settings, Task, precision
+from inpaint_ops.kernels import tune
 
 WAYS = ("ours", "fused", "library+epilogue")
 
@@ -16,7 +16,11 @@ WAYS = ("ours", "fused", "library+epilogue")
 def tasks(settings: Settings) -> Iterator[Task]:
     """The rows that are tuned, then every layer in the precisions of the tables."""
     chosen = layers(settings)
-    kinds = {(one.op, one.upsample, one.out % 8 == 0): one for one in reversed(chosen)}
+    problems = [layer for layer, *_ in tune.problems(settings)]
+    kinds = {
+        (one.op, one.upsample, one.padding_mode, one.out % 8 == 0): one
+        for one in reversed(problems)
+    }
     if not settings.small:
         for name in tune.PRECISIONS:
             for layer in kinds.values():
