@@ -110,7 +110,7 @@ def _tables(device: torch.device) -> list[Entries]:
     forced = os.environ.get("INPAINT_OPS_TUNED")
     if forced == "off":
         return []
-    key = (device, forced or cache_folder())
+    key = (chip_of(device), forced or cache_folder())
     if key not in _read:
         _read[key] = _forced(Path(forced), device) if forced else _own(device)
     return _read[key]

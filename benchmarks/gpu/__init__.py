@@ -5,5 +5,6 @@
   `worker` is the process of a step of `steps`, `store` its results, `page` the report.
 * `goldens`: numbers of the public implementations.
 * `host`: time of a call on the host, without a GPU; `stand_in` takes the place of its driver.
-* `roofline`: speed-ups predicted from data sheets.
+* `roofline`: speed-ups predicted from data sheets, by the counts of `costs` and `matchings` and the
+  `loops` of the machine code.
 """

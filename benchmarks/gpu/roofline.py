@@ -1,15 +1,18 @@
-"""Speed-ups predicted from data sheets for the GPU kernels: never a measurement.
+"""Speed-ups predicted from data sheets and machine code for the GPU kernels: never a measurement.
 
-Operations and bytes are counted for every layer of the ten methods in three ways: the public
-formula run eagerly, the same under a compiler that fuses the elementwise passes after the library's
-convolution, and our way as `choose` takes it. The data sheet's rates give the least time (floor)
-and predicted times, and hence speed-ups. ``make gpu-roofline`` prints the table and writes it as
-JSON.
+Operations and bytes (`costs`) are counted for every layer of the ten methods in these ways: the
+public formula run eagerly, the same under a compiler that fuses the passes after the library's
+convolution, and our two, of which ours is the one that `choose` takes without a table. The data
+sheet's rates give the least time (floor) and predicted times, and hence speed-ups.
+``make gpu-roofline`` prints the tables and writes the layers as JSON.
 
-Assumptions, all from published figures: memory reaches 85 % of its rate; the library's
-convolutions reach 60 % of the matrix rate (70 % on A100); a fused product kernel reaches 70 % of
-the library's speed; a launch costs 3 us from Python and 2.5 us from compiled code or from us;
-channels_last throughout. Without matrix units (float32 proper) both reach 70 % of the vector rate.
+Assumptions, from published figures: memory reaches 85 % of its rate; the library's convolutions
+reach 60 % of the matrix rate (70 % on older chips), its transposed ones 80 % of that; its blocks
+are 256 pixels by 256 filters (by 128 on older chips), filled to 32 filters, and read through the
+same cache as ours; a launch costs 3 us from Python and 2.5 us from compiled code or from us;
+channels_last throughout; a product and the passes around it follow each other. Without matrix units
+(float32 proper) the library reaches 70 % of the vector rate. The fused kernel's time is `loops`'
+or that of its bytes from memory, whichever is longer.
 """
 
 from __future__ import annotations
@@ -26,14 +29,22 @@ import torch
 
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.benchmarks.cases.conv_layers import Layer, all_layers
+from inpaint_ops.benchmarks.gpu import costs, loops
+from inpaint_ops.benchmarks.gpu.costs import Cost
+from inpaint_ops.benchmarks.gpu.matchings import MATCHINGS, Matching
 from inpaint_ops.benchmarks.gpu.steps.task import precision
 
 if TYPE_CHECKING:
     from inpaint_ops.kernels.convolution.fused import Problem
 
 _MEMORY_SHARE = 0.85
-_FUSED_SHARE = 0.7
 _VECTOR_SHARE = 0.7
+# Pixels and filters of the library's blocks; two multiprocessors share one from sm_90 on.
+_TILES = {"sm_90": (256, 256), "sm_100": (256, 256)}
+_TILE = (256, 128)
+# Of a multiprocessor in a cycle, in half precision.
+_OPERATIONS = {"sm_80": 2048, "sm_86": 1024, "sm_89": 1024, "sm_90": 4096, "sm_100": 8192}
+_FILTERS = 32
 _EAGER_LAUNCH = 3e-6
 _LAUNCH = 2.5e-6
 
@@ -48,7 +59,13 @@ class Device:
     half: float
     tf32: float
     fp32: float
+    processors: int
     library_share: float = 0.6
+
+    def chip(self, dtype: str) -> loops.Processors:
+        """What the fused kernel's loop runs on, at the clock of the matrix rate."""
+        clock = self.half / _OPERATIONS[self.arch] / self.processors
+        return loops.Processors(self.arch, self.processors, clock, self.share(dtype))
 
     def rate(self, dtype: str) -> float:
         """Operations a second of a type."""
@@ -60,21 +77,14 @@ class Device:
 
 
 DEVICES = (
-    Device("A100 80 GB", "sm_80", 2.04e12, 312e12, 156e12, 19.5e12, 0.7),
-    Device("H100 SXM", "sm_90", 3.35e12, 990e12, 495e12, 67e12),
-    Device("H200", "sm_90", 4.8e12, 990e12, 495e12, 67e12),
-    Device("B200", "sm_100", 8.0e12, 2250e12, 1125e12, 80e12),
+    Device("A100 80 GB", "sm_80", 2.04e12, 312e12, 156e12, 19.5e12, 108, 0.7),
+    Device("A40", "sm_86", 0.696e12, 149.7e12, 74.8e12, 37.4e12, 84, 0.7),
+    Device("L40S", "sm_89", 0.864e12, 362e12, 183e12, 91.6e12, 142, 0.7),
+    Device("H100 SXM", "sm_90", 3.35e12, 990e12, 495e12, 67e12, 132),
+    Device("H200", "sm_90", 4.8e12, 990e12, 495e12, 67e12, 132),
+    Device("B200", "sm_100", 8.0e12, 2250e12, 1125e12, 80e12, 148),
 )
 DTYPES = ("bf16", "tf32", "fp32")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of one way to compute a layer: operations, bytes moved, kernels launched."""
-
-    operations: float
-    moved: float
-    launches: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,7 @@ class Prediction:
     dtype: str
     batch: int
     path: str
+    bound: str
     operations: float
     eager_bytes: float
     compiled_bytes: float
@@ -95,6 +106,13 @@ class Prediction:
     eager: float
     compiled: float
     ours: float
+    library: float
+    fused: float
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Floor and ways, as the table has them."""
+        return self.floor, self.eager, self.compiled, self.ours, self.library, self.fused
 
     @property
     def gain(self) -> tuple[float, float]:
@@ -102,74 +120,29 @@ class Prediction:
         return self.eager / self.ours, self.compiled / self.ours
 
 
-def _elements(layer: Layer, batch: int) -> dict[str, float]:
-    out = layer.out_size**2 * batch
-    x = float(batch * layer.channels * layer.size**2)
-    return {
-        "x": x,
-        "read": x * layer.upsample**2,
-        "w": float(layer.channels * layer.filters * layer.kernel**2),
-        "pre_activation": float(layer.filters * out),
-        "y": float(layer.out * out),
-        "mask": float(batch * layer.size**2),
-    }
+def _of_library(layer: Layer, operations: float, device: Device, dtype: str) -> tuple[float, float]:
+    """Operations with what fills its blocks, and bytes that its blocks read from the cache.
+
+    As of the fused kernel, a block of pixels reads each of them once for each tap.
+    """
+    size = 2 if dtype == "bf16" else 4
+    channels = -(-layer.channels * size // 16) * 16 // size
+    rows, most = _TILES.get(device.arch, _TILE)
+    filters = -(-layer.filters // _FILTERS) * _FILTERS
+    columns = min(filters, most)
+    products = operations / 2 / layer.filters * channels / layer.channels
+    blocks = -(-filters // columns)
+    return 2 * products * filters, products * size * blocks * (1 + columns / rows)
 
 
-def _prologue(layer: Layer, e: dict[str, float]) -> tuple[float, int]:
-    """Elements moved and kernels launched by the public formula before the convolution."""
-    moved, launches = 0.0, 0
-    if layer.upsample > 1:
-        moved, launches = moved + e["x"] + e["read"], launches + 1
-    if layer.padding_mode != "zeros":
-        moved, launches = moved + 2 * e["read"], launches + 1
-    if layer.op == "partial":
-        # Masking x, the mask's own convolution, mask ratio and updated mask.
-        moved, launches = moved + 2 * e["x"] + e["mask"] * 4, launches + 5
-    return moved, launches
-
-
-def _eager(layer: Layer, e: dict[str, float], operations: float, size: int) -> Cost:
-    moved, launches = _prologue(layer, e)
-    moved += e["read"] + e["w"] + e["pre_activation"]
-    launches += 1
-    moved, launches = moved + 2 * e["pre_activation"], launches + 1  # bias
-    if layer.op == "gated":
-        # Activation, sigmoid, product.
-        moved, launches = moved + 2 * e["y"] + 2 * e["y"] + 3 * e["y"], launches + 3
-    elif layer.op == "partial":
-        moved, launches = moved + 4 * e["y"], launches + 2
-    elif layer.activation != "identity":
-        moved, launches = moved + 2 * e["y"], launches + 1
-    return Cost(operations, moved * size, launches)
-
-
-def _compiled(layer: Layer, e: dict[str, float], operations: float, size: int) -> Cost:
-    """Cost where each chain of elementwise passes is one and the convolution's result is stored."""
-    moved, launches = e["read"] + e["w"] + e["pre_activation"], 1
-    if layer.upsample > 1 or layer.padding_mode != "zeros" or layer.op == "partial":
-        moved, launches = moved + e["x"] + e["read"], launches + 1
-    if layer.op == "partial":
-        moved, launches = moved + 4 * e["mask"], launches + 2
-    return Cost(operations, (moved + e["pre_activation"] + e["y"]) * size, launches + 1)
-
-
-def _ours(layer: Layer, e: dict[str, float], operations: float, size: int, fused: bool) -> Cost:
-    # Doubling and convolving equals four 2x2 convolutions of the small picture.
-    if layer.upsample == 2 and layer.kernel == 3:
-        operations *= 4 / 9
-    masks = 2 * e["mask"] if layer.op == "partial" else 0.0
-    if fused:
-        return Cost(operations, (e["x"] + e["w"] + e["y"] + masks) * size, 1)
-    moved, launches = e["read"] + e["w"] + e["pre_activation"], 1
-    if layer.op == "partial" or layer.padding_mode != "zeros":
-        moved, launches = moved + 2 * e["x"] + masks, launches + 1
-    return Cost(operations, (moved + e["pre_activation"] + e["y"]) * size, launches + 1)
-
-
-def _seconds(cost: Cost, device: Device, dtype: str, share: float, launch: float) -> float:
-    arithmetic = cost.operations / (device.rate(dtype) * device.share(dtype) * share)
-    traffic = cost.moved / (device.memory * _MEMORY_SHARE)
-    return max(arithmetic, traffic) + cost.launches * launch
+def _seconds(cost: Cost, device: Device, dtype: str, launch: float) -> float:
+    rate = device.rate(dtype) * device.share(dtype) * cost.share
+    memory = device.memory * _MEMORY_SHARE
+    operations, cached = cost.operations, 0.0
+    if cost.layer is not None:
+        operations, cached = _of_library(cost.layer, operations, device, dtype)
+    product = max(operations / rate, cost.product / memory, cached / device.chip(dtype).cache)
+    return product + cost.passes / memory + cost.launches * launch
 
 
 def problem_of(layer: Layer, dtype: str, batch: int) -> Problem:
@@ -198,99 +171,55 @@ def problem_of(layer: Layer, dtype: str, batch: int) -> Problem:
         )
 
 
-def _is_fused(layer: Layer, device: Device, dtype: str, batch: int) -> bool:
-    from inpaint_ops.kernels.convolution import choose
+def predict(
+    layer: Layer, device: Device, dtype: str, batch: int, *, reuse: bool = False
+) -> Prediction:
+    """Predictions for the ways to compute a layer, and the floor.
 
-    return choose.predicted(problem_of(layer, dtype, batch), device.arch)
+    `reuse`: the first-level cache keeps a pixel for the neighbouring taps of its row, as with
+    Triton 3.9; before that, asynchronous copies pass it by.
+    """
+    from inpaint_ops.kernels.convolution import choose, fused
 
-
-def predict(layer: Layer, device: Device, dtype: str, batch: int) -> Prediction:
-    """Predictions for the three ways to compute a layer, and the floor."""
     size = 2 if dtype == "bf16" else 4
-    e = _elements(layer, batch)
+    e = costs.elements(layer, batch)
     operations = 2.0 * layer.multiplications * batch
-    fused = _is_fused(layer, device, dtype, batch)
-    eager = _eager(layer, e, operations, size)
-    compiled = _compiled(layer, e, operations, size)
-    ours = _ours(layer, e, operations, size, fused)
-    least = _ours(layer, e, operations, size, True)
+    problem = problem_of(layer, dtype, batch)
+    eager = costs.eager(layer, e, operations, size)
+    compiled = costs.compiled(layer, e, operations, size)
+    library = costs.library(layer, e, operations, size)
+    least = costs.fused(layer, e, operations, size)
+    reading = problem.reading
+    reused = max(1.0, reading.kernel[1] / reading.stride[1]) if reuse else 1.0
+    row = fused.pick_row(problem, device.arch)
+    loop = loops.loop(problem, row, device.chip(dtype), reused=reused)
+    memory = least.moved / device.memory / _MEMORY_SHARE
+    ways = {
+        "library": _seconds(library, device, dtype, _LAUNCH),
+        # Doubled and transposed layers' weights are packed by a launch of its own.
+        "fused": max(loop.seconds, memory) + _LAUNCH * (2 if reading.phases > 1 else 1),
+    }
+    path = "fused" if choose.predicted(problem, device.arch) else "library"
+    ours = least if path == "fused" else library
     return Prediction(
         layer.method,
         layer.id,
         device.name,
         dtype,
         batch,
-        "fused" if fused else "library",
+        path,
+        "memory" if memory > loop.seconds else loop.bound,
         operations,
         eager.moved,
         compiled.moved,
         ours.moved,
         max(least.operations / device.rate(dtype), least.moved / device.memory),
-        _seconds(eager, device, dtype, 1.0, _EAGER_LAUNCH),
-        _seconds(compiled, device, dtype, 1.0, _LAUNCH),
-        _seconds(ours, device, dtype, _FUSED_SHARE if fused else 1.0, _LAUNCH),
+        _seconds(eager, device, dtype, _EAGER_LAUNCH),
+        _seconds(compiled, device, dtype, _LAUNCH),
+        ways[path],
+        ways["library"],
+        ways["fused"],
     )
-
-
-@dataclass(frozen=True)
-class Matching:
-    """A comparison of `queries` positions with `keys` positions of `channels` numbers.
-
-    Operations and bytes are those of a pair of positions; the lists are for eager, compiled and our
-    kernels. Scores are float32 in all three.
-    """
-
-    method: str
-    name: str
-    queries: int
-    keys: int
-    channels: int
-    products: tuple[float, float, float]
-    moved: tuple[float, float, float]
-    launches: tuple[int, int, int]
-
-
-# Contextual attention: eager compares 3x3 patches and pastes 4x4 ones, with 17 passes over the
-# matrix of scores (11 when compiled); ours multiplies pixels, 9 passes. The shift: eager stores the
-# scores and a one-hot matrix. ID-MRF: forward and backward, 8 and 5 passes, ours keeps strips.
-MATCHINGS = (
-    *(
-        Matching(
-            method,
-            f"contextual_attention-c{c}-{n}x{n}",
-            n * n,
-            n * n,
-            c,
-            (25, 25, 5),
-            (68, 44, 36),
-            (40, 20, 14),
-        )
-        for method, c, n in (("deepfill_v1", 128, 32), ("deepfill_v2", 96, 64))
-    ),
-    Matching(
-        "shift_net",
-        "shift_connection-c256-32x32",
-        256,
-        768,
-        256,
-        (2, 2, 1),
-        (24, 16, 0),
-        (25, 12, 5),
-    ),
-    *(
-        Matching(
-            "gmcnn",
-            f"id_mrf_loss-c{c}-{n}x{n}-forward-backward",
-            n * n,
-            n * n,
-            c,
-            (3, 3, 4),
-            (64, 40, 36),
-            (40, 16, 14),
-        )
-        for c, n in ((256, 64), (512, 32))
-    ),
-)
 
 
 def predict_matching(m: Matching, device: Device, dtype: str, batch: int) -> Prediction:
@@ -298,11 +227,12 @@ def predict_matching(m: Matching, device: Device, dtype: str, batch: int) -> Pre
     size = 2 if dtype == "bf16" else 4
     pairs = float(batch * m.queries * m.keys)
     ends = 2.0 * batch * m.channels * (m.queries + m.keys) * size
-    costs = [
-        Cost(2 * m.channels * k * pairs, b * pairs + ends, n)
+    ways = [
+        Cost(2 * m.channels * k * pairs, b * pairs + ends, 0.0, n)
         for k, b, n in zip(m.products, m.moved, m.launches)
     ]
-    eager, compiled, ours = costs
+    eager, compiled, ours = ways
+    seconds = _seconds(ours, device, dtype, _LAUNCH)
     return Prediction(
         m.method,
         m.name,
@@ -310,14 +240,17 @@ def predict_matching(m: Matching, device: Device, dtype: str, batch: int) -> Pre
         dtype,
         batch,
         "matching",
+        "",
         ours.operations,
         eager.moved,
         compiled.moved,
         ours.moved,
         max(ours.operations / device.rate(dtype), ends / device.memory),
-        _seconds(eager, device, dtype, 1.0, _EAGER_LAUNCH),
-        _seconds(compiled, device, dtype, 1.0, _LAUNCH),
-        _seconds(ours, device, dtype, 1.0, _LAUNCH),
+        _seconds(eager, device, dtype, _EAGER_LAUNCH),
+        _seconds(compiled, device, dtype, _LAUNCH),
+        seconds,
+        seconds,
+        seconds,
     )
 
 
@@ -327,18 +260,57 @@ def table(predictions: Sequence[Prediction]) -> str:
         f"PREDICTED from data sheets, not measured: {predictions[0].device}, "
         f"{predictions[0].dtype}, batch {predictions[0].batch}",
         f"{'method':18} {'layer':44} {'path':8} {'GFLOP':>7} {'MB eager':>9} {'compiled':>9} "
-        f"{'ours':>8} {'floor':>7} {'eager':>7} {'compil.':>7} {'ours':>7} {'x eager':>8} "
-        f"{'x comp.':>8}",
+        f"{'ours':>8} {'floor':>7} {'eager':>7} {'compil.':>7} {'ours':>7} {'library':>7} "
+        f"{'fused':>7} {'bound':12} {'x eager':>8} {'x comp.':>8}",
     ]
     for p in predictions:
-        times = " ".join(f"{1e6 * t:7.0f}" for t in (p.floor, p.eager, p.compiled, p.ours))
+        times = " ".join(f"{1e6 * t:7.0f}" for t in p.times)
         lines.append(
             f"{p.method:18} {p.layer:44} {p.path:8} {p.operations / 1e9:7.1f} "
             f"{p.eager_bytes / 1e6:9.1f} {p.compiled_bytes / 1e6:9.1f} {p.ours_bytes / 1e6:8.1f} "
-            f"{times} {p.gain[0]:8.2f} {p.gain[1]:8.2f}"
+            f"{times} {p.bound:12} {p.gain[0]:8.2f} {p.gain[1]:8.2f}"
         )
     means = [exp(sum(log(p.gain[i]) for p in predictions) / len(predictions)) for i in range(2)]
     lines.append(f"predicted geometric mean: {means[0]:.2f} x eager, {means[1]:.2f} x compiled")
+    return "\n".join(lines)
+
+
+def _stage_one() -> list[Layer]:
+    """The 17 layers of DeepFill v2's first stage at 512^2, in order."""
+    inner = "gated-96-96-128x128-k3"
+    names = (
+        *("gated-5-24-512x512-k5-elu", "gated-24-48-512x512-k3-s2-elu"),
+        *("gated-48-48-256x256-k3-elu", "gated-48-96-256x256-k3-s2-elu"),
+        *(f"{inner}-elu", f"{inner}-elu", *(f"{inner}-d{d}-elu" for d in (2, 4, 8, 16))),
+        *(f"{inner}-elu", f"{inner}-elu"),
+        *("gated-96-48-128x128-k3-up2-elu", "gated-48-48-256x256-k3-elu"),
+        *("gated-48-24-256x256-k3-up2-elu", "gated-24-12-512x512-k3-elu"),
+        "fused-12-3-512x512-k3-tanh",
+    )
+    found = {one.id: one for one in all_layers()}
+    return [found[name] for name in names]
+
+
+def sums(device: Device, dtype: str, batch: int) -> str:
+    """Table of the first stage of DeepFill v2 and of the distinct layers of each method, in us.
+
+    "L1" is the fused kernel where the first-level cache keeps pixels for the neighbouring taps;
+    "best" the faster way of each layer, with it.
+    """
+    names = ("floor", "eager", "compiled", "library", "fused", "ours", "L1", "best")
+    lines = [f"{'predicted sums, us':32}" + " ".join(f"{name:>9}" for name in names)]
+    groups = {"deepfill_v2, stage 1, 17 layers": _stage_one()}
+    for one in all_layers():
+        groups.setdefault(one.method, []).append(one)
+    for group, layers in groups.items():
+        rows = []
+        for layer in layers:
+            p = predict(layer, device, dtype, batch)
+            kept = predict(layer, device, dtype, batch, reuse=True).fused
+            times = (p.floor, p.eager, p.compiled, p.library, p.fused, p.ours, kept)
+            rows.append((*times, min(p.library, kept)))
+        total = " ".join(f"{1e6 * sum(column):9.0f}" for column in zip(*rows))
+        lines.append(f"{group:32}{total}")
     return "\n".join(lines)
 
 
@@ -359,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         rows = [predict(x, device, options.dtype, options.batch) for x in all_layers()]
         rows += [predict_matching(m, device, options.dtype, options.batch) for m in MATCHINGS]
-        print(table(rows), end="\n\n")
+        print(table(rows), sums(device, options.dtype, options.batch), sep="\n", end="\n\n")
         found += rows
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "gpu_roofline.json"

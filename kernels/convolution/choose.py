@@ -1,20 +1,19 @@
 """Choice between the fused kernel and cuDNN followed by one elementwise pass, layer by layer.
 
-What was measured decides (`tables`); where nothing was, a rule does. The fused kernel moves the
-fewest bytes; cuDNN multiplies faster. Let kappa = kh kw C be the
-products of one sum. For n outputs a pixel the unfused way writes and reads the pre-activation once
-more, 4 n elements a pixel, against 4 n kappa operations: pixels and n cancel. Fusing wins where
-kappa (1 / r - 1) / e < 2 ridge / 0.85, with r the speed of the fused product relative to cuDNN's,
-e the part of the peak that cuDNN reaches, and ridge the operations in the time of one byte of
-memory traffic. The same bound holds for partial convolutions and for TF32.
+What was measured decides (`tables`); where nothing was, a rule does. The fused kernel spares the
+passes around the product, whose time does not depend on the depth of the sums; cuDNN multiplies
+faster, and gains with the depth. So layers up to a depth are fused, and up to a greater one where
+cuDNN needs a pass before its product too (masks, borders) or a slow product (transposed and
+doubled layers).
 
-With r = 0.6 to 0.7 the bound on kappa is 625 to 970 on an H100 and 380 to 590 on an A100. These are
-predictions from data sheets and published ratios, not measurements; the environment variable
-INPAINT_OPS_CONV=fused or =library overrides them.
+The depths are those with the least sum over the layers of the ten methods with 1, 4 and 16 images,
+by the times that ``benchmarks.gpu.roofline`` predicts from data sheets and the kernels' machine
+code: no measurements (docs/gpu_choices.md). INPAINT_OPS_CONV=fused or =library overrides all.
 """
 
 import os
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -23,18 +22,53 @@ from inpaint_ops.kernels.convolution import fused
 from inpaint_ops.kernels.convolution.fused import Problem
 from inpaint_ops.kernels.launch import architecture
 
-# Greatest kappa that is fused: 432 are all 3 x 3 layers of up to 48 channels, and the 5 x 5 and
-# 7 x 7 stems. On an A100 that is a tie; on the consumer chips, with memory still slower against
-# their matrix units, too.
-_SHALLOW = {"sm_80": 256, "sm_86": 256, "sm_89": 256, "sm_120": 256}
-_SHALLOW_ELSEWHERE = 432
-# Above this kappa the products dominate whatever else is saved.
-_DEEP = 1728
-# Below this many results a launch costs more than the products.
-_FEW_RESULTS = 2_000_000
-# Without matrix units (float32 without TF32) a byte is worth a tenth of the operations.
-_SHALLOW_FLOAT32 = 48
-_FEW_FILTERS = 4
+
+class Limits(NamedTuple):
+    """Greatest depth that is fused.
+
+    Args:
+        plain: of a layer of which cuDNN needs the product and one pass.
+        before: where it needs a pass before the product.
+        saved: where its product is slow.
+        few: where outputs are so few that cuDNN's blocks are mostly empty.
+    """
+
+    plain: int
+    before: int
+    saved: int
+    few: int = 0
+
+
+# Memory slow beside the processors: the passes that are spared count for more.
+_SLOW_MEMORY = Limits(1728, 1728, 1728, 1728)
+# By precision and architecture. No chip of gfx942 and sm_120 is in the roofline: those that are
+# most like them stand for them.
+_HOPPER = Limits(600, 2400, 864, 1728)
+_LIMITS = {
+    "half": {
+        "sm_80": Limits(320, 1728, 864, 1728),
+        "sm_86": Limits(320, 1728, 1200, 1728),
+        "sm_89": _SLOW_MEMORY,
+        "sm_90": _HOPPER,
+        "sm_100": Limits(0, 1200, 0),
+        "sm_120": _SLOW_MEMORY,
+        "gfx942": _HOPPER,
+    },
+    "tf32": {
+        "sm_86": _SLOW_MEMORY,
+        "sm_89": _SLOW_MEMORY,
+        "sm_100": Limits(0, 0, 0),
+        "sm_120": _SLOW_MEMORY,
+    },
+    # Without matrix units the products are the bound nearly everywhere.
+    "ieee": {
+        "sm_86": Limits(320, 1728, 1200, 1728),
+        "sm_89": _SLOW_MEMORY,
+        "sm_120": _SLOW_MEMORY,
+    },
+}
+_ELSEWHERE = {"tf32": Limits(144, 600, 256), "ieee": Limits(0, 48, 0)}
+_FEW_OUTPUTS = 4
 
 RowOf = Callable[[Tensor, Problem, tuning.Trial], str | None]
 
@@ -81,12 +115,13 @@ def predicted(problem: Problem, arch: str) -> bool:
         problem: what counts of the layer.
         arch: member of `launch.ARCHITECTURES`.
     """
-    depth = problem.depth
-    if problem.outputs <= _FEW_FILTERS and depth <= _DEEP:
-        return True  # the library pads few filters to a whole block too, and writes them twice
-    if problem.precision == "ieee":
-        return depth <= _SHALLOW_FLOAT32
-    if depth > _DEEP:
-        return False
-    few = problem.results < _FEW_RESULTS
-    return problem.saves or few or depth <= _SHALLOW.get(arch, _SHALLOW_ELSEWHERE)
+    precision = problem.precision
+    limits = _LIMITS[precision].get(arch) or _ELSEWHERE[precision]
+    limit = limits.plain
+    if problem.kind == "partial" or problem.reading.padding_mode != "zeros":
+        limit = max(limit, limits.before)
+    if problem.saves:
+        limit = max(limit, limits.saved)
+    if problem.outputs <= _FEW_OUTPUTS:
+        limit = max(limit, limits.few)
+    return problem.depth <= limit

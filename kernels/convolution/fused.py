@@ -51,6 +51,12 @@ class Reading(NamedTuple):
     phases: int = 1
     phase_pad: int = 0
 
+    @property
+    def linear(self) -> bool:
+        """Whether a pixel's place is an offset that no border changes: the loop is shorter."""
+        plain = not self.doublings and self.padding_mode == "zeros"
+        return plain and max(self.kernel) <= TAPS_OF_AXIS
+
 
 class Problem(NamedTuple):
     """What the speed of a layer depends on, whoever multiplies.
@@ -61,9 +67,8 @@ class Problem(NamedTuple):
         pixels: of the result, of all images, of one phase.
         outputs: channels of the result.
         depth: products of one sum, of one phase, with the channels that fill the last 16 bytes.
-        form: options that are not the usual ones, for the key.
+        reading: where it reads.
         saves: true if the fused load spares the library a pass over x, or a slow product.
-        phases: along each axis.
     """
 
     kind: str
@@ -71,14 +76,26 @@ class Problem(NamedTuple):
     pixels: int
     outputs: int
     depth: int
-    form: str = ""
+    reading: Reading
     saves: bool = False
-    phases: int = 1
 
     @property
     def results(self) -> int:
         """Numbers of the result, of all phases."""
-        return self.pixels * self.outputs * self.phases**2
+        return self.pixels * self.outputs * self.reading.phases**2
+
+    @property
+    def form(self) -> str:
+        """Options that are not the usual ones, for the key."""
+        stride, phases = max(self.reading.stride), self.reading.phases
+        options = {
+            f" s{stride}": stride > 1,
+            " dilated": max(self.reading.dilation) > 1,
+            f" p{phases}": phases > 1,
+            " doubled": self.reading.doublings > 0,
+            " edges": self.reading.padding_mode != "zeros",
+        }
+        return "".join(name for name, present in options.items() if present)
 
     @property
     def keys(self) -> list[str]:
@@ -105,22 +122,14 @@ def problem(
     """The problem of a layer; arguments as of `call`."""
     phases = reading.phases
     pixels = shape[0] * cdiv(out[1], phases) * cdiv(out[2], phases)
-    options = {
-        f" s{max(reading.stride)}": max(reading.stride) > 1,
-        " dilated": max(reading.dilation) > 1,
-        f" p{phases}": phases > 1,
-        " doubled": reading.doublings > 0,
-        " edges": reading.padding_mode != "zeros",
-    }
     return Problem(
         kind,
         precision_of(x.dtype),
         pixels,
         out[0],
         reading.kernel[0] * reading.kernel[1] * shape[1],
-        "".join(name for name, present in options.items() if present),
+        reading,
         saves,
-        phases,
     )
 
 
@@ -268,8 +277,6 @@ def call(
     pixels = n * cdiv(out_height, phases) * cdiv(out_width, phases)
     taps = reading.kernel[0] * reading.kernel[1]
     blocks = CONV.row(row, architecture(x.device)).constexprs
-    linear = not reading.doublings and reading.padding_mode == "zeros"
-    linear = linear and max(reading.kernel) <= TAPS_OF_AXIS
     programs = cdiv(pixels, blocks["BLOCK_M"]) * cdiv(cout, blocks["BLOCK_N"])
     counting = counting or Counting(split=cin)
     arguments = {
@@ -298,7 +305,7 @@ def call(
         "second_channels": float(counting.channels[1]),
         "total": float(counting.total),
         "PAD": PADDING[reading.padding_mode],
-        "LINEAR": linear,
+        "LINEAR": reading.linear,
         "RULE": RULES[counting.rule],
         "ACT": spec.ACTIVATIONS.index(activation),
         "HAS_BIAS": bias,

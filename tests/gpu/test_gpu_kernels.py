@@ -10,7 +10,7 @@ import torch
 
 import inpaint_ops
 from inpaint_ops.benchmarks.cases import conv_layers
-from inpaint_ops.benchmarks.gpu import compile, roofline
+from inpaint_ops.benchmarks.gpu import compile, loops, roofline
 from inpaint_ops.benchmarks.gpu.compile import Measured
 from inpaint_ops.cli import doctor
 from inpaint_ops.kernels import launch, plans, tune
@@ -143,13 +143,71 @@ def test_the_fused_kernel_takes_shallow_layers_and_cudnn_deep_ones():
         "gated-48-96-128x128-k3-elu",
         "gated-48-48-256x256-k3-s2-elu",
     }
-    assert _chosen("sm_90", "tf32", layers) == on_h100
-    # Without matrix units the library multiplies, few filters excepted.
+    # TF32 has small blocks only; without matrix units nothing makes up for the products.
+    assert _chosen("sm_90", "tf32", layers) == {
+        "gated-3-24-512x512-k5-elu",
+        "gated-48-24-256x256-k3-up2-elu",
+    }
     assert _chosen("sm_90", "fp32", layers) == set()
     few = [layer for layer in LAYERS if layer.out <= 4 and layer.op == "fused"]
     shallow = {layer.id for layer in few if layer.kernel**2 * layer.channels <= 1728}
-    assert _chosen("sm_90", "fp32", few) == shallow
+    assert _chosen("sm_90", "bf16", few) == shallow
     assert len(shallow) >= 3
+
+
+@pytest.mark.parametrize("device", roofline.DEVICES, ids=lambda one: one.name)
+@pytest.mark.parametrize("dtype", roofline.DTYPES)
+def test_the_rule_follows_the_roofline(device, dtype):
+    """A kernel that changes changes the depths up to which it is the faster one."""
+    found = [roofline.predict(layer, device, dtype, batch) for layer in LAYERS for batch in (1, 16)]
+    # With one image for each of the sixteen: both count the same.
+    weights = [16 // one.batch for one in found]
+    best = sum(w * min(one.library, one.fused) for w, one in zip(weights, found))
+    ours = sum(w * one.ours for w, one in zip(weights, found))
+    library = sum(w * one.library for w, one in zip(weights, found))
+    assert ours < 1.1 * best
+    assert ours < 1.01 * library
+
+
+def test_the_roofline_knows_tf32():
+    """Its products take the rows of TF32, float32 proper those without matrix units."""
+    layer = LAYERS[0]
+    kinds = {dtype: roofline.problem_of(layer, dtype, 1) for dtype in roofline.DTYPES}
+    assert {dtype: one.precision for dtype, one in kinds.items()} == {
+        "bf16": "half",
+        "tf32": "tf32",
+        "fp32": "ieee",
+    }
+    assert kinds["bf16"].depth == 25 * 8
+    assert kinds["tf32"].depth == 25 * 8  # five channels are two times four
+    device = roofline.DEVICES[0]
+    half, tf32, fp32 = (
+        roofline.predict(layer, device, dtype, 16).fused for dtype in roofline.DTYPES
+    )
+    assert half < tf32 < fp32
+
+
+def test_what_bounds_a_loop():
+    chip = roofline.DEVICES[0].chip("bf16")
+    figures = loops.budget()
+    deep = fused.Problem("gated", "half", 2**20, 64, 64 * 64, fused.Reading((3, 3)))
+    one = loops.loop(deep, "gated-large", chip)
+    assert one.seconds == max(one.instructions, one.matrix, one.cache)
+    # Twice the pixels take twice as long, and a mirrored image more instructions.
+    twice = loops.loop(deep._replace(pixels=2**21), "gated-large", chip)
+    assert twice.matrix == pytest.approx(2 * one.matrix, rel=0.01)
+    mirrored = fused.Reading((3, 3), padding_mode="reflect")
+    assert loops.loop(deep._replace(reading=mirrored), "gated-large", chip).instructions > (
+        1.3 * one.instructions
+    )
+    slots = figures["sm_80"]["conv_fwd gated-large common"]["slots"]
+    slower = {"sm_80": {**figures["sm_80"]}}
+    slower["sm_80"]["conv_fwd gated-large common"] = {
+        **figures["sm_80"]["conv_fwd gated-large common"],
+        "slots": 10 * slots,
+    }
+    assert loops.loop(deep, "gated-large", chip, figures=slower).bound == "instructions"
+    assert loops.loop(deep, "gated-large", chip, reused=3.0).cache < one.cache
 
 
 def test_tf32_is_as_torch_says():
@@ -186,13 +244,12 @@ def test_cpu_tensors_need_the_interpreter():
 
 
 def test_roofline_is_labelled_and_ordered(tmp_path, capsys):
-    from inpaint_ops.benchmarks.gpu import roofline
-
     assert roofline.main(["--batch", "1", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert printed.count("PREDICTED from data sheets, not measured") == len(roofline.DEVICES)
     content = json.loads((tmp_path / "gpu_roofline.json").read_text())
     assert content["predicted"] is True
+    assert printed.count("deepfill_v2, stage 1, 17 layers") == len(roofline.DEVICES)
     rows = content["layers"]
     count = len(roofline.all_layers()) + len(roofline.MATCHINGS)
     assert len(rows) == len(roofline.DEVICES) * count

@@ -200,7 +200,7 @@ def test_a_forced_way_goes_before_the_table(monkeypatch, ran):
 
 def test_classes_stand_for_their_neighbours():
     def problem(pixels):
-        return fused.Problem("gated", "half", pixels, 48, 432, " s2")
+        return fused.Problem("gated", "half", pixels, 48, 432, fused.Reading((3, 3), (2, 2)))
 
     small, larger, largest = (problem(pixels).keys for pixels in (1024, 4096, 65536))
     assert small[1] in larger[2:]
@@ -363,6 +363,6 @@ def test_problems_of_the_command_differ():
 
 def test_the_rule_follows_what_is_known():
     """`predicted` alone where there is no table."""
-    deep = fused.Problem("gated", "half", 10**6, 96, 5000)
+    deep = fused.Problem("gated", "half", 10**6, 96, 5000, fused.Reading((3, 3)))
     assert not choose.predicted(deep, "sm_90")
     assert choose.predicted(deep._replace(depth=72), "sm_90")
