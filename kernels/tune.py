@@ -29,12 +29,14 @@ PRECISIONS = ("bf16", "tf32")
 
 def problems(settings: Settings) -> list[tuple[Layer, str, int]]:
     """Layer, precision and batch of each problem; the first method's come first."""
-    distinct = {one.id: one for one in map(bare, reversed(layers(settings)))}
+    distinct: dict[str, Layer] = {}
+    for one in map(bare, layers(settings)):
+        distinct.setdefault(one.id, one)
     return [
         (layer, name, batch)
         for name in PRECISIONS
         for batch in BATCHES
-        for layer in reversed(distinct.values())
+        for layer in distinct.values()
     ]
 
 

@@ -79,7 +79,12 @@ def postponed(device: torch.device) -> bool:
 
 
 def _asked() -> bool:
-    return os.environ.get("INPAINT_OPS_TUNE", "0") == "1" and tables.may_grow()
+    wanted = os.environ.get("INPAINT_OPS_TUNE") or "0"
+    if wanted not in ("0", "1"):
+        raise ValueError(f"INPAINT_OPS_TUNE: must be 0 or 1, got {wanted!r}")
+    # Who multiplies decides on last digits, which are to be the same from run to run there.
+    repeatable = torch.are_deterministic_algorithms_enabled()
+    return wanted == "1" and tables.may_grow() and not repeatable
 
 
 def _is_recorded(device: torch.device) -> bool:

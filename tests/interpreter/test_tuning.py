@@ -268,7 +268,14 @@ def test_what_is_known_is_not_measured(monkeypatch, ran, stopwatch):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             call("gated")
+    # Nor where runs are to repeat each other's digits.
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+        call("plain")
     assert len(asked) == 1
+    monkeypatch.setenv("INPAINT_OPS_TUNE", "yes")
+    with pytest.raises(ValueError, match="INPAINT_OPS_TUNE: must be 0 or 1, got 'yes'"):
+        call("partial")
 
 
 @pytest.mark.parametrize("why", ["captured", "traced"])
