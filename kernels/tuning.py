@@ -122,13 +122,25 @@ def measured(
 def _measure(
     keys: Sequence[str], rows: Sequence[str], device: torch.device, trial: Trial, seconds: float
 ) -> Measurement:
-    calls = {row: trial(row) for row in rows}
-    calls[LIBRARY] = trial(None)
+    calls = {row: _when_called(trial, row) for row in rows}
+    calls[LIBRARY] = _when_called(trial, None)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         got = measure(calls, device, seconds)
     times = {name: one["device"] for name, one in got.items() if "device" in one}
     library = times.pop(LIBRARY, None)
     return Measurement(keys, times, library)
+
+
+def _when_called(trial: Trial, row: str | None) -> Callable[[], Any]:
+    """The call for a row, prepared at its first: what that raises is the candidate's failure."""
+    made: list[Callable[[], Any]] = []
+
+    def call() -> Any:
+        if not made:
+            made.append(trial(row))
+        return made[0]()
+
+    return call
 
 
 def _keep(device: torch.device, entries: Mapping[str, dict[str, str]]) -> None:

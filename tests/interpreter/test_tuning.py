@@ -316,6 +316,22 @@ def test_candidates_that_fail_are_left_out(monkeypatch, ran, stopwatch):
     assert "gated half m36 n8 k32 p2" not in tables.read(tables.cache_file(CPU))["convolutions"]
 
 
+def test_a_candidate_that_cannot_be_prepared_is_left_out(monkeypatch):
+    """The fused kernel counts pixels in 32 bits; the library may form what it cannot."""
+    monkeypatch.setattr(tuning, "_TIMED", ("cpu",))
+    monkeypatch.setenv("INPAINT_OPS_TUNE", "1")
+
+    def trial(row):
+        if row is not None:
+            raise ValueError("too many pixels")
+        return lambda: None
+
+    assert tuning.measured(["own", "class"], ["plain-odd"], CPU, trial, False) is None
+    one = tuning._measure(["own"], ["plain-odd"], CPU, trial, 0.001)
+    assert not one.times
+    assert one.library >= 0
+
+
 def test_a_cache_that_cannot_be_written_is_told_and_costs_nothing(
     monkeypatch, tmp_path, ran, stopwatch
 ):
