@@ -36,7 +36,8 @@ def test_offsets_have_64_bits(x, mode, taps):
         valid = torch.ones(1, 1, _ROWS, 1, dtype=torch.uint8)
         window = Window(valid, planes[0], planes[1].clone())
         counting = Counting(split=_CHANNELS, total=taps)
-    launch = call(x, tuple(x.shape), tuple(y.shape[1:]), reading, counting=counting)
+    row = "partial-small" if mode == "masked" else "plain-small"
+    launch = call(x, tuple(x.shape), tuple(y.shape[1:]), reading, row, counting=counting)
     run(launch, x, weight, None, y, window=window)
     pixels = x[0, :, [0, last], 0].float().T
     products = torch.einsum("ktc,pc->tpk", weight[0, :, :, 0].float(), pixels)
