@@ -64,7 +64,7 @@ def entries_of(outcomes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str
     return tuning.entries_of(
         tuning.Measurement(one["keys"], one["times"], one["library"])
         for one in outcomes
-        if one["times"]
+        if "keys" in one
     )
 
 

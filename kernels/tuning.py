@@ -169,7 +169,7 @@ def entries_of(measurements: Iterable[Measurement]) -> tables.Entries:
     """Fastest row and fastest way for each key of measurements."""
     found: dict[str, list[Measurement]] = {}
     for one in measurements:
-        if one.times:
+        if one.times or one.library is not None:
             for key in one.keys[:2]:
                 found.setdefault(key, []).append(one)
     return {key: _entry(some) for key, some in found.items()}
@@ -180,10 +180,12 @@ def _entry(some: Sequence[Measurement]) -> dict[str, str]:
     both = [
         {"fused": min(one.times.values()), LIBRARY: one.library}
         for one in some
-        if one.library is not None
+        if one.times and one.library is not None
     ]
-    row = _most_even([one.times for one in some])
-    return {"row": row, "choice": _most_even(both) if both else "fused"}
+    ran = [one.times for one in some if one.times]
+    if not ran:
+        return {"row": "", "choice": LIBRARY}
+    return {"row": _most_even(ran), "choice": _most_even(both) if both else "fused"}
 
 
 def _most_even(layers: Sequence[Mapping[str, float]]) -> str:

@@ -91,21 +91,22 @@ def row_of(x: Tensor, problem: Problem, trial: tuning.Trial) -> str | None:
         return None
     arch, keys = architecture(x.device), problem.keys
     rows = fused.rows_of(problem, arch)
-    entry = _valid(tables.find(keys, x.device), rows)
+    entry = tables.find(keys, x.device) or {}
     if forced == "auto":
-        entry = tuning.measured(keys, rows, x.device, trial, entry is not None) or entry
-    row = fused.pick_row(problem, arch) if entry is None else entry["row"]
+        known = _decides(entry, rows)
+        entry = tuning.measured(keys, rows, x.device, trial, known) or entry
+    row = entry["row"] if entry.get("row") in rows else fused.pick_row(problem, arch)
     if forced == "fused":
         return row
-    fuses = predicted(problem, arch) if entry is None else entry["choice"] == "fused"
+    fuses = entry["choice"] == "fused" if _decides(entry, rows) else predicted(problem, arch)
     return row if fuses else None
 
 
-def _valid(entry: Mapping[str, str] | None, rows: list[str]) -> Mapping[str, str] | None:
-    """An entry of a table if it still means something: rows come and go."""
-    if entry is None or entry["row"] not in rows or entry["choice"] not in ("fused", "library"):
-        return None
-    return entry
+def _decides(entry: Mapping[str, str], rows: list[str]) -> bool:
+    """Whether an entry of a table still means something: rows come and go."""
+    if entry.get("choice") == "fused":
+        return entry["row"] in rows
+    return entry.get("choice") == "library"
 
 
 def predicted(problem: Problem, arch: str) -> bool:

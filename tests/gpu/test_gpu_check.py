@@ -209,12 +209,15 @@ def test_a_table_holds_what_loses_least_of_each_class():
             {"times": {}},
             outcome("b", 4.0, large=1.0, small=4.0),
             outcome("c", None, large=1.0, small=1.5),
+            {**outcome("d", 1.0), "keys": ["d"]},
+            {**outcome("e", None), "keys": ["e"]},
         ]
     )
     assert entries == {
         "a": {"row": "small", "choice": "library"},
         "b": {"row": "large", "choice": "fused"},
         "c": {"row": "large", "choice": "fused"},
+        "d": {"row": "", "choice": "library"},
         "class": {"row": "large", "choice": "fused"},
     }
 

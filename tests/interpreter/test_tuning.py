@@ -326,7 +326,10 @@ def test_a_candidate_that_cannot_be_prepared_is_left_out(monkeypatch):
             raise ValueError("too many pixels")
         return lambda: None
 
-    assert tuning.measured(["own", "class"], ["plain-odd"], CPU, trial, False) is None
+    only = {"row": "", "choice": "library"}
+    assert tuning.measured(["own", "class"], ["plain-odd"], CPU, trial, False) == only
+    problem = fused.Problem("plain", "half", 36, 8, 72, fused.Reading((3, 3)))
+    assert choose.row_of(torch.zeros(1, dtype=torch.bfloat16), problem, trial) is None
     one = tuning._measure(["own"], ["plain-odd"], CPU, trial, 0.001)
     assert not one.times
     assert one.library >= 0
