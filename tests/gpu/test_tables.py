@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from inpaint_ops.kernels import plans, tables
+from inpaint_ops.benchmarks.cases.conv_layers import Layer
+from inpaint_ops.kernels import plans, tables, tune
 
 CPU = torch.device("cpu")
 FUSED = {"row": "plain-odd", "choice": "fused"}
@@ -161,3 +162,36 @@ def test_processes_that_write_together_keep_each_others_entries():
     assert [one.wait() for one in writers] == [0, 0]
     assert set(tables.read(path)["convolutions"]) == {str(i) for i in range(60)}
     assert {file.name for file in path.parent.iterdir()} == {path.name, f".{path.name}.lock"}
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "cache"])
+def test_the_command_writes_the_users_table(named, monkeypatch, tmp_path, capsys):
+    """A layer that has too little memory costs the others nothing."""
+    layers = [Layer("test", "fused", 8, size, 8) for size in (8, 16, 24)]
+    measured = {
+        layer.id: {"keys": [layer.id, "class"], "times": {"plain-odd": 2.0}, "library": 1.0}
+        for layer in layers[::2]
+    }
+
+    def times_of(layer, name, batch, settings):
+        if layer.id not in measured:
+            raise torch.OutOfMemoryError("CUDA out of memory, says a stand-in")
+        assert (name, batch, settings.seconds) == ("bf16", 1, 0.5)
+        return measured[layer.id]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(tables, "chip_of", lambda device: tables.Chip("A chip of 2030", "sm_90"))
+    monkeypatch.setattr(tune, "problems", lambda settings: [(one, "bf16", 1) for one in layers])
+    monkeypatch.setattr(tune, "times_of", times_of)
+    out = tmp_path / "chip.json"
+    assert tune.main(["--seconds", "0.5", *(["--out", str(out)] if named else [])]) == 0
+    path = out if named else tables.cache_file(torch.device("cuda", 0))
+    assert f"written: {path}" in capsys.readouterr().out
+    assert named or path.name.startswith("convolutions-a_chip_of_2030-sm_90-")
+    wanted = dict.fromkeys([*measured, "class"], LIBRARY)
+    assert tables.read(path)["convolutions"] == wanted
+    if named:
+        monkeypatch.setenv("INPAINT_OPS_TUNED", str(out))
+    assert tables.find(["class"], torch.device("cuda", 0)) == LIBRARY
