@@ -93,7 +93,8 @@ def row_of(x: Tensor, problem: Problem, trial: tuning.Trial) -> str | None:
     rows = fused.rows_of(problem, arch)
     entry = tables.find(keys, x.device) or {}
     if forced == "auto":
-        known = _decides(entry, rows)
+        # The classes beside stand in for what is not measured; where it can be, it is.
+        known = _decides(tables.find(keys[:2], x.device) or {}, rows)
         entry = tuning.measured(keys, rows, x.device, trial, known) or entry
     row = entry["row"] if entry.get("row") in rows else fused.pick_row(problem, arch)
     if forced == "fused":

@@ -158,6 +158,23 @@ def test_the_table_decides(name, ran):
         assert ran == [first]
 
 
+def test_a_neighbouring_class_stands_in_until_it_is_measured(monkeypatch, ran, stopwatch):
+    asked, wanted = stopwatch
+    own, *classes = choose_keys("gated")
+    beside = {classes[1]: {"row": "gated-wide", "choice": "fused"}}
+    tables.store(tables.cache_file(CPU), CPU, beside)
+    plans.forget()
+    call("gated")
+    assert ran[-1] == "gated-wide"
+    plans.forget()
+    monkeypatch.setenv("INPAINT_OPS_TUNE", "1")
+    wanted["gated-large"] = {"device": 1.0}
+    call("gated")
+    assert len(asked) == 1
+    assert ran[-1] == "gated-large"
+    assert set(tables.read(tables.cache_file(CPU))["convolutions"]) == {own, *classes[:2]}
+
+
 def choose_keys(name):
     """The keys under which a call is looked for."""
     seen = []
@@ -170,8 +187,7 @@ def choose_keys(name):
         plans.forget()
         call(name)
     plans.forget()
-    (keys,) = seen
-    return keys
+    return seen[0]
 
 
 @pytest.mark.parametrize("name", CALLS)
