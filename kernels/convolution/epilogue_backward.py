@@ -73,8 +73,9 @@ def _conv_epilogue_bwd_kernel(
     row_length = columns
     if KIND == _GATED:
         row_length = 2 * columns
-    bias_sums = tl.zeros((BLOCK_C,), tl.float32)
-    gate_bias_sums = tl.zeros((BLOCK_C,), tl.float32)
+    # Summed over rows once, after the loop: there threads have to wait for each other.
+    bias_sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    gate_bias_sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
         offs_m = block * BLOCK_M + tl.arange(0, BLOCK_M)
         in_m = offs_m < rows
@@ -87,7 +88,7 @@ def _conv_epilogue_bwd_kernel(
             update_mask = tl.load(update_mask_ptr + plane, mask=in_m, other=0.0)[:, None]
             mask_ratio = tl.load(mask_ratio_ptr + plane, mask=in_m, other=0.0)[:, None]
             # Select, not multiply: the gradient where nothing is valid may be anything, NaN too.
-            bias_sums += tl.sum(tl.where(update_mask != 0.0, grad * update_mask, 0.0), 0)
+            bias_sums += tl.where(update_mask != 0.0, grad * update_mask, 0.0)
             grad = tl.where(update_mask != 0.0, grad * mask_ratio, 0.0)
         else:
             saved = tl.load(saved_ptr + at, mask=in_bounds, other=0.0).to(tl.float32)
@@ -96,7 +97,7 @@ def _conv_epilogue_bwd_kernel(
                 s = sigmoid(gate)
                 grad = grad * s
                 grad_gate = grad * activate(saved, ACT) * (1.0 - s)
-                gate_bias_sums += tl.sum(grad_gate, 0)
+                gate_bias_sums += grad_gate
                 tl.store(
                     grad_pre_activation_ptr + at + columns,
                     grad_gate.to(grad_pre_activation_ptr.dtype.element_ty),
@@ -107,16 +108,17 @@ def _conv_epilogue_bwd_kernel(
                 grad = grad * derivative(saved, ACT)
             else:
                 grad = grad * derivative_of_result(saved, ACT)
-            bias_sums += tl.sum(grad, 0)
+            bias_sums += grad
         tl.store(
             grad_pre_activation_ptr + at,
             grad.to(grad_pre_activation_ptr.dtype.element_ty),
             mask=in_bounds,
         )
     row = tl.program_id(0) * row_length
-    tl.store(bias_sums_ptr + row + offs_c, bias_sums, mask=in_c)
+    tl.store(bias_sums_ptr + row + offs_c, tl.sum(bias_sums, 0), mask=in_c)
     if KIND == _GATED:
-        tl.store(bias_sums_ptr + row + columns + offs_c, gate_bias_sums, mask=in_c)
+        gate_row = row + columns
+        tl.store(bias_sums_ptr + gate_row + offs_c, tl.sum(gate_bias_sums, 0), mask=in_c)
 
 
 EPILOGUE_BACKWARD = Kernel(
