@@ -1,9 +1,8 @@
 """Launch of the fused convolution: the choice of a row, and the arguments of the kernel."""
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from inpaint_ops.kernels.launch import (
     tuned,
 )
 from inpaint_ops.kernels.plans import tf32_convolutions
-from inpaint_ops.kernels.program import cdiv, check_count
+from inpaint_ops.kernels.program import Call, cdiv, check_count
 from inpaint_ops.ops.convolution import spec
 
 # Programs that fill the multiprocessors of the larger chips twice; with fewer, smaller blocks.
@@ -149,15 +148,6 @@ class Reading(NamedTuple):
     phase_pad: int = 0
 
 
-class Call(NamedTuple):
-    """All that the shapes and the options decide of a launch."""
-
-    row: str
-    grid: tuple[int, int]
-    numbers: Sequence[Any]
-    free: Sequence[Any]
-
-
 def call(
     x: Tensor,
     shape: tuple[int, int, int, int],
@@ -231,7 +221,7 @@ def call(
     }
     check_count("convolution", "pixels of all images", pixels)
     grid = (programs, phases * phases)
-    return Call(name, grid, CONV.numbers_of(arguments), CONV.free_of(arguments))
+    return CONV.plan(name, grid, **arguments)
 
 
 def run(
@@ -257,4 +247,4 @@ def run(
     bias = None if bias is None else dense(bias)
     valid, *planes = (None, None, None) if window is None else window
     pointers = (x, weight, bias, valid, y, pre_activation, *planes)
-    CONV.launch(call.row, call.grid, pointers, call.numbers, call.free)
+    CONV.run(call, pointers)

@@ -16,6 +16,7 @@ from inpaint_ops.kernels.convolution.choose import fuses
 from inpaint_ops.kernels.convolution.fused import Reading
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
 from inpaint_ops.kernels.plans import Plans
+from inpaint_ops.kernels.program import Call
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
@@ -38,7 +39,7 @@ class _Plan(NamedTuple):
     filters: int
     doubled: bool
     channels: int
-    fused: fused.Call | None
+    fused: Call | None
     kind: int | None
 
 

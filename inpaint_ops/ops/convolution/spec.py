@@ -351,14 +351,13 @@ def settled_gradients(
     x: Tensor, weight: Tensor, grads: Sequence[Tensor | None]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias as `gradients_like` promises them."""
-    layouts = (memory_format(x, weight), torch.contiguous_format, torch.contiguous_format)
-    likes = (x, weight, weight)
-    settle = (
-        empty_gradient(x) if grad is None else settled(grad, like, layout)
-        for grad, like, layout in zip(grads, likes, layouts)
+    grad_x, grad_weight, grad_bias = grads
+    dense = torch.contiguous_format
+    return (
+        empty_gradient(x) if grad_x is None else settled(grad_x, x, memory_format(x, weight)),
+        empty_gradient(x) if grad_weight is None else settled(grad_weight, weight, dense),
+        empty_gradient(x) if grad_bias is None else settled(grad_bias, weight, dense),
     )
-    grad_x, grad_weight, grad_bias = settle
-    return grad_x, grad_weight, grad_bias
 
 
 def wanted_gradients(
