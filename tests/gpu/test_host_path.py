@@ -4,30 +4,20 @@ What is tested is what a device would notice: waits, changed settings, launches 
 or stream, and searches for compiled programs.
 """
 
-import gc
 import threading
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextlib import ExitStack
 from importlib import metadata
 
 import pytest
 import torch
-from operators import OPERATORS, options_of, run
+from gpu_calls import WAYS, call, implementations
+from operators import OPERATORS, options_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.jit import JITFunction
 
 from inpaint_ops.benchmarks.gpu import host
 from inpaint_ops.benchmarks.gpu.stand_in import stand_in_device
 from inpaint_ops.kernels import launch, products
-from inpaint_ops.ops import dispatch
-
-ON_GPUS = [op for op in OPERATORS if op in dispatch.OPERATORS and dispatch.OPERATORS[op].cuda]
-# Operators and, of convolutions, who multiplies.
-WAYS = [
-    (op, choice)
-    for op in ON_GPUS
-    for choice in (("fused", "library") if "conv" in op else ("auto",))
-]
 
 
 @pytest.fixture(params=WAYS, ids=" ".join)
@@ -35,23 +25,6 @@ def op(request, monkeypatch):
     name, choice = request.param
     monkeypatch.setenv("INPAINT_OPS_CONV", choice)
     return name
-
-
-def call(op, options, dtype=torch.float16, *, batch=None, masks=torch.bool):
-    """Call an operator with gradients, and its backward pass."""
-    entry = OPERATORS[op]
-    tensors = entry.tensors()
-    for name, x in tensors.items():
-        if batch is not None and name not in entry.shared and x.shape[0] != 1:
-            x = x[:batch]
-        if name in entry.masks:
-            tensors[name] = x.to(masks)
-        else:
-            tensors[name] = x.to(dtype).detach().requires_grad_(name in entry.leaves)
-    y = run(op, tensors, options)[0]
-    if entry.leaves:
-        y.backward(torch.ones_like(y))
-    return y
 
 
 WAITS = {
@@ -79,18 +52,10 @@ def waits(*_, **__):
     raise AssertionError("the host waits for the device")
 
 
-@cache
-def registered():
-    found = [one for one in gc.get_objects() if type(one) is dispatch.Registered]
-    assert len(found) > len(ON_GPUS)
-    return found
-
-
-@contextmanager
 def watched():
-    """Watch what implementations do, below autograd and the dispatcher."""
+    """Watch what implementations do."""
 
-    def under(implementation):
+    def under(one, implementation):
         def inner(*args):
             with _Device(), pytest.MonkeyPatch.context() as patch:
                 for name in ("tolist", "numpy", "cpu", "item", "__bool__", "__int__", "__float__"):
@@ -99,10 +64,7 @@ def watched():
 
         return inner
 
-    with pytest.MonkeyPatch.context() as patch:
-        for one in registered():
-            patch.setattr(one, "_cpu", under(one._cpu))
-        yield
+    return implementations(under)
 
 
 def test_the_watch_sees_waits():
@@ -212,7 +174,7 @@ def test_empty_batches_launch_nothing(op):
     assert all(name == "_conv_pack_kernel" for name, *_ in launches)
 
 
-def test_launches_go_to_the_tensors_device_and_its_current_stream(monkeypatch):
+def test_launches_go_to_the_tensors_device_and_its_current_stream(op, monkeypatch):
     entered = []
 
     class Guard:
@@ -226,16 +188,17 @@ def test_launches_go_to_the_tensors_device_and_its_current_stream(monkeypatch):
             entered.append("out")
 
     with stand_in_device() as launches:
-        options = OPERATORS["gated_conv2d"].options
-        call("gated_conv2d", options)
+        options = OPERATORS[op].options
+        call(op, options)
         monkeypatch.setattr(torch.cuda, "device", Guard)
         monkeypatch.setattr(launch, "current_stream", lambda index: 7000 + index)
-        call("gated_conv2d", options)
+        del launches[:]
+        call(op, options)
         assert not entered
-        assert launches[-1][2] == 7000 - 1  # CPU tensors have the index -1
+        assert {stream for *_, stream in launches} == {7000 - 1}  # CPU tensors have the index -1
         monkeypatch.setattr(launch, "current_device", lambda: 3)
         del launches[:]
-        call("gated_conv2d", options)
+        call(op, options)
         assert {stream for *_, stream in launches} == {7000 - 1}
         assert entered == [-1, "out"] * len(launches)
 
