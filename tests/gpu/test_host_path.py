@@ -18,6 +18,7 @@ from triton.runtime.jit import JITFunction
 from inpaint_ops.benchmarks.gpu import host
 from inpaint_ops.benchmarks.gpu.stand_in import stand_in_device
 from inpaint_ops.kernels import launch, products
+from inpaint_ops.kernels.convolution import epilogue, pack
 
 
 @pytest.fixture(params=WAYS, ids=" ".join)
@@ -204,8 +205,6 @@ def test_launches_go_to_the_tensors_device_and_its_current_stream(op, monkeypatc
 
 
 def test_tensors_of_two_devices_and_unaligned_ones_are_refused():
-    from inpaint_ops.kernels.convolution import epilogue
-
     def finish(product):
         y = torch.empty(1, 8, 1, 3, memory_format=torch.channels_last)
         epilogue.finish(product, None, y, kind=epilogue.PLAIN)
@@ -227,3 +226,70 @@ def test_host_times_are_measured(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("gated_conv2d") == 4
     assert (tmp_path / "gpu_host.json").exists()
+
+
+class OnGpu:
+    """What a launch looks at of a tensor, on a device that is not here."""
+
+    def __init__(self, index, dtype=torch.float16):
+        self.device, self.dtype, self._index = torch.device("cuda", index), dtype, index
+
+    def data_ptr(self):
+        return 256
+
+    def get_device(self):
+        return self._index
+
+
+def test_each_device_has_programs_of_its_own_inside_its_guard(monkeypatch):
+    """The first launch on a device, too, which compiles and loads its program."""
+    inside, entered = [0], []
+
+    class Guard:
+        def __init__(self, device):
+            self.index = device if isinstance(device, int) else device.index
+
+        def __enter__(self):
+            entered.append(self.index)
+            inside.append(self.index)
+
+        def __exit__(self, *_):
+            inside.pop()
+
+    with stand_in_device() as launches:
+        monkeypatch.setattr(torch.cuda, "device", Guard)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8 + index, 0))
+        monkeypatch.setattr(launch, "_architecture", launch._architecture.__wrapped__)
+        monkeypatch.setattr(launch, "current_device", lambda: inside[-1])
+        monkeypatch.setattr(launch, "current_stream", lambda index: 7000 + index)
+        numbers = dict.fromkeys(pack.PACK.numbers, 1)
+        planned = pack.PACK.plan("half", (1,), **numbers, DOUBLED=False, PHASED=False)
+        for index in (0, 1, 0, 1):
+            pack.PACK.run(planned, [OnGpu(index), OnGpu(index)])
+        assert len(pack.PACK.programs) == 2
+        assert [launch.architecture(OnGpu(i).device) for i in (0, 1)] == ["sm_80", "sm_90"]
+        assert [stream for *_, stream in launches[2:]] == [7000, 7001]
+        # The current device is entered only when it loads a program.
+        assert entered == [0, 1, 1]
+        with pytest.raises(ValueError, match="packed_ptr must be on cuda:0, got cuda:1"):
+            pack.PACK.run(planned, [OnGpu(0), OnGpu(1)])
+        assert len(launches) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast_gives_kernels_the_dtype_of_its_rule(op, dtype, monkeypatch):
+    """Convolutions take autocast's dtype, all others float32; results are as on the CPU."""
+    given = []
+    run = launch.Kernel.run
+
+    def noted(kernel, call, pointers):
+        wide = [x for kind, x in zip(kernel.types.values(), pointers) if kind == "*T"]
+        given.extend(x.dtype for x in wide if x is not None)
+        run(kernel, call, pointers)
+
+    monkeypatch.setattr(launch.Kernel, "run", noted)
+    with stand_in_device(library=False), torch.autocast("cpu", dtype):
+        y = call(op, OPERATORS[op].options, torch.float32)
+    expected = dtype if OPERATORS[op].autocast == "lower" else torch.float32
+    assert set(given) <= {expected}  # kernels of scores are float32 whatever the features are
+    assert y.dtype == expected or not y.is_floating_point()
