@@ -15,7 +15,7 @@ def with_gradients(op, function):
     tensors = {n: x.requires_grad_(n in names) for n, x in OPERATORS[op].tensors().items()}
     made = [*function(tensors)]
     leaves = [tensors[name] for name in names]
-    return made + [*(torch.autograd.grad(made[0].sum(), leaves) if leaves else ())]
+    return [*made, *(torch.autograd.grad(made[0].sum(), leaves) if leaves else ())]
 
 
 @pytest.mark.parametrize(("op", "choice"), WAYS)
