@@ -167,5 +167,5 @@ def backward(
     )
     masked = select(x, valid, channels)
     grad_masked, grad_weight = products.convolve_backward(grad_product, masked, weight, g, wanted)
-    grad_x = select(grad_masked, valid, channels) if wanted[0] else None
+    grad_x = None if grad_masked is None else select(grad_masked, valid, channels)
     return grad_x, grad_weight, grad_bias

@@ -108,7 +108,7 @@ class _Bare(torch.autograd.Function):
         return case.call(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return None, *ctx.saved_tensors
 
 
