@@ -130,8 +130,11 @@ def backward(
         last = first + strip.shape[1]
         grad_generated[:, first:last] = product(strip, vectors.target)
         grad_target += product(strip.mT, vectors.generated[:, first:last])
-    grad_target = grad_target[:, : vectors.positions]
-    return (
-        grad_generated.mT.reshape(generated.shape).contiguous(),
-        grad_target.mT.reshape(target.shape).contiguous(),
-    )
+    return _map(grad_generated, generated), _map(grad_target[:, : vectors.positions], target)
+
+
+def _map(vectors: Tensor, like: Tensor) -> Tensor:
+    """(N, C, H, W) from (N, P, C), and no view of memory in another shape."""
+    result = torch.empty_like(like, memory_format=torch.contiguous_format)
+    result.flatten(2).copy_(vectors.mT)
+    return result

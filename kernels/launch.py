@@ -51,7 +51,7 @@ import triton
 from torch import Tensor
 
 import inpaint_ops.kernels
-from inpaint_ops.kernels.program import Program, check_sizes, current_device, current_stream
+from inpaint_ops.kernels.program import Call, Program, check_sizes, current_device, current_stream
 from inpaint_ops.ops import triton as ops_triton
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
@@ -144,8 +144,8 @@ class Kernel:
                 f"{self.name}: pointers must come first, numbers after them, got {names}"
             )
         self._pointers_of = _values_of(self.pointers)
-        self.numbers_of = _values_of(self.numbers)
-        self.free_of = _values_of(list(self.free))
+        self._numbers_of = _values_of(self.numbers)
+        self._free_of = _values_of(list(self.free))
         # By row, values of `free`, dtypes and device: all that a compiled program depends on.
         self.programs: dict[Any, Program] = {}
         _DECLARED.append(self)
@@ -168,67 +168,65 @@ class Kernel:
             arguments: of the kernel, but those in the row. None in the place of a tensor, other
                 than the first, is a pointer that is never read with these constexprs.
         """
-        if len(arguments) != len(self.types) + len(self.free):
-            raise TypeError(f"{self.name}: takes other arguments, got {sorted(arguments)}")
-        pointers = self._pointers_of(arguments)
-        self.launch(name, grid, pointers, self.numbers_of(arguments), self.free_of(arguments))
+        self._check_arguments(arguments, len(self.types))
+        self.run(self._call(name, grid, arguments), self._pointers_of(arguments))
 
-    def launch(
-        self,
-        name: str,
-        grid: tuple[int, ...],
-        pointers: Sequence[Tensor | None],
-        numbers: Sequence[Any],
-        free: Sequence[Any],
-    ) -> None:
-        """Do the same with the arguments sorted: what a plan keeps is taken from it as it is."""
-        if 0 in grid:
+    def plan(self, name: str, grid: tuple[int, ...], **arguments: Any) -> Call:
+        """Return all of a launch but its tensors; the arguments are those without the pointers."""
+        self._check_arguments(arguments, len(self.numbers))
+        return self._call(name, grid, arguments)
+
+    def _check_arguments(self, arguments: Mapping[str, Any], count: int) -> None:
+        if len(arguments) != count + len(self.free):
+            raise TypeError(f"{self.name}: takes other arguments, got {sorted(arguments)}")
+
+    def _call(self, name: str, grid: tuple[int, ...], arguments: Mapping[str, Any]) -> Call:
+        call = Call(name, grid, self._numbers_of(arguments), self._free_of(arguments))
+        if 0 not in grid:
+            check_sizes(self.name, self.numbers, grid, call.numbers)
+        return call
+
+    def run(self, call: Call, pointers: Sequence[Tensor | None]) -> None:
+        """Launch what `plan` made of the other arguments; pointers in the kernel's order."""
+        if 0 in call.grid:
             return
         first: Any = pointers[0]
         tensors = [first if tensor is None else tensor for tensor in pointers]
-        index = first.get_device()
         addresses = [tensor.data_ptr() for tensor in tensors]
         indices = [tensor.get_device() for tensor in tensors]
         dtypes = [tensor.dtype for tensor in tensors]
-        key = (name, *free, *dtypes, *indices)
+        key = (call.row, *call.free, *dtypes, *indices)
         program = self.programs.get(key)
         if program is None or reduce(or_, addresses) & 15:
-            self._launch_first(name, grid, key, pointers, numbers, free)
+            self._launch_first(call, key, pointers)
             return
-        check_sizes(self.name, self.numbers, grid, numbers)
+        index = indices[0]
         if index == current_device():
-            program.launch(grid, current_stream(index), addresses, numbers)
+            program.launch(call.grid, current_stream(index), addresses, call.numbers)
         else:
             with torch.cuda.device(index):
-                program.launch(grid, current_stream(index), addresses, numbers)
+                program.launch(call.grid, current_stream(index), addresses, call.numbers)
 
     def _launch_first(
-        self,
-        name: str,
-        grid: tuple[int, ...],
-        key: tuple[Any, ...],
-        pointers: Sequence[Tensor | None],
-        numbers: Sequence[Any],
-        free: Sequence[Any],
+        self, call: Call, key: tuple[Any, ...], pointers: Sequence[Tensor | None]
     ) -> None:
         """Check everything, launch by way of Triton, and keep the program that it compiled."""
         device = next(tensor.device for tensor in pointers if tensor is not None)
-        row = self.row(name, architecture(device))
+        row = self.row(call.row, architecture(device))
         given: dict[str, Any] = {}
         for pointer, tensor in zip(self.pointers, pointers, strict=True):
             if tensor is None:
                 tensor = _anything(_dtype_of(self.types[pointer], row), device)
             _check_pointer(self, row, pointer, tensor, device)
             given[pointer] = tensor
-        for constexpr, value in zip(self.free, free, strict=True):
+        for constexpr, value in zip(self.free, call.free, strict=True):
             if value not in self.free[constexpr]:
                 raise LookupError(f"{self.name}: {constexpr}={value!r} has no compile budget")
             given[constexpr] = value
-        check_sizes(self.name, self.numbers, grid, numbers)
-        given.update(zip(self.numbers, numbers, strict=True))
+        given.update(zip(self.numbers, call.numbers, strict=True))
         guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
         with guard:
-            compiled = self.function[grid](
+            compiled = self.function[call.grid](
                 **given, **row.constexprs, num_warps=row.warps, num_stages=row.stages
             )
         if compiled is not None:  # the interpreter compiles nothing

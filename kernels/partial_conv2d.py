@@ -27,6 +27,7 @@ from inpaint_ops.kernels.convolution.mask_planes import fill_planes
 from inpaint_ops.kernels.convolution.select import select
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
 from inpaint_ops.kernels.plans import Plans
+from inpaint_ops.kernels.program import Call
 from inpaint_ops.kernels.tuning import drawn
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.convolution.spec import Geometry
@@ -47,7 +48,7 @@ class _Plan(NamedTuple):
     planes: tuple[int, int, int, int]
     counted: list[int]
     channels: int
-    fused: fused.Call | None
+    fused: Call | None
 
 
 def _make(
@@ -160,28 +161,22 @@ def _fits(
 
 def backward(
     grad: Tensor, x: Tensor, valid: Tensor, weight: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of x, weight and bias; after the tensors of `forward` its planes, g, channels."""
     update_mask, mask_ratio, g, channels, wanted = rest
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None]
     if grad.numel() == 0:
         zeros = (x.new_zeros(x.shape), weight.new_zeros(weight.shape))
-        grads = (*zeros, weight.new_zeros((weight.shape[0],)))
-    else:
-        grad = channels_last(grad)
-        grad_product, grad_bias = epilogue_backward.finish_backward(
-            grad,
-            grad,
-            kind=epilogue.PARTIAL,
-            bias=wanted[2],
-            mask_ratio=aligned(mask_ratio),
-            update_mask=aligned(update_mask),
-        )
-        masked = select(x, valid, channels)
-        grad_masked, grad_weight = products.convolve_backward(
-            grad_product, masked, weight, g, wanted
-        )
-        grad_x = None if grad_masked is None else select(grad_masked, valid, channels)
-        grads = (grad_x, grad_weight, grad_bias)
-    chosen = [t if need else None for t, need in zip(grads, wanted)]
-    return spec.settled_gradients(x, weight, chosen)
+        return *zeros, weight.new_zeros((weight.shape[0],))
+    grad = channels_last(grad)
+    grad_product, grad_bias = epilogue_backward.finish_backward(
+        grad,
+        grad,
+        kind=epilogue.PARTIAL,
+        bias=wanted[2],
+        mask_ratio=aligned(mask_ratio),
+        update_mask=aligned(update_mask),
+    )
+    masked = select(x, valid, channels)
+    grad_masked, grad_weight = products.convolve_backward(grad_product, masked, weight, g, wanted)
+    grad_x = None if grad_masked is None else select(grad_masked, valid, channels)
+    return grad_x, grad_weight, grad_bias

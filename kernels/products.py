@@ -31,25 +31,28 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _nhwc(x: Tensor) -> Tensor:
-    """Return x in channels_last memory, for which the vendors' kernels are fastest."""
+    """Return x in channels_last memory, for which the vendors' kernels are fastest.
+
+    Weights need no such call: the library takes the layout of its input and brings them into it.
+    """
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def convolve(x: Tensor, weight: Tensor, g: spec.Geometry) -> Tensor:
     """Convolution without bias, NHWC."""
-    return _nhwc(formulas.convolve(_nhwc(x), _nhwc(weight), None, g))
+    return _nhwc(formulas.convolve(_nhwc(x), weight, None, g))
 
 
 def convolve_transposed(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Transposed convolution without bias, NHWC."""
-    return _nhwc(formulas.convolve_transposed(_nhwc(x), _nhwc(weight), None, stride, padding))
+    return _nhwc(formulas.convolve_transposed(_nhwc(x), weight, None, stride, padding))
 
 
 def convolve_backward(
     grad: Tensor, x: Tensor, weight: Tensor, g: spec.Geometry, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and weight from that of `convolve`."""
-    return formulas.convolve_backward(grad, _nhwc(x), _nhwc(weight), g, wanted)
+    return formulas.convolve_backward(grad, _nhwc(x), weight, g, wanted)
 
 
 def convolve_transposed_backward(
@@ -64,7 +67,7 @@ def convolve_transposed_backward(
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward.default(
         grad,
         _nhwc(x),
-        _nhwc(weight),
+        weight,
         None,
         [stride] * 2,
         [padding] * 2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,6 +30,22 @@ class Program:
         """Launch on a stream of the current device, the one that it was compiled for."""
         grid = (*grid, 1, 1)
         self._compiled[grid](*addresses, *numbers, *self._constexprs, stream=stream)
+
+
+class Call(NamedTuple):
+    """A launch but for its tensors, its sizes checked; what a plan keeps.
+
+    Args:
+        row: of the kernel's table.
+        grid: programs along one to three axes; with a zero in it nothing is launched.
+        numbers: the kernel's, in their order.
+        free: values of the free constexprs.
+    """
+
+    row: str
+    grid: tuple[int, ...]
+    numbers: Sequence[Any]
+    free: Sequence[Any]
 
 
 def check_sizes(

@@ -59,6 +59,7 @@ def _poison_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that our package asks for uninitialised arrives full of NaN, or of a huge integer."""
     monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
     monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
+    monkeypatch.setattr(torch, "empty_strided", poisoned(torch.empty_strided))
     monkeypatch.setattr(Tensor, "new_empty", poisoned(Tensor.new_empty))
 
 

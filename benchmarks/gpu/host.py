@@ -2,9 +2,13 @@
 
 Microseconds of Python and of PyTorch's own operators that a call takes before the device has
 anything to do, with `stand_in` in the place of the driver: no GPU is needed. Not in it: the
-driver's own time for a launch (2 to 4 us each on common machines) and the library's convolutions.
-A CPU tensor costs what a GPU's does, but for the allocator's time. The least of many calls is the
-figure to compare: a busy machine only adds to it.
+driver's own time for a launch (2 to 4 us each on common machines) and the library's convolutions,
+in whose place memory for their results is made. A CPU tensor costs what a GPU's does, but for the
+allocator's time. The least of many calls is the figure to compare: a busy machine only adds to it.
+
+Columns, each a whole call: forward without gradients, forward recorded for autograd, forward and
+backward, and of the last what stands for the library. "bare" is what autograd costs whoever uses
+it: the forward call inside a Function that is otherwise empty, and its backward pass.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -93,6 +99,42 @@ def _least(call: Callable[[], Any], repeats: int) -> float:
     return best / 1000
 
 
+class _Bare(torch.autograd.Function):
+    """A call recorded with as little as can be; its backward pass returns what is there."""
+
+    @staticmethod
+    def forward(ctx: Any, case: Case, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        return case.call(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return None, *ctx.saved_tensors
+
+
+def _in_library(call: Callable[[], Any], repeats: int) -> float:
+    """Least microseconds of a call inside what stands for the library's convolutions."""
+    spent = [0]
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def inner(*args: Any) -> Any:
+            begun = time.perf_counter_ns()
+            result = function(*args)
+            spent[-1] += time.perf_counter_ns() - begun
+            return result
+
+        return inner
+
+    aten = torch.ops.aten
+    with ExitStack() as stack:
+        for operator in (aten.convolution, aten.convolution_backward):
+            stack.enter_context(patch.object(operator, "default", timed(operator.default)))
+        for _ in range(repeats):
+            call()
+            spent.append(0)
+    return min(spent[:-1]) / 1000
+
+
 def measure(case: Case, repeats: int) -> dict[str, Any]:
     """Times of a call in microseconds, and the kernels that it launches."""
     with stand_in_device() as launches, patch.dict(os.environ, INPAINT_OPS_CONV=case.choice):
@@ -103,14 +145,32 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         row["forward"] = forward
         if case.leaves:
             leaves = [t.clone().requires_grad_() for t in case.tensors[: case.leaves]]
-            rest = case.tensors[case.leaves :]
+            tensors = [*leaves, *case.tensors[case.leaves :]]
             grad = torch.ones_like(y)
-            recorded = _least(lambda: case.call(*leaves, *rest), repeats)
-            both = _least(
-                lambda: torch.autograd.grad(case.call(*leaves, *rest), leaves, grad), repeats
-            )
-            row.update(recorded=recorded, with_gradients=both)
+
+            def both(call: Callable[..., Tensor]) -> Any:
+                return torch.autograd.grad(call(*tensors), leaves, grad)
+
+            row["recorded"] = _least(lambda: case.call(*tensors), repeats)
+            row["with_gradients"] = _least(lambda: both(case.call), repeats)
+            row["library"] = _in_library(lambda: both(case.call), repeats)
+            row["bare"] = _least(lambda: both(partial(_Bare.apply, case)), repeats)
     return row
+
+
+_COLUMNS = {
+    "launches": "launches",
+    "forward": "forward",
+    "recorded": "recorded",
+    "with_gradients": "+ back",
+    "library": "library",
+    "bare": "bare",
+}
+
+
+def _shown(value: float | None) -> str:
+    text = "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f" {text:>8}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,19 +186,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = []
-    print(
-        f"{'us a call':24} {'path':8} {'launches':>8} {'forward':>8} {'recorded':>8} {'+ back':>8}"
-    )
+    print(f"{'us a call':24} {'path':8}" + "".join(f" {name:>8}" for name in _COLUMNS.values()))
     for case in cases(getattr(torch, options.dtype)):
         if options.only not in case.name:
             continue
         row = measure(case, options.repeats)
         rows.append(row)
-        times = " ".join(
-            f"{row[key]:8.1f}" if key in row else f"{'-':>8}"
-            for key in ("forward", "recorded", "with_gradients")
-        )
-        print(f"{row['op']:24} {row['choice']:8} {row['launches']:8} {times}")
+        print(f"{row['op']:24} {row['choice']:8}" + "".join(map(_shown, map(row.get, _COLUMNS))))
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "gpu_host.json"
     with write_atomically(path) as stream:

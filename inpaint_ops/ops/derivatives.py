@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 from inpaint_ops.backends import backend
 from inpaint_ops.ops.batching import mapped
-from inpaint_ops.ops.recording import flat_by, function_of, nested_by
+from inpaint_ops.ops.recording import Lengths, flat_by, function_of, nested_by
 
 # From (ctx, which arguments need a gradient, gradient of the result): gradients of the arguments.
 Gradients = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
@@ -117,7 +117,7 @@ class _Pass:
     def again(self, grad: Tensor, saved: Sequence[Any], reached: Sequence[Any]) -> Sequence[Any]:
         """Return the gradients of grad and of the saved tensors."""
         if any(map(_is_legacy_batch, reached)):
-            return _one_by_one(lambda one: self.again(grad, saved, one), reached, ())
+            return _one_by_one(lambda one: self.again(grad, saved, one), reached, None)
         ctx = self._ctx(saved)
         with backend(ctx.backend):
             of_grad, of_saved = self._second(ctx, grad, self.spread(reached))
@@ -150,7 +150,7 @@ def _is_legacy_batch(x: Tensor | None) -> bool:
 def _one_by_one(
     function: Callable[[list[Any]], Sequence[Any]],
     values: Sequence[Any],
-    lengths: Sequence[int | None],
+    lengths: Lengths,
 ) -> Sequence[Any]:
     """Results of a function of single samples, in batches of torch's older vmap.
 

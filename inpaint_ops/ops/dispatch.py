@@ -92,6 +92,7 @@ class Registered:
         self._names = [argument.name for argument in overload._schema.arguments]
         self._keep = self._place_of_keep()
         self._function: Any = None
+        self._apply: Any = None
         self._transformed: Any = None
         self._formula: Callable[..., Any] | None = None
         self.pullback: derivatives.Pullback | None = None
@@ -107,9 +108,9 @@ class Registered:
         implementation = self._cpu if tensors[0].is_cpu else self._gpu
         if not recording.is_needed(tensors):
             return implementation(*args)
-        if self._function is None:
+        if self._apply is None:
             return self._dispatched(*args)
-        return applied(self._function, implementation, args)
+        return applied(self._apply, implementation, args)
 
     def _dispatched(self, *args: Any) -> Any:
         return self._overload(*(args if self._group is None else self._group.flat(args)))
@@ -121,7 +122,7 @@ class Registered:
             if derivatives.are_pushed_forward(recording.tensors_of(flat)):
                 return self._with_tangents(args)
             if self._transformed is not None:
-                return applied(self._transformed, self._dispatched, args)
+                return applied(self._transformed.apply, self._dispatched, args)
         return self._overload(*flat)
 
     def _with_tangents(self, args: Sequence[Any]) -> Any:
@@ -156,7 +157,7 @@ class Registered:
         if self._keep is not None and not args[self._keep]:
             # Who traces a call cannot know whether the trace will be differentiated.
             args = (*args[: self._keep], True, *args[self._keep + 1 :])
-        return applied(self._function, below, args)
+        return applied(self._function.apply, below, args)
 
     def _place_of_keep(self) -> int | None:
         """The place of `keep`, the wish for what a backward pass needs, among the arguments."""
@@ -227,6 +228,7 @@ class Registered:
         shared: tuple[int, ...] | None = None,
     ) -> None:
         self._function = recording.ordinary_function(self.name, gradients, setup)
+        self._apply = recording.plain_apply(self._function)
         self._transformed = recording.transformed_function(self.name, gradients, setup, shared)
 
 

@@ -13,6 +13,8 @@ from inpaint_ops.ops.batching import mapped
 
 Gradients = Callable[[Any, Sequence[Any], Any], Sequence[Any]]
 SetupContext = Callable[[Any, Sequence[Any], Sequence[Any]], None]
+# Of lists of tensors among values, None for anything else; None if there is no list.
+Lengths = Sequence[int | None] | None
 
 
 class _Call:
@@ -20,7 +22,7 @@ class _Call:
 
     def __init__(self, call: Callable[..., Any], args: Sequence[Any]) -> None:
         self.lengths = lengths_of(args)
-        self.result_lengths: Sequence[int | None] = ()
+        self.result_lengths: Lengths = None
         self._call = call
 
     def __call__(self, flat: Sequence[Any]) -> Any:
@@ -31,11 +33,20 @@ class _Call:
         return tuple(flat_by(results, self.result_lengths))
 
 
-def applied(function: Any, call: Callable[..., Any], args: Sequence[Any]) -> Any:
-    """Return the results of the call, recorded by a function of autograd."""
+def applied(apply: Callable[..., Any], call: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """Return the results of the call, recorded by the `apply` of a function of autograd."""
     own = _Call(call, args)
-    results = function.apply(own, *flat_by(args, own.lengths))
+    results = apply(own, *flat_by(args, own.lengths))
     return nested_by(results, own.result_lengths)
+
+
+def plain_apply(function: Any) -> Callable[..., Any]:
+    """Return the `apply` of a function of autograd, for calls outside of transforms.
+
+    Function's own asks for transforms, and whether tensors outlived one, each time.
+    """
+    apply: Callable[..., Any] = super(torch.autograd.Function, function).apply
+    return apply
 
 
 def ordinary_function(name: str, gradients: Gradients, setup: SetupContext) -> Any:
@@ -130,17 +141,20 @@ def tensors_of(args: Sequence[Any]) -> list[Tensor]:
     return tensors
 
 
-def lengths_of(values: Sequence[Any]) -> list[int | None]:
-    """Return the lengths of lists of tensors; None for anything else."""
-    return [
+def lengths_of(values: Sequence[Any]) -> Lengths:
+    """Return the lengths of the lists of tensors among the values."""
+    if list not in map(type, values):
+        return None
+    lengths = [
         len(value) if type(value) is list and value and isinstance(value[0], Tensor) else None
         for value in values
     ]
+    return lengths if any(lengths) else None
 
 
-def flat_by(values: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]:
+def flat_by(values: Sequence[Any], lengths: Lengths) -> Sequence[Any]:
     """Return the values with lists of those lengths replaced by what they hold."""
-    if not any(lengths):
+    if lengths is None:
         return values
     flat: list[Any] = []
     for value, length in zip(values, lengths):
@@ -148,9 +162,9 @@ def flat_by(values: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[An
     return flat
 
 
-def nested_by(flat: Sequence[Any], lengths: Sequence[int | None]) -> Sequence[Any]:
+def nested_by(flat: Sequence[Any], lengths: Lengths) -> Sequence[Any]:
     """Return the inverse of `flat_by`."""
-    if not any(lengths):
+    if lengths is None:
         return flat
     rest = iter(flat)
     return [

@@ -89,21 +89,27 @@ def _id_mrf_loss_best_kernel(
     n = tl.program_id(1).to(tl.int64)
     j = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     at = n * positions + j
+    # Each place of the tile keeps its own, compared once, after the loop: there threads have to
+    # wait for each other.
+    i = tl.arange(0, BLOCK_M)
+    most = tl.full((BLOCK_M, BLOCK_N), -1.0, tl.float32)
+    begun = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
+    strange = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
+    for start in range(0, rows, BLOCK_M):
+        row = (n * rows + start + i) * groups * 16
+        inside = (start + i < rows)[:, None] & (j < groups * 16)[None, :]
+        s = tl.load(strip_ptr + row[:, None] + j[None, :], mask=inside, other=-1.0)
+        strange = tl.where(s != s, 1, strange)
+        better = s > most
+        begun = tl.where(better, start, begun)
+        most = tl.where(better, s, most)
+    highest = tl.max(most, 0)
+    place = tl.min(tl.where(most == highest[None, :], begun + i[:, None], 2147483647), 0)
     best = tl.load(best_ptr + at, mask=j < positions, other=0.0)
     choice = tl.load(choice_ptr + at, mask=j < positions, other=0)
-    for start in range(0, rows, BLOCK_M):
-        i = start + tl.arange(0, BLOCK_M)
-        row = (n * rows + i) * groups * 16
-        inside = (i < rows)[:, None] & (j < groups * 16)[None, :]
-        s = tl.load(strip_ptr + row[:, None] + j[None, :], mask=inside, other=-1.0)
-        strange = tl.max((s != s).to(tl.int32), 0) > 0
-        s = tl.where(s == s, s, -1.0)
-        most = tl.max(s, 0)
-        place = tl.min(tl.where(s == most[None, :], i[:, None], 2147483647), 0)
-        better = most > best
-        choice = tl.where(better, (first + place).to(tl.int64), choice)
-        best = tl.where(better, most, best)
-        best = tl.where(strange, float("nan"), best)
+    choice = tl.where(highest > best, (first + place).to(tl.int64), choice)
+    best = tl.where(highest > best, highest, best)
+    best = tl.where(tl.max(strange, 0) > 0, float("nan"), best)
     tl.store(best_ptr + at, best, mask=j < positions)
     tl.store(choice_ptr + at, choice, mask=j < positions)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inpaint_ops.kernels.convolution.activation import ACTS, activate, sigmoid
 from inpaint_ops.kernels.launch import ARCHITECTURES, Kernel, Row, architecture, dtype_class, jit
-from inpaint_ops.kernels.program import cdiv
+from inpaint_ops.kernels.program import Call, cdiv
 from inpaint_ops.ops.convolution import spec
 
 # Values of KIND.
@@ -128,7 +128,6 @@ EPILOGUE = Kernel(
 )
 
 
-@lru_cache(maxsize=4096)
 def block_shape(
     kernel: Kernel, channels: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[str, int, int, int]:
@@ -164,22 +163,33 @@ def finish(
         mask_ratio: (N or 1, 1, H, W) float32, for PARTIAL.
         update_mask: likewise.
     """
-    channels = y.shape[1]
-    rows = y.numel() // channels
-    name, units, block_m, block_c = block_shape(EPILOGUE, channels, y.dtype, y.device)
-    EPILOGUE(
+    planes = None if mask_ratio is None else mask_ratio.numel()
+    call = _call(y.shape, y.dtype, y.device, kind, activation, bias is not None, keep, planes)
+    EPILOGUE.run(call, (product, bias, mask_ratio, update_mask, y))
+
+
+@lru_cache(maxsize=4096)
+def _call(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    kind: int,
+    activation: str,
+    biased: bool,
+    keep: bool,
+    planes: int | None,
+) -> Call:
+    n, channels, height, width = shape
+    rows = n * height * width
+    name, units, block_m, block_c = block_shape(EPILOGUE, channels, dtype, device)
+    return EPILOGUE.plan(
         name,
         (cdiv(rows, block_m), cdiv(channels, block_c)),
-        product_ptr=product,
-        bias_ptr=bias,
-        mask_ratio_ptr=mask_ratio,
-        update_mask_ptr=update_mask,
-        y_ptr=y,
         rows=rows,
         units=units,
-        plane_rows=rows if mask_ratio is None else mask_ratio.numel(),
+        plane_rows=rows if planes is None else planes,
         KIND=kind,
         ACT=spec.ACTIVATIONS.index(activation),
-        HAS_BIAS=bias is not None,
+        HAS_BIAS=biased,
         KEEP=keep,
     )

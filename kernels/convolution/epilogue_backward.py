@@ -4,6 +4,9 @@ One pass over the gradient of y and the saved tensor writes the gradient of the 
 from which the library forms those of x and weight.
 """
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import torch
 import triton.language as tl
 from torch import Tensor
@@ -23,7 +26,7 @@ from inpaint_ops.kernels.convolution.epilogue import (
     epilogue_rows,
 )
 from inpaint_ops.kernels.launch import Kernel, jit
-from inpaint_ops.kernels.program import cdiv
+from inpaint_ops.kernels.program import Call, cdiv
 from inpaint_ops.ops.convolution import spec
 
 _GATED, _PARTIAL = tl.constexpr(GATED), tl.constexpr(PARTIAL)
@@ -73,8 +76,9 @@ def _conv_epilogue_bwd_kernel(
     row_length = columns
     if KIND == _GATED:
         row_length = 2 * columns
-    bias_sums = tl.zeros((BLOCK_C,), tl.float32)
-    gate_bias_sums = tl.zeros((BLOCK_C,), tl.float32)
+    # Summed over rows once, after the loop: there threads have to wait for each other.
+    bias_sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    gate_bias_sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
         offs_m = block * BLOCK_M + tl.arange(0, BLOCK_M)
         in_m = offs_m < rows
@@ -87,7 +91,7 @@ def _conv_epilogue_bwd_kernel(
             update_mask = tl.load(update_mask_ptr + plane, mask=in_m, other=0.0)[:, None]
             mask_ratio = tl.load(mask_ratio_ptr + plane, mask=in_m, other=0.0)[:, None]
             # Select, not multiply: the gradient where nothing is valid may be anything, NaN too.
-            bias_sums += tl.sum(tl.where(update_mask != 0.0, grad * update_mask, 0.0), 0)
+            bias_sums += tl.where(update_mask != 0.0, grad * update_mask, 0.0)
             grad = tl.where(update_mask != 0.0, grad * mask_ratio, 0.0)
         else:
             saved = tl.load(saved_ptr + at, mask=in_bounds, other=0.0).to(tl.float32)
@@ -96,7 +100,7 @@ def _conv_epilogue_bwd_kernel(
                 s = sigmoid(gate)
                 grad = grad * s
                 grad_gate = grad * activate(saved, ACT) * (1.0 - s)
-                gate_bias_sums += tl.sum(grad_gate, 0)
+                gate_bias_sums += grad_gate
                 tl.store(
                     grad_pre_activation_ptr + at + columns,
                     grad_gate.to(grad_pre_activation_ptr.dtype.element_ty),
@@ -107,16 +111,17 @@ def _conv_epilogue_bwd_kernel(
                 grad = grad * derivative(saved, ACT)
             else:
                 grad = grad * derivative_of_result(saved, ACT)
-            bias_sums += tl.sum(grad, 0)
+            bias_sums += grad
         tl.store(
             grad_pre_activation_ptr + at,
             grad.to(grad_pre_activation_ptr.dtype.element_ty),
             mask=in_bounds,
         )
     row = tl.program_id(0) * row_length
-    tl.store(bias_sums_ptr + row + offs_c, bias_sums, mask=in_c)
+    tl.store(bias_sums_ptr + row + offs_c, tl.sum(bias_sums, 0), mask=in_c)
     if KIND == _GATED:
-        tl.store(bias_sums_ptr + row + columns + offs_c, gate_bias_sums, mask=in_c)
+        gate_row = row + columns
+        tl.store(bias_sums_ptr + gate_row + offs_c, tl.sum(gate_bias_sums, 0), mask=in_c)
 
 
 EPILOGUE_BACKWARD = Kernel(
@@ -146,32 +151,50 @@ def finish_backward(
         mask_ratio: (N or 1, 1, H, W) float32, for PARTIAL.
         update_mask: likewise.
     """
-    n, channels, h, w = grad.shape
+    planes = None if mask_ratio is None else mask_ratio.numel()
+    plan = _plan(grad.shape, grad.dtype, grad.device, kind, activation, planes)
+    grad_pre_activation = torch.empty_strided(
+        plan.shape, plan.strides, dtype=grad.dtype, device=grad.device
+    )
+    bias_sums = torch.empty(plan.sums, dtype=torch.float32, device=grad.device)
+    pointers = (grad, saved, mask_ratio, update_mask, grad_pre_activation, bias_sums)
+    EPILOGUE_BACKWARD.run(plan.call, pointers)
+    return grad_pre_activation, bias_sums.sum(0) if bias else None
+
+
+class _Plan(NamedTuple):
+    """Launch and results: shape and strides of the first, shape of the sums for the bias."""
+
+    call: Call
+    shape: tuple[int, int, int, int]
+    strides: tuple[int, int, int, int]
+    sums: tuple[int, int]
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    shape: torch.Size,
+    dtype: torch.dtype,
+    device: torch.device,
+    kind: int,
+    activation: str,
+    planes: int | None,
+) -> _Plan:
+    n, channels, h, w = shape
     filters = 2 * channels if kind == GATED else channels
     rows = n * h * w
-    grad_pre_activation = torch.empty(
-        (n, filters, h, w), dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
-    )
-    name, units, block_m, block_c = block_shape(
-        EPILOGUE_BACKWARD, channels, grad.dtype, grad.device
-    )
+    name, units, block_m, block_c = block_shape(EPILOGUE_BACKWARD, channels, dtype, device)
     blocks = cdiv(rows, block_m)
     programs = min(blocks, _MOST_PROGRAMS)
-    bias_sums = torch.empty((programs, filters), dtype=torch.float32, device=grad.device)
-    EPILOGUE_BACKWARD(
+    call = EPILOGUE_BACKWARD.plan(
         name,
         (programs, cdiv(channels, block_c)),
-        grad_ptr=grad,
-        saved_ptr=saved,
-        mask_ratio_ptr=mask_ratio,
-        update_mask_ptr=update_mask,
-        grad_pre_activation_ptr=grad_pre_activation,
-        bias_sums_ptr=bias_sums,
         rows=rows,
         units=units,
-        plane_rows=rows if mask_ratio is None else mask_ratio.numel(),
+        plane_rows=rows if planes is None else planes,
         blocks=blocks,
         KIND=kind,
         ACT=spec.ACTIVATIONS.index(activation),
     )
-    return grad_pre_activation, bias_sums.sum(0) if bias else None
+    strides = (h * w * filters, 1, w * filters, filters)
+    return _Plan(call, (n, filters, h, w), strides, (programs, filters))

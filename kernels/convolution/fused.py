@@ -1,9 +1,8 @@
 """Launch of the fused convolution: the choice of a row, and the arguments of the kernel."""
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from inpaint_ops.kernels.launch import (
     size_class,
 )
 from inpaint_ops.kernels.plans import tf32_convolutions
-from inpaint_ops.kernels.program import cdiv, check_count
+from inpaint_ops.kernels.program import Call, cdiv, check_count
 from inpaint_ops.ops.convolution import spec
 
 # Programs that fill the multiprocessors of the larger chips twice; with fewer, smaller blocks.
@@ -237,6 +236,7 @@ class Counting(NamedTuple):
     rule: str = "window"
 
 
+<<<<<<< HEAD
 class Call(NamedTuple):
     """All that the shapes and the options decide of a launch."""
 
@@ -244,6 +244,27 @@ class Call(NamedTuple):
     grid: tuple[int, int]
     numbers: Sequence[Any]
     free: Sequence[Any]
+=======
+class Reading(NamedTuple):
+    """Where each output reads: as `spec.Geometry`, with one padding for each axis, and the phases.
+
+    Args:
+        kernel: taps along each axis.
+        stride, padding, dilation, padding_mode: as in `spec.Geometry`.
+        doublings: 1 reads x as if each pixel were doubled along both axes.
+        phases: along each axis, see `phases`.
+        phase_pad: padding of the transposed convolution that the phases make up.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    padding_mode: str = "zeros"
+    doublings: int = 0
+    phases: int = 1
+    phase_pad: int = 0
+>>>>>>> wt/hostgrad
 
 
 def call(
@@ -313,7 +334,11 @@ def call(
     }
     check_count("convolution", "pixels of all images", pixels)
     grid = (programs, phases * phases)
+<<<<<<< HEAD
     return Call(row, grid, CONV.numbers_of(arguments), CONV.free_of(arguments))
+=======
+    return CONV.plan(name, grid, **arguments)
+>>>>>>> wt/hostgrad
 
 
 def run(
@@ -339,4 +364,4 @@ def run(
     bias = None if bias is None else dense(bias)
     valid, *planes = (None, None, None) if window is None else window
     pointers = (x, weight, bias, valid, y, pre_activation, *planes)
-    CONV.launch(call.row, call.grid, pointers, call.numbers, call.free)
+    CONV.run(call, pointers)

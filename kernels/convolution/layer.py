@@ -23,7 +23,11 @@ from inpaint_ops.kernels.convolution.choose import RowOf
 from inpaint_ops.kernels.convolution.fused import Reading
 from inpaint_ops.kernels.launch import aligned, channels_last, dense
 from inpaint_ops.kernels.plans import Plans
+<<<<<<< HEAD
 from inpaint_ops.kernels.tuning import drawn
+=======
+from inpaint_ops.kernels.program import Call
+>>>>>>> wt/hostgrad
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
@@ -46,7 +50,7 @@ class _Plan(NamedTuple):
     filters: int
     doubled: bool
     channels: int
-    fused: fused.Call | None
+    fused: Call | None
     kind: int | None
 
 

@@ -5,12 +5,15 @@ through ``weight.data`` or in inference mode change no counter. So a captured gr
 weights, too. A weight is read once and is small beside what it multiplies.
 """
 
+from functools import lru_cache
+from math import prod
+
 import torch
 import triton.language as tl
 from torch import Tensor
 
 from inpaint_ops.kernels.launch import Kernel, Row, aligned, dtype_class, jit
-from inpaint_ops.kernels.program import MOST, cdiv
+from inpaint_ops.kernels.program import MOST, Call, cdiv
 
 _TYPES = {
     "weight_ptr": "*T",
@@ -112,23 +115,37 @@ def _pack(
 ) -> Tensor:
     """Memory of that shape, from a weight whose axes are (row, column, y, x) in any strides."""
     weight = aligned(weight.contiguous() if max(weight.stride()) > MOST else weight)
-    strides = weight.stride()  # a copy has others
     packed = torch.empty(shape, dtype=weight.dtype, device=weight.device)
+    options = (phases, phase_pad, doubled, phased)
+    call = _call(shape, weight.dtype, weight.shape, weight.stride(), *options)
+    PACK.run(call, (weight, packed))
+    return packed
+
+
+@lru_cache(maxsize=4096)
+def _call(
+    shape: tuple[int, int, int, int, int],
+    dtype: torch.dtype,
+    weight: tuple[int, ...],
+    strides: tuple[int, ...],
+    phases: int,
+    phase_pad: int,
+    doubled: bool,
+    phased: bool,
+) -> Call:
     _, rows, taps_y, taps_x, columns = shape
-    total = packed.numel()
-    PACK(
-        dtype_class(weight.dtype),
+    total = prod(shape)
+    return PACK.plan(
+        dtype_class(dtype),
         (cdiv(total, _BLOCK),),
-        weight_ptr=weight,
-        packed_ptr=packed,
         total=total,
         rows=rows,
         columns=columns,
-        known_columns=weight.shape[1],
+        known_columns=weight[1],
         taps_y=taps_y,
         taps_x=taps_x,
-        kernel_height=weight.shape[2],
-        kernel_width=weight.shape[3],
+        kernel_height=weight[2],
+        kernel_width=weight[3],
         stride_row=strides[0],
         stride_column=strides[1],
         stride_y=strides[2],
@@ -138,7 +155,6 @@ def _pack(
         DOUBLED=doubled,
         PHASED=phased,
     )
-    return packed
 
 
 def padded(weight: Tensor, channels: int) -> Tensor:

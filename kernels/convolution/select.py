@@ -5,6 +5,7 @@ image once from memory and once to it.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import triton.language as tl
@@ -18,7 +19,7 @@ from inpaint_ops.kernels.launch import (
     dtype_class,
     jit,
 )
-from inpaint_ops.kernels.program import cdiv
+from inpaint_ops.kernels.program import Call, cdiv
 
 _TYPES = {
     "x_ptr": "*T",
@@ -118,27 +119,38 @@ def select(x: Tensor, valid: Tensor, channels: Sequence[int]) -> Tensor:
         channels: of x that belong to each part, if there are neither one nor C parts.
     """
     x = channels_last(x)
-    n, c, h, w = x.shape
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    y = torch.empty_like(x, memory_format=torch.channels_last)
     soft = valid.is_floating_point()
     mask = dense(valid.float() if soft else valid.view(torch.uint8))
-    batch, parts = valid.shape[:2]
+    pointers = (x, None, mask, y) if soft else (x, mask, None, y)
+    for call in _calls(x.shape, x.dtype, valid.shape, soft, tuple(channels)):
+        SELECT.run(call, pointers)
+    return y
+
+
+@lru_cache(maxsize=4096)
+def _calls(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    mask: tuple[int, ...],
+    soft: bool,
+    channels: tuple[int, ...],
+) -> list[Call]:
+    """A launch for each part of the mask."""
+    n, c, h, w = shape
+    batch, parts = mask[:2]
     every = parts == c
-    cuts = [c] if every or parts == 1 else channels
+    cuts = (c,) if every or parts == 1 else channels
+    calls = []
     first = 0
     for part, width in enumerate(cuts):
-        name = dtype_class(x.dtype)
-        unit = 16 // x.element_size()
+        name, unit = dtype_class(dtype), 16 // dtype.itemsize
         if c % unit or first % unit or width % unit:
             name, unit = f"{name}-odd", 1
-        shape = _SHAPES[name]
-        SELECT(
+        blocks = _SHAPES[name]
+        call = SELECT.plan(
             name,
-            (cdiv(n * h * w, shape["BLOCK_M"]), cdiv(width, shape["BLOCK_C"])),
-            x_ptr=x,
-            bytes_ptr=None if soft else mask,
-            soft_ptr=mask if soft else None,
-            y_ptr=y,
+            (cdiv(n * h * w, blocks["BLOCK_M"]), cdiv(width, blocks["BLOCK_C"])),
             rows=n * h * w,
             units=c // unit,
             first_unit=first // unit,
@@ -150,5 +162,6 @@ def select(x: Tensor, valid: Tensor, channels: Sequence[int]) -> Tensor:
             SOFT=soft,
             EVERY=every and parts > 1,
         )
+        calls.append(call)
         first += width
-    return y
+    return calls

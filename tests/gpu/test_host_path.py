@@ -4,30 +4,21 @@ What is tested is what a device would notice: waits, changed settings, launches 
 or stream, and searches for compiled programs.
 """
 
-import gc
 import threading
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextlib import ExitStack
 from importlib import metadata
 
 import pytest
 import torch
-from operators import OPERATORS, options_of, run
+from gpu_calls import WAYS, call, implementations
+from operators import OPERATORS, options_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.jit import JITFunction
 
 from inpaint_ops.benchmarks.gpu import host
 from inpaint_ops.benchmarks.gpu.stand_in import stand_in_device
 from inpaint_ops.kernels import launch, products
-from inpaint_ops.ops import dispatch
-
-ON_GPUS = [op for op in OPERATORS if op in dispatch.OPERATORS and dispatch.OPERATORS[op].cuda]
-# Operators and, of convolutions, who multiplies.
-WAYS = [
-    (op, choice)
-    for op in ON_GPUS
-    for choice in (("fused", "library") if "conv" in op else ("auto",))
-]
+from inpaint_ops.kernels.convolution import epilogue, pack
 
 
 @pytest.fixture(params=WAYS, ids=" ".join)
@@ -35,23 +26,6 @@ def op(request, monkeypatch):
     name, choice = request.param
     monkeypatch.setenv("INPAINT_OPS_CONV", choice)
     return name
-
-
-def call(op, options, dtype=torch.float16, *, batch=None, masks=torch.bool):
-    """Call an operator with gradients, and its backward pass."""
-    entry = OPERATORS[op]
-    tensors = entry.tensors()
-    for name, x in tensors.items():
-        if batch is not None and name not in entry.shared and x.shape[0] != 1:
-            x = x[:batch]
-        if name in entry.masks:
-            tensors[name] = x.to(masks)
-        else:
-            tensors[name] = x.to(dtype).detach().requires_grad_(name in entry.leaves)
-    y = run(op, tensors, options)[0]
-    if entry.leaves:
-        y.backward(torch.ones_like(y))
-    return y
 
 
 WAITS = {
@@ -79,18 +53,10 @@ def waits(*_, **__):
     raise AssertionError("the host waits for the device")
 
 
-@cache
-def registered():
-    found = [one for one in gc.get_objects() if type(one) is dispatch.Registered]
-    assert len(found) > len(ON_GPUS)
-    return found
-
-
-@contextmanager
 def watched():
-    """Watch what implementations do, below autograd and the dispatcher."""
+    """Watch what implementations do."""
 
-    def under(implementation):
+    def under(one, implementation):
         def inner(*args):
             with _Device(), pytest.MonkeyPatch.context() as patch:
                 for name in ("tolist", "numpy", "cpu", "item", "__bool__", "__int__", "__float__"):
@@ -99,10 +65,7 @@ def watched():
 
         return inner
 
-    with pytest.MonkeyPatch.context() as patch:
-        for one in registered():
-            patch.setattr(one, "_cpu", under(one._cpu))
-        yield
+    return implementations(under)
 
 
 def test_the_watch_sees_waits():
@@ -212,7 +175,7 @@ def test_empty_batches_launch_nothing(op):
     assert all(name == "_conv_pack_kernel" for name, *_ in launches)
 
 
-def test_launches_go_to_the_tensors_device_and_its_current_stream(monkeypatch):
+def test_launches_go_to_the_tensors_device_and_its_current_stream(op, monkeypatch):
     entered = []
 
     class Guard:
@@ -226,23 +189,22 @@ def test_launches_go_to_the_tensors_device_and_its_current_stream(monkeypatch):
             entered.append("out")
 
     with stand_in_device() as launches:
-        options = OPERATORS["gated_conv2d"].options
-        call("gated_conv2d", options)
+        options = OPERATORS[op].options
+        call(op, options)
         monkeypatch.setattr(torch.cuda, "device", Guard)
         monkeypatch.setattr(launch, "current_stream", lambda index: 7000 + index)
-        call("gated_conv2d", options)
+        del launches[:]
+        call(op, options)
         assert not entered
-        assert launches[-1][2] == 7000 - 1  # CPU tensors have the index -1
+        assert {stream for *_, stream in launches} == {7000 - 1}  # CPU tensors have the index -1
         monkeypatch.setattr(launch, "current_device", lambda: 3)
         del launches[:]
-        call("gated_conv2d", options)
+        call(op, options)
         assert {stream for *_, stream in launches} == {7000 - 1}
         assert entered == [-1, "out"] * len(launches)
 
 
 def test_tensors_of_two_devices_and_unaligned_ones_are_refused():
-    from inpaint_ops.kernels.convolution import epilogue
-
     def finish(product):
         y = torch.empty(1, 8, 1, 3, memory_format=torch.channels_last)
         epilogue.finish(product, None, y, kind=epilogue.PLAIN)
@@ -264,3 +226,70 @@ def test_host_times_are_measured(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("gated_conv2d") == 4
     assert (tmp_path / "gpu_host.json").exists()
+
+
+class OnGpu:
+    """What a launch looks at of a tensor, on a device that is not here."""
+
+    def __init__(self, index, dtype=torch.float16):
+        self.device, self.dtype, self._index = torch.device("cuda", index), dtype, index
+
+    def data_ptr(self):
+        return 256
+
+    def get_device(self):
+        return self._index
+
+
+def test_each_device_has_programs_of_its_own_inside_its_guard(monkeypatch):
+    """The first launch on a device, too, which compiles and loads its program."""
+    inside, entered = [0], []
+
+    class Guard:
+        def __init__(self, device):
+            self.index = device if isinstance(device, int) else device.index
+
+        def __enter__(self):
+            entered.append(self.index)
+            inside.append(self.index)
+
+        def __exit__(self, *_):
+            inside.pop()
+
+    with stand_in_device() as launches:
+        monkeypatch.setattr(torch.cuda, "device", Guard)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8 + index, 0))
+        monkeypatch.setattr(launch, "_architecture", launch._architecture.__wrapped__)
+        monkeypatch.setattr(launch, "current_device", lambda: inside[-1])
+        monkeypatch.setattr(launch, "current_stream", lambda index: 7000 + index)
+        numbers = dict.fromkeys(pack.PACK.numbers, 1)
+        planned = pack.PACK.plan("half", (1,), **numbers, DOUBLED=False, PHASED=False)
+        for index in (0, 1, 0, 1):
+            pack.PACK.run(planned, [OnGpu(index), OnGpu(index)])
+        assert len(pack.PACK.programs) == 2
+        assert [launch.architecture(OnGpu(i).device) for i in (0, 1)] == ["sm_80", "sm_90"]
+        assert [stream for *_, stream in launches[2:]] == [7000, 7001]
+        # The current device is entered only when it loads a program.
+        assert entered == [0, 1, 1]
+        with pytest.raises(ValueError, match="packed_ptr must be on cuda:0, got cuda:1"):
+            pack.PACK.run(planned, [OnGpu(0), OnGpu(1)])
+        assert len(launches) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast_gives_kernels_the_dtype_of_its_rule(op, dtype, monkeypatch):
+    """Convolutions take autocast's dtype, all others float32; results are as on the CPU."""
+    given = []
+    run = launch.Kernel.run
+
+    def noted(kernel, call, pointers):
+        wide = [x for kind, x in zip(kernel.types.values(), pointers) if kind == "*T"]
+        given.extend(x.dtype for x in wide if x is not None)
+        run(kernel, call, pointers)
+
+    monkeypatch.setattr(launch.Kernel, "run", noted)
+    with stand_in_device(library=False), torch.autocast("cpu", dtype):
+        y = call(op, OPERATORS[op].options, torch.float32)
+    expected = dtype if OPERATORS[op].autocast == "lower" else torch.float32
+    assert set(given) <= {expected}  # kernels of scores are float32 whatever the features are
+    assert y.dtype == expected or not y.is_floating_point()

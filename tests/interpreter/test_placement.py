@@ -2,18 +2,17 @@
 
 import pytest
 import torch
+from gpu_calls import ON_GPUS, WAYS
 from layouts import LAYOUTS
 from operators import OPERATORS, run
 
 import inpaint_ops
 from inpaint_ops.kernels import program
-from inpaint_ops.ops import dispatch
 
-ON_GPUS = [op for op in OPERATORS if op in dispatch.OPERATORS and dispatch.OPERATORS[op].cuda]
 DOUBLED = ("gated_conv2d", {"padding": 1, "upsample": 2})
 
 
-def results(op, tensors, options):
+def results(op, tensors, options, gradient=torch.ones_like):
     """Results and gradients by the GPU kernels."""
     leaves = {
         name: x.detach().requires_grad_() if name in OPERATORS[op].leaves else x
@@ -23,7 +22,7 @@ def results(op, tensors, options):
         made = run(op, leaves, options)
     wanted = [leaves[name] for name in OPERATORS[op].leaves]
     if wanted:
-        made += torch.autograd.grad(made[0], wanted, torch.ones_like(made[0]))
+        made += torch.autograd.grad(made[0], wanted, gradient(made[0]))
     return [x.detach() for x in made]
 
 
@@ -37,6 +36,22 @@ def test_strides_of_any_kind(op, options, layout, monkeypatch):
     placed = {name: LAYOUTS[layout](x) if x.dim() == 4 else x for name, x in tensors.items()}
     for got, expected in zip(results(op, placed, options), results(op, tensors, options)):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def apart(y):
+    """Ones with NaN between them, where the layouts are of images."""
+    return LAYOUTS["sliced"](torch.ones_like(y)) if y.dim() == 4 else torch.ones_like(y)
+
+
+@pytest.mark.parametrize(("op", "choice"), [way for way in WAYS if OPERATORS[way[0]].leaves])
+def test_gradients_of_any_strides(op, choice, monkeypatch):
+    """An expanded one is that of a sum."""
+    monkeypatch.setenv("INPAINT_OPS_CONV", choice)
+    tensors, options = OPERATORS[op].tensors(), OPERATORS[op].options
+    expected = results(op, tensors, options)
+    for gradient in (lambda y: torch.ones(()).expand(y.shape), apart):
+        for got, want in zip(results(op, tensors, options, gradient), expected):
+            assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("op", [op for op in ON_GPUS if "conv" not in op])

@@ -302,3 +302,19 @@ def test_borders_fold_back_as_aten_does_it(mode, pads, layout):
     (expected,) = torch.autograd.grad(padded, x, grad)
     rows = formulas.folded(grad, 2, top, 5, mode)
     torch.testing.assert_close(formulas.folded(rows, 3, left, 7, mode), expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("name", ["auto", "reference"])
+@pytest.mark.parametrize(
+    "op", ["fused_conv2d", "gated_conv2d", "fused_conv_transpose2d", "partial_conv2d"]
+)
+def test_gradients_of_weights_lie_as_the_weights_do(op, name, layout):
+    """In training autograd would copy any other into the weight's layout, at every step."""
+    x, weight, bias = tensors((1, 4, 6, 6), 4, (3, 3))
+    weight = weight.contiguous(memory_format=layout).requires_grad_()
+    args = (torch.ones(1, 1, 6, 6),) if op == "partial_conv2d" else ()
+    with inpaint_ops.backend(name):
+        y = getattr(inpaint_ops, op)(x, *args, weight, bias, padding=1)
+    (grad,) = torch.autograd.grad((y if not args else y[0]).sum(), weight)
+    assert grad.stride() == weight.stride()

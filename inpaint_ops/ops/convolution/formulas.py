@@ -113,8 +113,9 @@ def laid_out(weight: Tensor) -> Tensor:
     Of a weight in channels_last and an image whose sample has stride 1 they make a wrong gradient
     if there are groups, and none if there are not (torch 2.13).
     """
-    loops = weight.dtype == torch.float64 or not torch.backends.mkldnn.enabled
-    return weight.contiguous() if loops and weight.is_cpu else weight
+    if weight.is_cpu and (weight.dtype == torch.float64 or not torch.backends.mkldnn.enabled):
+        return weight.contiguous()
+    return weight
 
 
 def convolve_transposed(

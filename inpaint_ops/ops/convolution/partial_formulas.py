@@ -65,7 +65,8 @@ def parted(
     """The gradients of the tensors of `joined` from that of its image."""
     if grad is None:
         return [None] * len(x)
-    cuts = grad.split([one.shape[1] for one in x], 1)
+    # A split of one would be a view, which no operator may return.
+    cuts = [grad] if len(x) == 1 else grad.split([one.shape[1] for one in x], 1)
     return [
         formulas.upsampled_backward(cut, factor) if want else None
         for cut, factor, want in zip(cuts, factors, wanted)

@@ -251,8 +251,14 @@ def memory_format(x: Tensor, weight: Tensor) -> torch.memory_format:
     """Layout of a result: channels_last if x or the weight has it, the rule of torch's own."""
     if tensors.memory_format(x) == torch.channels_last:
         return torch.channels_last
-    chosen = not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if chosen else torch.contiguous_format
+    return weight_format(weight)
+
+
+def weight_format(weight: Tensor) -> torch.memory_format:
+    """Layout of a weight, and so of its gradient: autograd would copy another into it."""
+    if weight.is_contiguous() or not weight.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def result_like(x: Tensor, weight: Tensor, channels: int, size: Pair) -> Tensor:
@@ -340,9 +346,10 @@ def gradients_like(
     """Memory of the gradients of x, weight and bias."""
     layout = memory_format(x, weight)
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    grad_weight = torch.empty_like(weight, memory_format=weight_format(weight))
     return (
         grad_x if wanted[0] else empty_gradient(x),
-        weight.new_empty(weight.shape) if wanted[1] else empty_gradient(x),
+        grad_weight if wanted[1] else empty_gradient(x),
         weight.new_empty((filters,)) if wanted[2] else empty_gradient(x),
     )
 
@@ -351,14 +358,16 @@ def settled_gradients(
     x: Tensor, weight: Tensor, grads: Sequence[Tensor | None]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias as `gradients_like` promises them."""
-    layouts = (memory_format(x, weight), torch.contiguous_format, torch.contiguous_format)
-    likes = (x, weight, weight)
-    settle = (
-        empty_gradient(x) if grad is None else settled(grad, like, layout)
-        for grad, like, layout in zip(grads, likes, layouts)
+    grad_x, grad_weight, grad_bias = grads
+    return (
+        _settled_gradient(grad_x, x, memory_format(x, weight)),
+        _settled_gradient(grad_weight, weight, weight_format(weight)),
+        _settled_gradient(grad_bias, weight, torch.contiguous_format),
     )
-    grad_x, grad_weight, grad_bias = settle
-    return grad_x, grad_weight, grad_bias
+
+
+def _settled_gradient(grad: Tensor | None, like: Tensor, layout: torch.memory_format) -> Tensor:
+    return empty_gradient(like) if grad is None else settled(grad, like, layout)
 
 
 def wanted_gradients(
