@@ -1,6 +1,7 @@
 """Launch of the fused convolution: the choice of a row, and the arguments of the kernel."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -236,37 +237,6 @@ class Counting(NamedTuple):
     rule: str = "window"
 
 
-<<<<<<< HEAD
-class Call(NamedTuple):
-    """All that the shapes and the options decide of a launch."""
-
-    row: str
-    grid: tuple[int, int]
-    numbers: Sequence[Any]
-    free: Sequence[Any]
-=======
-class Reading(NamedTuple):
-    """Where each output reads: as `spec.Geometry`, with one padding for each axis, and the phases.
-
-    Args:
-        kernel: taps along each axis.
-        stride, padding, dilation, padding_mode: as in `spec.Geometry`.
-        doublings: 1 reads x as if each pixel were doubled along both axes.
-        phases: along each axis, see `phases`.
-        phase_pad: padding of the transposed convolution that the phases make up.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    padding_mode: str = "zeros"
-    doublings: int = 0
-    phases: int = 1
-    phase_pad: int = 0
->>>>>>> wt/hostgrad
-
-
 def call(
     x: Tensor,
     shape: tuple[int, int, int, int],
@@ -334,11 +304,7 @@ def call(
     }
     check_count("convolution", "pixels of all images", pixels)
     grid = (programs, phases * phases)
-<<<<<<< HEAD
-    return Call(row, grid, CONV.numbers_of(arguments), CONV.free_of(arguments))
-=======
-    return CONV.plan(name, grid, **arguments)
->>>>>>> wt/hostgrad
+    return CONV.plan(row, grid, **arguments)
 
 
 def run(
