@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops.kernels import products, program
+from inpaint_ops.kernels import program
 from inpaint_ops.kernels.attention import cells
 from inpaint_ops.kernels.attention.samples import Options, Samples
+from inpaint_ops.kernels.attention.strips import Strip, cache_bytes
 from inpaint_ops.kernels.launch import aligned
 from inpaint_ops.kernels.products import product
 from inpaint_ops.ops.tensors import memory_format
@@ -58,7 +59,7 @@ def _chunks(fg: Tensor, bg: Tensor, rate: int) -> Iterator[slice]:
     pairs = 1
     for size in (*fg.shape[2:], *bg.shape[2:]):
         pairs *= -(-size // rate)
-    step = min(max(1, products.STRIP_BYTES // (16 * pairs)), program.MOST_PROGRAMS)
+    step = min(max(1, cache_bytes(fg.device) // (12 * pairs)), program.MOST_PROGRAMS)
     return (slice(start, start + step) for start in range(0, fg.shape[0], step))
 
 
@@ -72,11 +73,18 @@ def _paste(samples: Samples, index: Tensor, row_max: Tensor, row_sum: Tensor) ->
     depth = samples.blocks.shape[2]
     y = samples.b.new_zeros((samples.n, samples.h + 1, samples.w + 1, depth), dtype=torch.float32)
     for strip in samples.strips():
-        corners = samples.corners(samples.attend(strip, index, row_max, row_sum), strip)
-        # The first row of blocks shares its pixels with the last of the strip before.
-        part = y[:, strip.first : strip.first + strip.rows + 1]
+        samples.attend(strip, index, row_max, row_sum)
+        corners = samples.corners(strip, row_max, row_sum)
+        # The first blocks share their pixels with the last of the strips before.
+        part = _blocks(y, strip)
         part += product(corners, samples.blocks).view(part.shape)
     return y
+
+
+def _blocks(x: Tensor, strip: Strip) -> Tensor:
+    """Blocks that the cells of a strip paste, of all (N, h + 1, w + 1, rate^2 C)."""
+    y, rows, left, columns = strip.own
+    return x[:, y : y + rows + 1, left : left + columns + 1]
 
 
 def backward(
@@ -122,34 +130,27 @@ def _gradients(
 
     `grad`: of the blocks pasted, (N, h + 1, w + 1, rate^2 C).
     """
-    grad_f = torch.zeros_like(samples.f, dtype=torch.float32)
-    grad_b = torch.zeros_like(samples.b, dtype=torch.float32)
+    n, h, w, c = samples.f.shape
+    f = samples.f.flatten(1, 2)
+    b = F.pad(samples.b.flatten(1, 2), (0, 0, 0, samples.ld - samples.keys))
+    float_b = b.float()
+    grad_f = torch.zeros_like(f, dtype=torch.float32)
+    grad_b = torch.zeros_like(float_b)
     grad_blocks = torch.zeros_like(samples.blocks, dtype=torch.float32)
     through_norm = torch.zeros_like(samples.factor)
-    float_b = samples.b.float()
     for strip in samples.strips():
-        grad_y = grad[:, strip.first : strip.first + strip.rows + 1].flatten(1, 2)
-        scores = samples.scores(strip)
-        attention, grads = samples.attend_backward(
-            strip, scores, product(grad_y, samples.blocks.mT), row_max, row_sum
-        )
-        grad_blocks += product(samples.corners(attention, strip).mT, grad_y)
-        del attention
-        if samples.options.fuse:
-            grads = samples.fuse_adjoint(grads, strip)
-        samples.add_through_norm(through_norm, grads, scores)
-        grad_gram = samples.box(grads, strip.scores, strip.gram, scale=False)
-        rows, which = samples.at_rows(samples.f, strip.gram)
-        part = product(grad_gram, float_b).view(samples.n, -1, samples.w, samples.c)
-        grad_f = grad_f + part if which is None else grad_f.index_add_(1, which, part)
-        grad_b += product(grad_gram.mT, rows.float())
+        grad_y = _blocks(grad, strip).flatten(1, 2)
+        samples.attend_backward(strip, product(grad_y, samples.blocks.mT), row_max, row_sum)
+        grad_blocks += product(samples.corners(strip, row_max, row_sum).mT, grad_y)
+        grad_pixels = samples.pixel_gradients(strip, through_norm)
+        # Each cell is once among them.
+        queries = strip.pixels.cells(h, w, f.device)
+        grad_f.index_add_(1, queries, product(grad_pixels, float_b))
+        grad_b += product(grad_pixels.mT, f.index_select(1, queries).float())
     keys = through_norm[:, : samples.keys].view(samples.norm.shape)
     # Through the norm, whose derivative at zero counts as zero.
     grad_square = torch.where(samples.above, -keys / (2 * samples.norm), 0.0)
-    grad_b += (
-        2
-        * float_b
-        * F.pad(cells.box(grad_square).flatten(1), (0, samples.ld - samples.keys))[..., None]
-    )
-    grad_b = grad_b[:, : samples.keys].view(samples.n, samples.hb, samples.wb, samples.c)
-    return grad_f, grad_b, grad_blocks[:, : (samples.hb + 1) * (samples.wb + 1)]
+    grad_square = cells.box(grad_square).flatten(1)[..., None]
+    grad_b = grad_b[:, : samples.keys] + 2 * float_b[:, : samples.keys] * grad_square
+    grad_b = grad_b.view(n, samples.hb, samples.wb, c)
+    return grad_f.view(n, h, w, c), grad_b, grad_blocks[:, : (samples.hb + 1) * (samples.wb + 1)]

@@ -63,6 +63,14 @@ def batches(n: int) -> Iterator[slice]:
     return (slice(start, start + MOST_PROGRAMS) for start in range(0, n, MOST_PROGRAMS))
 
 
+def segments(programs: int, blocks: int) -> int:
+    """Number of segments of a loop over so many blocks, at least one block each.
+
+    With them small grids fill about 132 multiprocessors twice.
+    """
+    return max(1, min(cdiv(264, max(programs, 1)), blocks, 32))
+
+
 def current_device() -> int:
     """Index of the device that launches go to."""
     index: int = torch._C._cuda_getDevice()

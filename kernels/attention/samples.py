@@ -1,24 +1,26 @@
 """Samples of contextual attention made ready, and the launches of its kernels on their strips.
 
-`Samples` holds what all strips of some samples share. Its methods are the steps of both passes, in
-the order of the data: scores, fuse and softmax (`attend`), corners; and the adjoint of the fuse.
+`Samples` holds what all strips of some samples share, the strips' memory too: every strip lies in
+the same place. Its methods are the steps of both passes, in the order of the data: scores, fuse and
+softmax (`attend`), corners; and the adjoint of the fuse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops.kernels.attention import cells, softmax, stencils
+from inpaint_ops.kernels.attention import cells, grid, scores, softmax, stencils
 from inpaint_ops.kernels.attention.corners import CORNER
-from inpaint_ops.kernels.attention.strips import Strip, strips
+from inpaint_ops.kernels.attention.strips import Strip, Window, cache_bytes, strips
 from inpaint_ops.kernels.launch import dtype_class
-from inpaint_ops.kernels.products import product
-from inpaint_ops.kernels.program import cdiv
+from inpaint_ops.kernels.plans import tf32_products
+from inpaint_ops.kernels.program import cdiv, segments
 
 
 class Options(NamedTuple):
@@ -36,7 +38,8 @@ class Options(NamedTuple):
 class Samples:
     """Picked pixels, norms of keys, usable keys and blocks of pixels of some samples.
 
-    Keys and blocks are padded to whole groups of 16, so that rows start at multiples of 64 bytes.
+    Keys and blocks are padded to whole groups of 16, at least one more than there are, so that rows
+    start at multiples of 64 bytes and end in a blank column.
     """
 
     def __init__(self, fg: Tensor, bg: Tensor, hole: Tensor | None, options: Options) -> None:
@@ -47,9 +50,11 @@ class Samples:
         b = cells.picked(bg, rate, options.pick)
         (self.h, self.w), (self.hb, self.wb) = self.f.shape[1:3], b.shape[1:3]
         self.keys = self.hb * self.wb
-        self.groups = cdiv(self.keys, 16)
-        self.corner_groups = cdiv((self.hb + 1) * (self.wb + 1), 16)
-        self.usable = fg.new_zeros((self.n, self.ld), dtype=torch.uint8)
+        self.groups = self.keys // 16 + 1
+        self.corner_groups = (self.hb + 1) * (self.wb + 1) // 16 + 1
+        self.usable = fg.new_zeros(
+            (self.n, cdiv(self.ld, grid.BLOCK) * grid.BLOCK), dtype=torch.uint8
+        )
         self.usable[:, : self.keys].fill_(1)
         if hole is not None:
             missing = (hole != 0).expand(self.n, 1, self.hb, self.wb)
@@ -60,7 +65,7 @@ class Samples:
                 b = b.masked_fill(missing.permute(0, 2, 3, 1), 0.0)
             pixels = missing.repeat_interleave(rate, 2).repeat_interleave(rate, 3)
             bg = bg.masked_fill(pixels[:, :, : bg.shape[2], : bg.shape[3]], 0.0)
-        self.b = F.pad(b.flatten(1, 2), (0, 0, 0, self.ld - self.keys))
+        self.b = b
         square = cells.box(b.float().square().sum(3))
         if options.key_norm == "max":
             self.above = square > 1e-8
@@ -71,6 +76,20 @@ class Samples:
         self.factor = F.pad(self.norm.reciprocal().flatten(1), (0, self.ld - self.keys))
         blocks = cells.blocks_of(bg, rate, self.hb, self.wb).flatten(1, 2)
         self.blocks = F.pad(blocks, (0, 0, 0, self.corner_ld - blocks.shape[1]))
+        self.row = dtype_class(fg.dtype)
+        unit = scores.UNIT[self.row]
+        self.units = cdiv(self.c, unit)
+        if self.row == "fp32" and tf32_products():
+            self.row = "tf32"
+        # Channels in whole vectors, a column of zeros before each row and two rows below.
+        padding = (0, self.units * unit - self.c, 1, 0, 0, 2)
+        self.queries, self.keyed = F.pad(self.f, padding), F.pad(b, padding)
+        most = cache_bytes(fg.device) // (12 * self.ld * max(self.n, 1))
+        self._strips = list(strips(self.h, self.w, most, options.fuse))
+        first = self._strips[0]
+        self._lines = {"own": 1 + first.own.lines, "scores": 1 + first.scores.lines}
+        self._lines["pixels"] = 1 + first.pixels.lines
+        self._tables: dict[int, Tensor] = {}
 
     @property
     def ld(self) -> int:
@@ -83,153 +102,229 @@ class Samples:
         return 16 * self.corner_groups
 
     def strips(self) -> Iterator[Strip]:
-        """Strips of query rows that fit the memory allowed."""
-        return strips(self.h, 4 * self.w * self.ld, self.n, self.options.fuse)
+        """Strips of query cells that fit the cache."""
+        return iter(self._strips)
 
-    def empty(self, rows: int) -> Tensor:
-        """Memory for that many grid rows against all keys: (N, rows * w, ld) float32."""
-        return self.b.new_empty((self.n, rows * self.w, self.ld), dtype=torch.float32)
-
-    def at_rows(self, x: Tensor, window: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """Those rows of x (N, h, w, C), (N, slots * w, C), and their numbers; None: all."""
-        base, slots = window
-        if slots == self.h:
-            return x.flatten(1, 2), None
-        rows = (torch.arange(slots, device=x.device) + base) % self.h
-        return x.index_select(1, rows).flatten(1, 2), rows
-
-    def scores(self, strip: Strip) -> Tensor:
-        """Products of 3 x 3 patches over the norm of the key's, before the fuse.
-
-        The products are diagonal sums of those of pixels, C multiply-adds a pair instead of 9 C.
-        """
-        rows, _ = self.at_rows(self.f, strip.gram)
-        return self.box(product(rows, self.b.mT), strip.gram, strip.scores, scale=True)
-
-    def box(self, x: Tensor, taken: tuple[int, int], made: tuple[int, int], scale: bool) -> Tensor:
-        """3 x 3 diagonal sums of the rows `taken`, for the rows `made`; with `scale` over norms."""
-        out = self.empty(made[1])
-        self._launch(
-            stencils.BOX,
-            made[1] * self.w,
-            in_ptr=x,
-            out_ptr=out,
-            factor_ptr=self.factor,
-            **self._grid(),
-            in_base=taken[0],
-            in_slots=taken[1],
-            out_base=made[0],
-            out_slots=made[1],
-            SCALE=scale,
-        )
-        return out
-
-    def attend(self, strip: Strip, index: Tensor, row_max: Tensor, row_sum: Tensor) -> Tensor:
-        """Attention of the strip's queries, (N, rows * w, ld); fills index, maximum and sum."""
-        attention = self.empty(strip.rows)
+    def attend(self, strip: Strip, index: Tensor, row_max: Tensor, row_sum: Tensor) -> None:
+        """Form the strip's fused scores; fill best key, maximum and sum of its queries."""
+        parts, shape = self._parts(strip)
+        tops, totals = (self.factor.new_empty(shape) for _ in range(2))
+        places = self.usable.new_empty(shape, dtype=torch.int32)
         softmax.ATTEND(
             "fp32",
-            (cdiv(strip.rows * self.w, stencils.ROWS), self.n),
-            strip_ptr=self.scores(strip),
+            parts,
+            strip_ptr=self._scores(strip),
+            table_ptr=self._fuse_table,
             usable_ptr=self.usable,
-            attention_ptr=attention,
-            index_ptr=index,
+            fused_ptr=self._fused,
+            part_max_ptr=tops,
+            part_sum_ptr=totals,
+            part_index_ptr=places,
+            **self._own(strip),
+            **self._scored(strip),
+        )
+        softmax.MERGE(
+            "fp32",
+            (cdiv(strip.own.lines, softmax.MERGED), self.n),
+            part_max_ptr=tops,
+            part_sum_ptr=totals,
+            part_index_ptr=places,
+            missing_ptr=self._missing,
             row_max_ptr=row_max,
             row_sum_ptr=row_sum,
-            **self._attended(strip),
-            EXCLUDE=self.options.hole_mode == "exclude",
+            index_ptr=index,
+            **self._own(strip),
+            segments=parts[1],
         )
-        return attention
 
-    def corners(self, attention: Tensor, strip: Strip) -> Tensor:
-        """Weights of blocks from those of patches, (N, (rows + 1) * (w + 1), corner_ld)."""
-        rows = (strip.rows + 1) * (self.w + 1)
-        corners = self.b.new_empty((self.n, rows, self.corner_ld))
-        self._launch(
-            CORNER,
-            rows,
+    def corners(self, strip: Strip, row_max: Tensor, row_sum: Tensor) -> Tensor:
+        """Weights of blocks from the fused scores, (N, (rows + 1) * (columns + 1), corner_ld)."""
+        count = (strip.own.rows + 1) * (strip.own.columns + 1)
+        corners = self.b.new_empty((self.n, count, self.corner_ld))
+        CORNER(
             dtype_class(corners.dtype),
-            attention_ptr=attention,
+            self._tiles(count, self.corner_ld),
+            fused_ptr=self._fused,
+            table_ptr=self._table(grid.PASTED),
+            row_max_ptr=row_max,
+            row_sum_ptr=row_sum,
             corner_ptr=corners,
-            rows=strip.rows,
-            w=self.w,
-            hb=self.hb,
-            wb=self.wb,
-            groups=self.groups,
+            **self._own(strip),
             corner_groups=self.corner_groups,
         )
         return corners
 
     def attend_backward(
-        self, strip: Strip, scores: Tensor, grad_corners: Tensor, row_max: Tensor, row_sum: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Attention once more, and the gradient of the scores it was formed from."""
-        attention, grads = self.empty(strip.rows), self.empty(strip.rows)
+        self, strip: Strip, grad_corners: Tensor, row_max: Tensor, row_sum: Tensor
+    ) -> None:
+        """Form the strip's scores and fused scores again, and the gradient of the latter."""
+        parts, shape = self._parts(strip)
+        means = self.factor.new_empty(shape)
         softmax.ATTEND_BACKWARD(
             "fp32",
-            (cdiv(strip.rows * self.w, stencils.ROWS), self.n),
-            strip_ptr=scores,
+            parts,
+            strip_ptr=self._scores(strip),
+            table_ptr=self._fuse_table,
             usable_ptr=self.usable,
             row_max_ptr=row_max,
             row_sum_ptr=row_sum,
             grad_corner_ptr=grad_corners,
-            factor_ptr=self.factor,
-            attention_ptr=attention,
-            grad_score_ptr=grads,
+            corner_table_ptr=self._table(grid.PASTING),
+            fused_ptr=self._fused,
+            grad_ptr=self._grads,
+            part_mean_ptr=means,
+            **self._own(strip),
             corner_groups=self.corner_groups,
-            **self._attended(strip),
+            **self._scored(strip),
         )
-        return attention, grads
-
-    def fuse_adjoint(self, grads: Tensor, strip: Strip) -> Tensor:
-        """Gradient of `scores`, over the norms, from that of the fused scores."""
-        out = self.empty(strip.scores[1])
-        self._launch(
-            stencils.FUSE_ADJOINT,
-            strip.scores[1] * self.w,
-            in_ptr=grads,
-            out_ptr=out,
+        softmax.SOFTMAX_BACKWARD(
+            "fp32",
+            self._tiles(strip.own.lines, self.ld),
+            fused_ptr=self._fused,
+            usable_ptr=self.usable,
+            row_max_ptr=row_max,
+            row_sum_ptr=row_sum,
+            part_mean_ptr=means,
             factor_ptr=self.factor,
-            **self._grid(),
-            in_base=strip.first,
-            in_slots=strip.rows,
-            out_base=strip.scores[0],
-            out_slots=strip.scores[1],
+            grad_ptr=self._grads,
+            **self._own(strip),
+            segments=parts[1],
+            softmax_scale=self.options.softmax_scale,
+            FUSED=self.options.fuse,
         )
-        return out
 
-    def add_through_norm(self, through_norm: Tensor, grads: Tensor, scores: Tensor) -> None:
-        """Add to `through_norm` (N, ld) each key's sum of gradient times score, rows in order."""
+    def pixel_gradients(self, strip: Strip, through_norm: Tensor) -> Tensor:
+        """Gradient of the products of pixels, (N, lines of `strip.pixels`, ld).
+
+        Adds to `through_norm` (N, ld) each key's sum of gradient times score, queries in order.
+        """
+        grads, window = self._grads, strip.own
+        if self.options.fuse:
+            self._stencil(grid.FUSE_ADJOINT, grads, window, self._score_grads, strip.scores)
+            grads, window = self._score_grads, strip.scores
         stencils.COLUMN_DOT(
             "fp32",
             (cdiv(self.ld, stencils.COLUMN), self.n),
             a_ptr=grads,
-            b_ptr=scores,
+            b_ptr=self._score_strip,
             out_ptr=through_norm,
-            rows=grads.shape[1],
+            count=window.lines,
+            a_lines=grads.shape[1],
+            b_lines=self._score_strip.shape[1],
             groups=self.groups,
         )
+        self._stencil(grid.BOX, grads, window, self._pixel_grads, strip.pixels)
+        return self._pixel_grads[:, 1 : 1 + strip.pixels.lines]
 
-    def _attended(self, strip: Strip) -> dict[str, Any]:
-        return {
+    def _scores(self, strip: Strip) -> Tensor:
+        """Products of 3 x 3 patches over the norm of the key's, before the fuse."""
+        window = strip.scores
+        cells_each = 64 if window.columns % 64 == 0 or window.columns > 96 else 32
+        blocks = cdiv(window.columns, cells_each) * cdiv((self.hb + 1) * self.wb, scores.KEYS)
+        scores.SCORE(
+            f"{self.row}-{cells_each}",
+            (blocks, segments(blocks * self.n, cdiv(window.rows + 1, 8)), self.n),
+            query_ptr=self.queries,
+            key_ptr=self.keyed,
+            factor_ptr=self.factor,
+            out_ptr=self._score_strip,
             **self._grid(),
-            "base": strip.scores[0],
-            "slots": strip.scores[1],
-            "first": strip.first,
-            "rows": strip.rows,
+            hb=self.hb,
+            wb=self.wb,
+            **_window(window, "first_y", "rows", "first_x", "columns"),
+            lines=self._score_strip.shape[1],
+            units=self.units,
+        )
+        return self._score_strip
+
+    def _stencil(self, kind: Any, x: Tensor, taken: Window, out: Tensor, made: Window) -> None:
+        """Sums over neighbours of the cells of one window, for those of another."""
+        stencils.STENCIL(
+            "fp32",
+            self._tiles(made.lines, self.ld),
+            in_ptr=x,
+            table_ptr=self._table(kind),
+            factor_ptr=self.factor,
+            out_ptr=out,
+            **self._grid(),
+            **_window(taken, "in_y", "in_rows", "in_x", "in_columns"),
+            in_lines=x.shape[1],
+            **_window(made, "out_y", "out_rows", "out_x", "out_columns"),
+            out_lines=out.shape[1],
+            KIND=kind.value,
+        )
+
+    def _table(self, kind: Any) -> Tensor:
+        """Columns of the neighbours of keys, or of blocks of the keys' grid."""
+        if kind.value not in self._tables:
+            size, to, groups = (self.hb, self.wb), (self.hb, self.wb), self.groups
+            larger = self.hb + 1, self.wb + 1
+            if kind.value == grid.PASTED.value:
+                size, groups = larger, self.corner_groups
+            elif kind.value == grid.PASTING.value:
+                to = larger
+            self._tables[kind.value] = grid.table(kind, size, to, groups, self.b.device)
+        return self._tables[kind.value]
+
+    @property
+    def _fuse_table(self) -> Tensor | None:
+        return self._table(grid.FUSE) if self.options.fuse else None
+
+    @cached_property
+    def _missing(self) -> Tensor:
+        """Missing keys of each sample that count as a score of 0."""
+        if self.options.hole_mode == "exclude":
+            return self.factor.new_zeros(self.n)
+        return self.keys - self.usable.sum(1, dtype=torch.float32)
+
+    @cached_property
+    def _score_strip(self) -> Tensor:
+        return self._blank("scores", 0.0)
+
+    @cached_property
+    def _fused(self) -> Tensor:
+        return self._blank("own", float("-inf"))
+
+    @cached_property
+    def _grads(self) -> Tensor:
+        return self._blank("own", 0.0)
+
+    @cached_property
+    def _score_grads(self) -> Tensor:
+        return self._blank("scores", 0.0)
+
+    @cached_property
+    def _pixel_grads(self) -> Tensor:
+        return self._blank("pixels", 0.0)
+
+    def _blank(self, window: str, value: float) -> Tensor:
+        """Memory for strips of a kind, with what the blank line and columns hold everywhere."""
+        return self.factor.new_full((self.n, self._lines[window], self.ld), value)
+
+    def _parts(self, strip: Strip) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Grid of a softmax over keys, and the shape of what its segments leave."""
+        blocks = cdiv(strip.own.lines, softmax.ROWS)
+        count = segments(blocks * self.n, cdiv(self.ld, 4 * softmax.COLUMNS))
+        return (blocks, count, self.n), (self.n, count, self._lines["own"])
+
+    def _tiles(self, lines: int, columns: int) -> tuple[int, int, int]:
+        return cdiv(lines, softmax.ROWS), cdiv(columns, softmax.COLUMNS), self.n
+
+    def _own(self, strip: Strip) -> dict[str, int]:
+        names = ("own_y", "own_rows", "own_x", "own_columns")
+        return {**self._grid(), **_window(strip.own, *names), "own_lines": self._lines["own"]}
+
+    def _scored(self, strip: Strip) -> dict[str, Any]:
+        return {
+            **_window(strip.scores, "first_y", "rows", "first_x", "columns"),
+            "lines": self._lines["scores"],
             "softmax_scale": self.options.softmax_scale,
-            "FUSE": self.options.fuse,
+            "FUSED": self.options.fuse,
         }
 
     def _grid(self) -> dict[str, int]:
-        return {"h": self.h, "w": self.w, "hb": self.hb, "wb": self.wb, "groups": self.groups}
+        return {"h": self.h, "w": self.w, "groups": self.groups}
 
-    def _launch(self, kernel: Any, total: int, name: str = "fp32", /, **arguments: Any) -> None:
-        """Launch a kernel over tiles of that many rows by all keys, or by all blocks."""
-        columns = 16 * arguments.get("corner_groups", self.groups)
-        blocks = (
-            cdiv(total, stencils.ROWS),
-            cdiv(columns, stencils.COLUMNS),
-            self.n,
-        )
-        kernel(name, blocks, **arguments)
+
+def _window(window: Window, *names: str) -> dict[str, int]:
+    return dict(zip(names, window, strict=True))

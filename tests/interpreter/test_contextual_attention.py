@@ -8,7 +8,7 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import contextual_attention, reference
-from inpaint_ops.kernels import products
+from inpaint_ops.kernels.attention import strips
 
 CASES = [
     ({}, (2, 5, (9, 10), (9, 10))),
@@ -66,7 +66,7 @@ def test_halves(dtype):
 
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
 def test_strips_that_wrap(monkeypatch, fuse):
-    monkeypatch.setattr(products, "STRIP_BYTES", 1)
+    monkeypatch.setattr(strips, "CACHE_BYTES", 1)
     fg, bg, hole = inputs(1, 3, (13, 2), (3, 4), rate=1)
     check(fg, bg, hole, {"rate": 1, "fuse": fuse, "softmax_scale": 1.0})
 

@@ -77,7 +77,7 @@ def test_lowest_of_equals_wins_over_tiles_and_segments(monkeypatch):
     key = torch.zeros(1, 2, 10, 30)
     key[:, :, 7:] = 1
     for segments in (1, 3, 8):
-        monkeypatch.setattr(search, "_segments", lambda *_, s=segments: s)
+        monkeypatch.setattr(search, "segments", lambda *_, s=segments: s)
         with inpaint_ops.backend("triton"):
             index, score = nearest_patch(torch.ones(1, 2, 3, 4), key, patch_size=1)
             none, zero = nearest_patch(torch.zeros(1, 2, 3, 4), key, patch_size=1)

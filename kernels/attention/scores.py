@@ -1,0 +1,164 @@
+"""Products of 3 x 3 patches, formed in the kernel tile by tile: no matrix of products of pixels.
+
+A row of a patch is one stretch of NHWC memory, 3 C numbers, and a patch is three of them, one under
+the other. So a program walks down a diagonal, query row and key row together: of each pair of rows
+it forms the products X once, 3 C multiply-adds a pair, and adds three of them to a score, which
+never need to be stored. Formed patch by patch they would take 9 C.
+
+Both grids have two rows of zeros below and a column of zeros before each row, which is the end of
+the row before it too. A walk passes a row of zeros wherever a grid ends, and needs no mask.
+
+Floor of a pair with C channels: 6 C FLOPs, 4 bytes written.
+"""
+
+from typing import Any
+
+import triton.language as tl
+
+from inpaint_ops.kernels.attention.grid import cell_of
+from inpaint_ops.kernels.dot import dot
+from inpaint_ops.kernels.launch import Kernel, Row, jit
+
+_TYPES = {
+    "query_ptr": "*T",
+    "key_ptr": "*T",
+    "factor_ptr": "*fp32",
+    "out_ptr": "*fp32",
+    "h": "i32",
+    "w": "i32",
+    "hb": "i32",
+    "wb": "i32",
+    "groups": "i32",
+    "first_y": "i32",
+    "rows": "i32",
+    "first_x": "i32",
+    "columns": "i32",
+    "lines": "i32",
+    "units": "i32",
+}
+
+
+@jit(_TYPES)
+def _contextual_attention_score_kernel(
+    query_ptr,
+    key_ptr,
+    factor_ptr,
+    out_ptr,
+    h,
+    w,
+    hb,
+    wb,
+    groups,
+    first_y,
+    rows,
+    first_x,
+    columns,
+    lines,
+    units,
+    UNIT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Scores of a window of query cells: products of patches times the factor of the key.
+
+    A program has BLOCK_M cells of a row, and BLOCK_N keys that lie anywhere: at each step down all
+    of them are a row on, after the row of zeros the first. Steps are shared by segments.
+    Grid: (blocks of columns times blocks of keys, segments, N).
+    """
+    n = tl.program_id(2).to(tl.int64)
+    # The compiler sees that offsets are multiples of 16 bytes because this product is.
+    C = units * UNIT
+    ld = groups * 16
+    across = tl.cdiv(columns, BLOCK_M)
+    k = (tl.program_id(0) % across) * BLOCK_M + tl.arange(0, BLOCK_M)
+    in_window = k < columns
+    k = tl.minimum(k, columns - 1)
+    y, x = cell_of(k, h, w, first_y, first_x, columns)
+    # One step more than rows: cells that come to the end of the grid pass the row of zeros.
+    steps = tl.cdiv(rows + 1, tl.num_programs(1))
+    begin = tl.program_id(1) * steps
+    end = tl.minimum(begin + steps, rows + 1)
+    j = (tl.program_id(0) // across) * BLOCK_N + tl.arange(0, BLOCK_N)
+    u = j % wb
+    v = j // wb
+    in_keys = v <= hb
+    v = tl.where(v == 0, hb, tl.minimum(v, hb) - 1)
+    query_ptr += n * (h + 2) * (w + 1) * C
+    key_ptr += n * (hb + 2) * (wb + 1) * C
+    out_ptr += n * lines * ld
+    factor_ptr += n * ld
+
+    offs_k = tl.arange(0, BLOCK_K)
+    length = 3 * C
+    # Of the row before, and with it the one before that.
+    last = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    both = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for step in range(begin - 1, end + 1):
+        at = y + step
+        row = tl.where(at < 0, h, tl.where(at > h, at - h - 1, at))
+        query = query_ptr + ((row * (w + 1) + x).to(tl.int64) * C)[:, None]
+        key = key_ptr + ((v * (wb + 1) + u).to(tl.int64) * C)[:, None]
+        product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for start in range(0, length, BLOCK_K):
+            column = start + offs_k
+            inside = (column < length)[None, :]
+            a = tl.load(query + column[None, :], mask=inside, other=0.0, cache_modifier=".ca")
+            b = tl.load(key + column[None, :], mask=inside, other=0.0, cache_modifier=".ca")
+            product = dot(a, tl.trans(b), product, PRECISION)
+        # The middle one of the three rows is that of the step before.
+        middle = at - 1
+        slot = step - 1 - (middle > h).to(tl.int32)
+        stored = in_window & (step > begin) & (middle != h) & (slot < rows)
+        to = v - 1
+        stored_keys = in_keys & (to >= 0)
+        to = to * wb + u
+        factor = tl.load(factor_ptr + to, mask=stored_keys, other=0.0)
+        out = out_ptr + (1 + slot * columns + k).to(tl.int64) * ld
+        tl.store(
+            out[:, None] + to[None, :],
+            (both + product) * factor[None, :],
+            mask=stored[:, None] & stored_keys[None, :],
+        )
+        both = last + product
+        last = product
+        v = tl.where(v == hb, 0, v + 1)
+
+
+# Keys a program.
+KEYS = 64
+# Channels in 16 bytes.
+UNIT = {"half": 8, "fp32": 4}
+
+
+def _rows(name: str, dtype: str, precision: str, block_k: int, tensor_cores: bool) -> list[Row]:
+    common: Any = {"dot": True, "tensor_cores": tensor_cores, "vectors": ("query_ptr", "key_ptr")}
+    return [
+        Row(
+            f"{name}-{cells}",
+            dtype,
+            {
+                "UNIT": UNIT[dtype],
+                "BLOCK_M": cells,
+                "BLOCK_N": KEYS,
+                "BLOCK_K": block_k,
+                "PRECISION": precision,
+            },
+            warps=4,
+            stages=3,
+            **common,
+        )
+        for cells in (32, 64)
+    ]
+
+
+SCORE = Kernel(
+    _contextual_attention_score_kernel,
+    _TYPES,
+    [
+        *_rows("half", "half", "ieee", 64, True),
+        *_rows("fp32", "fp32", "ieee", 32, False),
+        *_rows("tf32", "fp32", "tf32", 32, True),
+    ],
+)
