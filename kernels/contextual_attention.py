@@ -115,7 +115,7 @@ def backward(
             aligned(row_max[part].contiguous()),
             aligned(row_sum[part].contiguous()),
         )
-        grad_blocks = grad_blocks.unflatten(1, (samples.hb + 1, samples.wb + 1))
+        grad_blocks = grad_blocks.unflatten(1, samples.corners_of_keys[:2])
         dense = torch.zeros_like(fg[part], dtype=torch.float32)
         grad_fg[part] = cells.add_at_picked(dense, grad_f, rate, chosen.pick)
         dense = cells.pixels_of(grad_blocks, rate, *bg.shape[2:])
@@ -132,10 +132,11 @@ def _gradients(
     """
     n, h, w, c = samples.f.shape
     f = samples.f.flatten(1, 2)
-    b = F.pad(samples.b.flatten(1, 2), (0, 0, 0, samples.ld - samples.keys))
-    float_b = b.float()
+    keys = samples.b.float()
+    columns = F.pad(keys, (0, 0, 0, samples.keys.pitch - samples.keys.w)).flatten(1, 2)
+    columns = F.pad(columns, (0, 0, 0, samples.keys.ld - columns.shape[1]))
     grad_f = torch.zeros_like(f, dtype=torch.float32)
-    grad_b = torch.zeros_like(float_b)
+    grad_b = torch.zeros_like(columns)
     grad_blocks = torch.zeros_like(samples.blocks, dtype=torch.float32)
     through_norm = torch.zeros_like(samples.factor)
     for strip in samples.strips():
@@ -145,12 +146,11 @@ def _gradients(
         grad_pixels = samples.pixel_gradients(strip, through_norm)
         # Each cell is once among them.
         queries = strip.pixels.cells(h, w, f.device)
-        grad_f.index_add_(1, queries, product(grad_pixels, float_b))
+        grad_f.index_add_(1, queries, product(grad_pixels, columns))
         grad_b += product(grad_pixels.mT, f.index_select(1, queries).float())
-    keys = through_norm[:, : samples.keys].view(samples.norm.shape)
     # Through the norm, whose derivative at zero counts as zero.
-    grad_square = torch.where(samples.above, -keys / (2 * samples.norm), 0.0)
-    grad_square = cells.box(grad_square).flatten(1)[..., None]
-    grad_b = grad_b[:, : samples.keys] + 2 * float_b[:, : samples.keys] * grad_square
-    grad_b = grad_b.view(n, samples.hb, samples.wb, c)
-    return grad_f.view(n, h, w, c), grad_b, grad_blocks[:, : (samples.hb + 1) * (samples.wb + 1)]
+    through_norm = samples.of_columns(through_norm)
+    grad_square = torch.where(samples.above, -through_norm / (2 * samples.norm), 0.0)
+    grad_keys = samples.of_columns(grad_b) + 2 * keys * cells.box(grad_square)[..., None]
+    blocks = samples.corners_of_keys
+    return grad_f.view(n, h, w, c), grad_keys, grad_blocks[:, : blocks.h * blocks.w]

@@ -5,11 +5,14 @@ from the last key on are blank, zeros or -inf, and stand for every neighbour tha
 no load is masked: a neighbour is a line and a column, whatever the border did to it. Both fall
 apart: lines are found in the kernel, once for all keys, columns in a table, once for all queries.
 
+A row of keys starts at a multiple of four columns, so that four scores are stored at once; columns
+that this leaves empty are blank too.
+
 A window (y, rows, x, columns) holds the cells y + k, x + l of a grid of h x w, counted on along
 rows: what lies past the end of a row is the beginning of the next, after the last row the first.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -126,8 +129,10 @@ _TYPES = {
     "table_ptr": "*i32",
     "h": "i32",
     "w": "i32",
+    "pitch": "i32",
     "to_h": "i32",
     "to_w": "i32",
+    "to_pitch": "i32",
     "table_ld": "i32",
 }
 
@@ -137,25 +142,27 @@ def _contextual_attention_table_kernel(
     table_ptr,
     h,
     w,
+    pitch,
     to_h,
     to_w,
+    to_pitch,
     table_ld,
     KIND: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     """Columns of the neighbours, in a grid of to_h x to_w, of the cells of one of h x w.
 
-    One row of the table for each neighbour; the first blank column where there is none.
-    Grid: (blocks of columns).
+    Rows of the grids take `pitch` and `to_pitch` columns. One row of the table for each neighbour;
+    the first column after all where there is none. Grid: (blocks of columns).
     """
     j = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    y = j // w
-    x = j % w
+    y = j // pitch
+    x = j % pitch
     taps: tl.constexpr = 9 if KIND <= 2 else 4
     for tap in tl.static_range(0, taps):
         y2, x2, inside = neighbour(y, x, to_h, to_w, KIND, tap)
-        inside = inside & (y < h)
-        column = tl.where(inside, y2 * to_w + x2, to_h * to_w)
+        inside = inside & (y < h) & (x < w)
+        column = tl.where(inside, y2 * to_pitch + x2, to_h * to_pitch)
         tl.store(table_ptr + tap * table_ld + j, column)
 
 
@@ -167,25 +174,47 @@ TABLE = Kernel(
 )
 
 
-def table(
-    kind: Any, size: tuple[int, int], to: tuple[int, int], groups: int, device: torch.device
-) -> Tensor:
-    """Columns of the neighbours of one grid in another (see the kernel), int32.
+class Keys(NamedTuple):
+    """A grid of keys, or of blocks of pixels, in the columns of a strip.
 
-    (9 or 4, columns): whole blocks, for strips with rows of so many groups of 16.
+    A row takes `pitch` columns, and all rows whole groups of 16 with one blank column at least.
     """
-    blocks = cdiv(16 * groups, BLOCK)
+
+    h: int
+    w: int
+    pitch: int
+
+    @property
+    def groups(self) -> int:
+        """Groups of 16 columns in a line."""
+        return self.h * self.pitch // 16 + 1
+
+    @property
+    def ld(self) -> int:
+        """Columns of a line."""
+        return 16 * self.groups
+
+    @property
+    def table_ld(self) -> int:
+        """Columns of a table: whole blocks."""
+        return cdiv(self.ld, BLOCK) * BLOCK
+
+
+def table(kind: Any, keys: Keys, to: Keys, device: torch.device) -> Tensor:
+    """Columns of the neighbours of one grid in another (see the kernel), int32."""
     taps = 9 if kind.value <= 2 else 4
-    columns = torch.empty((taps, blocks * BLOCK), dtype=torch.int32, device=device)
+    columns = torch.empty((taps, keys.table_ld), dtype=torch.int32, device=device)
     TABLE(
         "i32",
-        (blocks,),
+        (keys.table_ld // BLOCK,),
         table_ptr=columns,
-        h=size[0],
-        w=size[1],
-        to_h=to[0],
-        to_w=to[1],
-        table_ld=columns.shape[1],
+        h=keys.h,
+        w=keys.w,
+        pitch=keys.pitch,
+        to_h=to.h,
+        to_w=to.w,
+        to_pitch=to.pitch,
+        table_ld=keys.table_ld,
         KIND=kind.value,
     )
     return columns

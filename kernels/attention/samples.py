@@ -48,24 +48,21 @@ class Samples:
         self.n, self.c = fg.shape[:2]
         self.f = cells.picked(fg, rate, options.pick)
         b = cells.picked(bg, rate, options.pick)
-        (self.h, self.w), (self.hb, self.wb) = self.f.shape[1:3], b.shape[1:3]
-        self.keys = self.hb * self.wb
-        self.groups = self.keys // 16 + 1
-        self.corner_groups = (self.hb + 1) * (self.wb + 1) // 16 + 1
-        self.usable = fg.new_zeros(
-            (self.n, cdiv(self.ld, grid.BLOCK) * grid.BLOCK), dtype=torch.uint8
-        )
-        self.usable[:, : self.keys].fill_(1)
+        (self.h, self.w), (hb, wb) = self.f.shape[1:3], b.shape[1:3]
+        self.keys = grid.Keys(hb, wb, cdiv(wb, 4) * 4)
+        self.corners_of_keys = grid.Keys(hb + 1, wb + 1, wb + 1)
+        usable = fg.new_ones((self.n, hb, wb), dtype=torch.uint8)
         if hole is not None:
-            missing = (hole != 0).expand(self.n, 1, self.hb, self.wb)
+            missing = (hole != 0).expand(self.n, 1, hb, wb)
             near = F.max_pool2d(missing.float(), 3, stride=1, padding=1)
-            self.usable[:, : self.keys] = near.flatten(1) == 0
+            usable = (near[:, 0] == 0).to(torch.uint8)
             if not options.fuse:
                 # No score needs them, and a NaN in them would reach a sum even times zero.
                 b = b.masked_fill(missing.permute(0, 2, 3, 1), 0.0)
             pixels = missing.repeat_interleave(rate, 2).repeat_interleave(rate, 3)
             bg = bg.masked_fill(pixels[:, :, : bg.shape[2], : bg.shape[3]], 0.0)
         self.b = b
+        self.usable = self.in_columns(usable, self.keys.table_ld)
         square = cells.box(b.float().square().sum(3))
         if options.key_norm == "max":
             self.above = square > 1e-8
@@ -73,9 +70,9 @@ class Samples:
         else:
             self.above = torch.ones_like(square, dtype=torch.bool)
             self.norm = (square + 9e-4 * self.c).sqrt()
-        self.factor = F.pad(self.norm.reciprocal().flatten(1), (0, self.ld - self.keys))
-        blocks = cells.blocks_of(bg, rate, self.hb, self.wb).flatten(1, 2)
-        self.blocks = F.pad(blocks, (0, 0, 0, self.corner_ld - blocks.shape[1]))
+        self.factor = self.in_columns(self.norm.reciprocal(), self.keys.ld)
+        blocks = cells.blocks_of(bg, rate, hb, wb).flatten(1, 2)
+        self.blocks = F.pad(blocks, (0, 0, 0, self.corners_of_keys.ld - blocks.shape[1]))
         self.row = dtype_class(fg.dtype)
         unit = scores.UNIT[self.row]
         self.units = cdiv(self.c, unit)
@@ -84,22 +81,22 @@ class Samples:
         # Channels in whole vectors, a column of zeros before each row and two rows below.
         padding = (0, self.units * unit - self.c, 1, 0, 0, 2)
         self.queries, self.keyed = F.pad(self.f, padding), F.pad(b, padding)
-        most = cache_bytes(fg.device) // (12 * self.ld * max(self.n, 1))
+        most = cache_bytes(fg.device) // (12 * self.keys.ld * max(self.n, 1))
         self._strips = list(strips(self.h, self.w, most, options.fuse))
         first = self._strips[0]
         self._lines = {"own": 1 + first.own.lines, "scores": 1 + first.scores.lines}
         self._lines["pixels"] = 1 + first.pixels.lines
         self._tables: dict[int, Tensor] = {}
 
-    @property
-    def ld(self) -> int:
-        """Length of a row of a strip: keys, padded."""
-        return 16 * self.groups
+    def in_columns(self, x: Tensor, columns: int) -> Tensor:
+        """(N, hb, wb) as the columns of a strip have it, zero where they are blank."""
+        x = F.pad(x, (0, self.keys.pitch - self.keys.w)).flatten(1)
+        return F.pad(x, (0, columns - x.shape[1]))
 
-    @property
-    def corner_ld(self) -> int:
-        """Length of a row of corners: blocks of the keys' grid, padded."""
-        return 16 * self.corner_groups
+    def of_columns(self, x: Tensor) -> Tensor:
+        """The inverse: (N, hb, wb, ...) of (N, columns, ...)."""
+        h, w, pitch = self.keys
+        return x[:, : h * pitch].unflatten(1, (h, pitch))[:, :, :w]
 
     def strips(self) -> Iterator[Strip]:
         """Strips of query cells that fit the cache."""
@@ -135,22 +132,23 @@ class Samples:
             index_ptr=index,
             **self._own(strip),
             segments=parts[1],
+            wb=self.keys.w,
         )
 
     def corners(self, strip: Strip, row_max: Tensor, row_sum: Tensor) -> Tensor:
         """Weights of blocks from the fused scores, (N, (rows + 1) * (columns + 1), corner_ld)."""
         count = (strip.own.rows + 1) * (strip.own.columns + 1)
-        corners = self.b.new_empty((self.n, count, self.corner_ld))
+        corners = self.b.new_empty((self.n, count, self.corners_of_keys.ld))
         CORNER(
             dtype_class(corners.dtype),
-            self._tiles(count, self.corner_ld),
+            self._tiles(count, self.corners_of_keys.ld),
             fused_ptr=self._fused,
             table_ptr=self._table(grid.PASTED),
             row_max_ptr=row_max,
             row_sum_ptr=row_sum,
             corner_ptr=corners,
             **self._own(strip),
-            corner_groups=self.corner_groups,
+            corner_groups=self.corners_of_keys.groups,
         )
         return corners
 
@@ -174,12 +172,12 @@ class Samples:
             grad_ptr=self._grads,
             part_mean_ptr=means,
             **self._own(strip),
-            corner_groups=self.corner_groups,
+            corner_groups=self.corners_of_keys.groups,
             **self._scored(strip),
         )
         softmax.SOFTMAX_BACKWARD(
             "fp32",
-            self._tiles(strip.own.lines, self.ld),
+            self._tiles(strip.own.lines, self.keys.ld),
             fused_ptr=self._fused,
             usable_ptr=self.usable,
             row_max_ptr=row_max,
@@ -204,14 +202,14 @@ class Samples:
             grads, window = self._score_grads, strip.scores
         stencils.COLUMN_DOT(
             "fp32",
-            (cdiv(self.ld, stencils.COLUMN), self.n),
+            (cdiv(self.keys.ld, stencils.COLUMN), self.n),
             a_ptr=grads,
             b_ptr=self._score_strip,
             out_ptr=through_norm,
             count=window.lines,
             a_lines=grads.shape[1],
             b_lines=self._score_strip.shape[1],
-            groups=self.groups,
+            groups=self.keys.groups,
         )
         self._stencil(grid.BOX, grads, window, self._pixel_grads, strip.pixels)
         return self._pixel_grads[:, 1 : 1 + strip.pixels.lines]
@@ -220,7 +218,9 @@ class Samples:
         """Products of 3 x 3 patches over the norm of the key's, before the fuse."""
         window = strip.scores
         cells_each = 64 if window.columns % 64 == 0 or window.columns > 96 else 32
-        blocks = cdiv(window.columns, cells_each) * cdiv((self.hb + 1) * self.wb, scores.KEYS)
+        blocks = (
+            cdiv(window.columns, cells_each) * (self.keys.h + 1) * cdiv(self.keys.w, scores.KEYS)
+        )
         scores.SCORE(
             f"{self.row}-{cells_each}",
             (blocks, segments(blocks * self.n, cdiv(window.rows + 1, 8)), self.n),
@@ -229,8 +229,8 @@ class Samples:
             factor_ptr=self.factor,
             out_ptr=self._score_strip,
             **self._grid(),
-            hb=self.hb,
-            wb=self.wb,
+            hb=self.keys.h,
+            wb=self.keys.w,
             **_window(window, "first_y", "rows", "first_x", "columns"),
             lines=self._score_strip.shape[1],
             units=self.units,
@@ -241,7 +241,7 @@ class Samples:
         """Sums over neighbours of the cells of one window, for those of another."""
         stencils.STENCIL(
             "fp32",
-            self._tiles(made.lines, self.ld),
+            self._tiles(made.lines, self.keys.ld),
             in_ptr=x,
             table_ptr=self._table(kind),
             factor_ptr=self.factor,
@@ -257,13 +257,9 @@ class Samples:
     def _table(self, kind: Any) -> Tensor:
         """Columns of the neighbours of keys, or of blocks of the keys' grid."""
         if kind.value not in self._tables:
-            size, to, groups = (self.hb, self.wb), (self.hb, self.wb), self.groups
-            larger = self.hb + 1, self.wb + 1
-            if kind.value == grid.PASTED.value:
-                size, groups = larger, self.corner_groups
-            elif kind.value == grid.PASTING.value:
-                to = larger
-            self._tables[kind.value] = grid.table(kind, size, to, groups, self.b.device)
+            keys = self.corners_of_keys if kind.value == grid.PASTED.value else self.keys
+            to = self.corners_of_keys if kind.value == grid.PASTING.value else self.keys
+            self._tables[kind.value] = grid.table(kind, keys, to, self.b.device)
         return self._tables[kind.value]
 
     @property
@@ -275,7 +271,7 @@ class Samples:
         """Missing keys of each sample that count as a score of 0."""
         if self.options.hole_mode == "exclude":
             return self.factor.new_zeros(self.n)
-        return self.keys - self.usable.sum(1, dtype=torch.float32)
+        return self.keys.h * self.keys.w - self.usable.sum(1, dtype=torch.float32)
 
     @cached_property
     def _score_strip(self) -> Tensor:
@@ -299,12 +295,12 @@ class Samples:
 
     def _blank(self, window: str, value: float) -> Tensor:
         """Memory for strips of a kind, with what the blank line and columns hold everywhere."""
-        return self.factor.new_full((self.n, self._lines[window], self.ld), value)
+        return self.factor.new_full((self.n, self._lines[window], self.keys.ld), value)
 
     def _parts(self, strip: Strip) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """Grid of a softmax over keys, and the shape of what its segments leave."""
         blocks = cdiv(strip.own.lines, softmax.ROWS)
-        count = segments(blocks * self.n, cdiv(self.ld, 4 * softmax.COLUMNS))
+        count = segments(blocks * self.n, cdiv(self.keys.ld, 4 * softmax.COLUMNS))
         return (blocks, count, self.n), (self.n, count, self._lines["own"])
 
     def _tiles(self, lines: int, columns: int) -> tuple[int, int, int]:
@@ -323,7 +319,7 @@ class Samples:
         }
 
     def _grid(self) -> dict[str, int]:
-        return {"h": self.h, "w": self.w, "groups": self.groups}
+        return {"h": self.h, "w": self.w, "groups": self.keys.groups}
 
 
 def _window(window: Window, *names: str) -> dict[str, int]:

@@ -63,14 +63,15 @@ def _contextual_attention_score_kernel(
 ):
     """Scores of a window of query cells: products of patches times the factor of the key.
 
-    A program has BLOCK_M cells of a row, and BLOCK_N keys that lie anywhere: at each step down all
-    of them are a row on, after the row of zeros the first. Steps are shared by segments.
+    A program has BLOCK_M cells and BLOCK_N keys of a row, and goes a row on with both at each step,
+    from the row of zeros to the first. Steps are shared by segments.
     Grid: (blocks of columns times blocks of keys, segments, N).
     """
     n = tl.program_id(2).to(tl.int64)
     # The compiler sees that offsets are multiples of 16 bytes because this product is.
     C = units * UNIT
     ld = groups * 16
+    pitch = tl.cdiv(wb, 4) * 4
     across = tl.cdiv(columns, BLOCK_M)
     k = (tl.program_id(0) % across) * BLOCK_M + tl.arange(0, BLOCK_M)
     in_window = k < columns
@@ -80,13 +81,12 @@ def _contextual_attention_score_kernel(
     steps = tl.cdiv(rows + 1, tl.num_programs(1))
     begin = tl.program_id(1) * steps
     end = tl.minimum(begin + steps, rows + 1)
-    j = (tl.program_id(0) // across) * BLOCK_N + tl.arange(0, BLOCK_N)
-    u = j % wb
-    v = j // wb
-    in_keys = v <= hb
-    v = tl.where(v == 0, hb, tl.minimum(v, hb) - 1)
+    key_block = tl.program_id(0) // across
+    v = key_block // tl.cdiv(wb, BLOCK_N)
+    u = (key_block % tl.cdiv(wb, BLOCK_N)) * BLOCK_N + tl.arange(0, BLOCK_N)
+    key = key_ptr + n * (hb + 2) * (wb + 1) * C + (tl.minimum(u, wb - 1) * C)[:, None]
+    v = tl.where(v == 0, hb, v - 1)
     query_ptr += n * (h + 2) * (w + 1) * C
-    key_ptr += n * (hb + 2) * (wb + 1) * C
     out_ptr += n * lines * ld
     factor_ptr += n * ld
 
@@ -99,27 +99,26 @@ def _contextual_attention_score_kernel(
         at = y + step
         row = tl.where(at < 0, h, tl.where(at > h, at - h - 1, at))
         query = query_ptr + ((row * (w + 1) + x).to(tl.int64) * C)[:, None]
-        key = key_ptr + ((v * (wb + 1) + u).to(tl.int64) * C)[:, None]
+        key_row = key + (v * (wb + 1)).to(tl.int64) * C
         product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for start in range(0, length, BLOCK_K):
             column = start + offs_k
             inside = (column < length)[None, :]
             a = tl.load(query + column[None, :], mask=inside, other=0.0, cache_modifier=".ca")
-            b = tl.load(key + column[None, :], mask=inside, other=0.0, cache_modifier=".ca")
+            b = tl.load(key_row + column[None, :], mask=inside, other=0.0, cache_modifier=".ca")
             product = dot(a, tl.trans(b), product, PRECISION)
         # The middle one of the three rows is that of the step before.
         middle = at - 1
         slot = step - 1 - (middle > h).to(tl.int32)
         stored = in_window & (step > begin) & (middle != h) & (slot < rows)
-        to = v - 1
-        stored_keys = in_keys & (to >= 0)
-        to = to * wb + u
-        factor = tl.load(factor_ptr + to, mask=stored_keys, other=0.0)
+        to = (v - 1) * pitch + u
+        in_pitch = (u < pitch) & (v > 0)
+        factor = tl.load(factor_ptr + to, mask=in_pitch, other=0.0)
         out = out_ptr + (1 + slot * columns + k).to(tl.int64) * ld
         tl.store(
             out[:, None] + to[None, :],
-            (both + product) * factor[None, :],
-            mask=stored[:, None] & stored_keys[None, :],
+            tl.where((u < wb)[None, :], (both + product) * factor[None, :], 0.0),
+            mask=stored[:, None] & in_pitch[None, :],
         )
         both = last + product
         last = product

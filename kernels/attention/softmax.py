@@ -182,6 +182,7 @@ _MERGE_TYPES = {
     "index_ptr": "*i64",
     **_WINDOW_TYPES,
     "segments": "i32",
+    "wb": "i32",
 }
 
 
@@ -203,6 +204,7 @@ def _contextual_attention_merge_kernel(
     own_columns,
     own_lines,
     segments,
+    wb,
     BLOCK_M: tl.constexpr,
 ):
     """Maximum, sum and best key from those of the segments; the first of equals.
@@ -233,6 +235,9 @@ def _contextual_attention_merge_kernel(
     out = (n * h + y) * w + x
     tl.store(row_max_ptr + out, top, mask=in_rows)
     tl.store(row_sum_ptr + out, total, mask=in_rows)
+    # Columns count on by whole groups of four along a row of keys.
+    pitch = tl.cdiv(wb, 4) * 4
+    index = index // pitch * wb + index % pitch
     tl.store(index_ptr + out, index.to(tl.int64), mask=in_rows)
 
 
