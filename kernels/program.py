@@ -63,12 +63,12 @@ def batches(n: int) -> Iterator[slice]:
     return (slice(start, start + MOST_PROGRAMS) for start in range(0, n, MOST_PROGRAMS))
 
 
-def segments(programs: int, blocks: int) -> int:
-    """Number of segments of a loop over so many blocks, at least one block each.
+def segments(programs: int, blocks: int, wanted: int = 264) -> int:
+    """Number of segments of a loop over so many blocks, so that small grids have `wanted` programs.
 
-    With them small grids fill about 132 multiprocessors twice.
+    The default fills about 132 multiprocessors twice.
     """
-    return max(1, min(cdiv(264, max(programs, 1)), blocks, 32))
+    return max(1, min(cdiv(wanted, max(programs, 1)), blocks, 32))
 
 
 def current_device() -> int:

@@ -9,10 +9,11 @@ instructions than a pass of its own that reads and writes the strip. Traffic of 
 read, one weight written.
 """
 
+import triton
 import triton.language as tl
 
-from inpaint_ops.kernels.attention.grid import PASTED, line_of, neighbour
-from inpaint_ops.kernels.attention.softmax import TILE, inverse_of
+from inpaint_ops.kernels.attention.grid import PASTED, line_of, neighbour, segment_of
+from inpaint_ops.kernels.attention.softmax import TILE, TILE_WARPS, inverse_of
 from inpaint_ops.kernels.launch import Kernel, Row, jit
 
 _TYPES = {
@@ -31,6 +32,40 @@ _TYPES = {
     "own_lines": "i32",
     "corner_groups": "i32",
 }
+
+
+@triton.jit
+def _pasting(
+    fused_ptr,
+    row_max_ptr,
+    row_sum_ptr,
+    n,
+    i,
+    in_rows,
+    h,
+    w,
+    y,
+    rows,
+    x,
+    columns,
+    ld,
+    TAP: tl.constexpr,
+):
+    """Of a cell that pastes each block: line of scores, maximum, and inverse of the sum."""
+    y1, x1, inside = neighbour(i // (columns + 1), i % (columns + 1), rows, columns, PASTED, TAP)
+    inside = inside & in_rows
+    line = line_of(y1, x1, inside, rows, columns, 0, rows, 0, columns)
+    at = (n * h + y + y1) * w + x + x1
+    top = tl.load(row_max_ptr + at, mask=inside, other=0.0)
+    total = tl.load(row_sum_ptr + at, mask=inside, other=1.0)
+    return (fused_ptr + line.to(tl.int64) * ld)[:, None], top[:, None], inverse_of(total)[:, None]
+
+
+@triton.jit
+def _weight(line_ptr, top, inverse, table_ptr, j):
+    """Attention of cells to the keys in the columns of a table."""
+    score = tl.load(line_ptr + tl.load(table_ptr + j)[None, :])
+    return tl.exp(score - top) * inverse
 
 
 @jit(_TYPES)
@@ -55,39 +90,36 @@ def _contextual_attention_corner_kernel(
     """2 x 2 diagonal sums: the weight of each pair of blocks of pixels, on grids one larger.
 
     corner[(y, x), (v, u)] = sum of attention[(y - dy, x - dx), (v - dy, u - dx)] over dy, dx in
-    {0, 1}. Grid: (blocks of corners, blocks of the keys' corners, N).
+    {0, 1}. Grid: (blocks of corners, segments of the keys' corners, N).
     """
     ld = groups * 16
     corner_ld = corner_groups * 16
     table_ld = tl.cdiv(corner_groups, 16) * 256
     n = tl.program_id(2).to(tl.int64)
     i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    j = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     in_rows = i < (own_rows + 1) * (own_columns + 1)
-    y = i // (own_columns + 1)
-    x = i % (own_columns + 1)
     fused_ptr += n * own_lines * ld
-    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for tap in tl.static_range(0, 4):
-        y1, x1, inside = neighbour(y, x, own_rows, own_columns, PASTED, tap)
-        inside = inside & in_rows
-        line = line_of(y1, x1, inside, own_rows, own_columns, 0, own_rows, 0, own_columns)
-        at = (n * h + own_y + y1) * w + own_x + x1
-        top = tl.load(row_max_ptr + at, mask=inside, other=0.0)
-        inverse = inverse_of(tl.load(row_sum_ptr + at, mask=inside, other=1.0))
-        column = tl.load(table_ptr + tap * table_ld + j)
-        score = tl.load((fused_ptr + line.to(tl.int64) * ld)[:, None] + column[None, :])
-        total += tl.exp(score - top[:, None]) * inverse[:, None]
-    out = (n * (own_rows + 1) * (own_columns + 1) + i) * corner_ld
-    tl.store(
-        corner_ptr + out[:, None] + j[None, :],
-        total,
-        mask=in_rows[:, None] & (j < corner_ld)[None, :],
-    )
+    window = (n, i, in_rows, h, w, own_y, own_rows, own_x, own_columns, ld)
+    line_0, top_0, inverse_0 = _pasting(fused_ptr, row_max_ptr, row_sum_ptr, *window, 0)
+    line_1, top_1, inverse_1 = _pasting(fused_ptr, row_max_ptr, row_sum_ptr, *window, 1)
+    line_2, top_2, inverse_2 = _pasting(fused_ptr, row_max_ptr, row_sum_ptr, *window, 2)
+    line_3, top_3, inverse_3 = _pasting(fused_ptr, row_max_ptr, row_sum_ptr, *window, 3)
+    out = corner_ptr + ((n * (own_rows + 1) * (own_columns + 1) + i) * corner_ld)[:, None]
+    begin, end = segment_of(corner_ld, BLOCK_N)
+    for start in range(begin, end, BLOCK_N):
+        j = start + tl.arange(0, BLOCK_N)
+        total = _weight(line_0, top_0, inverse_0, table_ptr, j)
+        total += _weight(line_1, top_1, inverse_1, table_ptr + table_ld, j)
+        total += _weight(line_2, top_2, inverse_2, table_ptr + 2 * table_ld, j)
+        total += _weight(line_3, top_3, inverse_3, table_ptr + 3 * table_ld, j)
+        tl.store(out + j[None, :], total, mask=in_rows[:, None] & (j < corner_ld)[None, :])
 
 
 CORNER = Kernel(
     _contextual_attention_corner_kernel,
     _TYPES,
-    [Row(dtype, dtype, TILE, stages=1, vectors=("table_ptr",)) for dtype in ("half", "fp32")],
+    [
+        Row(dtype, dtype, TILE, TILE_WARPS, stages=1, vectors=("table_ptr",))
+        for dtype in ("half", "fp32")
+    ],
 )

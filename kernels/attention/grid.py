@@ -97,6 +97,14 @@ def line_of(y, x, inside, h, w, first_y, rows, first_x, columns):
 
 
 @triton.jit
+def segment_of(ld, BLOCK_N: tl.constexpr):
+    """First column of a program's segment (the second axis of its grid), and the end."""
+    steps = tl.cdiv(tl.cdiv(ld, BLOCK_N), tl.num_programs(1))
+    begin = tl.program_id(1) * steps * BLOCK_N
+    return begin, tl.minimum(begin + steps * BLOCK_N, ld)
+
+
+@triton.jit
 def stencil(
     strip_ptr,
     table_ptr,

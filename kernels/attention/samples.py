@@ -104,7 +104,8 @@ class Samples:
 
     def attend(self, strip: Strip, index: Tensor, row_max: Tensor, row_sum: Tensor) -> None:
         """Form the strip's fused scores; fill best key, maximum and sum of its queries."""
-        parts, shape = self._parts(strip)
+        parts = self._parts(strip.own.lines, self.keys.ld)
+        shape = (self.n, parts[1], self._lines["own"])
         tops, totals = (self.factor.new_empty(shape) for _ in range(2))
         places = self.usable.new_empty(shape, dtype=torch.int32)
         softmax.ATTEND(
@@ -141,7 +142,7 @@ class Samples:
         corners = self.b.new_empty((self.n, count, self.corners_of_keys.ld))
         CORNER(
             dtype_class(corners.dtype),
-            self._tiles(count, self.corners_of_keys.ld),
+            self._parts(count, self.corners_of_keys.ld),
             fused_ptr=self._fused,
             table_ptr=self._table(grid.PASTED),
             row_max_ptr=row_max,
@@ -156,7 +157,8 @@ class Samples:
         self, strip: Strip, grad_corners: Tensor, row_max: Tensor, row_sum: Tensor
     ) -> None:
         """Form the strip's scores and fused scores again, and the gradient of the latter."""
-        parts, shape = self._parts(strip)
+        parts = self._parts(strip.own.lines, self.keys.ld)
+        shape = (self.n, parts[1], self._lines["own"])
         means = self.factor.new_empty(shape)
         softmax.ATTEND_BACKWARD(
             "fp32",
@@ -177,7 +179,7 @@ class Samples:
         )
         softmax.SOFTMAX_BACKWARD(
             "fp32",
-            self._tiles(strip.own.lines, self.keys.ld),
+            (parts[0], cdiv(self.keys.ld, softmax.COLUMNS), self.n),
             fused_ptr=self._fused,
             usable_ptr=self.usable,
             row_max_ptr=row_max,
@@ -241,7 +243,7 @@ class Samples:
         """Sums over neighbours of the cells of one window, for those of another."""
         stencils.STENCIL(
             "fp32",
-            self._tiles(made.lines, self.keys.ld),
+            self._parts(made.lines, self.keys.ld),
             in_ptr=x,
             table_ptr=self._table(kind),
             factor_ptr=self.factor,
@@ -297,14 +299,11 @@ class Samples:
         """Memory for strips of a kind, with what the blank line and columns hold everywhere."""
         return self.factor.new_full((self.n, self._lines[window], self.keys.ld), value)
 
-    def _parts(self, strip: Strip) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """Grid of a softmax over keys, and the shape of what its segments leave."""
-        blocks = cdiv(strip.own.lines, softmax.ROWS)
-        count = segments(blocks * self.n, cdiv(self.keys.ld, 4 * softmax.COLUMNS))
-        return (blocks, count, self.n), (self.n, count, self._lines["own"])
-
-    def _tiles(self, lines: int, columns: int) -> tuple[int, int, int]:
-        return cdiv(lines, softmax.ROWS), cdiv(columns, softmax.COLUMNS), self.n
+    def _parts(self, lines: int, columns: int) -> tuple[int, int, int]:
+        """Grid of a kernel over so many lines and columns, those shared by segments."""
+        blocks = cdiv(lines, softmax.ROWS)
+        most = cdiv(columns, 4 * softmax.COLUMNS)
+        return blocks, segments(blocks * self.n, most, wanted=1056), self.n
 
     def _own(self, strip: Strip) -> dict[str, int]:
         names = ("own_y", "own_rows", "own_x", "own_columns")

@@ -9,7 +9,7 @@ pass normalises. Traffic of a pair: the scores are read and the fused ones writt
 import triton
 import triton.language as tl
 
-from inpaint_ops.kernels.attention.grid import FUSE, cell_of, stencil
+from inpaint_ops.kernels.attention.grid import FUSE, cell_of, segment_of, stencil
 from inpaint_ops.kernels.launch import Kernel, Row, interpreted, jit
 
 _WINDOW_TYPES = {
@@ -133,9 +133,8 @@ def _contextual_attention_attend_kernel(
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     index = tl.zeros((BLOCK_M,), tl.int32)
-    steps = tl.cdiv(tl.cdiv(ld, BLOCK_N), tl.num_programs(1))
-    begin = tl.program_id(1) * steps * BLOCK_N
-    for start in range(begin, tl.minimum(begin + steps * BLOCK_N, ld), BLOCK_N):
+    begin, end = segment_of(ld, BLOCK_N)
+    for start in range(begin, end, BLOCK_N):
         j = start + tl.arange(0, BLOCK_N)
         _usable, score = _scores(
             strip_ptr,
@@ -316,9 +315,8 @@ def _contextual_attention_attend_backward_kernel(
     grad_corner_ptr += n * (own_rows + 1) * (own_columns + 1) * corner_groups * 16
     table_ld = tl.cdiv(groups, 16) * 256
     mean = tl.zeros((BLOCK_M,), tl.float32)
-    steps = tl.cdiv(tl.cdiv(ld, BLOCK_N), tl.num_programs(1))
-    begin = tl.program_id(1) * steps * BLOCK_N
-    for start in range(begin, tl.minimum(begin + steps * BLOCK_N, ld), BLOCK_N):
+    begin, end = segment_of(ld, BLOCK_N)
+    for start in range(begin, end, BLOCK_N):
         j = start + tl.arange(0, BLOCK_N)
         usable, score = _scores(
             strip_ptr,
@@ -423,16 +421,18 @@ def _contextual_attention_softmax_backward_kernel(
     tl.store(grad_ptr + own, tl.where(usable[None, :], grad, 0.0), mask=inside)
 
 
-# A warp has whole rows of a tile, so that no sum along a row waits for other warps. The interpreter
-# is slow by the program, whatever its tile: there tiles are larger.
-ROWS, COLUMNS = (32, 256) if interpreted() else (8, 128)
+# A warp has whole rows of a tile, so that no sum along a row waits for other warps, and a block has
+# fewer columns than threads: its columns are then loaded by all warps, not passed on through shared
+# memory. The interpreter is slow by the program, whatever its tile: there tiles are larger.
+ROWS, COLUMNS = (32, 256) if interpreted() else (16, 64)
 TILE = {"BLOCK_M": ROWS, "BLOCK_N": COLUMNS}
+TILE_WARPS = 4
 MERGED = 128
 _FUSED = {"FUSED": (True, False)}
 ATTEND = Kernel(
     _contextual_attention_attend_kernel,
     _ATTEND_TYPES,
-    [Row("fp32", "fp32", TILE, stages=1, vectors=("table_ptr",))],
+    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1, vectors=("table_ptr",))],
     free=_FUSED,
 )
 MERGE = Kernel(
@@ -443,12 +443,12 @@ MERGE = Kernel(
 ATTEND_BACKWARD = Kernel(
     _contextual_attention_attend_backward_kernel,
     _ATTEND_BACKWARD_TYPES,
-    [Row("fp32", "fp32", TILE, stages=1, vectors=("table_ptr",))],
+    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1, vectors=("table_ptr",))],
     free=_FUSED,
 )
 SOFTMAX_BACKWARD = Kernel(
     _contextual_attention_softmax_backward_kernel,
     _SOFTMAX_BACKWARD_TYPES,
-    [Row("fp32", "fp32", TILE, stages=1, vectors=("fused_ptr", "grad_ptr"))],
+    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1, vectors=("fused_ptr", "grad_ptr"))],
     free=_FUSED,
 )

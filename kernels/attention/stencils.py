@@ -6,8 +6,8 @@ one, 8 bytes.
 
 import triton.language as tl
 
-from inpaint_ops.kernels.attention.grid import cell_of, stencil
-from inpaint_ops.kernels.attention.softmax import TILE
+from inpaint_ops.kernels.attention.grid import FUSE_ADJOINT, cell_of, segment_of, stencil
+from inpaint_ops.kernels.attention.softmax import TILE, TILE_WARPS
 from inpaint_ops.kernels.launch import Kernel, Row, jit
 
 _TYPES = {
@@ -58,34 +58,37 @@ def _contextual_attention_stencil_kernel(
 
     With FUSE_ADJOINT the gradient of the products of patches, from that of the fused scores; the
     factor of the key is applied. With BOX that of the products of pixels, from that.
-    Grid: (blocks of queries, blocks of keys, N).
+    Grid: (blocks of queries, segments of keys, N).
     """
     ld = groups * 16
     n = tl.program_id(2).to(tl.int64)
     line = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    j = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     stored = line < out_rows * out_columns
     y, x = cell_of(line, h, w, out_y, out_x, out_columns)
-    total = stencil(
-        in_ptr + n * in_lines * ld,
-        table_ptr,
-        y,
-        x,
-        stored,
-        j,
-        h,
-        w,
-        in_y,
-        in_rows,
-        in_x,
-        in_columns,
-        groups,
-        KIND,
-    )
-    if KIND == 1:
-        total *= tl.load(factor_ptr + n * ld + j, mask=j < ld, other=0.0)[None, :]
-    out = (n * out_lines + 1 + line) * ld
-    tl.store(out_ptr + out[:, None] + j[None, :], total, mask=stored[:, None] & (j < ld)[None, :])
+    in_ptr += n * in_lines * ld
+    out = out_ptr + ((n * out_lines + 1 + line) * ld)[:, None]
+    begin, end = segment_of(ld, BLOCK_N)
+    for start in range(begin, end, BLOCK_N):
+        j = start + tl.arange(0, BLOCK_N)
+        total = stencil(
+            in_ptr,
+            table_ptr,
+            y,
+            x,
+            stored,
+            j,
+            h,
+            w,
+            in_y,
+            in_rows,
+            in_x,
+            in_columns,
+            groups,
+            KIND,
+        )
+        if KIND == FUSE_ADJOINT:
+            total *= tl.load(factor_ptr + n * ld + j, mask=j < ld, other=0.0)[None, :]
+        tl.store(out + j[None, :], total, mask=stored[:, None] & (j < ld)[None, :])
 
 
 _COLUMN_DOT_TYPES = {
@@ -133,7 +136,7 @@ COLUMN = 64
 STENCIL = Kernel(
     _contextual_attention_stencil_kernel,
     _TYPES,
-    [Row("fp32", "fp32", TILE, stages=1, vectors=("table_ptr",))],
+    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1, vectors=("table_ptr",))],
     free={"KIND": (1, 2)},
 )
 COLUMN_DOT = Kernel(
