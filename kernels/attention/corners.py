@@ -14,6 +14,7 @@ import triton.language as tl
 
 from inpaint_ops.kernels.attention.grid import PASTED, line_of, neighbour, segment_of
 from inpaint_ops.kernels.attention.softmax import TILE, TILE_WARPS, inverse_of
+from inpaint_ops.kernels.convolution.activation import exponential
 from inpaint_ops.kernels.launch import Kernel, Row, jit
 
 _TYPES = {
@@ -65,7 +66,7 @@ def _pasting(
 def _weight(line_ptr, top, inverse, table_ptr, j):
     """Attention of cells to the keys in the columns of a table."""
     score = tl.load(line_ptr + tl.load(table_ptr + j)[None, :])
-    return tl.exp(score - top) * inverse
+    return exponential(score - top) * inverse
 
 
 @jit(_TYPES)

@@ -18,7 +18,7 @@ from torch import Tensor
 from inpaint_ops.kernels.attention import cells, grid, scores, softmax, stencils
 from inpaint_ops.kernels.attention.corners import CORNER
 from inpaint_ops.kernels.attention.strips import Strip, Window, cache_bytes, strips
-from inpaint_ops.kernels.launch import dtype_class
+from inpaint_ops.kernels.launch import architecture, dtype_class
 from inpaint_ops.kernels.plans import tf32_products
 from inpaint_ops.kernels.program import cdiv, segments
 
@@ -219,13 +219,15 @@ class Samples:
     def _scores(self, strip: Strip) -> Tensor:
         """Products of 3 x 3 patches over the norm of the key's, before the fuse."""
         window = strip.scores
-        cells_each = 64 if window.columns % 64 == 0 or window.columns > 96 else 32
-        blocks = (
-            cdiv(window.columns, cells_each) * (self.keys.h + 1) * cdiv(self.keys.w, scores.KEYS)
-        )
+        blocks = ""
+        if window.columns <= 32:
+            blocks = "-narrow" if self.keys.w > 32 else "-small"
+        row = scores.SCORE.row(f"{self.row}{blocks}", architecture(self.b.device))
+        programs = cdiv(window.columns, row.constexprs["BLOCK_M"])
+        programs *= (self.keys.h + 1) * cdiv(self.keys.w, row.constexprs["BLOCK_N"])
         scores.SCORE(
-            f"{self.row}-{cells_each}",
-            (blocks, segments(blocks * self.n, cdiv(window.rows + 1, 8)), self.n),
+            row.name,
+            (programs, segments(programs * self.n, cdiv(window.rows + 1, 8)), self.n),
             query_ptr=self.queries,
             key_ptr=self.keyed,
             factor_ptr=self.factor,

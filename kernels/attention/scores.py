@@ -123,49 +123,72 @@ def _contextual_attention_score_kernel(
         v = tl.where(v == hb, 0, v + 1)
 
 
-# Keys a program.
-KEYS = 64
 # Channels in 16 bytes.
 UNIT = {"half": 8, "fp32": 4}
 # Where three products of TF32 take less time than one of float32.
 _SPLIT = ("sm_80", "sm_90", "sm_100")
+# Cells and keys of a program: of grids whose rows have so many, of narrow queries, of narrow both.
+_BLOCKS = {"": (64, 64), "-narrow": (32, 64), "-small": (32, 32)}
 
 
 def _row(
-    cells: int, name: str, precision: str, warps: int = 4, archs: tuple[str, ...] = ARCHITECTURES
+    name: str,
+    blocks: str,
+    precision: str,
+    archs: tuple[str, ...],
+    cells: int = 0,
+    block_k: int = 32,
+    warps: int = 4,
 ) -> Row:
     dtype = "half" if name == "half" else "fp32"
+    most, keys = _BLOCKS[blocks]
     return Row(
-        f"{name}-{cells}",
+        name + blocks,
         dtype,
         {
             "UNIT": UNIT[dtype],
-            "BLOCK_M": cells,
-            "BLOCK_N": KEYS,
-            "BLOCK_K": 64 if dtype == "half" else 32,
+            "BLOCK_M": cells or most,
+            "BLOCK_N": keys,
+            "BLOCK_K": block_k,
             "PRECISION": precision,
         },
         warps=warps,
-        stages=2 if archs == ("gfx942",) else 3,
+        stages=2 if archs == _ROCM else 3,
         archs=archs,
         dot=True,
         tensor_cores=precision != "ieee" or dtype == "half",
         vectors=("query_ptr", "key_ptr"),
+        # Small blocks, and the parts of float32 factors, take longer to prepare than to multiply.
+        paced=blocks == "" and precision != "tf32x3",
     )
 
 
-_OTHERS = tuple(arch for arch in ARCHITECTURES if arch not in _SPLIT)
+_ROCM = ("gfx942",)
+_CUDA = tuple(arch for arch in ARCHITECTURES if arch not in _ROCM)
+_WHOLE = tuple(arch for arch in _CUDA if arch not in _SPLIT)
 SCORE = Kernel(
     _contextual_attention_score_kernel,
     _TYPES,
     [
-        _row(64, "half", "ieee"),
-        _row(32, "half", "ieee"),
-        _row(64, "tf32", "tf32"),
-        _row(32, "tf32", "tf32"),
-        _row(64, "fp32", "tf32x3", 8, _SPLIT),
-        _row(32, "fp32", "tf32x3", 4, _SPLIT),
-        _row(64, "fp32", "ieee", 8, _OTHERS),
-        _row(32, "fp32", "ieee", 4, _OTHERS),
+        *(
+            _row(name, blocks, precision, archs, block_k=block_k)
+            for archs in (_CUDA, _ROCM)
+            for name, precision, block_k in (("half", "ieee", 64), ("tf32", "tf32", 32))
+            for blocks in _BLOCKS
+        ),
+        _row("fp32", "", "tf32x3", ("sm_80",), cells=32),
+        _row("fp32", "", "tf32x3", ("sm_90",), block_k=16),
+        _row("fp32", "", "tf32x3", ("sm_100",), warps=8),
+        _row("fp32", "", "ieee", _WHOLE, warps=8),
+        _row("fp32", "", "ieee", _ROCM, warps=8),
+        *(
+            _row("fp32", blocks, precision, archs, warps=warps)
+            for precision, archs, small_warps in (
+                ("tf32x3", _SPLIT, 2),
+                ("ieee", _WHOLE, 4),
+                ("ieee", _ROCM, 4),
+            )
+            for blocks, warps in (("-narrow", 4), ("-small", small_warps))
+        ),
     ],
 )

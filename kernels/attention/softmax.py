@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from inpaint_ops.kernels.attention.grid import FUSE, cell_of, segment_of, stencil
+from inpaint_ops.kernels.convolution.activation import exponential
 from inpaint_ops.kernels.launch import Kernel, Row, interpreted, jit
 
 _WINDOW_TYPES = {
@@ -163,7 +164,7 @@ def _contextual_attention_attend_kernel(
         most = tl.maximum(top, most)
         # Without a usable key so far there is nothing to subtract.
         safe = tl.where(most == float("-inf"), 0.0, most)
-        total = total * tl.exp(top - safe) + tl.sum(tl.exp(score - safe[:, None]), 1)
+        total = total * exponential(top - safe) + tl.sum(exponential(score - safe[:, None]), 1)
         top = most
     out = (n * tl.num_programs(1) + tl.program_id(1)) * own_lines + line
     tl.store(part_max_ptr + out, top, mask=in_rows)
@@ -225,11 +226,11 @@ def _contextual_attention_merge_kernel(
         best = tl.where(better, most, best)
     top = tl.where(best == float("-inf"), 0.0, best)
     top = tl.where(missing > 0, tl.maximum(top, 0.0), top)
-    total = missing * tl.exp(-top)
+    total = missing * exponential(-top)
     for segment in range(segments):
         part = (n * segments + segment) * own_lines + line
         most = tl.load(part_max_ptr + part, mask=in_rows, other=0.0)
-        total += tl.load(part_sum_ptr + part, mask=in_rows, other=0.0) * tl.exp(most - top)
+        total += tl.load(part_sum_ptr + part, mask=in_rows, other=0.0) * exponential(most - top)
     y, x = cell_of(line, h, w, own_y, own_x, own_columns)
     out = (n * h + y) * w + x
     tl.store(row_max_ptr + out, top, mask=in_rows)
@@ -348,7 +349,7 @@ def _contextual_attention_attend_backward_kernel(
         # What is not used may be no number.
         grad = tl.where(usable[None, :], grad, 0.0)
         tl.store(grad_ptr + own + j[None, :], grad, mask=inside)
-        mean += tl.sum(tl.exp(score - top[:, None]) * grad, 1)
+        mean += tl.sum(exponential(score - top[:, None]) * grad, 1)
     out = (n * tl.num_programs(1) + tl.program_id(1)) * own_lines + line
     tl.store(part_mean_ptr + out, mean * inverse, mask=in_rows)
 
@@ -416,7 +417,7 @@ def _contextual_attention_softmax_backward_kernel(
     factor = tl.full((BLOCK_N,), 1.0, tl.float32) * softmax_scale
     if not FUSED:
         factor *= tl.load(factor_ptr + n * ld + j, mask=j < ld, other=0.0)
-    weight = tl.exp(score - top[:, None]) * inverse[:, None]
+    weight = exponential(score - top[:, None]) * inverse[:, None]
     grad = factor[None, :] * weight * (grad - mean[:, None])
     tl.store(grad_ptr + own, tl.where(usable[None, :], grad, 0.0), mask=inside)
 

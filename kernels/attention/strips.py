@@ -71,12 +71,12 @@ def strips(h: int, w: int, most: int, fuse: bool) -> Iterator[Strip]:
         fuse: whether scores are fused.
     """
     halo = 2 if fuse else 0
-    columns = 32 - 2 * halo
     rows = min(_MIN_ROWS, h)
+    # A tile and its halo have whole blocks of cells.
+    columns = (64 if most >= 64 * rows else 32) - 2 * halo
     if most >= rows * w or w < columns + 2 * halo + 2:
-        columns, rows = w, max(rows, most // w)
-    else:
-        rows = max(rows, most // columns)
+        columns = w
+    rows = max(rows, most // columns)
     for y in range(0, h, rows):
         for x in range(0, w, columns):
             own = Window(y, min(rows, h - y), x, min(columns, w - x))
