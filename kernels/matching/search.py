@@ -7,10 +7,18 @@ lengths. So nothing waits for the host, and what is not listed costs nothing and
 import torch
 from torch import Tensor
 
-from inpaint_ops.kernels.launch import channels_last, dtype_class
-from inpaint_ops.kernels.matching.search_kernels import MERGE, MERGE_BLOCK, SEARCH, TILE, UNIT
+from inpaint_ops.kernels.launch import architecture, channels_last, dtype_class
+from inpaint_ops.kernels.matching.search_kernels import (
+    KEYS,
+    MERGE,
+    MERGE_BLOCK,
+    QUERIES,
+    SEARCH,
+    UNIT,
+    WIDE_KEYS,
+)
 from inpaint_ops.kernels.plans import tf32_products
-from inpaint_ops.kernels.program import batches, cdiv, check_count, segments
+from inpaint_ops.kernels.program import WANTED, batches, cdiv, check_count, segments
 
 
 def search(
@@ -75,8 +83,15 @@ def search(
     query, key = channels_last(query, unit), channels_last(key, unit)
     query_list, query_count = _listed(wanted, n, queries, query.device)
     key_list, key_count = _listed(usable, n, keys, query.device)
-    blocks = cdiv(queries, TILE["BLOCK_M"])
-    parts = segments(n * blocks, cdiv(keys, TILE["BLOCK_N"]))
+    blocks = cdiv(queries, QUERIES)
+    block = KEYS
+    # A wide block loads its queries half as often, where there are enough of them.
+    wide = f"{name}-wide"
+    if n * blocks * cdiv(keys, WIDE_KEYS) >= WANTED and SEARCH.has(
+        wide, architecture(query.device)
+    ):
+        name, block = wide, WIDE_KEYS
+    parts = segments(n * blocks, cdiv(keys, block))
     part_score = query.new_empty((n, parts, queries), dtype=torch.float32)
     part_place = query.new_empty((n, parts, queries), dtype=torch.int32)
     listed_term = key_term.gather(1, key_list)
