@@ -119,8 +119,5 @@ def _contextual_attention_corner_kernel(
 CORNER = Kernel(
     _contextual_attention_corner_kernel,
     _TYPES,
-    [
-        Row(dtype, dtype, TILE, TILE_WARPS, stages=1, vectors=("table_ptr",))
-        for dtype in ("half", "fp32")
-    ],
+    [Row(dtype, dtype, TILE, TILE_WARPS, stages=1) for dtype in ("half", "fp32")],
 )

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops.kernels.attention import cells, grid, scores, softmax, stencils
+from inpaint_ops.kernels.attention import cells, grid, scores, softmax, stencils, strips
 from inpaint_ops.kernels.attention.corners import CORNER
-from inpaint_ops.kernels.attention.strips import Strip, Window, cache_bytes, strips
+from inpaint_ops.kernels.attention.strips import Strip, Window
 from inpaint_ops.kernels.launch import architecture, dtype_class
 from inpaint_ops.kernels.plans import tf32_products
 from inpaint_ops.kernels.program import cdiv, segments
@@ -81,8 +81,8 @@ class Samples:
         # Channels in whole vectors, a column of zeros before each row and two rows below.
         padding = (0, self.units * unit - self.c, 1, 0, 0, 2)
         self.queries, self.keyed = F.pad(self.f, padding), F.pad(b, padding)
-        most = cache_bytes(fg.device) // (12 * self.keys.ld * max(self.n, 1))
-        self._strips = list(strips(self.h, self.w, most, options.fuse))
+        most = strips.PAIRS // (self.keys.ld * max(self.n, 1))
+        self._strips = list(strips.strips(self.h, self.w, most, options.fuse))
         first = self._strips[0]
         self._lines = {"own": 1 + first.own.lines, "scores": 1 + first.scores.lines}
         self._lines["pixels"] = 1 + first.pixels.lines
@@ -99,7 +99,7 @@ class Samples:
         return x[:, : h * pitch].unflatten(1, (h, pitch))[:, :, :w]
 
     def strips(self) -> Iterator[Strip]:
-        """Strips of query cells that fit the cache."""
+        """Strips of query cells."""
         return iter(self._strips)
 
     def attend(self, strip: Strip, index: Tensor, row_max: Tensor, row_sum: Tensor) -> None:

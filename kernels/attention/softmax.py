@@ -433,7 +433,7 @@ _FUSED = {"FUSED": (True, False)}
 ATTEND = Kernel(
     _contextual_attention_attend_kernel,
     _ATTEND_TYPES,
-    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1, vectors=("table_ptr",))],
+    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1)],
     free=_FUSED,
 )
 MERGE = Kernel(
@@ -444,7 +444,7 @@ MERGE = Kernel(
 ATTEND_BACKWARD = Kernel(
     _contextual_attention_attend_backward_kernel,
     _ATTEND_BACKWARD_TYPES,
-    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1, vectors=("table_ptr",))],
+    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1)],
     free=_FUSED,
 )
 SOFTMAX_BACKWARD = Kernel(

@@ -136,7 +136,7 @@ COLUMN = 64
 STENCIL = Kernel(
     _contextual_attention_stencil_kernel,
     _TYPES,
-    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1, vectors=("table_ptr",))],
+    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1)],
     free={"KIND": (1, 2)},
 )
 COLUMN_DOT = Kernel(

@@ -1,24 +1,31 @@
-"""Strips of query cells, so that what one kernel leaves the next finds in the second-level cache.
+"""Strips of query cells, so that memory grows with the number of keys and not with all pairs.
 
-A strip is a stretch of whole rows of the query grid or, where those of some rows against all keys
-pass the cache, a tile of it. A 3 x 3 patch reads one cell more on each side. The fuse reads one
-more along columns of the flattened grid and, from there, one more along rows, both ways: it wraps
-from the end of a row to the next and from the last row to the first, one column on. So windows are
-counted on along rows and wrap from the last row to the first.
+A strip is a stretch of whole rows of the query grid or a tile of it, whichever forms fewer scores
+twice. A 3 x 3 patch reads one cell more on each side. The fuse reads one more along columns of the
+flattened grid and, from there, one more along rows, both ways: it wraps from the end of a row to
+the next and from the last row to the first, one column on. So windows are counted on along rows and
+wrap from the last row to the first.
 
 Scores before the fuse are formed again for what strips share: (R + 4) / R times for strips of R
-whole rows, (R + 2) (Q + 4) / (R Q) for tiles of R x Q. R is 8 at least and Q 28: at most 1.5 times.
+whole rows, (R + 2) (Q + 4) / (R Q) for tiles of R x Q. R is 8 at least and Q 28: at most 1.5 times;
+1.19 for a grid of 128 x 128 against as many keys, 1.4 for 256 x 256.
+
+Why not strips that fit the second-level cache: 12 bytes a pair lie between the kernels of a strip,
+so that the 50 MB of an H100 hold 4 million pairs. They take 25 us there (predicted), but the host
+takes 100 us to launch a strip's six kernels (measured with a stand-in for the driver), and even a
+graph's replay, with about 2 us a kernel, would lose what the cache saves: 20 bytes a pair, of which
+half are moved while the instructions run anyway.
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# Where nothing says how large the cache is.
-CACHE_BYTES = 1 << 25
+# Pairs of a query and a key in the strips of one call, where the fewest rows allow it: 250 MB, and
+# about as long on the device as the host takes to launch a strip.
+PAIRS = 5 << 22
 _MIN_ROWS = 8
 
 
@@ -70,13 +77,21 @@ def strips(h: int, w: int, most: int, fuse: bool) -> Iterator[Strip]:
         most: lines that fit the memory allowed.
         fuse: whether scores are fused.
     """
+    least = min(_MIN_ROWS, h)
     halo = 2 if fuse else 0
-    rows = min(_MIN_ROWS, h)
-    # A tile and its halo have whole blocks of cells.
-    columns = (64 if most >= 64 * rows else 32) - 2 * halo
-    if most >= rows * w or w < columns + 2 * halo + 2:
-        columns = w
-    rows = max(rows, most // columns)
+
+    def formed(columns: int) -> float:
+        """Scores formed for each one used, by strips of so many columns."""
+        rows = max(least, most // columns)
+        if columns == w:
+            return 1.0 if rows >= h else (rows + 2 * halo) / rows
+        return (rows + halo) * (columns + 2 * halo) / (rows * columns)
+
+    # Tiles and their halos have whole blocks of cells.
+    choice = [w, *(c - 2 * halo for c in (64, 32) if w >= c + 2)]
+    fitting = [columns for columns in choice if most >= least * columns]
+    columns = min(fitting or [min(choice)], key=formed)
+    rows = max(least, most // columns)
     for y in range(0, h, rows):
         for x in range(0, w, columns):
             own = Window(y, min(rows, h - y), x, min(columns, w - x))
@@ -84,16 +99,3 @@ def strips(h: int, w: int, most: int, fuse: bool) -> Iterator[Strip]:
             if fuse:
                 scores = own.grown(h, w, 2 if columns == w else 1, 2)
             yield Strip(own, scores, scores.grown(h, w, 1, 1))
-
-
-@lru_cache
-def _cache_of(index: int) -> int:
-    properties = torch.cuda.get_device_properties(index)
-    return max(CACHE_BYTES, int(getattr(properties, "L2_cache_size", 0)))
-
-
-def cache_bytes(device: torch.device) -> int:
-    """Bytes of the second-level cache of a device, 32 MiB at least."""
-    if device.type != "cuda":
-        return CACHE_BYTES
-    return _cache_of(device.index if device.index is not None else torch.cuda.current_device())
