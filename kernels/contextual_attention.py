@@ -3,9 +3,9 @@
 For each strip `attention.scores` forms the products of 3 x 3 patches tile by tile (3 C
 multiply-adds a pair; there is no matrix of products of pixels), `.softmax` fuses them and keeps
 maximum and sum, `.corners` forms the weights of blocks, and the library pastes blocks of pixels
-(rate^2 C multiply-adds a pair). Scores are always float32; the weights that are pasted have the dtype of the
-features. Half-precision features are multiplied on tensor cores and summed in float32; float32 ones
-as `dot` says, or as TF32 where torch's switch for matrix products allows it.
+(rate^2 C multiply-adds a pair). Scores are always float32; the weights that are pasted have the
+dtype of the features. Half-precision features are multiplied on tensor cores and summed in float32;
+float32 ones as `dot` says, as TF32 where torch's switch for matrix products allows it.
 
 The backward pass forms each strip again by the same kernels, from the saved maximum and sum of the
 softmax. Its products of gradients are the library's, over one strip at a time.
@@ -14,15 +14,15 @@ Memory grows with the keys and the pixels: a strip has `strips.PAIRS` pairs of a
 what 8 x 28 queries need, of 12 bytes forward and 36 backward. All options run on this one path.
 
 Floor of a pair, rate 2: 14 C FLOPs; no bytes. Ours moves 20 bytes in half precision, 24 in float32.
-*Predicted* for an H100, half precision, C = 96, in ps a pair: the largest, for each kernel, of issue
+*Predicted* for an H100, half precision, C = 96, in ps a pair: for each kernel the largest of issue
 slots (927 G a second), bytes (85 % of 3.35 TB/s) and the library's FLOPs (60 % of 990 T). Before,
 the library multiplied pixels and a kernel added up nine of their products.
 
-    grid             scores       attend     corners    paste    all
-    64 x 64, before  1.4 + 4.0    6.1        2.6        1.3      15.4
-    64 x 64          1.4          2.8        2.1        1.3      7.6
-    256 x 256, before  3.5 + 8.0  6.1        2.6        1.3      21.5
-    256 x 256        1.9          2.8        2.1        1.3      8.1
+    grid               scores     attend  corners  paste   all
+    64 x 64, before    1.4 + 4.0     6.1      2.6    1.3  15.4
+    64 x 64            1.4           2.8      2.1    1.3   7.6
+    256 x 256, before  3.5 + 8.0     6.1      2.6    1.3  21.5
+    256 x 256          1.9           2.8      2.1    1.3   8.1
 
 Without the fuse a softmax that pastes as it goes would need no strip. But a query pastes 4 rate^2 C
 numbers, 1536 for C = 96: registers hold a twelfth of them beside the tiles of products, so that all
