@@ -40,7 +40,8 @@ from torch import Tensor
 
 from inpaint_ops.kernels import program
 from inpaint_ops.kernels.attention import cells, strips
-from inpaint_ops.kernels.attention.samples import Options, Samples
+from inpaint_ops.kernels.attention.samples import Options
+from inpaint_ops.kernels.attention.steps import Steps
 from inpaint_ops.kernels.attention.strips import Strip
 from inpaint_ops.kernels.launch import aligned
 from inpaint_ops.kernels.products import product
@@ -64,7 +65,7 @@ def forward(
     row_sum = torch.empty_like(row_max)
     over = patches_over(height, width, chosen.rate, chosen.overlap, row_max)
     for part in _chunks(fg, bg, chosen.rate):
-        samples = Samples(fg[part], bg[part], _of(hole, part), chosen)
+        samples = Steps(fg[part], bg[part], _of(hole, part), chosen)
         statistics = [torch.empty_like(x[part]) for x in (index, row_max, row_sum)]
         blocks = _paste(samples, *statistics)
         y[part] = cells.pixels_of(blocks, chosen.rate, height, width) / over
@@ -87,7 +88,7 @@ def _of(hole: Tensor | None, part: slice) -> Tensor | None:
     return hole if hole is None or hole.shape[0] == 1 else hole[part]
 
 
-def _paste(samples: Samples, index: Tensor, row_max: Tensor, row_sum: Tensor) -> Tensor:
+def _paste(samples: Steps, index: Tensor, row_max: Tensor, row_sum: Tensor) -> Tensor:
     """Blocks of pixels, (N, h + 1, w + 1, rate^2 C) float32; fills index, maximum and sum."""
     depth = samples.blocks.shape[2]
     y = samples.b.new_zeros((samples.n, samples.h + 1, samples.w + 1, depth), dtype=torch.float32)
@@ -126,7 +127,7 @@ def backward(
     grad_bg = torch.empty_like(bg, memory_format=memory_format(bg))
     over = patches_over(fg.shape[2], fg.shape[3], rate, chosen.overlap, row_max)
     for part in _chunks(fg, bg, rate):
-        samples = Samples(fg[part], bg[part], _of(hole, part), chosen)
+        samples = Steps(fg[part], bg[part], _of(hole, part), chosen)
         blocks = cells.blocks_of((grad[part] / over).to(fg.dtype), rate, h, w)
         grad_f, grad_b, grad_blocks = _gradients(
             samples,
@@ -143,7 +144,7 @@ def backward(
 
 
 def _gradients(
-    samples: Samples, grad: Tensor, row_max: Tensor, row_sum: Tensor
+    samples: Steps, grad: Tensor, row_max: Tensor, row_sum: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of picked pixels of fg (N, h, w, C) and bg (N, hb, wb, C), and of bg's blocks.
 

@@ -13,7 +13,7 @@ from inpaint_ops.kernels.attention.grid import FUSE, cell_of, segment_of, stenci
 from inpaint_ops.kernels.convolution.activation import exponential
 from inpaint_ops.kernels.launch import Kernel, Row, interpreted, jit
 
-_WINDOW_TYPES = {
+WINDOW_TYPES = {
     "h": "i32",
     "w": "i32",
     "groups": "i32",
@@ -23,7 +23,7 @@ _WINDOW_TYPES = {
     "own_columns": "i32",
     "own_lines": "i32",
 }
-_SCORE_TYPES = {
+SCORE_TYPES = {
     "first_y": "i32",
     "rows": "i32",
     "first_x": "i32",
@@ -34,7 +34,7 @@ _SCORE_TYPES = {
 
 
 @triton.jit
-def _scores(
+def fused_scores(
     strip_ptr,
     table_ptr,
     usable_ptr,
@@ -86,8 +86,8 @@ _ATTEND_TYPES = {
     "part_max_ptr": "*fp32",
     "part_sum_ptr": "*fp32",
     "part_index_ptr": "*i32",
-    **_WINDOW_TYPES,
-    **_SCORE_TYPES,
+    **WINDOW_TYPES,
+    **SCORE_TYPES,
 }
 
 
@@ -137,7 +137,7 @@ def _contextual_attention_attend_kernel(
     begin, end = segment_of(ld, BLOCK_N)
     for start in range(begin, end, BLOCK_N):
         j = start + tl.arange(0, BLOCK_N)
-        _usable, score = _scores(
+        _usable, score = fused_scores(
             strip_ptr,
             table_ptr,
             usable_ptr,
@@ -180,7 +180,7 @@ _MERGE_TYPES = {
     "row_max_ptr": "*fp32",
     "row_sum_ptr": "*fp32",
     "index_ptr": "*i64",
-    **_WINDOW_TYPES,
+    **WINDOW_TYPES,
     "segments": "i32",
     "wb": "i32",
 }
@@ -247,181 +247,6 @@ def inverse_of(total):
     return tl.where(total == 0, 0.0, 1 / tl.where(total == 0, 1.0, total))
 
 
-_ATTEND_BACKWARD_TYPES = {
-    "strip_ptr": "*fp32",
-    "table_ptr": "*i32",
-    "usable_ptr": "*u8",
-    "row_max_ptr": "*fp32",
-    "row_sum_ptr": "*fp32",
-    "grad_corner_ptr": "*fp32",
-    "corner_table_ptr": "*i32",
-    "fused_ptr": "*fp32",
-    "grad_ptr": "*fp32",
-    "part_mean_ptr": "*fp32",
-    **_WINDOW_TYPES,
-    "corner_groups": "i32",
-    **_SCORE_TYPES,
-}
-
-
-@jit(_ATTEND_BACKWARD_TYPES)
-def _contextual_attention_attend_backward_kernel(
-    strip_ptr,
-    table_ptr,
-    usable_ptr,
-    row_max_ptr,
-    row_sum_ptr,
-    grad_corner_ptr,
-    corner_table_ptr,
-    fused_ptr,
-    grad_ptr,
-    part_mean_ptr,
-    h,
-    w,
-    groups,
-    own_y,
-    own_rows,
-    own_x,
-    own_columns,
-    own_lines,
-    corner_groups,
-    first_y,
-    rows,
-    first_x,
-    columns,
-    lines,
-    softmax_scale,
-    FUSED: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """Fused scores again, the gradient of the attention, and a segment's part of their product.
-
-    The gradient of the attention is the 2 x 2 diagonal sum of that of the corners.
-    Grid: (blocks of queries, segments, N).
-    """
-    ld = groups * 16
-    n = tl.program_id(2).to(tl.int64)
-    line = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    in_rows = line < own_rows * own_columns
-    y, x = cell_of(line, h, w, own_y, own_x, own_columns)
-    strip_ptr += n * lines * ld
-    usable_ptr += n * tl.cdiv(groups, 16) * 256
-    own = ((n * own_lines + 1 + line) * ld)[:, None]
-    at = (n * h + y) * w + x
-    top = tl.load(row_max_ptr + at, mask=in_rows, other=0.0)
-    inverse = inverse_of(tl.load(row_sum_ptr + at, mask=in_rows, other=1.0))
-    corner = line // own_columns * (own_columns + 1) + line % own_columns
-    corner = tl.where(in_rows, corner, 0)
-    grad_corner_ptr += n * (own_rows + 1) * (own_columns + 1) * corner_groups * 16
-    table_ld = tl.cdiv(groups, 16) * 256
-    mean = tl.zeros((BLOCK_M,), tl.float32)
-    begin, end = segment_of(ld, BLOCK_N)
-    for start in range(begin, end, BLOCK_N):
-        j = start + tl.arange(0, BLOCK_N)
-        usable, score = _scores(
-            strip_ptr,
-            table_ptr,
-            usable_ptr,
-            y,
-            x,
-            line,
-            in_rows,
-            j,
-            h,
-            w,
-            first_y,
-            rows,
-            first_x,
-            columns,
-            groups,
-            softmax_scale,
-            FUSED,
-        )
-        inside = in_rows[:, None] & (j < ld)[None, :]
-        tl.store(fused_ptr + own + j[None, :], score, mask=inside)
-        grad = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-        for tap in tl.static_range(0, 4):
-            row = corner + tap // 2 * (own_columns + 1) + tap % 2
-            row = grad_corner_ptr + row.to(tl.int64) * (corner_groups * 16)
-            column = tl.load(corner_table_ptr + tap * table_ld + j)
-            grad += tl.load(row[:, None] + column[None, :])
-        # What is not used may be no number.
-        grad = tl.where(usable[None, :], grad, 0.0)
-        tl.store(grad_ptr + own + j[None, :], grad, mask=inside)
-        mean += tl.sum(exponential(score - top[:, None]) * grad, 1)
-    out = (n * tl.num_programs(1) + tl.program_id(1)) * own_lines + line
-    tl.store(part_mean_ptr + out, mean * inverse, mask=in_rows)
-
-
-_SOFTMAX_BACKWARD_TYPES = {
-    "fused_ptr": "*fp32",
-    "usable_ptr": "*u8",
-    "row_max_ptr": "*fp32",
-    "row_sum_ptr": "*fp32",
-    "part_mean_ptr": "*fp32",
-    "factor_ptr": "*fp32",
-    "grad_ptr": "*fp32",
-    **_WINDOW_TYPES,
-    "segments": "i32",
-    "softmax_scale": "fp32",
-}
-
-
-@jit(_SOFTMAX_BACKWARD_TYPES)
-def _contextual_attention_softmax_backward_kernel(
-    fused_ptr,
-    usable_ptr,
-    row_max_ptr,
-    row_sum_ptr,
-    part_mean_ptr,
-    factor_ptr,
-    grad_ptr,
-    h,
-    w,
-    groups,
-    own_y,
-    own_rows,
-    own_x,
-    own_columns,
-    own_lines,
-    segments,
-    softmax_scale,
-    FUSED: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """Replace the gradient of the attention by that of the fused scores.
-
-    Without FUSED those are the key-normalised products, and their factor is applied here.
-    Grid: (blocks of queries, blocks of keys, N).
-    """
-    ld = groups * 16
-    n = tl.program_id(2).to(tl.int64)
-    line = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    j = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    in_rows = line < own_rows * own_columns
-    y, x = cell_of(line, h, w, own_y, own_x, own_columns)
-    at = (n * h + y) * w + x
-    top = tl.load(row_max_ptr + at, mask=in_rows, other=0.0)
-    inverse = inverse_of(tl.load(row_sum_ptr + at, mask=in_rows, other=1.0))
-    mean = tl.zeros((BLOCK_M,), tl.float32)
-    for segment in range(segments):
-        part = (n * segments + segment) * own_lines + line
-        mean += tl.load(part_mean_ptr + part, mask=in_rows, other=0.0)
-    own = ((n * own_lines + 1 + line) * ld)[:, None] + j[None, :]
-    inside = in_rows[:, None] & (j < ld)[None, :]
-    score = tl.load(fused_ptr + own, mask=inside, other=0.0)
-    grad = tl.load(grad_ptr + own, mask=inside, other=0.0)
-    usable = tl.load(usable_ptr + n * tl.cdiv(groups, 16) * 256 + j) != 0
-    factor = tl.full((BLOCK_N,), 1.0, tl.float32) * softmax_scale
-    if not FUSED:
-        factor *= tl.load(factor_ptr + n * ld + j, mask=j < ld, other=0.0)
-    weight = exponential(score - top[:, None]) * inverse[:, None]
-    grad = factor[None, :] * weight * (grad - mean[:, None])
-    tl.store(grad_ptr + own, tl.where(usable[None, :], grad, 0.0), mask=inside)
-
-
 # A warp has whole rows of a tile, so that no sum along a row waits for other warps, and a block has
 # fewer columns than threads: its columns are then loaded by all warps, not passed on through shared
 # memory. The interpreter is slow by the program, whatever its tile: there tiles are larger.
@@ -429,27 +254,15 @@ ROWS, COLUMNS = (32, 256) if interpreted() else (16, 64)
 TILE = {"BLOCK_M": ROWS, "BLOCK_N": COLUMNS}
 TILE_WARPS = 4
 MERGED = 128
-_FUSED = {"FUSED": (True, False)}
+FUSED = {"FUSED": (True, False)}
 ATTEND = Kernel(
     _contextual_attention_attend_kernel,
     _ATTEND_TYPES,
     [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1)],
-    free=_FUSED,
+    free=FUSED,
 )
 MERGE = Kernel(
     _contextual_attention_merge_kernel,
     _MERGE_TYPES,
     [Row("fp32", "fp32", {"BLOCK_M": MERGED}, stages=1)],
-)
-ATTEND_BACKWARD = Kernel(
-    _contextual_attention_attend_backward_kernel,
-    _ATTEND_BACKWARD_TYPES,
-    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1)],
-    free=_FUSED,
-)
-SOFTMAX_BACKWARD = Kernel(
-    _contextual_attention_softmax_backward_kernel,
-    _SOFTMAX_BACKWARD_TYPES,
-    [Row("fp32", "fp32", TILE, TILE_WARPS, stages=1, vectors=("fused_ptr", "grad_ptr"))],
-    free=_FUSED,
 )

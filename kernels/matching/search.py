@@ -91,13 +91,13 @@ def search(
         wide, architecture(query.device)
     ):
         name, block = wide, WIDE_KEYS
-    parts = segments(n * blocks, cdiv(keys, block))
-    part_score = query.new_empty((n, parts, queries), dtype=torch.float32)
-    part_place = query.new_empty((n, parts, queries), dtype=torch.int32)
+    shares = segments(n * blocks, cdiv(keys, block))
+    part_score = query.new_empty((n, shares, queries), dtype=torch.float32)
+    part_place = query.new_empty((n, shares, queries), dtype=torch.int32)
     listed_term = key_term.gather(1, key_list)
     SEARCH(
         name,
-        (blocks, parts, n),
+        (blocks, shares, n),
         query_ptr=query,
         key_ptr=key,
         query_pixel_ptr=query_pixels[query_list],
@@ -133,7 +133,7 @@ def search(
         index_ptr=index,
         queries=queries,
         keys=keys,
-        segments=parts,
+        segments=shares,
     )
     return index, score
 
