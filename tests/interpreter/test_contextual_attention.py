@@ -8,7 +8,9 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import contextual_attention, reference
-from inpaint_ops.kernels.attention import strips
+from inpaint_ops.kernels import launch
+from inpaint_ops.kernels.attention import samples, strips
+from inpaint_ops.kernels.attention.scores import SCORE
 
 CASES = [
     ({}, (2, 5, (9, 10), (9, 10))),
@@ -105,6 +107,19 @@ def test_windows_hold_what_strips_need(size, most, fuse):
 def test_many_samples_and_wide_rows():
     fg, bg, hole = inputs(2, 2, (2, 40), (2, 66), rate=1)
     check(fg, bg, hole, {"rate": 1, "softmax_scale": 1.0})
+
+
+@pytest.mark.parametrize("arch", launch.ARCHITECTURES)
+def test_every_chip_has_scores_of_every_kind(arch):
+    for name in ("half", "fp32", "tf32"):
+        for blocks in ("", "-narrow", "-small"):
+            row = SCORE.row(f"{name}{blocks}", arch)
+            assert row.needs_tensor_cores or (name == "fp32" and arch not in ("sm_80", "sm_90"))
+
+
+def test_tf32_where_torch_allows_it(monkeypatch):
+    monkeypatch.setattr(samples, "tf32_products", lambda: True)
+    check(*inputs(1, 3, (4, 3), (2, 5), rate=1), {"rate": 1, "softmax_scale": 1.0})
 
 
 def test_empty_batch():
