@@ -7,8 +7,8 @@ the next and from the last row to the first, one column on. So windows are count
 wrap from the last row to the first.
 
 Scores before the fuse are formed again for what strips share: (R + 4) / R times for strips of R
-whole rows, (R + 2) (Q + 4) / (R Q) for tiles of R x Q. R is 8 at least and Q 28: at most 1.5 times;
-1.2 for a grid of 128 x 128 against as many keys, 1.4 for 256 x 256.
+whole rows, (R + 2) (Q + 4) / (R Q) for tiles of R x Q. R is 8 at least and Q 28, but for
+the last: at most 1.5 times; 1.2 for a grid of 128 x 128 against as many keys, 1.4 for 256 x 256.
 
 Why not strips that fit the second-level cache: 12 bytes a pair lie between the kernels of a strip,
 so that the 50 MB of an H100 hold 4 million pairs. They take 25 us there (predicted), but the host
