@@ -157,6 +157,10 @@ class Kernel:
                 return row
         raise LookupError(f"{self.name} has no row {name!r} for {arch}")
 
+    def has(self, name: str, arch: str) -> bool:
+        """Whether there is a row of that name for an architecture."""
+        return any(row.name == name and arch in row.archs for row in self.rows)
+
     def __call__(self, name: str, grid: tuple[int, ...], **arguments: Any) -> None:
         """Launch a row on the current stream; a grid with a zero in it launches nothing.
 

@@ -12,6 +12,8 @@ import torch
 MOST_PROGRAMS = 65520
 # Sizes are counted in 32 bits, beyond the end by up to a block.
 MOST = 2**31 - 2**16
+# Programs that fill about 132 multiprocessors twice.
+WANTED = 264
 
 
 class Program:
@@ -77,6 +79,11 @@ def cdiv(a: int, b: int) -> int:
 def batches(n: int) -> Iterator[slice]:
     """Parts of n samples, each no more than the third axis of a grid takes."""
     return (slice(start, start + MOST_PROGRAMS) for start in range(0, n, MOST_PROGRAMS))
+
+
+def segments(programs: int, blocks: int, wanted: int = WANTED) -> int:
+    """Segments of a loop over so many blocks, so that small grids have `wanted` programs."""
+    return max(1, min(cdiv(wanted, max(programs, 1)), blocks, 32))
 
 
 def current_device() -> int:

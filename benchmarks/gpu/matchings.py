@@ -24,8 +24,9 @@ class Matching:
 
 
 # Contextual attention: eager compares 3x3 patches and pastes 4x4 ones, with 17 passes over the
-# matrix of scores (11 when compiled); ours multiplies pixels, 9 passes. The shift: eager stores the
-# scores and a one-hot matrix. ID-MRF: forward and backward, 8 and 5 passes, ours keeps strips.
+# matrix of scores (11 when compiled); ours multiplies rows of patches, 5 passes. The shift: eager
+# stores the scores and a one-hot matrix. ID-MRF: forward and backward, 8 and 5 passes, ours keeps
+# strips.
 MATCHINGS = (
     *(
         Matching(
@@ -34,9 +35,9 @@ MATCHINGS = (
             n * n,
             n * n,
             c,
-            (25, 25, 5),
-            (68, 44, 36),
-            (40, 20, 14),
+            (25, 25, 7),
+            (68, 44, 20),
+            (40, 20, 30),
         )
         for method, c, n in (("deepfill_v1", 128, 32), ("deepfill_v2", 96, 64))
     ),

@@ -7,10 +7,18 @@ lengths. So nothing waits for the host, and what is not listed costs nothing and
 import torch
 from torch import Tensor
 
-from inpaint_ops.kernels.launch import channels_last, dtype_class
-from inpaint_ops.kernels.matching.search_kernels import MERGE, MERGE_BLOCK, SEARCH, TILE, UNIT
+from inpaint_ops.kernels.launch import architecture, channels_last, dtype_class
+from inpaint_ops.kernels.matching.search_kernels import (
+    KEYS,
+    MERGE,
+    MERGE_BLOCK,
+    QUERIES,
+    SEARCH,
+    UNIT,
+    WIDE_KEYS,
+)
 from inpaint_ops.kernels.plans import tf32_products
-from inpaint_ops.kernels.program import batches, cdiv, check_count
+from inpaint_ops.kernels.program import WANTED, batches, cdiv, check_count, segments
 
 
 def search(
@@ -75,14 +83,21 @@ def search(
     query, key = channels_last(query, unit), channels_last(key, unit)
     query_list, query_count = _listed(wanted, n, queries, query.device)
     key_list, key_count = _listed(usable, n, keys, query.device)
-    blocks = cdiv(queries, TILE["BLOCK_M"])
-    segments = _segments(n * blocks, cdiv(keys, TILE["BLOCK_N"]))
-    part_score = query.new_empty((n, segments, queries), dtype=torch.float32)
-    part_place = query.new_empty((n, segments, queries), dtype=torch.int32)
+    blocks = cdiv(queries, QUERIES)
+    block = KEYS
+    # A wide block loads its queries half as often, where there are enough of them.
+    wide = f"{name}-wide"
+    if n * blocks * cdiv(keys, WIDE_KEYS) >= WANTED and SEARCH.has(
+        wide, architecture(query.device)
+    ):
+        name, block = wide, WIDE_KEYS
+    shares = segments(n * blocks, cdiv(keys, block))
+    part_score = query.new_empty((n, shares, queries), dtype=torch.float32)
+    part_place = query.new_empty((n, shares, queries), dtype=torch.int32)
     listed_term = key_term.gather(1, key_list)
     SEARCH(
         name,
-        (blocks, segments, n),
+        (blocks, shares, n),
         query_ptr=query,
         key_ptr=key,
         query_pixel_ptr=query_pixels[query_list],
@@ -118,7 +133,7 @@ def search(
         index_ptr=index,
         queries=queries,
         keys=keys,
-        segments=segments,
+        segments=shares,
     )
     return index, score
 
@@ -139,8 +154,3 @@ def _listed(
         order = torch.argsort(wanted.logical_not(), dim=1, stable=True)
         count = wanted.sum(1, dtype=torch.int32)
     return order.expand(batch, total).contiguous(), count.expand(batch).contiguous()
-
-
-def _segments(programs: int, key_blocks: int) -> int:
-    """Number of segments of the keys: small grids then fill about 132 multiprocessors twice."""
-    return int(max(1, min(cdiv(264, max(programs, 1)), key_blocks, 32)))

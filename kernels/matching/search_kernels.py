@@ -5,8 +5,6 @@ patch_size stretches, whatever the number of channels, and a patch is known by i
 Traffic: each block of queries reads all keys of its segment; no matrix of scores exists.
 """
 
-from typing import Any
-
 import triton.language as tl
 
 from inpaint_ops.kernels.dot import dot
@@ -91,6 +89,7 @@ def _search_kernel(
         factor = tl.load(query_factor_ptr + n * queries + at_m)
 
     offs_k = tl.arange(0, BLOCK_K)
+    query_rows = query_ptr + query_row[:, None] + offs_k[None, :]
     length = patch_size * C
     steps = tl.cdiv(length, BLOCK_K)
     best = tl.full((BLOCK_M,), float("-inf"), tl.float32)
@@ -100,16 +99,22 @@ def _search_kernel(
         in_keys = at_n < end
         safe_n = n * keys + tl.minimum(at_n, key_count - 1)
         key_row = (n * key_image + tl.load(key_pixel_ptr + safe_n)) * C
+        key_rows = key_ptr + key_row[:, None] + offs_k[None, :]
         product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-        for step in range(patch_size * steps):
-            dy = step // steps
-            column = (step % steps) * BLOCK_K + offs_k
-            q_ptrs = query_ptr + query_row[:, None] + (dy * query_width * C + column)[None, :]
-            k_ptrs = key_ptr + key_row[:, None] + (dy * key_width * C + column)[None, :]
-            in_row = (column < length)[None, :]
-            q = tl.load(q_ptrs, mask=in_row, other=0.0)
-            k = tl.load(k_ptrs, mask=in_row, other=0.0)
+        # Places of a block in a row of the patch, and of that row in both images.
+        at_k = 0
+        query_at = 0
+        key_at = 0
+        for _step in range(patch_size * steps):
+            in_row = (at_k + offs_k < length)[None, :]
+            q = tl.load(query_rows + (query_at + at_k), mask=in_row, other=0.0)
+            k = tl.load(key_rows + (key_at + at_k), mask=in_row, other=0.0)
             product = dot(q, tl.trans(k), product, PRECISION)
+            at_k += BLOCK_K
+            ends = at_k >= length
+            at_k = tl.where(ends, 0, at_k)
+            query_at += tl.where(ends, query_width * C, 0)
+            key_at += tl.where(ends, key_width * C, 0)
         term = tl.load(key_term_ptr + safe_n)
         if COSINE:
             score = product * term[None, :]
@@ -180,33 +185,63 @@ def _search_merge_kernel(
     tl.store(index_ptr + n * queries + query, key.to(tl.int64), mask=found)
 
 
-TILE = {"BLOCK_M": 64, "BLOCK_N": 64}
+# Queries of a block; keys of a block, and of a wide one.
+QUERIES, KEYS, WIDE_KEYS = 64, 64, 128
 MERGE_BLOCK = 128
 # Channels in 16 bytes.
 UNIT = {"half": 8, "fp32": 4}
-_CUDA = tuple(arch for arch in ARCHITECTURES if arch != "gfx942")
 
 
-def _rows(
-    name: str, dtype: str, precision: str, block_k: int, warps: int, tensor_cores: bool
-) -> list[Row]:
-    """Rows of a name for CUDA and for ROCm, where 64 KB of shared memory hold two programs."""
-    unit = UNIT[dtype]
-    constexprs = {**TILE, "BLOCK_K": block_k, "UNIT": unit, "PRECISION": precision}
-    common: Any = {"dot": True, "tensor_cores": tensor_cores, "vectors": ("query_ptr", "key_ptr")}
-    return [
-        Row(name, dtype, constexprs, warps=warps, stages=3, archs=_CUDA, **common),
-        Row(name, dtype, constexprs, warps=4, stages=2, archs=("gfx942",), **common),
-    ]
+def _row(
+    name: str,
+    precision: str,
+    archs: tuple[str, ...],
+    keys: int = KEYS,
+    block_k: int = 32,
+    warps: int = 4,
+) -> Row:
+    dtype = "half" if name.startswith("half") else "fp32"
+    return Row(
+        name,
+        dtype,
+        {
+            "BLOCK_M": QUERIES,
+            "BLOCK_N": keys,
+            "BLOCK_K": block_k,
+            "UNIT": UNIT[dtype],
+            "PRECISION": precision,
+        },
+        warps=warps,
+        # On ROCm 64 KB of shared memory hold two programs.
+        stages=2 if archs == _ROCM else 3,
+        archs=archs,
+        dot=True,
+        tensor_cores=precision != "ieee" or dtype == "half",
+        vectors=("query_ptr", "key_ptr"),
+        # To split float32 factors takes longer than to multiply their parts.
+        paced=precision != "tf32x3",
+    )
 
 
+_ROCM = ("gfx942",)
+_CUDA = tuple(arch for arch in ARCHITECTURES if arch not in _ROCM)
+# Elsewhere than on these, one product of float32 takes less time than three of TF32.
+_SPLIT = ("sm_80", "sm_90", "sm_100")
+_WHOLE = tuple(arch for arch in _CUDA if arch not in _SPLIT)
 SEARCH = Kernel(
     _search_kernel,
     _TYPES,
     [
-        *_rows("half", "half", "ieee", 64, 4, True),
-        *_rows("fp32", "fp32", "ieee", 32, 8, False),
-        *_rows("tf32", "fp32", "tf32", 32, 4, True),
+        _row("half", "ieee", _CUDA, block_k=64),
+        _row("half-wide", "ieee", _SPLIT, WIDE_KEYS, block_k=64),
+        _row("tf32", "tf32", _CUDA),
+        _row("tf32-wide", "tf32", _SPLIT, WIDE_KEYS),
+        _row("fp32", "tf32x3", ("sm_80",), block_k=16),
+        _row("fp32", "tf32x3", ("sm_90", "sm_100")),
+        _row("fp32", "ieee", _WHOLE, warps=8),
+        _row("half", "ieee", _ROCM, block_k=64),
+        _row("tf32", "tf32", _ROCM),
+        _row("fp32", "ieee", _ROCM),
     ],
     free={"COSINE": (True, False), "SCALE_QUERY": (True, False)},
 )

@@ -8,7 +8,9 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import contextual_attention, reference
-from inpaint_ops.kernels import products
+from inpaint_ops.kernels import launch
+from inpaint_ops.kernels.attention import samples, strips
+from inpaint_ops.kernels.attention.scores import SCORE
 
 CASES = [
     ({}, (2, 5, (9, 10), (9, 10))),
@@ -65,10 +67,59 @@ def test_halves(dtype):
 
 
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
-def test_strips_that_wrap(monkeypatch, fuse):
-    monkeypatch.setattr(products, "STRIP_BYTES", 1)
-    fg, bg, hole = inputs(1, 3, (13, 2), (3, 4), rate=1)
+@pytest.mark.parametrize("size", [(13, 2), (9, 34), (2, 34)], ids=["rows", "tiles", "low"])
+def test_strips_that_wrap(monkeypatch, size, fuse):
+    monkeypatch.setattr(strips, "PAIRS", 1)
+    fg, bg, hole = inputs(1, 3, size, (2, 3), rate=1)
     check(fg, bg, hole, {"rate": 1, "fuse": fuse, "softmax_scale": 1.0})
+
+
+SIZES = [(1, 1), (3, 2), (8, 33), (9, 34), (17, 34), (5, 70), (40, 40), (11, 200)]
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("most", [1, 100, 600, 2000])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_windows_hold_what_strips_need(size, most, fuse):
+    """Strips cover the grid once, and the cells of a window are different ones."""
+    h, w = size
+    own = torch.zeros(h * w, dtype=torch.int64)
+    made = list(strips.strips(h, w, most, fuse))
+    for strip in made:
+        assert all(a <= b for a, b in zip(strip.own[1::2], strip.scores[1::2], strict=True))
+        assert all(a.lines <= b.lines for a, b in zip(strip, made[0], strict=True))
+        assert strip.own.lines <= max(most, 8 * min(w, 33))
+        whole = strip.own.rows >= 8 and strip.own.columns in (w, 28, 60)
+        assert not whole or strip.scores.lines <= 1.5 * strip.own.lines
+        windows = [set(window.cells(h, w, "cpu").tolist()) for window in strip]
+        assert [len(cells) for cells in windows] == [window.lines for window in strip]
+        assert windows[0] <= windows[1] <= windows[2]
+        own[strip.own.cells(h, w, "cpu")] += 1
+        y, x = torch.tensor(sorted(windows[1])) // w, torch.tensor(sorted(windows[1])) % w
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                inside = (y + dy >= 0) & (y + dy < h) & (x + dx >= 0) & (x + dx < w)
+                near = (y + dy) * w + x + dx
+                assert set(near[inside].tolist()) <= windows[2]
+    assert (own == 1).all()
+
+
+def test_many_samples_and_wide_rows():
+    fg, bg, hole = inputs(2, 2, (2, 40), (2, 66), rate=1)
+    check(fg, bg, hole, {"rate": 1, "softmax_scale": 1.0})
+
+
+@pytest.mark.parametrize("arch", launch.ARCHITECTURES)
+def test_every_chip_has_scores_of_every_kind(arch):
+    for name in ("half", "fp32", "tf32"):
+        for blocks in ("", "-narrow", "-small"):
+            row = SCORE.row(f"{name}{blocks}", arch)
+            assert row.needs_tensor_cores or (name == "fp32" and arch not in ("sm_80", "sm_90"))
+
+
+def test_tf32_where_torch_allows_it(monkeypatch):
+    monkeypatch.setattr(samples, "tf32_products", lambda: True)
+    check(*inputs(1, 3, (4, 3), (2, 5), rate=1), {"rate": 1, "softmax_scale": 1.0})
 
 
 def test_empty_batch():

@@ -76,11 +76,18 @@ def test_matches_reference(shape, masked, metric):
 def test_lowest_of_equals_wins_over_tiles_and_segments(monkeypatch):
     key = torch.zeros(1, 2, 10, 30)
     key[:, :, 7:] = 1
-    for segments in (1, 3, 8):
-        monkeypatch.setattr(search, "_segments", lambda *_, s=segments: s)
+    for segments, wanted, dtype in (
+        (1, 264, torch.float32),
+        (3, 264, torch.float32),
+        (8, 264, torch.float16),
+        (2, 0, torch.float16),
+    ):
+        monkeypatch.setattr(search, "segments", lambda *_, s=segments: s)
+        monkeypatch.setattr(search, "WANTED", wanted)
+        one, none = torch.ones(1, 2, 3, 4, dtype=dtype), torch.zeros(1, 2, 3, 4, dtype=dtype)
         with inpaint_ops.backend("triton"):
-            index, score = nearest_patch(torch.ones(1, 2, 3, 4), key, patch_size=1)
-            none, zero = nearest_patch(torch.zeros(1, 2, 3, 4), key, patch_size=1)
+            index, score = nearest_patch(one, key.to(dtype), patch_size=1)
+            none, zero = nearest_patch(none, key.to(dtype), patch_size=1)
         assert (index == 7 * 30).all()
         check_close(score, torch.ones(1, 3, 4))
         assert (none == 0).all()
