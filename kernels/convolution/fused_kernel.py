@@ -209,7 +209,7 @@ def _conv_fwd_kernel(
     acc = tl.zeros((BLOCK_M, COLUMNS), tl.float32)
     for k0 in range(0, steps, BLOCK_K):
         if MASKED:
-            bit = mask_bit(ky, kx, channel, kernel_height, kernel_width, split_units)
+            bit = mask_bit(ky, kx, channel, taps, kernel_width, split_units)
             seen = (bits[:, None] & bit[None, :]) != 0
         elif LINEAR:
             seen = (bits[:, None] & window_bit(ky, kx, kernel_height)[None, :]) == 0

@@ -130,12 +130,12 @@ def window_bit(ky, kx, kernel_height):
 
 
 @triton.jit
-def mask_bit(ky, kx, channel, kernel_height, kernel_width, split_units):
-    """Bit of a tap, for a channel, in `window_bits`."""
+def mask_bit(ky, kx, channel, taps, kernel_width, split_units):
+    """Bit of a tap, for a channel, in `window_bits`; that of taps beyond the last is never set."""
+    tap = tl.minimum(ky * kernel_width + kx, taps)
     # A shift is 64-bit only if its amount is.
-    place = (ky * kernel_width + kx + tl.where(channel >= split_units, 32, 0)).to(tl.int64)
-    one = tl.full(place.shape, 1, tl.int64)
-    return tl.where(ky < kernel_height, one << place, 0)
+    place = (tap + tl.where(channel >= split_units, 32, 0)).to(tl.int64)
+    return tl.full(place.shape, 1, tl.int64) << place
 
 
 @triton.jit

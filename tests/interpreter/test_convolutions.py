@@ -13,6 +13,7 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import partial_conv2d, reference
+from inpaint_ops.kernels.convolution.load import TAPS_OF_ONE, TAPS_OF_TWO
 from inpaint_ops.ops.convolution import spec
 
 PATHS = ["fused", "library"]
@@ -389,6 +390,16 @@ def test_partial_counts_more_taps_than_bits(monkeypatch):
     check_partial(x, holes((1, 1, 9, 9)), weight, bias, padding=3)
     x, weight, bias = tensors((1, 8, 9, 9), 3, (6, 6))
     check_partial(x, holes((1, 2, 9, 9)), weight, bias, padding=3, parts=(4, 4))
+
+
+def test_partial_reads_as_many_taps_as_there_are_bits(monkeypatch):
+    """What follows the last tap in a step counts as hidden, though all bits but one are taken."""
+    monkeypatch.setenv("INPAINT_OPS_CONV", "fused")
+    x, weight, bias = tensors((1, 4, 9, 9), 3, (7, 9))
+    assert TAPS_OF_ONE == 7 * 9
+    check_partial(x, holes((1, 1, 9, 9)), weight, bias, padding=(3, 4))
+    x, weight, bias = tensors((1, 8, 2, 40), 3, (1, TAPS_OF_TWO))
+    check_partial(x, holes((1, 2, 2, 40)), weight, bias, padding=(0, 15), parts=(4, 4))
 
 
 def test_partial_takes_every_byte_but_0_for_1(path):
