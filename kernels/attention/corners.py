@@ -7,7 +7,6 @@ rate^2 C multiply-adds a pair instead of 4 rate^2 C.
 
 import triton.language as tl
 
-from inpaint_ops.kernels.attention.fuse import in_order
 from inpaint_ops.kernels.attention.stencils import TILE
 from inpaint_ops.kernels.launch import Kernel, Row, jit
 
@@ -51,7 +50,6 @@ def _contextual_attention_corner_kernel(
     x = i % (w + 1)
     v = j // (wb + 1)
     u = j % (wb + 1)
-    key = in_order(j, -v)
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for dy in tl.static_range(0, 2):
         y_ok = in_rows & (y >= dy) & (y - dy < rows)
@@ -61,7 +59,7 @@ def _contextual_attention_corner_kernel(
             q_ok = v_ok & (u >= dx) & (u - dx < wb)
             row = (n * rows * w + (y - dy) * w + x - dx) * ld
             total += tl.load(
-                attention_ptr + row[:, None] + (key - (dy * wb + dx))[None, :],
+                attention_ptr + row[:, None] + ((v - dy) * wb + u - dx)[None, :],
                 mask=p_ok[:, None] & q_ok[None, :],
                 other=0.0,
             )

@@ -184,10 +184,9 @@ class Samples:
     def fuse_adjoint(self, grads: Tensor, strip: Strip) -> Tensor:
         """Gradient of `scores`, over the norms, from that of the fused scores."""
         out = self.empty(strip.scores[1])
-        rows = cdiv(strip.scores[1] * self.w, stencils.ROWS)
-        stencils.FUSE_ADJOINT(
-            "fp32",
-            (rows, cdiv(self.ld, stencils.FUSED_COLUMNS), self.n),
+        self._launch(
+            stencils.FUSE_ADJOINT,
+            strip.scores[1] * self.w,
             in_ptr=grads,
             out_ptr=out,
             factor_ptr=self.factor,

@@ -4,61 +4,40 @@ The fuse is formed while the scores are loaded. Traffic: forward reads the strip
 and rewrites them as attention; backward does the same and writes a gradient beside it.
 """
 
-from dataclasses import replace
-
 import triton
 import triton.language as tl
 
-from inpaint_ops.kernels.attention.fuse import COLUMNS, fused, in_order, strip_row
-from inpaint_ops.kernels.attention.stencils import ROWS
-from inpaint_ops.kernels.launch import ARCHITECTURES, Kernel, Row, jit
-
-# A lowest number, so that what it is subtracted from stays a number.
-_LEAST = tl.constexpr(-3.4028234663852886e38)
+from inpaint_ops.kernels.attention.stencils import TILE, fused, tap
+from inpaint_ops.kernels.launch import Kernel, Row, jit
 
 
 @triton.jit
 def _scores(
     strip_ptr,
-    i,
+    y,
+    x,
     in_rows,
-    start,
+    j,
+    keys,
     h,
     w,
-    keys,
+    hb,
     wb,
     base,
     slots,
-    first,
     ld,
     softmax_scale,
     FUSE: tl.constexpr,
-    BLOCK_N: tl.constexpr,
 ):
-    """Scaled scores of query rows [first, ..) at i and keys from `start` on; FUSE: fused."""
-    p = first * w + i
-    cells = h * w
+    """Scaled scores of a tile, with FUSE summed over neighbours."""
+    v = j // wb
+    u = j % wb
     if FUSE:
         score = fused(
-            strip_ptr,
-            p,
-            in_rows,
-            start,
-            cells,
-            w,
-            keys,
-            wb,
-            base * w,
-            slots * w,
-            ld,
-            False,
-            BLOCK_N,
+            strip_ptr, y, x, in_rows, v, u, j < keys, h, w, hb, wb, base, slots, ld, False
         )
     else:
-        j = start + tl.arange(0, BLOCK_N)
-        row, there = strip_row(p, in_rows, base * w, slots * w, cells, ld)
-        inside = there[:, None] & (j < ld)[None, :]
-        score = tl.load(strip_ptr + row[:, None] + j[None, :], mask=inside, other=0.0)
+        score = tap(strip_ptr, y, x, in_rows, j, j < ld, h, w, base, slots, ld)
     return score * softmax_scale
 
 
@@ -108,56 +87,44 @@ def _contextual_attention_attend_kernel(
     """Attention of the query rows [first, first + rows): softmax over keys, zero where not usable.
 
     The first pass leaves the scores in the place of the result and keeps a running maximum, sum and
-    best key for each column of its tiles; the second normalises. Grid: (blocks of queries, N).
+    best key; the second normalises. Grid: (blocks of queries, N).
     """
     ld = groups * 16
     n = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     in_rows = i < rows * w
+    y = tl.minimum(i // w + first, h - 1)
+    x = i % w
     keys = hb * wb
     strip_ptr += n * slots * w * ld
     attention_ptrs = attention_ptr + ((n * rows * w + i) * ld)[:, None]
-    # Of each column of tiles by itself, so that no thread waits for another before the end.
-    top = tl.full((BLOCK_M, BLOCK_N), _LEAST, tl.float32)
-    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    best = tl.full((BLOCK_M, BLOCK_N), float("-inf"), tl.float32)
-    index = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
+    top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    best = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    index = tl.zeros((BLOCK_M,), tl.int32)
     for start in range(0, ld, BLOCK_N):
         j = start + tl.arange(0, BLOCK_N)
         score = _scores(
-            strip_ptr,
-            i,
-            in_rows,
-            start,
-            h,
-            w,
-            keys,
-            wb,
-            base,
-            slots,
-            first,
-            ld,
-            softmax_scale,
-            FUSE,
-            BLOCK_N,
+            strip_ptr, y, x, in_rows, j, keys, h, w, hb, wb, base, slots, ld, softmax_scale, FUSE
         )
         tl.store(attention_ptrs + j[None, :], score, mask=in_rows[:, None] & (j < ld)[None, :])
         usable = tl.load(usable_ptr + n * ld + j, mask=j < ld, other=0) != 0
         only = tl.where(usable[None, :], score, float("-inf"))
-        index = tl.where(only > best, j[None, :], index)
-        best = tl.where(only > best, only, best)
+        number = tl.where(only == only, only, float("-inf"))
+        most = tl.max(number, 1)
+        lowest = tl.min(tl.where(number == most[:, None], j[None, :], 2147483647), 1)
+        index = tl.where(most > best, lowest, index)
+        best = tl.maximum(best, most)
         if not EXCLUDE:
             # A key that is missing counts as a score of 0.
             only = tl.where((usable | (j >= keys))[None, :], only, 0.0)
-        new_top = tl.where(only > top, only, top)
-        total = total * tl.exp(top - new_top) + tl.exp(only - new_top)
+            most = tl.max(tl.where(only == only, only, float("-inf")), 1)
+        new_top = tl.maximum(top, most)
+        # Without a usable key so far there is nothing to subtract.
+        safe = tl.where(new_top == float("-inf"), 0.0, new_top)
+        total = total * tl.exp(top - safe) + tl.sum(tl.exp(only - safe[:, None]), 1)
         top = new_top
-    most = tl.max(best, 1)
-    index = tl.min(tl.where(best == most[:, None], index, 2147483647), 1)
-    row_top = tl.max(top, 1)
-    total = tl.sum(total * tl.exp(top - row_top[:, None]), 1)
-    # Without a usable key there is nothing to subtract.
-    top = tl.where(row_top == _LEAST, 0.0, row_top)
+    top = tl.where(top == float("-inf"), 0.0, top)
     out = (n * h + first) * w + i
     tl.store(index_ptr + out, index.to(tl.int64), mask=in_rows)
     tl.store(row_max_ptr + out, top, mask=in_rows)
@@ -234,6 +201,8 @@ def _contextual_attention_attend_backward_kernel(
     n = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     in_rows = i < rows * w
+    y = tl.minimum(i // w + first, h - 1)
+    x = i % w
     keys = hb * wb
     strip_ptr += n * slots * w * ld
     own = ((n * rows * w + i) * ld)[:, None]
@@ -241,34 +210,20 @@ def _contextual_attention_attend_backward_kernel(
     top = tl.load(row_max_ptr + at, mask=in_rows, other=0.0)
     total = tl.load(row_sum_ptr + at, mask=in_rows, other=1.0)
     inverse = tl.where(total == 0, 0.0, 1 / tl.where(total == 0, 1.0, total))
-    corner = n * (rows + 1) * (w + 1) + i + i // w
-    along = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    corner = n * (rows + 1) * (w + 1) + i // w * (w + 1) + x
+    mean = tl.zeros((BLOCK_M,), tl.float32)
     for start in range(0, ld, BLOCK_N):
         j = start + tl.arange(0, BLOCK_N)
         inside = in_rows[:, None] & (j < ld)[None, :]
         usable = tl.load(usable_ptr + n * ld + j, mask=j < ld, other=0) != 0
         score = _scores(
-            strip_ptr,
-            i,
-            in_rows,
-            start,
-            h,
-            w,
-            keys,
-            wb,
-            base,
-            slots,
-            first,
-            ld,
-            softmax_scale,
-            FUSE,
-            BLOCK_N,
+            strip_ptr, y, x, in_rows, j, keys, h, w, hb, wb, base, slots, ld, softmax_scale, FUSE
         )
         less = tl.where(usable[None, :], score - top[:, None], 0.0)
         weight = tl.where(usable[None, :], tl.exp(less) * inverse[:, None], 0.0)
         tl.store(attention_ptr + own + j[None, :], weight, mask=inside)
         grad = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-        block = in_order(j, j // wb)
+        block = j // wb * (wb + 1) + j % wb
         for dy in tl.static_range(0, 2):
             for dx in tl.static_range(0, 2):
                 row = (corner + dy * (w + 1) + dx) * corner_ld
@@ -278,8 +233,7 @@ def _contextual_attention_attend_backward_kernel(
                     other=0.0,
                 )
         tl.store(grad_score_ptr + own + j[None, :], grad, mask=inside)
-        along += weight * grad
-    mean = tl.sum(along, 1)
+        mean += tl.sum(weight * grad, 1)
     tl.debug_barrier()
     for start in range(0, ld, BLOCK_N):
         j = start + tl.arange(0, BLOCK_N)
@@ -292,23 +246,15 @@ def _contextual_attention_attend_backward_kernel(
         tl.store(grad_score_ptr + own + j[None, :], grad, mask=inside)
 
 
-def _rows(*vectors: str) -> list[Row]:
-    """Twice the keys for ROCm, whose warps have twice the threads: four numbers for each."""
-    tile = {"BLOCK_M": ROWS, "BLOCK_N": COLUMNS}
-    cuda = tuple(arch for arch in ARCHITECTURES if arch != "gfx942")
-    row = Row("fp32", "fp32", tile, stages=1, archs=cuda, vectors=vectors)
-    return [row, replace(row, constexprs={**tile, "BLOCK_N": 2 * COLUMNS}, archs=("gfx942",))]
-
-
 ATTEND = Kernel(
     _contextual_attention_attend_kernel,
     _ATTEND_TYPES,
-    _rows("attention_ptr"),
+    [Row("fp32", "fp32", TILE, stages=1, vectors=("attention_ptr",))],
     free={"FUSE": (True, False), "EXCLUDE": (False, True)},
 )
 ATTEND_BACKWARD = Kernel(
     _contextual_attention_attend_backward_kernel,
     _ATTEND_BACKWARD_TYPES,
-    _rows("attention_ptr", "grad_score_ptr"),
+    [Row("fp32", "fp32", TILE, stages=1, vectors=("attention_ptr", "grad_score_ptr"))],
     free={"FUSE": (True, False)},
 )

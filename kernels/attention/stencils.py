@@ -11,9 +11,23 @@ Traffic: a stencil reads a strip once from memory (neighbours lie in the cache) 
 import triton
 import triton.language as tl
 
-from inpaint_ops.kernels.attention.fuse import COLUMNS as FUSED_COLUMNS
-from inpaint_ops.kernels.attention.fuse import fused
 from inpaint_ops.kernels.launch import Kernel, Row, interpreted, jit
+
+
+@triton.jit
+def _along_rows(y, x, h, w, by: tl.constexpr):
+    """Cell that is `by` (-1, 0, 1) places on in row-major order, and whether there is one."""
+    x = x + by
+    y = y + (x >= w).to(tl.int32) - (x < 0).to(tl.int32)
+    x = tl.where(x >= w, 0, tl.where(x < 0, w - 1, x))
+    return y, x, (y >= 0) & (y < h)
+
+
+@triton.jit
+def _along_columns(y, x, h, w, by: tl.constexpr):
+    """Cell that is `by` places on in column-major order, and whether there is one."""
+    x, y, inside = _along_rows(x, y, w, h, by)
+    return y, x, inside
 
 
 @triton.jit
@@ -28,6 +42,34 @@ def tap(strip_ptr, y, x, row_ok, column, column_ok, h, w, base, slots, ld):
         mask=row_ok[:, None] & column_ok[None, :],
         other=0.0,
     )
+
+
+@triton.jit
+def fused(
+    strip_ptr, y, x, row_ok, v, u, column_ok, h, w, hb, wb, base, slots, ld, ADJOINT: tl.constexpr
+):
+    """Sum over the neighbours along rows, then along columns, of both grids; or its adjoint."""
+    total = tl.zeros((y.shape[0], v.shape[0]), tl.float32)
+    for a in tl.static_range(-1, 2):
+        if ADJOINT:
+            y1, x1, p_ok = _along_rows(y, x, h, w, a)
+            v1, u1, q_ok = _along_rows(v, u, hb, wb, a)
+        else:
+            y1, x1, p_ok = _along_columns(y, x, h, w, a)
+            v1, u1, q_ok = _along_columns(v, u, hb, wb, a)
+        p_ok = p_ok & row_ok
+        q_ok = q_ok & column_ok
+        for b in tl.static_range(-1, 2):
+            if ADJOINT:
+                y2, x2, p_in = _along_columns(y1, x1, h, w, b)
+                v2, u2, q_in = _along_columns(v1, u1, hb, wb, b)
+            else:
+                y2, x2, p_in = _along_rows(y1, x1, h, w, b)
+                v2, u2, q_in = _along_rows(v1, u1, hb, wb, b)
+            total += tap(
+                strip_ptr, y2, x2, p_in & p_ok, v2 * wb + u2, q_in & q_ok, h, w, base, slots, ld
+            )
+    return total
 
 
 # From one strip to another.
@@ -120,26 +162,26 @@ def _contextual_attention_fuse_adjoint_kernel(
     ld = groups * 16
     n = tl.program_id(2).to(tl.int64)
     i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    start = tl.program_id(1) * BLOCK_N
-    j = start + tl.arange(0, BLOCK_N)
+    j = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     in_rows = i < out_slots * w
-    cells = h * w
-    p = out_base * w + i
-    p = tl.where(p >= cells, p - cells, p)
+    y = (i // w + out_base) % h
+    strip_ptr = in_ptr + n * in_slots * w * ld
     total = fused(
-        in_ptr + n * in_slots * w * ld,
-        p,
+        strip_ptr,
+        y,
+        i % w,
         in_rows,
-        start,
-        cells,
+        j // wb,
+        j % wb,
+        j < hb * wb,
+        h,
         w,
-        hb * wb,
+        hb,
         wb,
-        in_base * w,
-        in_slots * w,
+        in_base,
+        in_slots,
         ld,
         True,
-        BLOCK_N,
     )
     total *= tl.load(factor_ptr + n * ld + j, mask=j < ld, other=0.0)[None, :]
     rows = (n * out_slots * w + i) * ld
@@ -196,7 +238,7 @@ BOX = Kernel(
 FUSE_ADJOINT = Kernel(
     _contextual_attention_fuse_adjoint_kernel,
     _STRIP_TYPES,
-    [Row("fp32", "fp32", {"BLOCK_M": ROWS, "BLOCK_N": FUSED_COLUMNS}, stages=1)],
+    [Row("fp32", "fp32", TILE, stages=1)],
 )
 COLUMN_DOT = Kernel(
     _contextual_attention_column_dot_kernel,
