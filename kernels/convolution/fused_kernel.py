@@ -116,6 +116,7 @@ def _conv_fwd_kernel(
     KEEP: tl.constexpr,
     PRECISION: tl.constexpr,
     UNIT: tl.constexpr,
+    PIECE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -201,6 +202,9 @@ def _conv_fwd_kernel(
 
     # Place in the window of each 16 bytes of a step: it moves on like the digits of a number.
     lane = tl.arange(0, BLOCK_K) % VECTOR
+    if PIECE < 16:
+        # Shorter runs than there are: copies of so many bytes.
+        lane = tl.max_contiguous(lane, PIECE * VECTOR // 16)
     ky, kx, channel = digits(tl.arange(0, BLOCK_K) // VECTOR, cin_units, kernel_width)
     step_y, step_x, step_channel = digits(BLOCK_K // VECTOR, cin_units, kernel_width)
 
@@ -209,7 +213,7 @@ def _conv_fwd_kernel(
     acc = tl.zeros((BLOCK_M, COLUMNS), tl.float32)
     for k0 in range(0, steps, BLOCK_K):
         if MASKED:
-            bit = mask_bit(ky, kx, channel, taps, kernel_width, split_units)
+            bit = mask_bit(ky, kx, channel, kernel_height, kernel_width, split_units)
             seen = (bits[:, None] & bit[None, :]) != 0
         elif LINEAR:
             seen = (bits[:, None] & window_bit(ky, kx, kernel_height)[None, :]) == 0
@@ -255,7 +259,8 @@ def _conv_fwd_kernel(
         if HAS_BIAS:
             v += bias
         v = tl.where(update_mask[:, None] != 0.0, v, 0.0)
-        one_writes = in_m & (first_n == 0) & ((valid_batch > 1) | (image == 0))
+        own_mask = tl.where(valid_batch > 1, in_m, in_m & (image == 0))
+        one_writes = tl.where(first_n == 0, own_mask, False)
         tl.store(update_mask_ptr + plane, update_mask, mask=one_writes)
         tl.store(mask_ratio_ptr + plane, mask_ratio, mask=one_writes)
     else:

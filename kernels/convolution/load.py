@@ -86,8 +86,10 @@ def window_bits(
         x = base_x + (tap - ky * kernel_width) * dilation_x
         inside = in_m & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         at = base + y * width + x
+        # Not `&`: Triton 3.9's interpreter would take the scalar for a number and refuse the mask.
+        second_there = tl.where(valid_parts == 2, inside, False)
         one = tl.load(at, mask=inside, other=0) != 0
-        two = tl.load(at + plane, mask=inside & (valid_parts == 2), other=0) != 0
+        two = tl.load(at + plane, mask=second_there, other=0) != 0
         # A shift is 64-bit only if its amount is.
         place = tl.zeros((BLOCK_M,), tl.int64) + tap
         bits |= (one.to(tl.int64) << place) | (two.to(tl.int64) << (place + 32))
@@ -130,12 +132,12 @@ def window_bit(ky, kx, kernel_height):
 
 
 @triton.jit
-def mask_bit(ky, kx, channel, taps, kernel_width, split_units):
-    """Bit of a tap, for a channel, in `window_bits`; that of taps beyond the last is never set."""
-    tap = tl.minimum(ky * kernel_width + kx, taps)
+def mask_bit(ky, kx, channel, kernel_height, kernel_width, split_units):
+    """Bit of a tap, for a channel, in `window_bits`."""
     # A shift is 64-bit only if its amount is.
-    place = (tap + tl.where(channel >= split_units, 32, 0)).to(tl.int64)
-    return tl.full(place.shape, 1, tl.int64) << place
+    place = (ky * kernel_width + kx + tl.where(channel >= split_units, 32, 0)).to(tl.int64)
+    one = tl.full(place.shape, 1, tl.int64)
+    return tl.where(ky < kernel_height, one << place, 0)
 
 
 @triton.jit
