@@ -359,12 +359,15 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{len(work)} programs, {failed} failed, {seconds:.0f} s")
     _write(Path(options.out), {"triton": _triton_version(), "seconds": seconds, **figures})
     if options.update and not failed:
-        merged = stored if options.only else {}
-        for arch, rows in figures.items():
-            merged[arch] = {**(stored.get(arch, {}) if options.only else {}), **rows}
-        kept = {arch: rows for arch, rows in stored.items() if arch in EVERY and arch not in merged}
-        _write(budget, {**kept, **merged, "triton": _triton_version()})
+        _update(budget, stored, figures, partly=bool(options.only))
     return 1 if failed else 0
+
+
+def _update(path: Path, stored: dict[str, Any], figures: dict[str, Any], partly: bool) -> None:
+    merged = {arch: rows for arch, rows in stored.items() if arch in EVERY}
+    for arch, rows in figures.items():
+        merged[arch] = {**(merged.get(arch, {}) if partly else {}), **rows}
+    _write(path, {**merged, "triton": _triton_version()})
 
 
 def stored_for(release: str) -> Path:

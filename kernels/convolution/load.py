@@ -157,6 +157,22 @@ def filters_of(first, filters, COLUMNS: tl.constexpr, GATED: tl.constexpr):
 
 
 @triton.jit
+def lanes(VECTOR: tl.constexpr, PIECE: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Place of each element in its 16 bytes, as runs of PIECE bytes: the most that a copy takes."""
+    lane = tl.arange(0, BLOCK_K) % VECTOR
+    if PIECE < 16:
+        lane = tl.max_contiguous(lane, PIECE * VECTOR // 16)
+    return lane
+
+
+@triton.jit
+def writes_planes(in_m, image, first_n, valid_batch):
+    """Where a program writes the planes: one does for all outputs, one for a shared mask."""
+    own_mask = tl.where(valid_batch > 1, in_m, in_m & (image == 0))
+    return tl.where(first_n == 0, own_mask, False)
+
+
+@triton.jit
 def digits(unit, cin_units, kernel_width):
     """Row and column of the tap, and channel, of a unit of a window, as the digits of a number."""
     tap = unit // cin_units
