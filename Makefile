@@ -10,7 +10,7 @@ SOURCES = $(wildcard csrc/*/*.h csrc/*/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-isa arm64 lint format bench gpu-compile gpu-roofline gpu-check sanitize fuzz mutants \
+.PHONY: help install demo test test-isa arm64 lint format bench gpu-compile gpu-test gpu-roofline gpu-check sanitize fuzz mutants \
     sanitized-build clean
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make format    apply ruff and clang-format"
 	@echo "make bench     the full benchmark report"
 	@echo "make gpu-compile  compile every GPU kernel for benchmarks/gpu/budget.json, no GPU needed (ALL=1: more chips)"
+	@echo "make gpu-test  the GPU kernels in Triton's interpreter (TRITON=3.6.0: this and gpu-compile with that release)"
 	@echo "make gpu-check  operators, layers and methods on the GPU of this machine, 10 minutes; installs nothing"
 	@echo "make gpu-roofline  what the GPU kernels should gain, predicted from data sheets"
 	@echo "make sanitize  the tests of the extension under ASan and UBSan"
@@ -97,9 +98,26 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m inpaint_ops.benchmarks --out reports
 
+# With TRITON=3.6.0, say, the two targets below take that release, in an environment in front of the
+# first one. Its NumPy is one that the interpreter of Triton 3.6 can work with.
+OTHER = build/triton-$(TRITON)
+GPU_PYTHON = $(if $(TRITON),$(OTHER)/bin/python,$(BIN)/python)
+GPU_INSTALLED = $(if $(TRITON),$(OTHER)/.installed,$(INSTALLED))
+SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+build/triton-%/.installed: $(INSTALLED)
+	$(BIN)/python -m venv build/triton-$*
+	build/triton-$*/bin/python -m pip install -q "triton==$*" "numpy<2.4"
+	echo "import site; site.addsitedir('$$($(BIN)/python -c $(SITE))')" > $$(build/triton-$*/bin/python -c $(SITE))/first.pth
+	touch $@
+
 # Triton's cache of its own, so that what is measured is what these sources give.
-gpu-compile: $(INSTALLED)
-	$(BIN)/python -m inpaint_ops.benchmarks.gpu.compile $(if $(ALL),--all) $(GPU_COMPILE_ARGS)
+gpu-compile: $(GPU_INSTALLED)
+	$(GPU_PYTHON) -m inpaint_ops.benchmarks.gpu.compile $(if $(ALL),--all) $(GPU_COMPILE_ARGS)
+
+gpu-test: $(GPU_INSTALLED)
+	$(GPU_PYTHON) -P -m pytest -q tests/gpu $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 $(GPU_PYTHON) -P -m pytest -q tests/interpreter $(PYTEST_ARGS)
 
 # For somebody with a GPU; "GPU_CHECK_ARGS=--device cpu" rehearses it without one. Installs nothing:
 # the machine's Python with torch and Triton is enough.

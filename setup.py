@@ -111,7 +111,7 @@ setup(
     package_dir={f"inpaint_ops.{inner}": inner for inner in INNER},
     package_data={
         "inpaint_ops": ["py.typed"],
-        "inpaint_ops.benchmarks.gpu": ["budget.json"],
+        "inpaint_ops.benchmarks.gpu": ["budget*.json"],
         "inpaint_ops.kernels": ["measured/*.json"],
     },
     ext_modules=[

@@ -103,6 +103,11 @@ class Row:
             self.dtype == "half" if self.tensor_cores is None else self.tensor_cores
         )
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the compiler. Products and sums are one instruction, the default until Triton 3.10."""
+        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+
 
 def jit(types: Mapping[str, str]) -> Callable[[Callable[..., None]], Any]:
     """Decorate as ``triton.jit`` does, with one program whatever the values of the integers."""
@@ -230,9 +235,7 @@ class Kernel:
         given.update(zip(self.numbers, call.numbers, strict=True))
         guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
         with guard:
-            compiled = self.function[call.grid](
-                **given, **row.constexprs, num_warps=row.warps, num_stages=row.stages
-            )
+            compiled = self.function[call.grid](**given, **row.constexprs, **row.options)
         if compiled is not None:  # the interpreter compiles nothing
             constexprs = {**row.constexprs, **given}
             self.programs[key] = Program(compiled, [constexprs[k] for k in self._constexprs])

@@ -1,6 +1,6 @@
 """Checks, compilation and predictions of the GPU kernels.
 
-* `compile`: every row of every kernel ahead of time, without a GPU, against budget.json.
+* `compile`: every row of every kernel ahead of time, without a GPU, against budget*.json.
 * `check`: ten minutes on a GPU, step by step; `run_from_tree` runs it where nothing is installed.
   `worker` is the process of a step of `steps`, `store` its results, `page` the report.
 * `goldens`: numbers of the public implementations.

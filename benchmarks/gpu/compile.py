@@ -4,8 +4,8 @@
 no register spills, shared memory within the chip's limit, matrix instructions where half-precision
 products are formed, the main operands loaded by 16 bytes, the planned occupancy, and in the main
 loop no more instructions of a warp than its matrix unit takes cycles. Registers and
-instructions may be a tenth more than those stored in budget.json; ``--update`` stores new ones, so
-that a change of a kernel shows as a diff.
+instructions may be a tenth more than those stored in budget.json, or in budget_3.6.json for Triton
+3.6; ``--update`` stores new ones, so that a change of a kernel shows as a diff.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ from typing import Any
 from inpaint_ops.atomic import write_atomically
 from inpaint_ops.benchmarks.gpu import disassembly
 
+# Figures of the newest Triton; an older release has a file of its own beside it.
 STORED = Path(__file__).resolve().parent / "budget.json"
 DEFAULT = ("sm_80", "sm_90", "sm_100")
 EVERY = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
 GROWTH = 1.10
 # Issue slots of the main loop for each cycle of a matrix unit; the aim is 0.6.
 PACE = 1.0
+# Triton 3.6 takes up to 13 instructions more to describe the factors to sm_100, all in one warp.
+SLOWER = {("3.6", "sm_100"): 1.05}
 # Constexprs of the usual call, where the costliest ones make another loop: compiled as well.
 COMMON: dict[str, dict[str, Any]] = {
     "conv_fwd": {"PAD": 0, "LINEAR": True, "KEEP": False},
@@ -136,8 +139,7 @@ def _measure(kernel: Any, row: Any, arch: str, common: dict[str, Any]) -> Measur
         target = GPUTarget("cuda", int(arch[3:]), 32)
     else:
         target = GPUTarget("hip", arch, 64)
-    options = {"num_warps": row.warps, "num_stages": row.stages}
-    compiled = triton.compile(source, target=target, options=options)
+    compiled = triton.compile(source, target=target, options=row.options)
     if getattr(compiled.metadata, "global_scratch_size", 0):
         raise RuntimeError("compile: a launch would allocate memory past torch's caching allocator")
     of_program = _of_cubin if arch.startswith("sm_") else _of_amdgcn
@@ -237,7 +239,8 @@ def _tool(name: str, *arguments: str) -> str:
 def violations(row: Any, arch: str, got: Measured, paced: bool = True) -> list[str]:
     """Sentences that name each limit exceeded; `paced`: whether `PACE` is one of them."""
     chip = CHIPS[arch]
-    fast = got.slots <= PACE * got.cycles or not (paced and row.paced and row.needs_tensor_cores)
+    pace = SLOWER.get((_release(), arch), PACE)
+    fast = got.slots <= pace * got.cycles or not (paced and row.paced and row.needs_tensor_cores)
     checks = [
         (got.spills == 0, f"{got.spills} spills"),
         (got.shared <= chip.program_bytes, f"{got.shared} bytes shared of {chip.program_bytes}"),
@@ -246,7 +249,10 @@ def violations(row: Any, arch: str, got: Measured, paced: bool = True) -> list[s
             got.vector_loads >= len(row.vectors),
             f"{got.vector_loads} loads of 16 bytes for {len(row.vectors)} operands",
         ),
-        (got.narrow_async == 0, f"{got.narrow_async} asynchronous copies under 16 bytes"),
+        (
+            got.narrow_async == 0 or row.constexprs.get("PIECE") == 8,
+            f"{got.narrow_async} asynchronous copies under 16 bytes",
+        ),
         (got.occupancy >= row.occupancy, f"{got.occupancy} warps fit, {row.occupancy} planned"),
         (fast, f"{got.slots} instructions a step for {got.cycles} cycles of products"),
     ]
@@ -332,7 +338,8 @@ def main(arguments: list[str] | None = None) -> int:
     work = tasks(archs, options.only)
     begun = time.perf_counter()
     outcomes = compile_all(work, options.processes)
-    stored = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
+    budget = stored_for(_release())
+    stored = json.loads(budget.read_text(encoding="utf-8")) if budget.exists() else {}
     same_compiler = stored.get("triton") == _triton_version()
     figures: dict[str, dict[str, dict[str, int]]] = {}
     failed = 0
@@ -352,12 +359,25 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{len(work)} programs, {failed} failed, {seconds:.0f} s")
     _write(Path(options.out), {"triton": _triton_version(), "seconds": seconds, **figures})
     if options.update and not failed:
-        merged = stored if options.only else {}
-        for arch, rows in figures.items():
-            merged[arch] = {**(stored.get(arch, {}) if options.only else {}), **rows}
-        kept = {arch: rows for arch, rows in stored.items() if arch in EVERY and arch not in merged}
-        _write(STORED, {**kept, **merged, "triton": _triton_version()})
+        _update(budget, stored, figures, partly=bool(options.only))
     return 1 if failed else 0
+
+
+def _update(path: Path, stored: dict[str, Any], figures: dict[str, Any], partly: bool) -> None:
+    merged = {arch: rows for arch, rows in stored.items() if arch in EVERY}
+    for arch, rows in figures.items():
+        merged[arch] = {**(merged.get(arch, {}) if partly else {}), **rows}
+    _write(path, {**merged, "triton": _triton_version()})
+
+
+def stored_for(release: str) -> Path:
+    """File of the figures that a release of Triton is held to."""
+    own = STORED.with_name(f"budget_{release}.json")
+    return own if own.exists() else STORED
+
+
+def _release() -> str:
+    return ".".join(_triton_version().split(".")[:2])
 
 
 def _triton_version() -> str:

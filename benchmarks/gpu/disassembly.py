@@ -51,8 +51,11 @@ class Loop:
 
 
 def of_sass(listing: str) -> list[Instruction]:
-    """Instructions of `cuobjdump -sass`, without those that pad the end."""
-    pattern = r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);"
+    """Instructions of `cuobjdump -sass`, without those that pad the end.
+
+    Some releases print how an instruction is scheduled behind it: "&wr=0x1 ?trans8".
+    """
+    pattern = r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;&?]*)[^;]*;"
     found = [
         (int(at, 16), guard, opcode, rest)
         for at, guard, opcode, rest in re.findall(pattern, listing)

@@ -65,7 +65,8 @@ def _pasting(
 @triton.jit
 def _weight(line_ptr, top, inverse, table_ptr, j):
     """Attention of cells to the keys in the columns of a table."""
-    score = tl.load(line_ptr + tl.load(table_ptr + j)[None, :])
+    # As in `grid.stencil`.
+    score = tl.load(line_ptr + tl.max_contiguous(tl.load(table_ptr + j), 2)[None, :])
     return exponential(score - top) * inverse
 
 

@@ -118,7 +118,7 @@ def _contextual_attention_attend_backward_kernel(
         for tap in tl.static_range(0, 4):
             row = corner + tap // 2 * (own_columns + 1) + tap % 2
             row = grad_corner_ptr + row.to(tl.int64) * (corner_groups * 16)
-            column = tl.load(corner_table_ptr + tap * table_ld + j)
+            column = tl.max_contiguous(tl.load(corner_table_ptr + tap * table_ld + j), 2)
             grad += tl.load(row[:, None] + column[None, :])
         # What is not used may be no number.
         grad = tl.where(usable[None, :], grad, 0.0)

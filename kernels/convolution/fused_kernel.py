@@ -20,6 +20,7 @@ from inpaint_ops.kernels.convolution.fused_rows import ROWS
 from inpaint_ops.kernels.convolution.load import (
     digits,
     filters_of,
+    lanes,
     mask_bit,
     moved,
     outside_bits,
@@ -28,6 +29,7 @@ from inpaint_ops.kernels.convolution.load import (
     ratio_of,
     window_bit,
     window_bits,
+    writes_planes,
 )
 from inpaint_ops.kernels.dot import dot
 from inpaint_ops.kernels.launch import Kernel, jit
@@ -116,6 +118,7 @@ def _conv_fwd_kernel(
     KEEP: tl.constexpr,
     PRECISION: tl.constexpr,
     UNIT: tl.constexpr,
+    PIECE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -200,12 +203,11 @@ def _conv_fwd_kernel(
         )
 
     # Place in the window of each 16 bytes of a step: it moves on like the digits of a number.
-    lane = tl.arange(0, BLOCK_K) % VECTOR
+    lane = lanes(VECTOR, PIECE, BLOCK_K)
     ky, kx, channel = digits(tl.arange(0, BLOCK_K) // VECTOR, cin_units, kernel_width)
     step_y, step_x, step_channel = digits(BLOCK_K // VECTOR, cin_units, kernel_width)
 
-    offs_k = tl.arange(0, BLOCK_K)
-    w_ptrs = w_rows[None, :] + offs_k[:, None]
+    w_ptrs = w_rows[None, :] + tl.arange(0, BLOCK_K)[:, None]
     acc = tl.zeros((BLOCK_M, COLUMNS), tl.float32)
     for k0 in range(0, steps, BLOCK_K):
         if MASKED:
@@ -224,7 +226,7 @@ def _conv_fwd_kernel(
             units = pixel * cin_units + channel[None, :]
             x_ptrs = x_rows[:, None] + (units.to(tl.int64) * VECTOR + lane[None, :])
         a = tl.load(x_ptrs, mask=seen, other=0.0, cache_modifier=".ca")
-        b = tl.load(w_ptrs + k0, mask=(k0 + offs_k < depth)[:, None], other=0.0)
+        b = tl.load(w_ptrs + k0, mask=(k0 + tl.arange(0, BLOCK_K) < depth)[:, None], other=0.0)
         ky, kx, channel = moved(
             ky, kx, channel, step_y, step_x, step_channel, kernel_width, cin_units
         )
@@ -255,7 +257,7 @@ def _conv_fwd_kernel(
         if HAS_BIAS:
             v += bias
         v = tl.where(update_mask[:, None] != 0.0, v, 0.0)
-        one_writes = in_m & (first_n == 0) & ((valid_batch > 1) | (image == 0))
+        one_writes = writes_planes(in_m, image, first_n, valid_batch)
         tl.store(update_mask_ptr + plane, update_mask, mask=one_writes)
         tl.store(mask_ratio_ptr + plane, mask_ratio, mask=one_writes)
     else:

@@ -86,8 +86,10 @@ def window_bits(
         x = base_x + (tap - ky * kernel_width) * dilation_x
         inside = in_m & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         at = base + y * width + x
+        # Not `&`: Triton 3.9's interpreter would take the scalar for a number and refuse the mask.
+        second_there = tl.where(valid_parts == 2, inside, False)
         one = tl.load(at, mask=inside, other=0) != 0
-        two = tl.load(at + plane, mask=inside & (valid_parts == 2), other=0) != 0
+        two = tl.load(at + plane, mask=second_there, other=0) != 0
         # A shift is 64-bit only if its amount is.
         place = tl.zeros((BLOCK_M,), tl.int64) + tap
         bits |= (one.to(tl.int64) << place) | (two.to(tl.int64) << (place + 32))
@@ -152,6 +154,22 @@ def filters_of(first, filters, COLUMNS: tl.constexpr, GATED: tl.constexpr):
         offs_n = first + offs_j
         found = offs_n
     return tl.where(offs_n < filters, found, 0)
+
+
+@triton.jit
+def lanes(VECTOR: tl.constexpr, PIECE: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Place of each element in its 16 bytes, as runs of PIECE bytes: the most that a copy takes."""
+    lane = tl.arange(0, BLOCK_K) % VECTOR
+    if PIECE < 16:
+        lane = tl.max_contiguous(lane, PIECE * VECTOR // 16)
+    return lane
+
+
+@triton.jit
+def writes_planes(in_m, image, first_n, valid_batch):
+    """Where a program writes the planes: one does for all outputs, one for a shared mask."""
+    own_mask = tl.where(valid_batch > 1, in_m, in_m & (image == 0))
+    return tl.where(first_n == 0, own_mask, False)
 
 
 @triton.jit

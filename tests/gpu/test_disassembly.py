@@ -51,6 +51,11 @@ def test_the_innermost_loop_with_products_is_read():
     assert main_loop(code, "sm_90") == Loop(slots=11, cycles=64, barriers=2)
 
 
+def test_notes_on_scheduling_are_passed_over():
+    noted = HOPPER.replace(" ;", "    &req={1} &wr=0x1    ?trans8;").replace("130;", "130 ?trans1;")
+    assert of_sass(sass(noted)) == of_sass(sass(HOPPER))
+
+
 @pytest.mark.parametrize(
     ("line", "arch", "warps", "cycles"),
     [

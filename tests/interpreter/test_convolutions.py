@@ -13,6 +13,8 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import partial_conv2d, reference
+from inpaint_ops.kernels.convolution.fused_kernel import CONV
+from inpaint_ops.kernels.convolution.load import TAPS_OF_ONE, TAPS_OF_TWO
 from inpaint_ops.ops.convolution import spec
 
 PATHS = ["fused", "library"]
@@ -188,6 +190,20 @@ def test_large_rows(monkeypatch):
         for name in ("gated_conv2d", "fused_conv2d"):
             check(name, *inputs, padding=1)
         check_partial(inputs[0], holes((1, 1, 11, 13)), *inputs[1:], padding=1)
+
+
+@pytest.mark.parametrize("kind", ["gated", "plain", "partial"])
+def test_rows_whose_pixels_come_in_two_pieces(monkeypatch, kind):
+    from inpaint_ops.kernels.convolution import fused
+
+    monkeypatch.setenv("INPAINT_OPS_CONV", "fused")
+    monkeypatch.setattr(fused, "_half_row", lambda kind, *rest: f"{kind}-near")
+    assert CONV.row(f"{kind}-near", "sm_80").constexprs["PIECE"] == 8
+    inputs = tensors((1, 9, 6, 13), 24, (3, 3), dtype=torch.bfloat16)
+    if kind == "partial":
+        check_partial(inputs[0], holes((1, 1, 6, 13)), *inputs[1:], padding=1)
+    else:
+        check("gated_conv2d" if kind == "gated" else "fused_conv2d", *inputs, padding=1)
 
 
 def test_samples_are_independent_and_results_repeat(path):
@@ -389,6 +405,16 @@ def test_partial_counts_more_taps_than_bits(monkeypatch):
     check_partial(x, holes((1, 1, 9, 9)), weight, bias, padding=3)
     x, weight, bias = tensors((1, 8, 9, 9), 3, (6, 6))
     check_partial(x, holes((1, 2, 9, 9)), weight, bias, padding=3, parts=(4, 4))
+
+
+def test_partial_reads_as_many_taps_as_there_are_bits(monkeypatch):
+    """What follows the last tap in a step counts as hidden, though all bits but one are taken."""
+    monkeypatch.setenv("INPAINT_OPS_CONV", "fused")
+    x, weight, bias = tensors((1, 4, 9, 9), 3, (7, 9))
+    assert TAPS_OF_ONE == 7 * 9
+    check_partial(x, holes((1, 1, 9, 9)), weight, bias, padding=(3, 4))
+    x, weight, bias = tensors((1, 8, 2, 40), 3, (1, TAPS_OF_TWO))
+    check_partial(x, holes((1, 2, 2, 40)), weight, bias, padding=(0, 15), parts=(4, 4))
 
 
 def test_partial_takes_every_byte_but_0_for_1(path):
