@@ -40,6 +40,8 @@ class Operator:
 
 
 OPERATORS: dict[str, Operator] = {}
+# By torch's overload; they take arguments as its schema has them.
+PARTLY: dict[Any, Partly] = {}
 
 Backward = Callable[[Any, Sequence[Any], Tensor], Sequence[Any]]
 
@@ -67,6 +69,49 @@ class Group(NamedTuple):
         """Return the arguments as implementations take them."""
         end = self.at + self.size
         return (*args[: self.at], self.make(*args[self.at : end]), *args[end:])
+
+
+class Wanted(NamedTuple):
+    """Pixels of an operator's result (N, C, H, W).
+
+    Args:
+        pixels: bytes (N or 1, H, W), not 0 = wanted; None: all.
+        anchor: row and column of an output at which a tile begins, in algorithms that have tiles.
+            Last bits depend on it, and on nothing else in here.
+    """
+
+    pixels: Tensor | None = None
+    anchor: tuple[int, int] = (0, 0)
+
+
+class Reads(NamedTuple):
+    """What some pixels of an operator's result take.
+
+    Args:
+        maps: bytes (N, H, W) of each tensor among the arguments, in order, 1 = read; None: all of
+            it.
+        share: of the whole call's work; 1: rather compute everything.
+        anchor: for which all this holds, see `Wanted`.
+    """
+
+    maps: Sequence[Tensor | None]
+    share: float
+    anchor: tuple[int, int] = (0, 0)
+
+
+class Partly(NamedTuple):
+    """Computation of some pixels of an operator's first result, on the CPU.
+
+    Args:
+        reads: what wanted pixels depend on, of (bytes (N, H, W), not 0 = wanted; the arguments of
+            the schema, of whose tensors only shapes, strides and dtypes count). None: everything.
+        compute: the results of (`Wanted`, the arguments). Wanted pixels of the first have the bits
+            that they have where all are wanted, the others may hold anything. The other results are
+            whole.
+    """
+
+    reads: Callable[..., Reads | None]
+    compute: Callable[..., Any]
 
 
 class Registered:
@@ -205,6 +250,22 @@ class Registered:
 
         self.pullback, self._formula = pullback, formula
         self._record(gradients, setup, shared.arguments)
+
+    def compute_partly(
+        self,
+        reads: Callable[..., Reads | None],
+        compute: Callable[..., Any],
+    ) -> None:
+        """Attach the computation of some pixels alone; see `Partly`."""
+        group = self._group
+        if group is None:
+            PARTLY[self._overload] = Partly(reads, compute)
+            return
+        nested = group.nested
+        PARTLY[self._overload] = Partly(
+            lambda wanted, *args: reads(wanted, *nested(args)),
+            lambda wanted, *args: compute(wanted, *nested(args)),
+        )
 
     def forbid_derivative(self) -> None:
         """Make the derivative an error; for the operator of a backward pass.

@@ -47,9 +47,16 @@ class ConvPlan(Protocol):
         pre_activation: Tensor | None,
         mask_ratio: Tensor | None,
         update_mask: Tensor | None,
-        region: tuple[int, int, int, int] | None,
+        wanted: Tensor | None,
+        anchor: tuple[int, int],
         threads: int,
     ) -> None: ...
+    def reads(
+        self,
+        wanted: Tensor,
+        out: tuple[int, int],
+        reads: Sequence[Tensor],
+    ) -> tuple[float, tuple[int, int]]: ...
     def run_unpacked(
         self,
         x: Sequence[Tensor],
