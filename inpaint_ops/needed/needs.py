@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops.needed.lazy import Ref, Step
+from inpaint_ops.needed.step import Ref, Step
 
 
 class Everything(Enum):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.backends import backend, current_backend
-from inpaint_ops.ops import derivatives, recording, shortcut, triton
+from inpaint_ops.ops import derivatives, partly, recording, shortcut, triton
 from inpaint_ops.ops.native import extension
 from inpaint_ops.ops.recording import SetupContext, applied
 
@@ -40,8 +40,6 @@ class Operator:
 
 
 OPERATORS: dict[str, Operator] = {}
-# By torch's overload; they take arguments as its schema has them.
-PARTLY: dict[Any, Partly] = {}
 
 Backward = Callable[[Any, Sequence[Any], Tensor], Sequence[Any]]
 
@@ -69,49 +67,6 @@ class Group(NamedTuple):
         """Return the arguments as implementations take them."""
         end = self.at + self.size
         return (*args[: self.at], self.make(*args[self.at : end]), *args[end:])
-
-
-class Wanted(NamedTuple):
-    """Pixels of an operator's result (N, C, H, W).
-
-    Args:
-        pixels: bytes (N or 1, H, W), not 0 = wanted; None: all.
-        anchor: row and column of an output at which a tile begins, in algorithms that have tiles.
-            Last bits depend on it, and on nothing else in here.
-    """
-
-    pixels: Tensor | None = None
-    anchor: tuple[int, int] = (0, 0)
-
-
-class Reads(NamedTuple):
-    """What some pixels of an operator's result take.
-
-    Args:
-        maps: bytes (N, H, W) of each tensor among the arguments, in order, 1 = read; None: all of
-            it.
-        share: of the whole call's work; 1: rather compute everything.
-        anchor: for which all this holds, see `Wanted`.
-    """
-
-    maps: Sequence[Tensor | None]
-    share: float
-    anchor: tuple[int, int] = (0, 0)
-
-
-class Partly(NamedTuple):
-    """Computation of some pixels of an operator's first result, on the CPU.
-
-    Args:
-        reads: what wanted pixels depend on, of (bytes (N, H, W), not 0 = wanted; the arguments of
-            the schema, of whose tensors only shapes, strides and dtypes count). None: everything.
-        compute: the results of (`Wanted`, the arguments). Wanted pixels of the first have the bits
-            that they have where all are wanted, the others may hold anything. The other results are
-            whole.
-    """
-
-    reads: Callable[..., Reads | None]
-    compute: Callable[..., Any]
 
 
 class Registered:
@@ -252,17 +207,11 @@ class Registered:
         self._record(gradients, setup, shared.arguments)
 
     def compute_partly(
-        self,
-        reads: Callable[..., Reads | None],
-        compute: Callable[..., Any],
+        self, reads: Callable[..., partly.Reads | None], compute: Callable[..., Any]
     ) -> None:
-        """Attach the computation of some pixels alone; see `Partly`."""
-        group = self._group
-        if group is None:
-            PARTLY[self._overload] = Partly(reads, compute)
-            return
-        nested = group.nested
-        PARTLY[self._overload] = Partly(
+        """Attach the computation of some pixels alone; see `partly.Partly`."""
+        nested = tuple if self._group is None else self._group.nested
+        partly.PARTLY[self._overload] = partly.Partly(
             lambda wanted, *args: reads(wanted, *nested(args)),
             lambda wanted, *args: compute(wanted, *nested(args)),
         )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, recording, tensors, triton
+from inpaint_ops.ops import dispatch, partly, recording, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
@@ -101,11 +101,11 @@ def _cpu(
 ) -> tuple[Tensor, Tensor]:
     if x.dtype == torch.float64:
         return _reference(x, weight, bias, stride, padding, *options)
-    return _compute(dispatch.Wanted(), x, weight, bias, stride, padding, *options)
+    return _compute(partly.Wanted(), x, weight, bias, stride, padding, *options)
 
 
 def _compute(
-    wanted: dispatch.Wanted,
+    wanted: partly.Wanted,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -137,7 +137,7 @@ def _by_kernels(
     y: Tensor,
     activation: str,
     algorithm: str,
-    wanted: dispatch.Wanted,
+    wanted: partly.Wanted,
 ) -> bool:
     """Fill y, unless the sums are a matrix product or the stride leaves outputs without taps."""
     return cpu.transposed(
@@ -166,7 +166,7 @@ def _reads(
     stride: int,
     padding: int,
     *options: Any,
-) -> dispatch.Reads | None:
+) -> partly.Reads | None:
     if x.dtype == torch.float64:
         return None
     activation, keep, algorithm = options

@@ -96,10 +96,31 @@ MUTATIONS = (
         "contiguous results of the second image in the wrong place",
     ),
     Mutation(
+        "wanted-block",
+        "convolution/direct.cpp",
+        "right = std::max(right, column + 1);",
+        "right = std::max(right, column);",
+        "the last wanted column of a block is left out",
+    ),
+    Mutation(
+        "wanted-anchor",
+        "convolution/winograd_tiling.h",
+        "return (tile - anchor % tile) % tile;",
+        "return (tile - anchor % tile + 1) % tile;",
+        "tiles lie elsewhere than what is read says",
+    ),
+    Mutation(
+        "wanted-reads",
+        "convolution/reads.h",
+        "to[x] |= line_[size_t(x)];",
+        "to[x] = line_[size_t(x)];",
+        "of rows read twice only the last reader counts",
+    ),
+    Mutation(
         "direct-block-grid",
         "convolution/direct.cpp",
-        "block.y = args.region_begin.y + by % plan.grid.y + by / plan.grid.y * most.y * plan.grid.y;",
-        "block.y = args.region_begin.y + by % plan.grid.y + by / plan.grid.y * most.y;",
+        "block.y = by % plan.grid.y + by / plan.grid.y * most.y * plan.grid.y;",
+        "block.y = by % plan.grid.y + by / plan.grid.y * most.y;",
         "blocks of interleaved grids overlap",
     ),
     Mutation(
@@ -112,8 +133,8 @@ MUTATIONS = (
     Mutation(
         "direct-share",
         "convolution/direct.cpp",
-        "seen = seen || update_mask[p * plan.grid.x] != 0;",
-        "seen = seen || update_mask[p] != 0;",
+        "seen = seen || !update_mask || update_mask[p * plan.grid.x] != 0;",
+        "seen = seen || !update_mask || update_mask[p] != 0;",
         "whether a dilated run sees anything valid is asked of other pixels",
     ),
     Mutation(
@@ -140,8 +161,8 @@ MUTATIONS = (
     Mutation(
         "winograd-edge",
         "convolution/winograd_store.h",
-        "const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&\n                          x < a.region_end.x;",
-        "const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&\n                          x < a.region_end.x - 1;",
+        "const bool wanted =\n          y >= 0 && y < a.out_height && x >= 0 && x < a.out_width && is_wanted(a, tile.n, y, x);",
+        "const bool wanted =\n          y >= 0 && y < a.out_height && x >= 0 && x < a.out_width - 1 && is_wanted(a, tile.n, y, x);",
         "the last column of a tile is not stored",
     ),
     Mutation(

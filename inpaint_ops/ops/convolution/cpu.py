@@ -13,7 +13,7 @@ from inpaint_ops.ops.convolution import formulas, spec
 from inpaint_ops.ops.convolution.packed_weights import packed_weights
 from inpaint_ops.ops.convolution.plan import Convolution, Plan, Shapes, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
-from inpaint_ops.ops.dispatch import Reads, Wanted
+from inpaint_ops.ops.partly import Reads, Wanted
 
 _ALL = Wanted()
 

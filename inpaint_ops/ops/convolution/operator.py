@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops import dispatch, partly, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients
@@ -107,7 +107,7 @@ def _reads(
     algorithm: str,
     *,
     gated: bool,
-) -> dispatch.Reads | None:
+) -> partly.Reads | None:
     if x.dtype == torch.float64:
         return None
     size = g.out_size(x, weight)
@@ -119,7 +119,7 @@ def _reads(
 
 
 def _compute(
-    wanted: dispatch.Wanted,
+    wanted: partly.Wanted,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, tensors
+from inpaint_ops.ops import partly, tensors
 from inpaint_ops.ops.convolution import cpu, cpu_backward, partial_formulas, spec
 from inpaint_ops.ops.convolution.plan import Convolution, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry
@@ -116,18 +116,18 @@ def forward(
     """Return y, update_mask and mask_ratio."""
     if weight.dtype == torch.float64:
         return partial_formulas.reference(x, valid, weight, bias, *rest)
-    return compute(dispatch.Wanted(), x, valid, weight, bias, *rest)
+    return compute(partly.Wanted(), x, valid, weight, bias, *rest)
 
 
 def compute(
-    wanted: dispatch.Wanted,
+    wanted: partly.Wanted,
     x: list[Tensor],
     valid: list[Tensor],
     weight: Tensor,
     bias: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Do as `forward`, for the pixels of y in `wanted` only; see `dispatch.Partly`."""
+    """Do as `forward`, for the pixels of y in `wanted` only; see `partly.Partly`."""
     g, rule, factors, algorithm = rest
     size = partial_formulas.out_size(x, weight, g, factors)
     # Algorithms that want a doubled image want all of it doubled.
@@ -159,7 +159,7 @@ def reads(
     weight: Tensor,
     bias: Tensor | None,
     *rest: Any,
-) -> dispatch.Reads | None:
+) -> partly.Reads | None:
     """Return what `compute` reads, whatever is valid; all of the masks."""
     g, _, factors, algorithm = rest
     if weight.dtype == torch.float64:

@@ -9,14 +9,18 @@ anything works, if slowly.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_numbers = itertools.count()
+from inpaint_ops.backends import current_backend
+from inpaint_ops.needed.compute import compute
+from inpaint_ops.needed.needs import ALL, Need
+from inpaint_ops.needed.step import Ref, Step, like, like_or_self, replaced, tensors_in
+from inpaint_ops.ops.native import extension
+
 # Operators with one of these tags are computed at once.
 _AT_ONCE = frozenset(
     {
@@ -25,53 +29,6 @@ _AT_ONCE = frozenset(
         torch.Tag.nondeterministic_seeded,
     }
 )
-
-
-class Step:
-    """One call of an operator.
-
-    Attributes:
-        number: of the call; a step comes after all that it depends on.
-        func: torch's overload; None: there is nothing to call, the results are given.
-        args, kwargs: of the call, with a `Ref` in place of each `LazyTensor`.
-        inputs: the tensors among the arguments, in order, those of lists too.
-        likes: tensors of torch's device "meta" that are like the results.
-        results: while they are kept.
-    """
-
-    __slots__ = ("args", "func", "inputs", "kwargs", "likes", "number", "results")
-
-    def __init__(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        self.number = next(_numbers)
-        self.func = func
-        self.args = [_replaced(value, _ref) for value in args]
-        self.kwargs = {name: _replaced(value, _ref) for name, value in kwargs.items()}
-        self.inputs = list(_tensors_in((*self.args, *self.kwargs.values())))
-        self.likes: list[Any] = []
-        self.results: list[Any] | None = None
-
-    def arguments(self, of: Callable[[Ref | Tensor], Tensor]) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments with each tensor replaced."""
-        kwargs = {name: _replaced(value, of) for name, value in self.kwargs.items()}
-        return [_replaced(value, of) for value in self.args], kwargs
-
-
-class Ref:
-    """Result `place` of a step, and a tensor of torch's device "meta" like it."""
-
-    __slots__ = ("like", "place", "step")
-
-    def __init__(self, step: Step, place: int, like: Tensor) -> None:
-        self.step, self.place, self.like = step, place, like
-
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of the tensor."""
-        return self.like.shape
-
-    def dim(self) -> int:
-        """The number of axes."""
-        return self.like.dim()
 
 
 class LazyTensor(Tensor):
@@ -108,6 +65,23 @@ class LazyTensor(Tensor):
         return f"LazyTensor({tuple(self.shape)}, {self.dtype})"
 
 
+# Share of missing pixels up to which noting the operators may pay, and pixels from which on.
+_MOST_MISSING = 0.6
+_LEAST_PIXELS = 200 * 200
+
+
+def saves(missing: Tensor) -> bool:
+    """Return whether it may pay to compute what a hole needs, (N, 1, H, W), instead of everything.
+
+    Only our CPU kernels compute single pixels.
+    """
+    if missing.device.type != "cpu" or current_backend() not in ("auto", "direct"):
+        return False
+    if missing.numel() < _LEAST_PIXELS or extension() is None:
+        return False
+    return float(missing.float().mean()) <= _MOST_MISSING
+
+
 def lazy(x: Tensor) -> LazyTensor:
     """Return a tensor that stands for x, so that what is computed from it is noted."""
     step = Step(None, (), {})
@@ -116,27 +90,24 @@ def lazy(x: Tensor) -> LazyTensor:
     return LazyTensor(Ref(step, 0, step.likes[0]), x.device)
 
 
-def like(x: Ref | Tensor) -> Tensor:
-    """Return a tensor of torch's device "meta" like x."""
-    if isinstance(x, Ref):
-        return x.like
-    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+def computed(x: Tensor, wanted: Tensor | None = None, *, whole: bool = False) -> Tensor:
+    """Return the values of a lazy tensor, and any other tensor itself.
 
-
-def _tensors_in(values: Sequence[Any]) -> Iterator[Ref | Tensor]:
-    for value in values:
-        if isinstance(value, (Ref, Tensor)):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors_in(value)
-
-
-def _replaced(value: Any, of: Callable[[Any], Any]) -> Any:
-    if isinstance(value, (Ref, Tensor)):
-        return of(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)([_replaced(one, of) for one in value])
-    return value
+    Args:
+        x: (N, C, H, W).
+        wanted: (N or 1, 1, H, W), not 0 = the pixels that are needed; the others may hold anything.
+            None: all are needed.
+        whole: compute all pixels nevertheless, with tiles where `wanted` asks for them: the wanted
+            ones have equal bits either way.
+    """
+    if not isinstance(x, LazyTensor):
+        return x
+    need: Need = ALL
+    if wanted is not None:
+        need = (wanted != 0).expand(x.shape[0], 1, *x.shape[2:])[:, 0].contiguous()
+        need = need.view(torch.uint8)
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        return compute(x.ref, need, whole)
 
 
 def _ref(x: Tensor) -> Ref | Tensor:
@@ -148,7 +119,8 @@ def _record(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return _without_mutation(func, args, kwargs)
     if not _AT_ONCE.isdisjoint(func.tags):
         return _at_once(func, args, kwargs)
-    step = Step(func, args, kwargs)
+    noted = {name: replaced(value, _ref) for name, value in kwargs.items()}
+    step = Step(func, [replaced(value, _ref) for value in args], noted)
     try:
         likes = _likes(step)
     except (NotImplementedError, RuntimeError):
@@ -163,14 +135,12 @@ def _record(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _lazies_in(values: Sequence[Any]) -> Iterator[LazyTensor]:
-    return (x for x in _tensors_in(values) if isinstance(x, LazyTensor))
+    return (x for x in tensors_in(values) if isinstance(x, LazyTensor))
 
 
 def _at_once(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    from inpaint_ops.needed.steps import computed
-
-    whole = {name: _replaced(value, computed) for name, value in kwargs.items()}
-    return func(*[_replaced(value, computed) for value in args], **whole)
+    whole = {name: replaced(value, computed) for name, value in kwargs.items()}
+    return func(*[replaced(value, computed) for value in args], **whole)
 
 
 def _without_mutation(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -215,6 +185,35 @@ _VIEWS = frozenset(
 
 def _likes(step: Step) -> Any:
     """The results on torch's device "meta", which have no values."""
+    key = step.func, _key(step.args), _key(tuple(step.kwargs.items()))
+    try:
+        found = _known.get(key)
+    except TypeError:  # something that cannot be hashed
+        return _inferred(step)
+    if found is None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        found = _known[key] = _inferred(step)
+    return found
+
+
+# Torch takes up to half a millisecond for the shape of a result.
+_known: dict[Any, Any] = {}
+_MOST_KNOWN = 4096
+
+
+def _key(value: Any) -> Any:
+    """All about some arguments that the results' shapes, strides and dtypes depend on."""
+    if isinstance(value, (Ref, Tensor)):
+        x = like_or_self(value)
+        return x.shape, x.stride(), x.dtype
+    if isinstance(value, (list, tuple)):
+        return tuple([_key(one) for one in value])
+    # 1, 1.0 and True are equal and give different dtypes.
+    return type(value), value
+
+
+def _inferred(step: Step) -> Any:
     args, kwargs = step.arguments(like)
     if kwargs.get("device") is not None:
         kwargs["device"] = torch.device("meta")

@@ -8,24 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from inpaint_ops.backends import current_backend
-from inpaint_ops.needed.lazy import LazyTensor, Ref, Step
 from inpaint_ops.needed.needs import ALL, Need, merged, needs_of_inputs
-from inpaint_ops.ops.dispatch import PARTLY, Wanted
-from inpaint_ops.ops.native import extension
-
-# Share of missing pixels up to which noting the operators may pay.
-_MOST_MISSING = 0.6
-
-
-def saves(missing: Tensor) -> bool:
-    """Return whether it may pay to compute what a hole needs, (N, 1, H, W), instead of everything.
-
-    Only our CPU kernels compute single pixels.
-    """
-    if missing.device.type != "cpu" or current_backend() not in ("auto", "direct"):
-        return False
-    return extension() is not None and float(missing.float().mean()) <= _MOST_MISSING
+from inpaint_ops.needed.step import Ref, Step, like_or_self
+from inpaint_ops.ops.partly import PARTLY, Wanted
 
 
 class Plan(NamedTuple):
@@ -40,27 +25,14 @@ class Plan(NamedTuple):
     anchor: tuple[int, int] = (0, 0)
 
 
-def computed(x: Tensor, wanted: Tensor | None = None, *, whole: bool = False) -> Tensor:
-    """Return the values of a lazy tensor, and any other tensor itself.
+def compute(x: Ref, need: Need, whole: bool) -> Tensor:
+    """Return a result that holds its needed pixels at least.
 
     Args:
-        x: (N, C, H, W).
-        wanted: (N or 1, 1, H, W), not 0 = the pixels that are needed; the others may hold anything.
-            None: all are needed.
-        whole: compute all pixels nevertheless, with tiles where `wanted` asks for them: the wanted
-            ones have equal bits either way.
+        x: the result.
+        need: of it.
+        whole: compute all pixels nevertheless, with tiles where the need asks for them.
     """
-    if not isinstance(x, LazyTensor):
-        return x
-    need: Need = ALL
-    if wanted is not None:
-        need = (wanted != 0).expand(x.shape[0], 1, *x.shape[2:])[:, 0].contiguous()
-        need = need.view(torch.uint8)
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        return _compute(x.ref, need, whole)
-
-
-def _compute(x: Ref, need: Need, whole: bool) -> Tensor:
     last = x.step
     if last.results is None:
         steps = _steps_before(last)
@@ -158,12 +130,8 @@ def _plan(step: Step, needs: Sequence[Need]) -> tuple[Plan, Sequence[Need]]:
         shape = step.likes[0].shape
         pixels = torch.zeros((shape[0], *shape[2:]), dtype=torch.uint8)
     assert isinstance(pixels, Tensor)
-    reads = partly.reads(pixels, *step.arguments(_shaped)[0])
+    reads = partly.reads(pixels, *step.arguments(like_or_self)[0])
     if reads is None:
         return Plan(ALL), [ALL] * len(step.inputs)
     found: list[Need] = [ALL if one is None else one for one in reads.maps]
     return Plan(pixels if reads.share < 1 else ALL, reads.anchor), found[: len(step.inputs)]
-
-
-def _shaped(x: Ref | Tensor) -> Tensor:
-    return x.like if isinstance(x, Ref) else x
