@@ -39,7 +39,7 @@ class LazyTensor(Tensor):
     @staticmethod
     def __new__(cls, ref: Ref, device: torch.device) -> LazyTensor:
         """Return a tensor of that device, like the result."""
-        make: Any = torch.Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
+        make: Any = torch.Tensor._make_wrapper_subclass
         like = ref.like
         lazy: LazyTensor = make(
             cls,
@@ -52,10 +52,11 @@ class LazyTensor(Tensor):
         lazy.ref = ref
         return lazy
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    # Torch's stubs say otherwise of both.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         """Note the call, or compute its result."""
@@ -130,7 +131,11 @@ def _record(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if not all(isinstance(one, Tensor) for one in step.likes):
         return _at_once(func, args, kwargs)
     device = next(x.device for x in _lazies_in((*args, *kwargs.values())))
-    results = [LazyTensor(Ref(step, i, one), device) for i, one in enumerate(step.likes)]
+    shares = func in _VIEWS
+    for x in step.inputs:
+        if shares and isinstance(x, Ref):
+            x.is_shared = True
+    results = [LazyTensor(Ref(step, i, one, shares), device) for i, one in enumerate(step.likes)]
     return type(likes)(results) if several else results[0]
 
 
@@ -150,16 +155,14 @@ def _without_mutation(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any])
     packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
     overload = getattr(packet, func._overloadname, None)
     plain = name.endswith("_") and overload is not None and torch.Tag.pointwise in overload.tags
-    result = None
-    if plain and isinstance(changed, LazyTensor) and changed.ref.step.func not in _VIEWS:
+    if plain and isinstance(changed, LazyTensor) and not changed.ref.is_shared:
         result = _record(overload, args, kwargs)
-    if not isinstance(result, LazyTensor) or result.shape != changed.shape:
-        raise NotImplementedError(
-            f"inpaint_ops.needed: {func} changes a tensor in place, which cannot be computed in "
-            "part"
-        )
-    changed.ref = result.ref
-    return changed
+        if isinstance(result, LazyTensor) and result.shape == changed.shape:
+            changed.ref = result.ref
+            return changed
+    raise NotImplementedError(
+        f"inpaint_ops.needed: {func} changes a tensor in place, which cannot be computed in part"
+    )
 
 
 _aten = torch.ops.aten

@@ -72,7 +72,7 @@ def _chosen(step: Step, need: Need) -> Sequence[Need]:
         need = torch.ones((shape[0], *shape[2:]), dtype=torch.uint8)
     assert isinstance(need, Tensor)
     taken = [condition.any(1), ~condition.all(1)]
-    found = []
+    found: list[Need] = []
     for x, where in zip((first, second), taken):
         one = need & where.view(torch.uint8)
         if x.dim() != _IMAGE:

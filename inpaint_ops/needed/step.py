@@ -41,12 +41,17 @@ class Step:
 
 
 class Ref:
-    """Result `place` of a step, and a tensor of torch's device "meta" like it."""
+    """Result `place` of a step.
 
-    __slots__ = ("like", "place", "step")
+    Attributes:
+        like: a tensor of torch's device "meta" like it.
+        is_shared: whether another result is a view of it, or it is one.
+    """
 
-    def __init__(self, step: Step, place: int, like: Tensor) -> None:
-        self.step, self.place, self.like = step, place, like
+    __slots__ = ("is_shared", "like", "place", "step")
+
+    def __init__(self, step: Step, place: int, like: Tensor, is_shared: bool = False) -> None:
+        self.step, self.place, self.like, self.is_shared = step, place, like, is_shared
 
     @property
     def shape(self) -> torch.Size:
