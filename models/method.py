@@ -183,7 +183,7 @@ class InpaintingModel(nn.Module):
             picture = picture.flip(1)
         planes = tuple(_pad(hint.to(picture.dtype), size) for hint in hints)
         picture = pictures.arranged(picture)
-        if compute != "as called" and needed.saves(missing):
+        if compute != "as called" and needed.saves(missing, self):
             picture = needed.lazy(picture)
         filled = self._fill_with(picture, cells, planes, seed=seed)
         if self.channel_order == "bgr":

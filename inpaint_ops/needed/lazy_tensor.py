@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inpaint_ops.backends import current_backend
 from inpaint_ops.needed.compute import compute
@@ -71,16 +71,41 @@ _MOST_MISSING = 0.6
 _LEAST_PIXELS = 200 * 200
 
 
-def saves(missing: Tensor) -> bool:
-    """Return whether it may pay to compute what a hole needs, (N, 1, H, W), instead of everything.
+def saves(missing: Tensor, network: nn.Module) -> bool:
+    """Return whether to compute what a hole needs instead of everything.
 
-    Only our CPU kernels compute single pixels.
+    Only our CPU kernels compute single pixels. Whoever watches a network, by hooks, by a mode of
+    torch or by compiling it, is to see ordinary tensors.
+
+    Args:
+        missing: (N, 1, H, W) bool.
+        network: whatever is to be called.
     """
     if missing.device.type != "cpu" or current_backend() not in ("auto", "direct"):
         return False
     if missing.numel() < _LEAST_PIXELS or extension() is None:
         return False
+    if _is_watched() or any(_is_watched_module(module) for module in network.modules()):
+        return False
     return float(missing.float().mean()) <= _MOST_MISSING
+
+
+def _is_watched() -> bool:
+    return bool(
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or nn.modules.module._has_any_global_hook()
+    )
+
+
+def _is_watched_module(module: nn.Module) -> bool:
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    # By name: the module of its class takes a second to import.
+    compiled = module._compiled_call_impl or type(module).__name__ == "OptimizedModule"
+    return bool(hooks or compiled)
 
 
 def lazy(x: Tensor) -> LazyTensor:

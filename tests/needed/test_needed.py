@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from model_cases import picture, small
 from torch import nn
 
+import inpaint_ops
 from inpaint_ops import needed
 from inpaint_ops.layers import FusedConv2d, GatedConv2d, InstanceNorm2d, PartialConv2d
 from inpaint_ops.models import list_models
@@ -222,3 +223,53 @@ def test_under_autocast():
 def test_complete_names_the_option():
     with pytest.raises(ValueError, match="compute"):
         small("glcic").complete(picture(1, 3, 16, 16), torch.ones(1, 1, 16, 16), compute="some")
+
+
+def _with_hook(model):
+    seen = []
+    model.generator.register_forward_hook(lambda *args: seen.append(args[-1]))
+    return seen
+
+
+def _with_hook_for_all(model):
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda *args: seen.append(args[-1]))
+    return seen, handle
+
+
+def test_hooks_see_ordinary_tensors(plans):
+    hole, image = holes(1, 64, 64)["box"], picture(1, 3, 64, 64)
+    model = small("glcic")
+    seen = _with_hook(model)
+    model.complete(image, hole)
+    assert [type(x) for x in seen] == [torch.Tensor]
+    model = small("glcic")
+    seen, handle = _with_hook_for_all(model)
+    try:
+        model.complete(image, hole)
+    finally:
+        handle.remove()
+    assert seen
+    assert {type(x) for x in seen} == {torch.Tensor}
+    assert not plans
+
+
+def test_compiled_networks_see_ordinary_tensors(plans):
+    hole, image = holes(1, 64, 64)["box"], picture(1, 3, 64, 64)
+    model = small("glcic")
+    expected = model.complete(image, hole)
+    assert plans
+    plans.clear()
+    model.generator = torch.compile(model.generator, backend="eager")
+    torch.testing.assert_close(model.complete(image, hole), expected, atol=1e-4, rtol=0)
+    assert not plans
+
+
+@pytest.mark.parametrize("backend", ["reference", "direct"])
+def test_backends(backend, plans):
+    hole, image = holes(1, 64, 64)["box"], picture(1, 3, 64, 64)
+    model = small("glcic")
+    with inpaint_ops.backend(backend):
+        some = model.complete(image, hole)
+        assert torch.equal(some, model.complete(image, hole, compute="all"))
+    assert bool(plans) == (backend == "direct")
