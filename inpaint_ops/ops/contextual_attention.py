@@ -174,14 +174,18 @@ def _kernel_options(
 
 
 def _cpu(
-    fg: Tensor, bg: Tensor, hole: Tensor | None, *options: Any
+    fg: Tensor, bg: Tensor, hole: Tensor | None, *options: Any, wanted: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    # wanted: (N or 1, H, W) uint8, the pixels of y that are needed, in its packed order. They have
+    # the bits of a whole computation; other pixels of y, and the index and statistics of cells that
+    # no wanted pixel needs, are undefined.
     y, index, row_max, row_sum = _fake(fg, bg, hole, *options)
     wide = y if y.dtype == row_max.dtype else torch.empty_like(y, dtype=row_max.dtype)
     tensors.native().contextual_attention(
         tensors.compute_dtype(fg),
         tensors.compute_dtype(bg),
         _missing(hole),
+        wanted,
         _kernel_options(*options),
         wide,
         index,

@@ -239,6 +239,7 @@ class Extension(Protocol):
         fg: Tensor,
         bg: Tensor,
         hole: Tensor | None,
+        wanted: Tensor | None,
         options: tuple[int, float, bool, bool, bool, bool, bool],
         y: Tensor,
         index: Tensor,
