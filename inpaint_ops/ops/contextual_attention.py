@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import derivatives, dispatch, tensors, triton
+from inpaint_ops.ops import derivatives, dispatch, partly, tensors, triton
 from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 from inpaint_ops.reference.contextual_attention import AttentionOptions
 from inpaint_ops.reference.contextual_attention import (
@@ -196,6 +196,11 @@ def _cpu(
     return wide.to(y.dtype), index, row_max, row_sum
 
 
+def _reads(wanted: Tensor, *_: Any) -> partly.Reads:
+    """What wanted pixels depend on: all keys, and queries that are mostly of the same tensor."""
+    return partly.Reads([None, None, None], float(wanted.float().mean()))
+
+
 def _named(options: tuple[Any, ...]) -> dict[str, Any]:
     names = ("rate", "softmax_scale", "fuse", "pick", "key_norm", "hole_mode", "overlap")
     return dict(zip(names, options, strict=True))
@@ -337,3 +342,4 @@ _backward_operator = dispatch.register(
 )
 _operator.differentiate(_backward, _setup_context, formula=_formula, second=_second)
 _backward_operator.forbid_derivative()
+_operator.compute_partly(_reads, lambda wanted, *args: _cpu(*args, wanted=wanted.pixels))
