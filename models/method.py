@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inpaint_ops import checks
+from inpaint_ops import checks, needed
 from inpaint_ops.checkpoints import State
 from inpaint_ops.exporting import Graph
 from inpaint_ops.models.blocks import pictures
@@ -121,7 +121,9 @@ class InpaintingModel(nn.Module):
         return self.complete(image, hole)
 
     @torch.no_grad()
-    def complete(self, image: Tensor, hole: Tensor, *, seed: int = 0) -> Tensor:
+    def complete(
+        self, image: Tensor, hole: Tensor, *, compute: str = "needed", seed: int = 0
+    ) -> Tensor:
         """Fill the missing pixels.
 
         The networks run in evaluation mode and without gradients; their mode is restored
@@ -134,6 +136,9 @@ class InpaintingModel(nn.Module):
         Args:
             image: (N, 3, H, W) RGB in [0, 1], floating; missing pixels may hold anything.
             hole: (N or 1, 1, H, W), 1 = missing.
+            compute: "needed": of each layer those pixels that reach the hole, on the CPU and where
+                it saves something (`inpaint_ops.needed`); "all": all pixels of every layer. Both
+                give the same bits.
             seed: of methods that draw random numbers; equal seeds give equal results.
 
         Returns:
@@ -141,20 +146,28 @@ class InpaintingModel(nn.Module):
 
         Raises:
             TypeError: wrong type or dtype.
-            ValueError: wrong shape, device or range.
+            ValueError: wrong shape, device, range or option.
         """
+        checks.check_choice(f"{self.name}.complete", "compute", compute, ("needed", "all"))
         missing = self._check(image, hole)
         if image.numel() == 0 or not missing.any():
             return image.clone()
         training = self.training
         self.eval()
         try:
-            return self.completed(image, missing, self.hints(image, missing), seed=seed)
+            hints = self.hints(image, missing)
+            return self.completed(image, missing, hints, compute=compute, seed=seed)
         finally:
             self.train(training)
 
     def completed(
-        self, image: Tensor, missing: Tensor, hints: tuple[Tensor, ...] = (), *, seed: int = 0
+        self,
+        image: Tensor,
+        missing: Tensor,
+        hints: tuple[Tensor, ...] = (),
+        *,
+        compute: str = "as called",
+        seed: int = 0,
     ) -> Tensor:
         """Fill, as `complete` does it and exported graphs hold it, without checks.
 
@@ -162,16 +175,21 @@ class InpaintingModel(nn.Module):
             image: of `complete`.
             missing: (N, 1, H, W) bool.
             hints: of `hints`.
+            compute: of `complete`; "as called": every operator at once, in graphs.
             seed: of `complete`.
         """
         picture, cells, size = self._framed(image, missing)
         if self.channel_order == "bgr":
             picture = picture.flip(1)
         planes = tuple(_pad(hint.to(picture.dtype), size) for hint in hints)
-        filled = self._fill_with(pictures.arranged(picture), cells, planes, seed=seed)
+        picture = pictures.arranged(picture)
+        if compute != "as called" and needed.saves(missing, self):
+            picture = needed.lazy(picture)
+        filled = self._fill_with(picture, cells, planes, seed=seed)
         if self.channel_order == "bgr":
             filled = filled.flip(1)
         filled = filled[:, :, : image.shape[2], : image.shape[3]].clamp(0, 1)
+        filled = needed.computed(filled, missing, whole=compute == "all")
         return torch.where(missing, filled.to(image.dtype), image)
 
     def _framed(self, image: Tensor, missing: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:

@@ -40,7 +40,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "dispatch": ("ops.*",),
     "convolution": ("ops.convolution",),
     "operators": ("ops", *(f"ops.{op}" for op in OPERATORS), "kernels"),
-    "layers": ("layers", "losses"),
+    "layers": ("layers", "losses", "needed"),
     "pictures": ("exemplar", "masks", "images", "features", "blending"),
     "drop-in": ("compat", "conversion", "exporting"),
     "package": ("",),

@@ -18,7 +18,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from inpaint_ops import ops, reference
+from inpaint_ops import needed, ops, reference
 from inpaint_ops.benchmarks.harness.case import Case, Problem, Target
 from inpaint_ops.models import InpaintingModel, create_model, list_models
 from inpaint_ops.models.blocks import conv_block, pictures
@@ -107,6 +107,7 @@ def public_formulas() -> Iterator[None]:
     plain: dict[Any, Any] = {getattr(ops, name): getattr(reference, name) for name in names}
     plain[concatenated_shift] = _plain_shift
     with (
+        mock.patch.object(needed, "saves", return_value=False),
         mock.patch.object(pictures, "arranged", Tensor.contiguous),
         mock.patch.object(conv_block.ConvBlock, "may_fold", False),
     ):

@@ -30,6 +30,7 @@ OPS = (
     "nearest_patch",
     "shift_connection",
     "models",
+    "needed",
     "exemplar",
 )
 

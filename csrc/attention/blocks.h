@@ -133,7 +133,9 @@ class BlockGradient {
   }
 
   void block_tile(int64_t R, const typename GradientWindow<T>::BlockTile& tile) {
-    const typename AttentionStrips<T>::Blocks blocks(attention_, R, tile.K, tile.count);
+    std::vector<ResultBlock> places;
+    for (int64_t i = 0; i < tile.count; ++i) places.push_back({R, tile.K + i});
+    const typename AttentionStrips<T>::Blocks blocks(attention_, places.data(), tile.count);
     std::vector<uint8_t> wanted(bg_.block_panels, 0);
     Buffer<T> line(s_.w1 + W);
     for (int64_t V = 0; V <= s_.hb; ++V) {

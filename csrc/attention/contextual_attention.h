@@ -20,6 +20,7 @@ struct ContextualAttentionArgs {
   int64_t rate;  // feature pixels a cell of the matching grid, along each axis
   ImageView<T> fg, bg;
   MaskView hole;       // on the grid of keys, 1 = missing
+  MaskView wanted;     // pixels of y that are computed
   bool align_corners;  // else every rate-th pixel is picked
   bool sum_norm;       // key norm sqrt(|w|^2 + 9 C 1e-4), else max(|w|, 1e-4)
   bool exclude;        // missing keys leave the softmax, else they count as scores of 0
@@ -35,7 +36,9 @@ struct ContextualAttentionArgs {
 };
 
 // Results of the forward pass: y like fg; the others (N, h, w), kept for the gradient. A query
-// whose keys are all excluded has maximum -inf and sum 0.
+// whose keys are all excluded has maximum -inf and sum 0. Wanted pixels of y have the bits of a
+// whole computation; the others, and the other results of queries that no wanted pixel needs, are
+// undefined. The gradient takes results of a whole computation.
 template <class T>
 struct ContextualAttentionResult {
   OutputView<T> y;

@@ -39,7 +39,7 @@ class Backward {
         bg_(background),
         fuse_(sample.hb, sample.wb, false),
         adjoint_(sample.hb, sample.wb, true),
-        scores_(sample, w_.far, kStep + 2 * w_.ahead + 1, kStep + w_.ahead + 2),
+        scores_(sample, w_.far, all_of(w_.far), kStep + 2 * w_.ahead + 1, kStep + w_.ahead + 2),
         attention_(sample, w_.near, kStep + 1),
         grad_scores_(sample, w_.near, 6),
         grad_sums_(4, w_.last - w_.first, sample.hb, sample.w1),
@@ -95,6 +95,15 @@ class Backward {
  private:
   static constexpr int64_t W = Simd<T>::kWidth;
   static constexpr int64_t kStep = 2;
+
+  // All queries in the columns of a window.
+  CellMap all_of(const QueryWindow& window) const {
+    CellMap cells(s_.h, s_.w, false);
+    for (int64_t y = 0; y < s_.h; ++y)
+      for (int64_t x = 0; x < s_.w; ++x)
+        if (window.place(x) >= 0) cells.add(y, x);
+    return cells;
+  }
 
   // Attention of query rows [first, last).
   void attend(int64_t first, int64_t last) {

@@ -16,6 +16,11 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
+// A block of the result: row R and column K of blocks.
+struct ResultBlock {
+  int64_t R, K;
+};
+
 // Attention of a few rows of queries in the columns of a window. Each query has a number for every
 // key, in rows of w1 = wb + 1 numbers of which the last is always zero. A key row of a query that
 // is not marked hot is all zero and is never written: its memory may hold older numbers.
@@ -37,28 +42,20 @@ class AttentionStrips {
   T* row(int64_t y, int64_t x) { return query(slot(y, x)); }
   uint8_t* hot(int64_t y, int64_t x) { return hot_.data() + slot(y, x) * (s_.hb + 2) + 1; }
 
-  // Attention for a tile of blocks (R, K0 .. K0 + count) of the result.
+  // Attention for a tile of blocks of the result.
   class Blocks {
    public:
-    Blocks(AttentionStrips& strips, int64_t R, int64_t K0, int64_t count)
+    Blocks(AttentionStrips& strips, const ResultBlock* blocks, int64_t count)
         : zeros_(strips.query(strips.slots())),
           w1_(strips.s_.w1),
           any_(strips.s_.hb + 1, 0),
           all_(strips.s_.hb + 1, 1) {
-      const int64_t hb = strips.s_.hb;
-      for (int64_t K = K0 - 1; K < K0 + count; ++K) {
-        for (int64_t t = 0; t < 2; ++t) {
-          const int64_t y = R - t;
-          const bool inside = y >= 0 && y < strips.s_.h && strips.holds(K);
-          const uint8_t* hot = inside ? strips.hot(y, K) : strips.cold();
-          queries_[t].push_back({inside ? strips.row(y, K) : zeros_, hot});
-          if (!inside) continue;
-          // Zeros lie before the first key row and after the last.
-          for (int64_t V = 0; V <= hb; ++V) {
-            any_[V] |= hot[V - t];
-            all_[V] &= hot[V - t] || V - t < 0 || V - t >= hb;
-          }
-        }
+      for (int64_t i = 0; i < count; ++i) {
+        const auto [R, K] = blocks[i];
+        // The block before may lie to the left, and share two queries.
+        if (i == 0 || blocks[i - 1].R != R || blocks[i - 1].K != K - 1) add(strips, R, K - 1);
+        add(strips, R, K);
+        last_.push_back(int64_t(queries_[0].size()) - 1);
       }
     }
 
@@ -74,13 +71,14 @@ class AttentionStrips {
       return end;
     }
 
-    // For row `index` of the tile, blocks first .. first + width counted from (V, 0), all of one
+    // For block `index` of the tile, blocks first .. first + width counted from (V, 0), all of one
     // stretch: the sum of the attention of the up to four pairs of patches that cover both blocks.
     void write(int64_t index, int64_t V, int64_t first, int64_t width, T* out) const {
-      const T* const a = key_row(0, index + 1, V) + first;
-      const T* const b = key_row(0, index, V) + first - 1;
-      const T* const c = key_row(1, index + 1, V) + first;
-      const T* const d = key_row(1, index, V) + first - 1;
+      const int64_t right = last_[index], left = right - 1;
+      const T* const a = key_row(0, right, V) + first;
+      const T* const b = key_row(0, left, V) + first - 1;
+      const T* const c = key_row(1, right, V) + first;
+      const T* const d = key_row(1, left, V) + first - 1;
       for (int64_t j = 0; j < width; j += W)
         store(out + j, (load(a + j) + load(b + j)) + (load(c + j) + load(d + j)));
     }
@@ -91,6 +89,23 @@ class AttentionStrips {
       const uint8_t* hot;
     };
 
+    // The queries (R, K) and (R - 1, K).
+    void add(AttentionStrips& strips, int64_t R, int64_t K) {
+      const int64_t hb = strips.s_.hb;
+      for (int64_t t = 0; t < 2; ++t) {
+        const int64_t y = R - t;
+        const bool inside = y >= 0 && y < strips.s_.h && strips.holds(K);
+        const uint8_t* hot = inside ? strips.hot(y, K) : strips.cold();
+        queries_[t].push_back({inside ? strips.row(y, K) : zeros_, hot});
+        if (!inside) continue;
+        // Zeros lie before the first key row and after the last.
+        for (int64_t V = 0; V <= hb; ++V) {
+          any_[V] |= hot[V - t];
+          all_[V] &= hot[V - t] || V - t < 0 || V - t >= hb;
+        }
+      }
+    }
+
     const T* key_row(int64_t t, int64_t index, int64_t V) const {
       const Query& query = queries_[t][index];
       return query.hot[V - t] || all_[V] ? query.row + (V - t) * w1_ : zeros_;
@@ -100,6 +115,7 @@ class AttentionStrips {
     const int64_t w1_;
     std::vector<uint8_t> any_, all_;
     std::vector<Query> queries_[2];
+    std::vector<int64_t> last_;  // for each block the query of its own row and column
   };
 
  private:

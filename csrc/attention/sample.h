@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-#include "attention/contextual_attention.h"
+#include "attention/needed.h"
 #include "matching/patch_norms.h"
 #include "matching/patch_pack.h"
 
@@ -27,36 +27,6 @@ inline std::vector<int64_t> picked(int64_t size, int64_t cells, int64_t rate, bo
   }
   return at;
 }
-
-// Columns of query cells that are worked on together: [begin, end), and around them a halo of the
-// columns whose scores the fuse step adds, which wraps around the ends of a row.
-class QueryWindow {
- public:
-  struct Segment {
-    int64_t begin, end, place;  // columns [begin, end), and the place of the first in a strip
-  };
-
-  QueryWindow(int64_t begin, int64_t end, int64_t width, int64_t halo)
-      : begin(begin), end(end), place_(width, -1) {
-    std::vector<bool> in(width, false);
-    for (int64_t x = begin - halo; x < end + halo; ++x) in[((x % width) + width) % width] = true;
-    for (int64_t x = 0; x < width; ++x) {
-      if (!in[x]) continue;
-      if (x == 0 || !in[x - 1]) segments.push_back({x, x, columns});
-      segments.back().end = x + 1;
-      place_[x] = columns++;
-    }
-  }
-
-  int64_t place(int64_t x) const { return place_[x]; }
-
-  const int64_t begin, end;
-  int64_t columns = 0;
-  std::vector<Segment> segments;
-
- private:
-  std::vector<int64_t> place_;
-};
 
 template <class T>
 class AttentionSample {
@@ -87,10 +57,10 @@ class AttentionSample {
     find_valid();
   }
 
-  // Query pixels [begin, end) of any row, as tiles.
-  PixelColumns<T> query_columns(int64_t begin, int64_t end) const {
+  // Query pixels of any row in these columns, as tiles.
+  PixelColumns<T> query_columns(const std::vector<int64_t>& columns) const {
     std::vector<int64_t> at;
-    for (int64_t x = begin; x < end; ++x) at.push_back(query_xs[x] * args.fg.stride_w);
+    for (int64_t x : columns) at.push_back(query_xs[x] * args.fg.stride_w);
     return PixelColumns<T>(std::move(at), 0);
   }
   const T* query_row(int64_t y) const {
@@ -117,10 +87,12 @@ class AttentionSample {
     for (int64_t i = 0; i < windows; ++i) body(w * i / windows, w * (i + 1) / windows);
   }
 
-  // True if queries and keys are the same pixels, so that products are symmetric.
+  // True if queries and keys are the same pixels, so that products are symmetric, and so few that
+  // all scores can be kept.
   bool mirrors() const {
     const ImageView<T>&f = args.fg, &b = args.bg;
-    return f.data == b.data && h == hb && w == wb && args.fg_height == args.bg_height &&
+    return keys_count * keys_count * int64_t(sizeof(T)) <= kMostMirrored && f.data == b.data &&
+           h == hb && w == wb && args.fg_height == args.bg_height &&
            args.fg_width == args.bg_width && f.stride_n == b.stride_n && f.stride_c == b.stride_c &&
            f.stride_h == b.stride_h && f.stride_w == b.stride_w;
   }
@@ -142,6 +114,8 @@ class AttentionSample {
  private:
   // Multiply-adds of a row of queries below which waking threads costs more time than it saves.
   static constexpr int64_t kWorthThreads = int64_t(1) << 20;
+  // Most bytes of scores for which symmetry is used.
+  static constexpr int64_t kMostMirrored = int64_t(8) << 20;
 
   void pack_keys() {
     const PixelColumns<T> columns(key_places(), kPanel<T>);

@@ -67,8 +67,7 @@ class WrapStrips {
     for (int64_t t = -1; t <= 1; ++t) {
       for (int64_t s = -1; s <= 1; ++s) {
         int64_t ny = y, nx = x;
-        const bool exists = adjoint ? shift_row(s, ny, nx) && shift_column(t, ny, nx)
-                                    : shift_column(t, ny, nx) && shift_row(s, ny, nx);
+        const bool exists = fuse_shift(h_, w_, t, s, adjoint, ny, nx);
         out[3 * (t + 1) + s + 1] = exists ? near(y, ny, nx) : zeros_row() + front_;
       }
     }
@@ -78,20 +77,6 @@ class WrapStrips {
   int64_t data_size() const { return strip_ * (all_ ? ring_ : ring_ + 2) + 3 * stride_; }
   T* zeros_row() { return data_.data() + data_size() - stride_; }
   T* kept(int64_t i) { return data_.data() + data_size() - (3 - i) * stride_ + front_; }
-
-  bool shift_row(int64_t s, int64_t& y, int64_t& x) const {
-    const int64_t i = y * w_ + x + s;
-    y = i / w_;
-    x = i % w_;
-    return i >= 0 && i < h_ * w_;
-  }
-
-  bool shift_column(int64_t t, int64_t& y, int64_t& x) const {
-    const int64_t i = x * h_ + y + t;
-    y = i % h_;
-    x = i / h_;
-    return i >= 0 && i < h_ * w_;
-  }
 
   const T* near(int64_t y, int64_t ny, int64_t nx) {
     const bool across = ny < y - 2 || ny > y + 2;
@@ -111,46 +96,43 @@ class WrapStrips {
 //
 // The row pairs (y, y + delta) of one delta are a chain. Chains run in parallel, a few rows at a
 // time, and keep the sums of their last three row pairs. Where queries and keys are the same pixels
-// and all rows fit, the chains of delta and -delta have the same products: one serves both.
+// and all rows fit, the chains of delta and -delta have the same products: one serves both, if all
+// scores are needed.
 template <class T>
 class ScoreStrips {
  public:
+  // needed: queries whose scores are computed, in columns of the window.
   ScoreStrips(const AttentionSample<T>& sample,
               const QueryWindow& window,
+              const CellMap& needed,
               int64_t ring,
               int64_t step)
-      : mirrors_(sample.mirrors() && window.columns == sample.w &&
-                 sample.keys_count * sample.keys_count * int64_t(sizeof(T)) <= kMostBytes),
+      : mirrors_(sample.mirrors() && needed.all()),
         strips(sample, window, ring, mirrors_),
         s_(sample),
         window_(window),
         row_length_(round_up(sample.wb, W)),
+        rows_(product_rows(needed)),
         // Where all rows are computed at once, nothing is kept from call to call.
         chains_(strips.all() ? 0 : sample.hb + step + 6),
-        sums_(chains_ * 3 * window.columns * row_length_) {
-    for (const QueryWindow::Segment& segment : window.segments) {
-      const int64_t begin = std::max<int64_t>(segment.begin - 1, 0);
-      const int64_t end = std::min(segment.end + 1, sample.w);
-      const PixelColumns<T> columns = sample.query_columns(begin, end);
-      queries_.emplace_back(new Buffer<T>(sample.h * (end - begin) * sample.channels));
-      T* to = queries_.back()->data();
-      parallel_tasks(sample.h, sample.threads, [&](int64_t y) {
-        columns.pack(sample.query_row(y),
-                     sample.args.fg.stride_c,
-                     sample.channels,
-                     to + y * (end - begin) * sample.channels);
-      });
-    }
+        sums_(chains_ * 3 * window.columns * row_length_),
+        starts_(starts(rows_)),
+        queries_(starts_.back() * sample.channels) {
+    parallel_tasks(sample.h, sample.threads, [&](int64_t y) {
+      sample.query_columns(rows_[y].pixels)
+          .pack(sample.query_row(y), sample.args.fg.stride_c, sample.channels, queries(y));
+    });
   }
 
   // Scores of query rows [first, last). The sums along x of rows less than `known` are there
   // already: those of first - 1 and first, from the call before.
   void compute(int64_t first, int64_t last, int64_t known) {
+    bool any = false;
+    for (int64_t y = known; y <= last; ++y) any = any || !rows_[y].runs.empty();
+    if (!any) return;
     const int64_t lowest = mirrors_ ? 0 : -last, highest = s_.hb - known;
-    const int64_t chains = highest - lowest + 1;
-    const int64_t segments = int64_t(window_.segments.size());
-    parallel_tasks(chains * segments, s_.threads, [&](int64_t task) {
-      chain(task % segments, lowest + task / segments, first, last, known);
+    parallel_tasks(highest - lowest + 1, s_.threads, [&](int64_t task) {
+      chain(lowest + task, first, last, known);
     });
   }
 
@@ -164,8 +146,6 @@ class ScoreStrips {
   }
 
  private:
-  // Most bytes of scores for which symmetry is used: then all of them are kept.
-  static constexpr int64_t kMostBytes = int64_t(8) << 20;
   const bool mirrors_;
 
  public:
@@ -174,44 +154,57 @@ class ScoreStrips {
  private:
   static constexpr int64_t W = Simd<T>::kWidth;
 
-  // Row pairs (y, y + delta) of one segment.
-  void chain(int64_t index, int64_t delta, int64_t first, int64_t last, int64_t known) {
-    const QueryWindow::Segment& segment = window_.segments[index];
-    const int64_t columns = segment.end - segment.begin, row = window_.columns * row_length_;
-    const Padding padding{1, segment.begin == 0, segment.end == s_.w};
-    const int64_t pixels = columns + 2 - padding.before - padding.after;
-    GramStrip<T> products(pixels, row_length_ / W, 3, padding);
+  static std::vector<int64_t> starts(const std::vector<ProductRow>& rows) {
+    std::vector<int64_t> at{0};
+    for (const ProductRow& row : rows) at.push_back(at.back() + int64_t(row.pixels.size()));
+    return at;
+  }
+  T* queries(int64_t y) { return queries_.data() + starts_[y] * s_.channels; }
+
+  // Row pairs (y, y + delta).
+  void chain(int64_t delta, int64_t first, int64_t last, int64_t known) {
+    const int64_t row = window_.columns * row_length_;
+    int64_t most = 0;
+    for (int64_t y = known; y <= last; ++y) most = std::max(most, int64_t(rows_[y].pixels.size()));
+    GramStrip<T> products(most, row_length_ / W, 3, {1, 1, 1});
     Buffer<T> own(strips.all() ? 3 * row : 0), raw(mirrors_ ? row : 0);
-    const auto sums = [&](int64_t y) {
+    const auto sums = [&](int64_t y, int64_t place) {
       T* const ring = strips.all() ? own.data() : sums_.data() + slot(delta) * 3 * row;
-      return ring + y % 3 * row + segment.place * row_length_;
+      return ring + y % 3 * row + place * row_length_;
     };
     for (int64_t y = known; y <= last; ++y) {
       const int64_t v = y + delta;
-      const bool multiplies = y < s_.h && v >= 0 && v < s_.hb;
+      const bool inside = y < s_.h && v >= 0 && v < s_.hb;
       const bool emits = y > first && v >= 1 && v <= s_.hb;
-      if (multiplies) {
-        products.multiply(queries_[index]->data() + y * pixels * s_.channels,
+      if (inside && !rows_[y].pixels.empty())
+        products.multiply(queries(y),
+                          int64_t(rows_[y].pixels.size()),
                           s_.keys.data() + v * s_.channels * s_.key_width,
                           row_length_ / W,
                           s_.channels);
-        if (!emits) products.sum_rows(columns, s_.wb, sums(y), row_length_);
+      for (const ProductRow::Run& run : rows_[y].runs) {
+        const int64_t columns = run.end - run.begin, place = window_.place(run.begin);
+        T* const newest = inside ? sums(y, place) : nullptr;
+        if (!emits || !run.scored) {
+          if (inside) products.sum_rows(run.first, columns, s_.wb, newest, row_length_);
+          continue;
+        }
+        const int64_t count = y >= 2 && v >= 2 ? 2 : 1;
+        // Those of y - count and y - 1.
+        const T* const older[2] = {sums(y + 3 - count, place), sums(y + 2, place)};
+        Scores scores{s_.inverse_norm.data() + (v - 1) * s_.wb,
+                      strips.row(y - 1, place) + (v - 1) * s_.wb,
+                      strips.stride(),
+                      s_.wb};
+        if (!mirrors_ || delta == 0) {
+          products.sum_patches(
+              run.first, columns, s_.wb, newest, older, count, row_length_, scores);
+          continue;
+        }
+        MirroredScores both{scores, raw.data(), row_length_};
+        products.sum_patches(run.first, columns, s_.wb, newest, older, count, row_length_, both);
+        mirror(raw.data(), y - 1, v - 1);
       }
-      if (!emits) continue;
-      const int64_t count = y >= 2 && v >= 2 ? 2 : 1;
-      const T* const older[2] = {sums(y + 3 - count), sums(y + 2)};  // y - count, y - 1
-      T* const newest = multiplies ? sums(y) : nullptr;
-      Scores scores{s_.inverse_norm.data() + (v - 1) * s_.wb,
-                    strips.row(y - 1, segment.place) + (v - 1) * s_.wb,
-                    strips.stride(),
-                    s_.wb};
-      if (!mirrors_ || delta == 0) {
-        products.sum_patches(columns, s_.wb, newest, older, count, row_length_, scores);
-        continue;
-      }
-      MirroredScores both{scores, raw.data(), row_length_};
-      products.sum_patches(columns, s_.wb, newest, older, count, row_length_, both);
-      mirror(raw.data(), y - 1, v - 1);
     }
   }
 
@@ -280,9 +273,12 @@ class ScoreStrips {
 
   const AttentionSample<T>& s_;
   const QueryWindow& window_;
-  const int64_t row_length_, chains_;
-  Buffer<T> sums_;  // [chain][3][place of the window][row_length_]
-  std::vector<std::unique_ptr<Buffer<T>>> queries_;
+  const int64_t row_length_;
+  const std::vector<ProductRow> rows_;
+  const int64_t chains_;
+  Buffer<T> sums_;                     // [chain][3][place of the window][row_length_]
+  const std::vector<int64_t> starts_;  // of the rows, in pixels
+  Buffer<T> queries_;                  // [row][tile][channel][rows of the tile]
 };
 
 }  // namespace INPAINT_ISA

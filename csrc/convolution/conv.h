@@ -67,6 +67,9 @@ struct Part {
   // hold. Null: all.
   const uint8_t* valid;
   int64_t valid_stride_n;
+  // Where `direct_reads` and `winograd_reads` mark the pixels that are read: bytes (N, height,
+  // width). The other kernels leave it alone.
+  uint8_t* reads;
 };
 
 struct ConvArgs {
@@ -102,16 +105,30 @@ struct ConvArgs {
   // phases of a transposed convolution interleave. Steps beyond 1 go without mask_ratio and
   // update_mask.
   Size2 store_step, store_offset, store_size;
-  // The part of the output that is computed, half open; the rest of y and pre_activation is left
-  // alone.
-  Size2 region_begin, region_end;
+  // Bytes (N or 1, store_size): the outputs that are wanted. Everything else in y and
+  // pre_activation is left alone. Null: all.
+  const uint8_t* wanted;
+  int64_t wanted_stride_n;
+  // An output at which one of Winograd's tiles begins: where tiles lie decides of last bits. If not
+  // at the first output, tiles begin `lead` outputs before it.
+  Size2 anchor, lead;
   int threads;
+};
+
+// Work that a convolution does for the outputs that are wanted, and for all, in units of its own.
+struct Share {
+  int64_t wanted = 0, all = 0;
 };
 
 // Number of the stored pixel of output (y, x) of image n.
 inline int64_t stored_pixel(const ConvArgs& a, int64_t n, int64_t y, int64_t x) {
   return (n * a.store_size.y + y * a.store_step.y + a.store_offset.y) * a.store_size.x +
          x * a.store_step.x + a.store_offset.x;
+}
+
+// Whether output (y, x) of image n is wanted.
+inline bool is_wanted(const ConvArgs& a, int64_t n, int64_t y, int64_t x) {
+  return !a.wanted || a.wanted[n * a.wanted_stride_n + stored_pixel(a, 0, y, x)];
 }
 
 // clang-format off
@@ -126,9 +143,13 @@ INPAINT_EACH_ISA(
   // dilation 1 and padding 1 after upsample 2.
   bool winograd_takes(const ConvArgs& args);
   void conv_winograd(const ConvArgs& args);
+  // Marks in Part::reads all that the sums of the wanted outputs depend on: their bits too. What is
+  // valid does not count, nor what parts hold.
+  Share winograd_reads(const ConvArgs& args);
   // Any kernel, stride and dilation, but for a stride with a dilation where filters are few.
   bool direct_takes(const ConvArgs& args);
   void conv_direct(const ConvArgs& args);
+  Share direct_reads(const ConvArgs& args);
 )
 // clang-format on
 

@@ -17,6 +17,7 @@
 #include "convolution/direct_blocks.h"
 #include "convolution/direct_few_filters.h"
 #include "convolution/load.h"
+#include "convolution/reads.h"
 #include "convolution/store.h"
 #include "convolution/takes.h"
 
@@ -106,8 +107,8 @@ void load_block(
   }
 }
 
-// Numbers of `count` stored pixels of a block's row, -1 for none to compute: those that see nothing
-// valid. Returns whether there is any other.
+// Numbers of `count` stored pixels of a block's row, -1: not wanted. Returns whether any that is
+// wanted sees something valid.
 bool pixels_of(const ConvArgs& a,
                const Plan& plan,
                const Block& block,
@@ -119,10 +120,12 @@ bool pixels_of(const ConvArgs& a,
   const int64_t first = stored_pixel(a, block.n, y, x);
   const float* update_mask =
       a.update_mask ? a.update_mask + block.n * a.mask_stride_n + y * a.out_width + x : nullptr;
-  bool seen = !update_mask;
+  bool seen = false;
   for (int64_t p = 0; p < count; ++p) {
+    pixel[p] = -1;
+    if (!is_wanted(a, block.n, y, x + p * plan.grid.x)) continue;
     pixel[p] = first + p * plan.grid.x * a.store_step.x;
-    seen = seen || update_mask[p * plan.grid.x] != 0;
+    seen = seen || !update_mask || update_mask[p * plan.grid.x] != 0;
   }
   return seen;
 }
@@ -140,7 +143,8 @@ void each_run(
       if (pixels_of(a, plan, block, row, begin, end - begin, pixel)) {
         body(row, begin, end - begin, pixel);
       } else {
-        for (int64_t p = 0; p < end - begin; ++p) clear_pixel(a, block.n, pixel[p]);
+        for (int64_t p = 0; p < end - begin; ++p)
+          if (pixel[p] >= 0) clear_pixel(a, block.n, pixel[p]);
       }
     }
 }
@@ -231,8 +235,8 @@ struct Blocks {
   Size2 count;  // blocks along each axis, all grids together
 
   Blocks(const ConvArgs& a, const Plan& p) : args(a), plan(p) {
-    const int64_t height = ceil_div(a.region_end.y - a.region_begin.y, plan.grid.y);
-    const int64_t width = ceil_div(a.region_end.x - a.region_begin.x, plan.grid.x);
+    const int64_t height = ceil_div(a.out_height, plan.grid.y);
+    const int64_t width = ceil_div(a.out_width, plan.grid.x);
     // Four register tiles wide, as high as about 256 KiB of input allow.
     most.x = ceil_div(width, ceil_div(width, int64_t(4 * kRowTile)));
     most.y = std::min<int64_t>(height, 16);
@@ -250,11 +254,40 @@ struct Blocks {
     const int64_t by = number / count.x % count.y, bx = number % count.x;
     Block block;
     block.n = number / (count.x * count.y);
-    block.y = args.region_begin.y + by % plan.grid.y + by / plan.grid.y * most.y * plan.grid.y;
-    block.x = args.region_begin.x + bx % plan.grid.x + bx / plan.grid.x * most.x * plan.grid.x;
-    block.rows = std::min(most.y, ceil_div(args.region_end.y - block.y, plan.grid.y));
-    block.columns = std::min(most.x, ceil_div(args.region_end.x - block.x, plan.grid.x));
+    block.y = by % plan.grid.y + by / plan.grid.y * most.y * plan.grid.y;
+    block.x = bx % plan.grid.x + bx / plan.grid.x * most.x * plan.grid.x;
+    block.rows = std::min(most.y, ceil_div(args.out_height - block.y, plan.grid.y));
+    block.columns = std::min(most.x, ceil_div(args.out_width - block.x, plan.grid.x));
     return block;
+  }
+
+  // The blocks of all images, each no larger than what is wanted of it; none is empty.
+  std::vector<Block> all() const {
+    std::vector<Block> blocks;
+    for (int64_t number = 0; number < args.batch * count.y * count.x; ++number) {
+      const Block block = args.wanted ? wanted_of(at(number)) : at(number);
+      if (block.rows > 0 && block.columns > 0) blocks.push_back(block);
+    }
+    return blocks;
+  }
+
+ private:
+  Block wanted_of(const Block& block) const {
+    int64_t top = block.rows, bottom = 0, left = block.columns, right = 0;
+    for (int64_t row = 0; row < block.rows; ++row)
+      for (int64_t column = 0; column < block.columns; ++column) {
+        const int64_t y = block.y + row * plan.grid.y, x = block.x + column * plan.grid.x;
+        if (!is_wanted(args, block.n, y, x)) continue;
+        top = std::min(top, row);
+        bottom = row + 1;
+        left = std::min(left, column);
+        right = std::max(right, column + 1);
+      }
+    return {block.n,
+            block.y + top * plan.grid.y,
+            block.x + left * plan.grid.x,
+            bottom - top,
+            right - left};
   }
 };
 
@@ -288,18 +321,37 @@ void pack_direct(const PackArgs& a) {
 
 bool direct_takes(const ConvArgs& a) { return is_direct(a.filters, a.gated, a.stride, a.dilation); }
 
+Share direct_reads(const ConvArgs& a) {
+  const auto along = [](int64_t kernel, int64_t dilation) {
+    std::vector<int64_t> reads;
+    for (int64_t tap = 0; tap < kernel; ++tap) reads.push_back(tap * dilation);
+    return reads;
+  };
+  Reads reads(a, extent_of(a), along(a.kernel.y, a.dilation.y), along(a.kernel.x, a.dilation.x));
+  Share share{0, a.batch * a.out_height * a.out_width};
+  for (int64_t n = 0; n < a.batch; ++n) {
+    for (int64_t y = 0; y < a.out_height; ++y)
+      for (int64_t x = 0; x < a.out_width; ++x) {
+        if (!is_wanted(a, n, y, x)) continue;
+        ++share.wanted;
+        reads.add(y * a.stride.y, x * a.stride.x);
+      }
+    reads.mark(n);
+  }
+  return share;
+}
+
 void conv_direct(const ConvArgs& a) {
-  if (a.batch <= 0 || a.region_end.y <= a.region_begin.y || a.region_end.x <= a.region_begin.x)
-    return;
+  if (a.batch <= 0 || a.out_height <= 0 || a.out_width <= 0) return;
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
   const std::vector<float> biases = lane_biases(a, panels);
   const Plan plan(a);
-  const Source source(a,
-                      {(a.out_height - 1) * a.stride.y + (a.kernel.y - 1) * a.dilation.y + 1,
-                       (a.out_width - 1) * a.stride.x + (a.kernel.x - 1) * a.dilation.x + 1});
+  const Source source(a, extent_of(a));
   const Blocks blocks(a, plan);
+  const std::vector<Block> list = blocks.all();
+  if (list.empty()) return;
   // Few blocks of many filters: let threads share out the panels as well.
-  const int64_t all = a.batch * blocks.count.y * blocks.count.x;
+  const int64_t all = int64_t(list.size());
   const int64_t groups =
       std::min<int64_t>(int64_t(panels.size()),
                         a.threads > 1 && all < 4 * a.threads ? ceil_div(4 * a.threads, all) : 1);
@@ -308,8 +360,7 @@ void conv_direct(const ConvArgs& a) {
       round_up(std::max<int64_t>(blocks.most.y * blocks.most.x, kRowTile), W) * 2 * W;
   Buffer<float> scratch((input_size + sums_size) * a.threads);
   parallel_tasks(all * groups, a.threads, [&](int64_t task) {
-    const Block block = blocks.at(task / groups);
-    if (block.rows <= 0 || block.columns <= 0) return;
+    const Block& block = list[size_t(task / groups)];
     float* input = scratch.data() + thread_index() * (input_size + sums_size);
     load_block(a, plan, source, block, input);
     const int64_t group = task % groups, total = int64_t(panels.size());

@@ -93,6 +93,7 @@ struct StoreFew {
         float mask_ratio[W] = {}, update_mask[W] = {};
         for (int l = 0; l < W && i + l < size; ++l) {
           const int64_t at = pixel[(i + l) / filters] - mask_shift;
+          if (pixel[(i + l) / filters] < 0) continue;
           mask_ratio[l] = args.mask_ratio[at];
           update_mask[l] = args.update_mask[at];
         }
@@ -106,6 +107,7 @@ struct StoreFew {
     }
     const int64_t plane = args.store_size.y * args.store_size.x;
     for (int p = 0; p < count; ++p) {
+      if (pixel[p] < 0) continue;
       float* y = args.y_planes ? args.y + pixel[p] + n * (filters - 1) * plane
                                : args.y + pixel[p] * filters;
       const int64_t step = args.y_planes ? plane : 1;

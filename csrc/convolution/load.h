@@ -32,6 +32,17 @@ inline std::vector<int64_t> axis_map(
   return map;
 }
 
+// Coordinates that the taps of all outputs ask for.
+inline Size2 extent_of(const ConvArgs& a) {
+  return {(a.out_height - 1) * a.stride.y + (a.kernel.y - 1) * a.dilation.y + 1,
+          (a.out_width - 1) * a.stride.x + (a.kernel.x - 1) * a.dilation.x + 1};
+}
+
+// Coordinates before the image: padding, and what tiles that begin before the outputs read.
+inline Size2 padding_of(const ConvArgs& a) {
+  return {a.padding.y + a.lead.y * a.stride.y, a.padding.x + a.lead.x * a.stride.x};
+}
+
 // One part as its channels `begin` to `end` among those of all parts.
 class SourcePart {
  public:
@@ -41,8 +52,8 @@ class SourcePart {
       : begin(first),
         end(first + part.channels),
         part_(part),
-        rows_(axis_map(part.height, part.upsample, a.padding.y, a.padding_mode, extent.y)),
-        columns_(axis_map(part.width, part.upsample, a.padding.x, a.padding_mode, extent.x)),
+        rows_(axis_map(part.height, part.upsample, padding_of(a).y, a.padding_mode, extent.y)),
+        columns_(axis_map(part.width, part.upsample, padding_of(a).x, a.padding_mode, extent.x)),
         zeros_(zeros) {}
 
   // The part's first channel of a pixel; the next ones lie channel_stride(it) on.

@@ -124,15 +124,26 @@ void set_mask_planes(ConvArgs& a, const OptionalFloats& ratio, const OptionalFlo
   a.mask_stride_n = ratio->shape(0) == 1 ? 0 : plane;
 }
 
-void set_region(ConvArgs& a, const std::optional<std::array<int64_t, 4>>& region) {
-  a.region_begin = {0, 0};
-  a.region_end = {a.out_height, a.out_width};
-  if (!region) return;
-  const auto [top, bottom, left, right] = *region;
-  a.region_begin = {top, left};
-  a.region_end = {bottom, right};
-  require(top >= 0 && top <= bottom && bottom <= a.out_height, "region rows");
-  require(left >= 0 && left <= right && right <= a.out_width, "region columns");
+void set_wanted(ConvArgs& a, const Array<uint8_t>& wanted) {
+  require(wanted.ndim() == 3 && wanted.is_packed(), "wanted must be packed (N, Ho, Wo)");
+  require(wanted.shape(0) == 1 || wanted.shape(0) == a.batch, "wanted batch");
+  require(wanted.shape(1) == a.store_size.y && wanted.shape(2) == a.store_size.x, "wanted size");
+  a.wanted = wanted.data();
+  a.wanted_stride_n = wanted.shape(0) == 1 ? 0 : a.store_size.y * a.store_size.x;
+}
+
+// The first row and the first column with a wanted output; (0, 0) if there is none.
+Size2 corner_of(const Array<uint8_t>& wanted) {
+  const int64_t width = wanted.shape(2), rows = wanted.shape(0) * wanted.shape(1);
+  int64_t top = wanted.shape(1), left = width;
+  for (int64_t row = 0; row < rows; ++row) {
+    const uint8_t* from = wanted.data() + row * width;
+    const uint8_t* first = std::find_if(from, from + width, [](uint8_t v) { return v != 0; });
+    if (first == from + width) continue;
+    top = std::min(top, row % wanted.shape(1));
+    left = std::min<int64_t>(left, first - from);
+  }
+  return left == width ? Size2{0, 0} : Size2{top, left};
 }
 
 }  // namespace
@@ -184,28 +195,81 @@ ConvArgs ConvPlan::prepared(PlanCall call) const {
 void ConvPlan::run(const PlanCall& call,
                    const float* packed,
                    int64_t packed_floats,
-                   const std::optional<std::array<int64_t, 4>>& region) const {
+                   const std::optional<Array<uint8_t>>& wanted,
+                   Size2 anchor) const {
   require(args_.algorithm != Algorithm::kUnpacked, "the algorithm takes no packed weights");
   ConvArgs a = prepared(call);
-  require(phases_.size() == 1 || (!call.mask_ratio && !region),
-          "phases take no planes and no region");
+  require(phases_.size() == 1 || !call.mask_ratio, "phases take no planes");
+  if (wanted) set_wanted(a, *wanted);
   std::vector<ConvArgs> jobs;
   int64_t used = 0;
   for (const Phase& phase : phases_) {
-    a.kernel = phase.kernel;
-    a.padding = phase.padding;
+    const bool any = set_phase(a, phase, anchor);
     a.packed = packed + used;
     used += packed_size(pack_args(a));
-    a.store_offset = phase.offset;
-    a.out_height = (a.store_size.y - phase.offset.y + a.store_step.y - 1) / a.store_step.y;
-    a.out_width = (a.store_size.x - phase.offset.x + a.store_step.x - 1) / a.store_step.x;
-    set_region(a, region);
-    if (a.out_height > 0 && a.out_width > 0) jobs.push_back(a);
+    if (any) jobs.push_back(a);
   }
   require(packed_floats == used, "packed weights");
   auto* kernel =
       a.algorithm == Algorithm::kDirect ? INPAINT_PICK(conv_direct) : INPAINT_PICK(conv_winograd);
   for (const ConvArgs& job : jobs) kernel(job);
+}
+
+bool ConvPlan::set_phase(ConvArgs& a, const Phase& phase, Size2 anchor) const {
+  require(anchor.y >= 0 && anchor.x >= 0, "anchor");
+  a.anchor = {anchor.y / a.store_step.y, anchor.x / a.store_step.x};
+  a.kernel = phase.kernel;
+  a.padding = phase.padding;
+  a.store_offset = phase.offset;
+  a.out_height = (a.store_size.y - phase.offset.y + a.store_step.y - 1) / a.store_step.y;
+  a.out_width = (a.store_size.x - phase.offset.x + a.store_step.x - 1) / a.store_step.x;
+  return a.out_height > 0 && a.out_width > 0;
+}
+
+PlanReads ConvPlan::reads(const Array<uint8_t>& wanted,
+                          Size2 out,
+                          const std::vector<Array<uint8_t>>& reads) const {
+  require(args_.algorithm != Algorithm::kUnpacked, "the algorithm reads everything");
+  require(reads.size() == tensors_.size(), "one map of reads a tensor");
+  ConvArgs a = args_;
+  a.parts.clear();
+  a.batch = reads[0].shape(0);
+  for (size_t i = 0; i < reads.size(); ++i) {
+    Array<uint8_t> map = reads[i];
+    require(map.ndim() == 3 && map.is_packed() && map.size() > 0, "reads must be packed (N, H, W)");
+    require(map.shape(0) == a.batch, "reads batch");
+    Part part{};
+    part.height = map.shape(1);
+    part.width = map.shape(2);
+    part.upsample = tensors_[i].first;
+    part.reads = map.mutable_data();
+    a.parts.push_back(part);
+  }
+  a.store_size = out;
+  set_wanted(a, wanted);
+  const Size2 anchor = corner_of(wanted);
+  double share = mark(a, anchor);
+  constexpr double kWhole = 0.97;
+  if (share < kWhole) return {share, anchor};
+  for (Part& part : a.parts)
+    std::fill_n(part.reads, a.batch * part.height * part.width, uint8_t(0));
+  share = mark(a, {0, 0});
+  return {share < kWhole ? share : 1.0, {0, 0}};
+}
+
+double ConvPlan::mark(ConvArgs a, Size2 anchor) const {
+  auto* marks =
+      a.algorithm == Algorithm::kDirect ? INPAINT_PICK(direct_reads) : INPAINT_PICK(winograd_reads);
+  // The phases of a transposed convolution differ in their taps.
+  double done = 0, whole = 0;
+  for (const Phase& phase : phases_) {
+    if (!set_phase(a, phase, anchor)) continue;
+    const Share share = marks(a);
+    const double taps = double(a.kernel.y * a.kernel.x);
+    done += taps * double(share.wanted);
+    whole += taps * double(share.all);
+  }
+  return whole > 0 ? done / whole : 0;
 }
 
 void ConvPlan::run_unpacked(const PlanCall& call, const Array<float>& weight) const {

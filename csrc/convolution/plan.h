@@ -1,7 +1,6 @@
 // One convolution with everything about it that does not depend on the data: made once, run often.
 #pragma once
 
-#include <array>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -43,15 +42,31 @@ struct PlanCall {
   int threads;
 };
 
+// The anchor of a part of a convolution, and its share of the whole work, 1 where it is not worth
+// the trouble.
+struct PlanReads {
+  double share;
+  Size2 anchor;
+};
+
 class ConvPlan {
  public:
   explicit ConvPlan(const PlanSpec& spec);
 
-  // `region`: top, bottom, left, right of the outputs wanted, half open.
+  // `wanted`: bytes (N or 1, Ho, Wo), the outputs that are computed; the others are left alone.
+  // `anchor`: an output at which a tile begins, where there are tiles.
   void run(const PlanCall& call,
            const float* packed,
            int64_t packed_floats,
-           const std::optional<std::array<int64_t, 4>>& region) const;
+           const std::optional<Array<uint8_t>>& wanted,
+           Size2 anchor) const;
+
+  // Marks in `reads`, bytes (N, H, W) for each tensor, the pixels that the wanted outputs of an
+  // image of size `out` depend on. Tiles begin where the wanted outputs do, for they are fewest
+  // then; at the first output if that leaves out next to nothing.
+  PlanReads reads(const Array<uint8_t>& wanted,
+                  Size2 out,
+                  const std::vector<Array<uint8_t>>& reads) const;
 
   // The same from the weight as the layer has it, (filters, channels, kh, kw), or (channels,
   // filters, kh, kw) if transposed, packed.
@@ -59,6 +74,10 @@ class ConvPlan {
 
  private:
   ConvArgs prepared(PlanCall call) const;
+  // The convolution of one phase; false if it has no outputs.
+  bool set_phase(ConvArgs& a, const Phase& phase, Size2 anchor) const;
+  // Marks what is read; returns the share of the work.
+  double mark(ConvArgs a, Size2 anchor) const;
 
   ConvArgs args_ = {};
   std::vector<TensorShape> tensors_;

@@ -248,9 +248,7 @@ void conv_unpacked(const UnpackedArgs& args) {
   const int64_t pixels = a.batch * a.out_height * a.out_width;
   if (pixels == 0) return;
   const int64_t size = round_up(a.channels * a.kernel.y * a.kernel.x, W);
-  const Source source(a,
-                      {(a.out_height - 1) * a.stride.y + (a.kernel.y - 1) * a.dilation.y + 1,
-                       (a.out_width - 1) * a.stride.x + (a.kernel.x - 1) * a.dilation.x + 1});
+  const Source source(a, extent_of(a));
   Buffer<float> sums(pixels * a.filters);
   Buffer<float> terms(pixels * size);
   parallel_tasks(pixels, a.threads, [&](int64_t p) {

@@ -5,11 +5,10 @@
 
 namespace inpaint {
 
-// `conv` as for the other algorithms, its whole output without `packed`, `region_*` and
-// `y_streams`. Ordinary: weight (filters, channels, kernel.y, kernel.x). Transposed, also the
-// gradient of an input with zero padding: weight (channels, filters, kernel.y, kernel.x), input
-// pixel (i, j) adds tap (y, x) to pixel (i, j) * stride + (y, x) * dilation - padding of an image
-// of `store_size`.
+// `conv` as for the other algorithms, its whole output without `packed`, `wanted` and `y_streams`.
+// Ordinary: weight (filters, channels, kernel.y, kernel.x). Transposed, also the gradient of an
+// input with zero padding: weight (channels, filters, kernel.y, kernel.x), input pixel (i, j) adds
+// tap (y, x) to pixel (i, j) * stride + (y, x) * dilation - padding of an image of `store_size`.
 struct UnpackedArgs {
   ConvArgs conv;
   const float* weight;

@@ -6,8 +6,7 @@
 namespace inpaint {
 
 struct WeightGradientArgs {
-  // x and where it is read. Of the rest only the sizes, `filters` and `threads` count; the region
-  // is the whole output.
+  // x and where it is read. Of the rest only the sizes, `filters` and `threads` count.
   ConvArgs conv;
   const float* grad;   // (N, out_height, out_width, filters): the gradient of the sums
   float* grad_weight;  // (filters, channels, kernel.y, kernel.x)

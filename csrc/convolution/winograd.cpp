@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "convolution/reads.h"
 #include "convolution/takes.h"
 #include "convolution/winograd_products.h"
 #include "convolution/winograd_store.h"
@@ -32,24 +33,22 @@ namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
-// Calls body(y, x) for the outputs of a tile inside the region; whether body ever said yes.
+// Calls body(y, x) for the wanted outputs of a tile; whether body ever said yes.
 template <class T, class Body>
 bool any_output(const ConvArgs& a, Size2 grid, const Tile& tile, const Body& body) {
-  for (int64_t i = 0, y = tile.y; i < T::kOutputs && y < a.region_end.y; ++i, y += grid.y)
-    for (int64_t j = 0, x = tile.x; j < T::kOutputs && x < a.region_end.x; ++j, x += grid.x)
-      if (y >= a.region_begin.y && x >= a.region_begin.x && body(y, x)) return true;
+  for (int64_t i = 0, y = tile.y; i < T::kOutputs && y < a.out_height; ++i, y += grid.y)
+    for (int64_t j = 0, x = tile.x; j < T::kOutputs && x < a.out_width; ++j, x += grid.x)
+      if (y >= 0 && x >= 0 && is_wanted(a, tile.n, y, x) && body(y, x)) return true;
   return false;
 }
 
-// Tiles of the region, in the order in which neighbours share inputs; those that see nothing valid
-// are not computed: their outputs become zero here.
+// Tiles with wanted outputs, in the order in which neighbours share inputs. They lie where those of
+// the whole output do, so that each output has the same bits whatever else is wanted. Tiles that
+// see nothing valid are not computed: their outputs become zero here.
 template <class T>
 std::vector<Tile> tiles_of(const ConvArgs& a, Size2 grid) {
-  // Tiles of a doubled image begin at even outputs.
-  const int64_t unit = a.algorithm == Algorithm::kWinograd4x3Upsampled ? 2 : 1;
-  const Size2 begin = {a.region_begin.y / unit * unit, a.region_begin.x / unit * unit};
-  const auto rows = tile_starts(begin.y, a.region_end.y, grid.y, T::kOutputs);
-  const auto columns = tile_starts(begin.x, a.region_end.x, grid.x, T::kOutputs);
+  const auto rows = tile_starts(-a.lead.y, a.out_height, grid.y, T::kOutputs);
+  const auto columns = tile_starts(-a.lead.x, a.out_width, grid.x, T::kOutputs);
   std::vector<Tile> tiles;
   tiles.reserve(static_cast<size_t>(a.batch) * rows.size() * columns.size());
   for (int64_t n = 0; n < a.batch; ++n) {
@@ -203,12 +202,12 @@ template <class T>
 class Convolution {
  public:
   explicit Convolution(const ConvArgs& a)
-      : a_(a),
-        layout_(a),
-        tiles_(tiles_of<T>(a, layout_.grid)),
+      : layout_(a),
+        a_(anchored<T>(a, layout_.grid)),
+        tiles_(tiles_of<T>(a_, layout_.grid)),
         panels_(panels_of(a.filters, a.gated)),
         biases_(lane_biases(a, panels_)),
-        source_(a, layout_.extent(a)),
+        source_(a_, layout_.extent(a_)),
         depth_(layout_.parts() * a.channels),
         stride_(padded_channels(depth_)),
         thin_(a.channels < W && layout_.parts() > 1) {}
@@ -326,8 +325,8 @@ class Convolution {
     }
   }
 
-  const ConvArgs& a_;
   const Layout<T> layout_;
+  const ConvArgs a_;
   const std::vector<Tile> tiles_;
   const std::vector<Panel> panels_;
   const std::vector<float> biases_;
@@ -354,6 +353,38 @@ bool winograd_takes(const ConvArgs& a) {
   if (a.algorithm != Algorithm::kWinograd4x3Upsampled) return is_tiled(a.stride, a.dilation);
   return std::all_of(a.parts.begin(), a.parts.end(), [&](const Part& part) {
     return is_upsampled_3x3(a.kernel, a.stride, a.dilation, a.padding, part.upsample);
+  });
+}
+
+Share winograd_reads(const ConvArgs& args) {
+  return with_tile(args.algorithm, [&](auto tile) {
+    using T = decltype(tile);
+    const Layout<T> layout(args);
+    const ConvArgs a = anchored<T>(args, layout.grid);
+    const auto rows = tile_starts(-a.lead.y, a.out_height, layout.grid.y, T::kOutputs);
+    const auto columns = tile_starts(-a.lead.x, a.out_width, layout.grid.x, T::kOutputs);
+    const auto along = [](const Axis& axis, int64_t dilation) {
+      std::vector<int64_t> reads;
+      for (const int64_t first : axis.first)
+        for (int i = 0; i < T::kReads; ++i)
+          reads.push_back(first * dilation + T::read_at[i] * axis.read_step);
+      return reads;
+    };
+    Reads reads(
+        a, layout.extent(a), along(layout.rows, a.dilation.y), along(layout.columns, a.dilation.x));
+    Share share;
+    for (int64_t n = 0; n < a.batch; ++n) {
+      for (const int64_t row : rows)
+        for (const int64_t column : columns) {
+          ++share.all;
+          const auto yes = [](int64_t, int64_t) { return true; };
+          if (!any_output<T>(a, layout.grid, {n, row, column}, yes)) continue;
+          ++share.wanted;
+          reads.add((row + a.lead.y) * a.stride.y, (column + a.lead.x) * a.stride.x);
+        }
+      reads.mark(n);
+    }
+    return share;
   });
 }
 

@@ -79,8 +79,8 @@ void store_tile(const ConvArgs& a,
   for (int i = 0; i < R; ++i)
     for (int j = 0; j < R; ++j) {
       const int64_t y = tile.y + i * grid.y, x = tile.x + j * grid.x;
-      const bool wanted = y >= a.region_begin.y && y < a.region_end.y && x >= a.region_begin.x &&
-                          x < a.region_end.x;
+      const bool wanted =
+          y >= 0 && y < a.out_height && x >= 0 && x < a.out_width && is_wanted(a, tile.n, y, x);
       pixel[i * R + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
       // The lines to be written are on their way during the transform.
       if (wanted && !a.y_planes && !(kStreams && a.y_streams))

@@ -52,8 +52,8 @@ struct Layout {
       const int64_t last = *std::max_element(axis.first.begin(), axis.first.end());
       return outputs * stride + last * dilation + 5 * axis.read_step;
     };
-    return {along(rows, a.out_height, a.stride.y, a.dilation.y),
-            along(columns, a.out_width, a.stride.x, a.dilation.x)};
+    return {along(rows, a.out_height + a.lead.y, a.stride.y, a.dilation.y),
+            along(columns, a.out_width + a.lead.x, a.stride.x, a.dilation.x)};
   }
 };
 
@@ -64,8 +64,8 @@ void each_part(const ConvArgs& a, const Layout<T>& layout, const Tile& tile, con
   for (const int64_t row : layout.rows.first)
     for (const int64_t column : layout.columns.first)
       body(part++,
-           tile.y * a.stride.y + row * a.dilation.y,
-           tile.x * a.stride.x + column * a.dilation.x);
+           (tile.y + a.lead.y) * a.stride.y + row * a.dilation.y,
+           (tile.x + a.lead.x) * a.stride.x + column * a.dilation.x);
 }
 
 // Distance in floats between the transformed channels of two tiles: never near a multiple of 4096
@@ -73,6 +73,20 @@ void each_part(const ConvArgs& a, const Layout<T>& layout, const Tile& tile, con
 inline int64_t padded_channels(int64_t channels) {
   const int64_t rounded = round_up(channels, Simd<float>::kWidth);
   return rounded % 128 == 0 ? rounded + 16 : rounded;
+}
+
+// The same convolution with its tiles where its anchor asks for them.
+template <class T>
+ConvArgs anchored(const ConvArgs& a, Size2 grid) {
+  const auto lead = [&](int64_t anchor, int64_t step) {
+    // Tiles of a doubled image begin at even outputs.
+    if (a.algorithm == Algorithm::kWinograd4x3Upsampled) anchor = anchor / 2 * 2;
+    const int64_t tile = T::kOutputs * step;
+    return (tile - anchor % tile) % tile;
+  };
+  ConvArgs placed = a;
+  placed.lead = {lead(a.anchor.y, grid.y), lead(a.anchor.x, grid.x)};
+  return placed;
 }
 
 // Starts of tiles along one axis: interleaved grids, one for each remainder modulo the grid's step.

@@ -107,10 +107,11 @@ class ProductMatcher {
     void row_pair(int64_t y, int64_t delta, int64_t age) {
       const int64_t pixels = std::min(width_ + k_ - 1, m_.width_ - x0_);
       strip_.multiply(queries_.data() + (y - block_.y0) * pixels_ * channels_,
+                      pixels_,
                       m_.keys_.data() + ((y + delta) * m_.width_ + x0_) * channels_,
                       ceil_div(pixels, W),
                       channels_);
-      if (age < k_ - 1) return strip_.sum_rows(columns_, width_, sums(age), key_block_);
+      if (age < k_ - 1) return strip_.sum_rows(0, columns_, width_, sums(age), key_block_);
       older_.clear();
       for (int64_t d = k_ - 1; d > 0; --d) older_.push_back(sums(age - d));
       const int64_t query_row = y - k_ + 1, key_row = query_row + delta;
@@ -123,7 +124,7 @@ class ProductMatcher {
                     key_row * s_.key_cols + x0_,
                     width_,
                     {}};
-      strip_.sum_patches(columns_, width_, sums(age), older_.data(), k_ - 1, key_block_, scores);
+      strip_.sum_patches(0, columns_, width_, sums(age), older_.data(), k_ - 1, key_block_, scores);
     }
 
     // Turns products of patches into scores and compares them.

@@ -83,12 +83,15 @@ struct Padding {
 template <class T>
 class GramStrip {
  public:
-  // For `pixels` query pixels, at most `vectors` vectors of key pixels, patches of `patch` pixels.
+  // For at most `pixels` query pixels and `vectors` vectors of key pixels, patches of `patch`
+  // pixels.
   GramStrip(int64_t pixels, int64_t vectors, int64_t patch, const Padding& padding)
-      : pixels_(pixels),
+      : most_pixels_(pixels),
         patch_(patch),
+        padding_(padding),
         lead_(padding.keys > 0 ? W : 0),
         ld_(lead_ + vectors * W + W),
+        pixels_(pixels),
         vectors_(vectors),
         first_(padding.before * ld_ + lead_),
         data_((padding.before + pixels + padding.after) * ld_),
@@ -102,17 +105,21 @@ class GramStrip {
   }
 
   // Both operands packed as for pixel_products().
-  void multiply(const T* left, const T* right, int64_t vectors, int64_t channels) {
-    for (int64_t i = 0; vectors < vectors_ && i < pixels_; ++i)
+  void multiply(const T* left, int64_t pixels, const T* right, int64_t vectors, int64_t channels) {
+    for (int64_t i = 0; vectors < vectors_ && i < most_pixels_; ++i)
       std::fill_n(data_.data() + first_ + i * ld_ + vectors * W, (vectors_ - vectors) * W, T(0));
     vectors_ = vectors;
+    if (pixels != pixels_)
+      std::fill_n(data_.data() + (padding_.before + pixels) * ld_, padding_.after * ld_, T(0));
+    pixels_ = pixels;
     pixel_products(left, pixels_, right, vectors, channels, data_.data() + first_, ld_);
   }
 
-  // Sums along x for `columns` query columns and `width` key columns, to rows ldo apart.
-  void sum_rows(int64_t columns, int64_t width, T* out, int64_t ldo) const {
-    if (patch_ == 3) return rows<3>(columns, width, out, ldo);
-    rows<0>(columns, width, out, ldo);
+  // Sums along x for `columns` query columns and `width` key columns, to rows ldo apart. The first
+  // sum begins with query pixel `first`, zeros before the first pixel included.
+  void sum_rows(int64_t first, int64_t columns, int64_t width, T* out, int64_t ldo) const {
+    if (patch_ == 3) return rows<3>(first, columns, width, out, ldo);
+    rows<0>(first, columns, width, out, ldo);
   }
 
   // The last row pair of a row of patches. Writes to `out` what sum_rows() writes, adds the sums of
@@ -121,7 +128,8 @@ class GramStrip {
   // sink.end(column). Where patches reach beyond the edge, `count` is less than patch - 1, and
   // `out` is null if the last row pair itself lies outside.
   template <class Sink>
-  void sum_patches(int64_t columns,
+  void sum_patches(int64_t first,
+                   int64_t columns,
                    int64_t width,
                    T* out,
                    const T* const* older,
@@ -129,13 +137,13 @@ class GramStrip {
                    int64_t ldo,
                    Sink& sink) const {
     if (patch_ == 3 && count == 2) {
-      out ? patches<3, 2, true>(columns, width, out, older, count, ldo, sink)
-          : patches<3, 2, false>(columns, width, out, older, count, ldo, sink);
+      out ? patches<3, 2, true>(first, columns, width, out, older, count, ldo, sink)
+          : patches<3, 2, false>(first, columns, width, out, older, count, ldo, sink);
     } else if (patch_ == 3 && count == 1) {
-      out ? patches<3, 1, true>(columns, width, out, older, count, ldo, sink)
-          : patches<3, 1, false>(columns, width, out, older, count, ldo, sink);
+      out ? patches<3, 1, true>(first, columns, width, out, older, count, ldo, sink)
+          : patches<3, 1, false>(first, columns, width, out, older, count, ldo, sink);
     } else {
-      patches<0, 0, true>(columns, width, out, older, count, ldo, sink);
+      patches<0, 0, true>(first, columns, width, out, older, count, ldo, sink);
     }
   }
 
@@ -153,14 +161,15 @@ class GramStrip {
   }
 
   template <int K>
-  void rows(int64_t columns, int64_t width, T* out, int64_t ldo) const {
+  void rows(int64_t first, int64_t columns, int64_t width, T* out, int64_t ldo) const {
     for (int64_t column = 0; column < columns; ++column)
       for (int64_t j = 0; j < width; j += W)
-        store(out + column * ldo + j, diagonal<K>(corner_ + column * ld_ + j));
+        store(out + column * ldo + j, diagonal<K>(corner_ + (first + column) * ld_ + j));
   }
 
   template <int K, int COUNT, bool NEWEST, class Sink>
-  void patches(int64_t columns,
+  void patches(int64_t first,
+               int64_t columns,
                int64_t width,
                T* out,
                const T* const* older,
@@ -169,7 +178,7 @@ class GramStrip {
                Sink& sink) const {
     const int64_t before = COUNT ? COUNT : count;
     for (int64_t column = 0; column < columns; ++column) {
-      const T* const from = corner_ + column * ld_;
+      const T* const from = corner_ + (first + column) * ld_;
       const int64_t at = column * ldo;
       sink.begin(column);
       for (int64_t j = 0; j < width; j += W) {
@@ -187,8 +196,10 @@ class GramStrip {
     }
   }
 
-  const int64_t pixels_, patch_, lead_, ld_;
-  int64_t vectors_;
+  const int64_t most_pixels_, patch_;
+  const Padding padding_;
+  const int64_t lead_, ld_;
+  int64_t pixels_, vectors_;
   const int64_t first_;
   Buffer<T> data_;
   const T* const corner_;  // of the diagonals of the first patch

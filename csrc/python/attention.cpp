@@ -25,7 +25,7 @@ ContextualAttentionArgs<T> attention_args(const Array<T>& fg,
                                           const AttentionOptions& options,
                                           int threads) {
   const auto [rate, scale, fuse, align_corners, sum_norm, exclude, count] = options;
-  ContextualAttentionArgs<T> args;
+  ContextualAttentionArgs<T> args{};
   args.fg = image_view<T>(fg);
   args.bg = image_view<T>(bg);
   require(fg.shape(0) == bg.shape(0) && fg.shape(1) == bg.shape(1), "fg and bg differ");
@@ -56,13 +56,15 @@ template <class T>
 void call_forward(const Array<T>& fg,
                   const Array<T>& bg,
                   const OptionalBytes& hole,
+                  const OptionalBytes& wanted,
                   const AttentionOptions& options,
                   Array<T> y,
                   Array<int64_t> index,
                   Array<T> row_max,
                   Array<T> row_sum,
                   int threads) {
-  const auto args = attention_args<T>(fg, bg, hole, options, threads);
+  auto args = attention_args<T>(fg, bg, hole, options, threads);
+  args.wanted = mask_view(wanted, args.batch, args.fg_height, args.fg_width);
   const int64_t queries = args.batch * args.query_rows() * args.query_columns();
   const ContextualAttentionResult<T> result{output_view<T>(y, fg),
                                             output<int64_t>(index, queries),
@@ -212,6 +214,7 @@ void bind_type(py::module_& m) {
         py::arg("fg").noconvert(),
         py::arg("bg").noconvert(),
         py::arg("hole"),
+        py::arg("wanted"),
         py::arg("options"),
         py::arg("y").noconvert(),
         py::arg("index"),

@@ -113,13 +113,24 @@ void run_plan(const ConvPlan& plan,
               const OptionalFloats& pre_activation,
               const OptionalFloats& mask_ratio,
               const OptionalFloats& update_mask,
-              const std::optional<std::array<int64_t, 4>>& region,
+              const OptionalBytes& wanted,
+              const Pair& anchor,
               int threads) {
   const PlanCall call{x, valid, bias, y, pre_activation, mask_ratio, update_mask, threads};
   const float* weights = packed.data();
   const int64_t floats = packed.size();
   py::gil_scoped_release release;
-  plan.run(call, weights, floats, region);
+  plan.run(call, weights, floats, wanted, size2(anchor));
+}
+
+// The share of the work, and the anchor.
+std::pair<double, Pair> plan_reads(const ConvPlan& plan,
+                                   const Array<uint8_t>& wanted,
+                                   const Pair& out,
+                                   const std::vector<Array<uint8_t>>& reads) {
+  py::gil_scoped_release release;
+  const PlanReads found = plan.reads(wanted, size2(out), reads);
+  return {found.share, {found.anchor.y, found.anchor.x}};
 }
 
 void run_plan_unpacked(const ConvPlan& plan,
@@ -222,8 +233,10 @@ void bind_convolution(py::module_& m) {
            tensor("pre_activation"),
            tensor("mask_ratio"),
            tensor("update_mask"),
-           arg("region"),
+           tensor("wanted"),
+           arg("anchor"),
            arg("threads"))
+      .def("reads", &plan_reads, tensor("wanted"), arg("out"), tensor("reads"))
       .def("run_unpacked",
            &run_plan_unpacked,
            tensor("x"),

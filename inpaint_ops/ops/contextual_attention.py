@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import derivatives, dispatch, tensors, triton
+from inpaint_ops.ops import derivatives, dispatch, partly, tensors, triton
 from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 from inpaint_ops.reference.contextual_attention import AttentionOptions
 from inpaint_ops.reference.contextual_attention import (
@@ -174,14 +174,18 @@ def _kernel_options(
 
 
 def _cpu(
-    fg: Tensor, bg: Tensor, hole: Tensor | None, *options: Any
+    fg: Tensor, bg: Tensor, hole: Tensor | None, *options: Any, wanted: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    # wanted: (N or 1, H, W) uint8, the pixels of y that are needed, in its packed order. They have
+    # the bits of a whole computation; other pixels of y, and the index and statistics of cells that
+    # no wanted pixel needs, are undefined.
     y, index, row_max, row_sum = _fake(fg, bg, hole, *options)
     wide = y if y.dtype == row_max.dtype else torch.empty_like(y, dtype=row_max.dtype)
     tensors.native().contextual_attention(
         tensors.compute_dtype(fg),
         tensors.compute_dtype(bg),
         _missing(hole),
+        wanted,
         _kernel_options(*options),
         wide,
         index,
@@ -190,6 +194,11 @@ def _cpu(
         tensors.threads(),
     )
     return wide.to(y.dtype), index, row_max, row_sum
+
+
+def _reads(wanted: Tensor, *_: Any) -> partly.Reads:
+    """What wanted pixels depend on: all keys, and queries that are mostly of the same tensor."""
+    return partly.Reads([None, None, None], float(wanted.float().mean()))
 
 
 def _named(options: tuple[Any, ...]) -> dict[str, Any]:
@@ -333,3 +342,4 @@ _backward_operator = dispatch.register(
 )
 _operator.differentiate(_backward, _setup_context, formula=_formula, second=_second)
 _backward_operator.forbid_derivative()
+_operator.compute_partly(_reads, lambda wanted, *args: _cpu(*args, wanted=wanted.pixels))

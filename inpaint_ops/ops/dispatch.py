@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.backends import backend, current_backend
-from inpaint_ops.ops import derivatives, recording, shortcut, triton
+from inpaint_ops.ops import derivatives, partly, recording, shortcut, triton
 from inpaint_ops.ops.native import extension
 from inpaint_ops.ops.recording import SetupContext, applied
 
@@ -206,6 +206,16 @@ class Registered:
 
         self.pullback, self._formula = pullback, formula
         self._record(gradients, setup, shared.arguments)
+
+    def compute_partly(
+        self, reads: Callable[..., partly.Reads | None], compute: Callable[..., Any]
+    ) -> None:
+        """Attach the computation of some pixels alone; see `partly.Partly`."""
+        nested = tuple if self._group is None else self._group.nested
+        partly.PARTLY[self._overload] = partly.Partly(
+            lambda wanted, *args: reads(wanted, *nested(args)),
+            lambda wanted, *args: compute(wanted, *nested(args)),
+        )
 
     def forbid_derivative(self) -> None:
         """Make the derivative an error; for the operator of a backward pass.

@@ -47,9 +47,16 @@ class ConvPlan(Protocol):
         pre_activation: Tensor | None,
         mask_ratio: Tensor | None,
         update_mask: Tensor | None,
-        region: tuple[int, int, int, int] | None,
+        wanted: Tensor | None,
+        anchor: tuple[int, int],
         threads: int,
     ) -> None: ...
+    def reads(
+        self,
+        wanted: Tensor,
+        out: tuple[int, int],
+        reads: Sequence[Tensor],
+    ) -> tuple[float, tuple[int, int]]: ...
     def run_unpacked(
         self,
         x: Sequence[Tensor],
@@ -232,6 +239,7 @@ class Extension(Protocol):
         fg: Tensor,
         bg: Tensor,
         hole: Tensor | None,
+        wanted: Tensor | None,
         options: tuple[int, float, bool, bool, bool, bool, bool],
         y: Tensor,
         index: Tensor,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, recording, tensors, triton
+from inpaint_ops.ops import dispatch, partly, recording, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
@@ -101,12 +101,25 @@ def _cpu(
 ) -> tuple[Tensor, Tensor]:
     if x.dtype == torch.float64:
         return _reference(x, weight, bias, stride, padding, *options)
+    return _compute(partly.Wanted(), x, weight, bias, stride, padding, *options)
+
+
+def _compute(
+    wanted: partly.Wanted,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    *options: Any,
+) -> tuple[Tensor, Tensor]:
     activation, keep, algorithm = options
     y, pre_activation = _fake(x, weight, bias, stride, padding, *options)
     if not y.numel():
         return y, pre_activation
     into, applied = (pre_activation, "identity") if keep else (y, activation)
-    if not _by_kernels(x, weight, bias, _adjoint(stride, padding), into, applied, algorithm):
+    g = _adjoint(stride, padding)
+    if not _by_kernels(x, weight, bias, g, into, applied, algorithm, wanted):
         widened = tensors.compute_dtype(x), tensors.compute_dtype(weight)
         sums = formulas.convolve_transposed(*widened, None, stride, padding)
         into.copy_(cpu.finish(sums, bias, applied))
@@ -124,12 +137,45 @@ def _by_kernels(
     y: Tensor,
     activation: str,
     algorithm: str,
+    wanted: partly.Wanted,
 ) -> bool:
     """Fill y, unless the sums are a matrix product or the stride leaves outputs without taps."""
+    return cpu.transposed(
+        x,
+        weight,
+        bias,
+        g,
+        y,
+        activation=activation,
+        kind=_kind(x, g),
+        direct=spec.asked_for_direct(algorithm),
+        wanted=wanted,
+    )
+
+
+def _kind(x: Tensor, g: Geometry) -> str:
     product = x.shape[2] == x.shape[3] == 1 and g.padding[0] == 0
-    kind = "scattered" if product else "transposed"
-    direct = spec.asked_for_direct(algorithm)
-    return cpu.transposed(x, weight, bias, g, y, activation=activation, kind=kind, direct=direct)
+    return "scattered" if product else "transposed"
+
+
+def _reads(
+    wanted: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    *options: Any,
+) -> partly.Reads | None:
+    if x.dtype == torch.float64:
+        return None
+    activation, keep, algorithm = options
+    g, direct = _adjoint(stride, padding), spec.asked_for_direct(algorithm)
+    applied = "identity" if keep else activation
+    chosen = cpu.transposed_plan(x, weight, g, applied, _kind(x, g), direct)
+    out = _out_size(x, weight, stride, padding)
+    found = cpu.reads(chosen, [x], out, wanted)
+    return None if found is None else found._replace(maps=[*found.maps, None, None])
 
 
 def _cuda(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Any:
@@ -249,3 +295,4 @@ _operator.differentiate(
     _backward, _setup_context, formula=_formula, second=_second, shared=second.SHARED
 )
 _backward_operator.forbid_derivative()
+_operator.compute_partly(_reads, _compute)

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops import checks
+from inpaint_ops import checks, needed
 from inpaint_ops.blending import poisson_blend
 from inpaint_ops.checkpoints import State
 from inpaint_ops.exporting import Graph
@@ -122,5 +123,8 @@ class GLCIC(InpaintingModel):
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
         prediction: Tensor = self.generator(self.inputs(image, hole))
         if self.blend == "poisson":
-            return poisson_blend(prediction.to(image.dtype), image, hole)
+            # The blending reads the prediction in the hole and next to it.
+            around = F.max_pool2d(hole, 3, 1, 1)
+            prediction = needed.computed(prediction.to(image.dtype), around)
+            return poisson_blend(prediction, needed.computed(image), hole)
         return prediction

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops import checks
+from inpaint_ops import checks, needed
 from inpaint_ops.checkpoints import State
 from inpaint_ops.exporting import Graph
 from inpaint_ops.features import FeatureNetwork
@@ -197,6 +197,7 @@ class MSNPS(InpaintingModel):
         )
         if self.energy == "none":
             return content
+        content = needed.computed(content)
         return torch.stack(
             [self._synthesise(picture, missing) for picture, missing in zip(content, hole)]
         )

@@ -214,22 +214,6 @@ def test_compiles_and_exports():
     assert torch.equal(program.module()(x.detach()), expected)
 
 
-def test_region_computes_only_what_is_asked():
-    from inpaint_ops.ops.convolution import cpu, spec
-    from inpaint_ops.ops.convolution.plan import Convolution
-
-    for kernel in ((3, 3), (5, 5)):
-        x, weight, bias = tensors((2, 7, 22, 25), 12, kernel)
-        g = spec.check_geometry("test", x, weight, stride=1, padding=kernel[0] // 2, dilation=1)
-        whole = gated_conv2d(x, weight, bias, padding=kernel[0] // 2)
-        y = torch.full_like(whole, 7)
-        parts, what = cpu.parts_of(x, g), Convolution(g, gated=True, activation="elu")
-        cpu.convolve(parts, weight, bias, what, y, direct=False, region=(3, 14, 5, 19))
-        torch.testing.assert_close(y[:, :, 3:14, 5:19], whole[:, :, 3:14, 5:19])
-        y[:, :, 3:14, 5:19] = 7
-        assert (y == 7).all()
-
-
 def test_layer_copies_pickles_and_takes_parametrisations():
     layer = GatedConv2d(4, 6, 3, padding=1, dilation=1, padding_mode="reflect", upsample=2)
     assert list(layer.state_dict()) == ["weight", "bias"]

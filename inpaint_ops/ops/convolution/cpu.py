@@ -13,8 +13,9 @@ from inpaint_ops.ops.convolution import formulas, spec
 from inpaint_ops.ops.convolution.packed_weights import packed_weights
 from inpaint_ops.ops.convolution.plan import Convolution, Plan, Shapes, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
+from inpaint_ops.ops.partly import Reads, Wanted
 
-Region = tuple[int, int, int, int]
+_ALL = Wanted()
 
 
 class InputPart(NamedTuple):
@@ -65,8 +66,12 @@ def forward(
     gated: bool,
     keep: bool,
     direct: bool,
+    wanted: Wanted = _ALL,
 ) -> tuple[Tensor, Tensor]:
-    """Compute `fused_conv2d` or `gated_conv2d`: the result and, if `keep`, the pre-activation."""
+    """Compute `fused_conv2d` or `gated_conv2d`: the result and, if `keep`, the pre-activation.
+
+    `wanted`: see `convolve`.
+    """
     size = g.out_size(x, weight)
     y, pre_activation = spec.results_like(x, weight, size, gated=gated, keep=keep)
     if y.numel():
@@ -78,6 +83,7 @@ def forward(
             y,
             pre_activation if keep else None,
             direct=direct,
+            wanted=wanted,
         )
     return y, pre_activation
 
@@ -92,7 +98,7 @@ def convolve(
     *,
     direct: bool,
     planes: MaskPlanes | None = None,
-    region: Region | None = None,
+    wanted: Wanted = _ALL,
 ) -> Tensor:
     """Convolve float32 values and do everything fused after it.
 
@@ -106,29 +112,20 @@ def convolve(
         pre_activation: where the sums before activation and gate go.
         direct: without Winograd's algorithms.
         planes: of a partial convolution.
-        region: (top, bottom, left, right), half open: the outputs wanted; the rest of y keeps what
-            it holds.
+        wanted: the pixels that are to be computed; the others may hold anything.
 
     Returns:
         The result: y, or other memory like it.
     """
-    shapes = shapes_of(
-        parts, weight, (y.shape[2], y.shape[3]), in_place=region is None and in_place(weight)
-    )
+    shapes = shapes_of(parts, weight, (y.shape[2], y.shape[3]), in_place=in_place(weight))
     chosen = plan(what, shapes, direct)
     bias = None if bias is None else tensors.compute_dtype(bias)
     if chosen.kernels is None:
         x = joined(parts, what.geometry)
         whole = _convolve_by_aten(x, weight, bias, what, pre_activation, planes)
-        if region is not None:
-            top, bottom, left, right = region
-            y[:, :, top:bottom, left:right] = whole[:, :, top:bottom, left:right]
-            return y
         return whole.to(y.dtype) if whole.stride() == y.stride() else y.copy_(whole)
     into = _float32_like(y)
-    if into is not y and region is not None:
-        into.copy_(y)
-    run(chosen, parts, weight, bias, into, pre_activation, planes, region)
+    run(chosen, parts, weight, bias, into, pre_activation, planes, wanted)
     return y if into is y else y.copy_(into)
 
 
@@ -140,7 +137,7 @@ def run(
     y: Tensor,
     pre_activation: Tensor | None = None,
     planes: MaskPlanes | None = None,
-    region: Region | None = None,
+    wanted: Wanted = _ALL,
 ) -> None:
     """Fill y, float32 and packed in either layout, and pre_activation by our kernels."""
     if parts[0].x.numel() == 0:
@@ -154,7 +151,26 @@ def run(
         chosen.kernels.run_unpacked(images, known, weight.detach(), *after, tensors.threads())
         return
     packed = packed_weights.of(weight, chosen.form)
-    chosen.kernels.run(images, known, packed, *after, region, tensors.threads())
+    chosen.kernels.run(images, known, packed, *after, *wanted, tensors.threads())
+
+
+def reads(chosen: Plan, images: Sequence[Tensor], out: Pair, wanted: Tensor) -> Reads | None:
+    """Return what wanted pixels of a convolution depend on, their last bits included.
+
+    Args:
+        chosen: the plan.
+        images: the tensors of the input, of which only shapes count.
+        out: height and width of the result.
+        wanted: bytes (N, Ho, Wo), not 0 = wanted.
+
+    Returns:
+        None where the plan reads and computes everything.
+    """
+    if chosen.kernels is None or chosen.form is None:
+        return None
+    maps = [torch.zeros((x.shape[0], *x.shape[2:]), dtype=torch.uint8) for x in images]
+    share, anchor = chosen.kernels.reads(wanted, out, maps)
+    return Reads(maps, share, anchor)
 
 
 def transposed(
@@ -167,6 +183,7 @@ def transposed(
     activation: str = "identity",
     kind: str = "transposed",
     direct: bool,
+    wanted: Wanted = _ALL,
 ) -> bool:
     """Fill y with a transposed convolution, if our kernels take it; return whether they do.
 
@@ -183,6 +200,7 @@ def transposed(
         activation: of the result.
         kind: "transposed", or "scattered": see `Convolution`.
         direct: without Winograd's algorithms.
+        wanted: see `convolve`.
     """
     chosen = transposed_plan(x, weight, g, activation, kind, direct)
     if chosen.kernels is None:
@@ -190,7 +208,7 @@ def transposed(
     into = _float32_like(y)
     bias = None if bias is None else tensors.compute_dtype(bias)
     parts = (InputPart(tensors.compute_dtype(x), 1, (x.shape[1],)),)
-    run(chosen, parts, weight, bias, into)
+    run(chosen, parts, weight, bias, into, wanted=wanted)
     if into is not y:
         y.copy_(into)
     return True

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import dispatch, tensors, triton
+from inpaint_ops.ops import dispatch, partly, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
+from inpaint_ops.ops.convolution.plan import Convolution, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients
 
 
@@ -60,6 +61,7 @@ def register(op: str, *, plain: dispatch.Registered | None = None) -> dispatch.R
         shared=second.SHARED,
     )
     backward_operator.forbid_derivative()
+    forward_operator.compute_partly(partial(_reads, gated=gated), partial(_compute, gated=gated))
     return forward_operator
 
 
@@ -92,6 +94,46 @@ def _cpu(
         return _reference(x, weight, bias, g, activation, keep, algorithm, gated=gated)
     direct = spec.asked_for_direct(algorithm)
     return cpu.forward(x, weight, bias, g, activation, gated=gated, keep=keep, direct=direct)
+
+
+def _reads(
+    wanted: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+    *,
+    gated: bool,
+) -> partly.Reads | None:
+    if x.dtype == torch.float64:
+        return None
+    size = g.out_size(x, weight)
+    shapes = cpu.shapes_of(cpu.parts_of(x, g), weight, size, in_place=in_place(weight))
+    what = Convolution(g, gated, activation)
+    chosen = plan(what, shapes, spec.asked_for_direct(algorithm))
+    found = cpu.reads(chosen, [x], size, wanted)
+    return None if found is None else found._replace(maps=[*found.maps, None, None])
+
+
+def _compute(
+    wanted: partly.Wanted,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+    *,
+    gated: bool,
+) -> tuple[Tensor, Tensor]:
+    direct = spec.asked_for_direct(algorithm)
+    return cpu.forward(
+        x, weight, bias, g, activation, gated=gated, keep=keep, direct=direct, wanted=wanted
+    )
 
 
 def _cuda(

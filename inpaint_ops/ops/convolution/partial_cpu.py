@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import tensors
+from inpaint_ops.ops import partly, tensors
 from inpaint_ops.ops.convolution import cpu, cpu_backward, partial_formulas, spec
-from inpaint_ops.ops.convolution.plan import Convolution
+from inpaint_ops.ops.convolution.plan import Convolution, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry
 
 _OP = "partial_conv2d"
@@ -116,6 +116,18 @@ def forward(
     """Return y, update_mask and mask_ratio."""
     if weight.dtype == torch.float64:
         return partial_formulas.reference(x, valid, weight, bias, *rest)
+    return compute(partly.Wanted(), x, valid, weight, bias, *rest)
+
+
+def compute(
+    wanted: partly.Wanted,
+    x: list[Tensor],
+    valid: list[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Do as `forward`, for the pixels of y in `wanted` only; see `partly.Partly`."""
     g, rule, factors, algorithm = rest
     size = partial_formulas.out_size(x, weight, g, factors)
     # Algorithms that want a doubled image want all of it doubled.
@@ -135,8 +147,32 @@ def forward(
         spec.result_like(partial_formulas.lead(x), weight, weight.shape[0], size),
         direct=spec.asked_for_direct(algorithm),
         planes=cpu.MaskPlanes(mask_ratio[:, 0], update_mask[:, 0]),
+        wanted=wanted,
     )
     return y, update_mask, mask_ratio
+
+
+def reads(
+    wanted: Tensor,
+    x: list[Tensor],
+    valid: list[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    *rest: Any,
+) -> partly.Reads | None:
+    """Return what `compute` reads, whatever is valid; all of the masks."""
+    g, _, factors, algorithm = rest
+    if weight.dtype == torch.float64:
+        return None
+    size = partial_formulas.out_size(x, weight, g, factors)
+    parts = [cpu.InputPart(one, factor, (one.shape[1],)) for one, factor in zip(x, factors)]
+    shapes = cpu.shapes_of(parts, weight, size, in_place=in_place(weight))
+    what = Convolution(_upsampling(g, min(factors)))
+    chosen = plan(what, shapes, spec.asked_for_direct(algorithm))
+    found = cpu.reads(chosen, x, size, wanted)
+    if found is None:
+        return None
+    return found._replace(maps=[*found.maps, *(None for _ in valid), None, None])
 
 
 def backward(

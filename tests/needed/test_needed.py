@@ -1,0 +1,275 @@
+"""Networks that compute what a hole needs, against the same networks computing everything."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from model_cases import picture, small
+from torch import nn
+
+import inpaint_ops
+from inpaint_ops import needed
+from inpaint_ops.layers import FusedConv2d, GatedConv2d, InstanceNorm2d, PartialConv2d
+from inpaint_ops.models import list_models
+from inpaint_ops.needed import compute as computing
+from inpaint_ops.needed import lazy_tensor as noting
+from inpaint_ops.ops.partly import PARTLY
+
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def _any_size(monkeypatch):
+    """Small pictures count, and what is not computed is NaN."""
+    monkeypatch.setattr(noting, "_LEAST_PIXELS", 0)
+    plain = computing._results
+
+    def poisoned(step, plan):
+        results = plain(step, plan)
+        if results and isinstance(plan.need, torch.Tensor):
+            results[0].masked_fill_((plan.need == 0)[:, None], NAN)
+        return results
+
+    monkeypatch.setattr(computing, "_results", poisoned)
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """The plans that were made, with their steps."""
+    seen = []
+    plain = computing._plans
+
+    def watched(those, x, need):
+        made = plain(those, x, need)
+        seen.extend(zip(those, made))
+        return made
+
+    monkeypatch.setattr(computing, "_plans", watched)
+    return seen
+
+
+def holes(n, h, w):
+    zero = torch.zeros(n, 1, h, w)
+    box, corner, strokes = zero.clone(), zero.clone(), zero.clone()
+    box[:, :, h // 2 : h // 2 + 9, w // 3 : w // 3 + 7] = 1
+    corner[0, :, :5, -6:] = 1
+    strokes[:, :, ::11, : w // 2] = 1
+    strokes[-1, :, :, w // 4] = 1
+    return {"box": box, "corner": corner, "strokes": strokes, "shared": box[:1]}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_method_fills_bit_for_bit(name):
+    model = small(name)
+    for n, size in ((1, (72, 96)), (3, (61, 50))):
+        image = picture(n, 3, *size)
+        for key, hole in holes(n, *size).items():
+            some = model.complete(image, hole)
+            assert torch.equal(some, model.complete(image, hole, compute="all")), key
+            with torch.no_grad():
+                plain = model.eval().completed(
+                    image, (hole > 0).expand(n, 1, *size), model.hints(image, hole > 0)
+                )
+            torch.testing.assert_close(some, plain, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["deepfill_v2", "partial_conv_unet", "glcic", "gmcnn", "patch_gan"]
+)
+def test_a_small_hole_takes_part_of_the_layers(name, plans):
+    model = small(name)
+    hole = torch.zeros(1, 1, 256, 256)
+    hole[..., 100:110, 100:110] = 1
+    model.complete(picture(1, 3, 256, 256), hole)
+    convolutions = [plan for step, plan in plans if step.func in PARTLY]
+    partial = [plan for plan in convolutions if isinstance(plan.need, torch.Tensor)]
+    assert len(partial) >= len(convolutions) // 3
+
+
+class Own(nn.Module):
+    """A network of a user's: our layers, torch's, in-place activations, an unknown operator."""
+
+    def __init__(self, unknown=None):
+        super().__init__()
+        torch.manual_seed(1)
+        self.stem = GatedConv2d(4, 8, 5, padding=2)
+        self.down = FusedConv2d(8, 12, 3, stride=2, padding=1, activation="identity")
+        self.norm = nn.BatchNorm2d(12)
+        self.relu = nn.ReLU(inplace=True)
+        self.middle = FusedConv2d(12, 12, 3, padding=2, dilation=2, padding_mode="reflect")
+        self.partial = PartialConv2d(12, 12, 3, padding=1, multi_channel=False, return_mask=True)
+        self.up = FusedConv2d(20, 8, 3, padding=1, upsample=1)
+        self.last = FusedConv2d(8, 3, 3, padding=1)
+        self.unknown = unknown
+
+    def forward(self, x, hole):
+        first = self.stem(torch.cat([x, hole], 1))
+        y = self.relu(self.norm(self.down(first)))
+        if self.unknown is not None:
+            y = self.unknown(y)
+        y = y + self.middle(y)
+        valid = 1 - F.max_pool2d(hole, 2)
+        y, _ = self.partial(y, valid)
+        y = F.interpolate(y, scale_factor=2, mode="nearest")
+        return self.last(self.up(torch.cat([y, first], 1)))
+
+
+UNKNOWN = {
+    "none": None,
+    "instance norm": InstanceNorm2d(12),
+    "a mean": lambda y: y - y.mean((2, 3), keepdim=True),
+    "torch's convolution": nn.Conv2d(12, 12, 3, padding=1),
+    "values decide": lambda y: y * 2 if float(y.amax()) > 0 else y,
+    "random": lambda y: y + 0 * torch.rand_like(y),
+    "sorted": lambda y: y.sort(1)[0],
+    "softmax": lambda y: y.softmax(1),
+    "softmax over rows": lambda y: y.softmax(2),
+    "average": lambda y: F.avg_pool2d(y, 3, 1, 1),
+    "largest": lambda y: F.max_pool2d(y, 3, 1, 1),
+    "halves": lambda y: F.interpolate(F.avg_pool2d(y, 2), scale_factor=2, mode="bilinear"),
+    "antialiased": lambda y: F.interpolate(
+        F.interpolate(y, size=(20, 30), mode="bilinear", antialias=True),
+        size=y.shape[2:],
+        mode="bicubic",
+    ),
+    "padded": lambda y: F.pad(y, (2, 1, 0, 3), mode="reflect")[:, :, :-3, 2:-1],
+    "zeros around": lambda y: F.pad(F.pad(y, (2, -1, 1, 3)), (-2, 1, -1, -3)).contiguous(),
+    "flipped": lambda y: y.flip(3, 1).flip(1, 3),
+    "turned": lambda y: y.flip(3) * y,
+    "chunks": lambda y: torch.cat(y.chunk(3, 1)[::-1], 1),
+    "batches": lambda y: torch.cat(list(y.split(1, 0)), 0),
+    "rows": lambda y: torch.cat([y[:, :, :7], y[:, :, 7:]], 2),
+    "every second": lambda y: y[:, :, ::2, 1::2].repeat_interleave(2, 2).repeat_interleave(2, 3),
+    "zeros like": lambda y: y + torch.zeros_like(y) + y.new_ones(()),
+    "where": lambda y: torch.where(torch.ones(1, 1, *y.shape[2:], dtype=torch.bool), y, 2.0),
+    "masked": lambda y: y.masked_fill(torch.eye(y.shape[2], y.shape[3]) > 0, 0.5),
+    "half": lambda y: y.half().float(),
+    "wider": lambda y: y.double().float(),
+    "group norm": nn.GroupNorm(3, 12),
+    "transposed twice": lambda y: y.transpose(2, 3).contiguous().transpose(2, 3),
+    "viewed": lambda y: y.flatten(2).unflatten(2, y.shape[2:]),
+    "in place": lambda y: y.mul_(2).clamp_(-1, 1),
+}
+
+
+def compute(network, x, hole, *, whole=False):
+    with torch.no_grad():
+        y = needed.computed(network(needed.lazy(x), hole), hole, whole=whole)
+    return torch.where(hole > 0, y, 0.0)
+
+
+@pytest.mark.parametrize("unknown", list(UNKNOWN))
+def test_networks_of_users(unknown, plans):
+    network = Own(UNKNOWN[unknown]).eval()
+    x = torch.randn(2, 3, 64, 88)
+    for key, hole in holes(2, 64, 88).items():
+        some = compute(network, x, hole.expand(2, 1, 64, 88))
+        whole = compute(network, x, hole.expand(2, 1, 64, 88), whole=True)
+        assert torch.equal(some, whole), key
+        with torch.no_grad():
+            plain = torch.where(hole > 0, network(x, hole.expand(2, 1, 64, 88)), 0.0)
+        torch.testing.assert_close(some, plain, atol=1e-4, rtol=1e-4)
+    assert any(isinstance(plan.need, torch.Tensor) for _, plan in plans)
+
+
+def _changed_under_a_view(y):
+    view = y[:, :, 1:-1]
+    return y.mul_(2) + view.mean()
+
+
+@pytest.mark.parametrize("change", [lambda y: y[:, :, 1:-1].mul_(2), _changed_under_a_view])
+def test_shared_memory_is_not_changed_in_place(change):
+    network = Own(change).eval()
+    with pytest.raises(NotImplementedError, match="in place"):
+        compute(network, torch.randn(1, 3, 32, 32), torch.ones(1, 1, 32, 32))
+
+
+def test_a_result_in_part_is_never_taken_for_the_whole():
+    layer = FusedConv2d(3, 4, 3, padding=1)
+    x, hole = torch.randn(1, 3, 24, 24), torch.zeros(1, 1, 24, 24)
+    hole[..., 3:6, 4:9] = 1
+    with torch.no_grad():
+        y = layer(needed.lazy(x))
+        part = needed.computed(y, hole)
+        assert torch.equal(needed.computed(y * 1), layer(x))
+        assert torch.equal(needed.computed(y), layer(x))
+    assert part.isnan().any()
+    assert torch.equal(part[..., 3:6, 4:9].isnan().any(), torch.tensor(False))
+
+
+def test_ordinary_tensors_are_what_they_are():
+    x = torch.randn(1, 2, 3, 4)
+    assert needed.computed(x) is x
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes(dtype):
+    model = small("glcic").to(dtype)
+    hole = holes(1, 64, 64)["box"]
+    image = picture(1, 3, 64, 64)
+    assert torch.equal(model.complete(image, hole), model.complete(image, hole, compute="all"))
+
+
+def test_under_autocast():
+    model = small("deepfill_v2")
+    hole, image = holes(1, 64, 64)["box"], picture(1, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        some = model.complete(image, hole)
+        assert torch.equal(some, model.complete(image, hole, compute="all"))
+        with torch.no_grad():
+            plain = model.completed(image, hole > 0)
+    torch.testing.assert_close(some, plain, atol=2e-2, rtol=0)
+
+
+def test_complete_names_the_option():
+    with pytest.raises(ValueError, match="compute"):
+        small("glcic").complete(picture(1, 3, 16, 16), torch.ones(1, 1, 16, 16), compute="some")
+
+
+def _with_hook(model):
+    seen = []
+    model.generator.register_forward_hook(lambda *args: seen.append(args[-1]))
+    return seen
+
+
+def _with_hook_for_all(model):
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda *args: seen.append(args[-1]))
+    return seen, handle
+
+
+def test_hooks_see_ordinary_tensors(plans):
+    hole, image = holes(1, 64, 64)["box"], picture(1, 3, 64, 64)
+    model = small("glcic")
+    seen = _with_hook(model)
+    model.complete(image, hole)
+    assert [type(x) for x in seen] == [torch.Tensor]
+    model = small("glcic")
+    seen, handle = _with_hook_for_all(model)
+    try:
+        model.complete(image, hole)
+    finally:
+        handle.remove()
+    assert seen
+    assert {type(x) for x in seen} == {torch.Tensor}
+    assert not plans
+
+
+def test_compiled_networks_see_ordinary_tensors(plans):
+    hole, image = holes(1, 64, 64)["box"], picture(1, 3, 64, 64)
+    model = small("glcic")
+    expected = model.complete(image, hole)
+    assert plans
+    plans.clear()
+    model.generator = torch.compile(model.generator, backend="eager")
+    torch.testing.assert_close(model.complete(image, hole), expected, atol=1e-4, rtol=0)
+    assert not plans
+
+
+@pytest.mark.parametrize("backend", ["reference", "direct"])
+def test_backends(backend, plans):
+    hole, image = holes(1, 64, 64)["box"], picture(1, 3, 64, 64)
+    model = small("glcic")
+    with inpaint_ops.backend(backend):
+        some = model.complete(image, hole)
+        assert torch.equal(some, model.complete(image, hole, compute="all"))
+    assert bool(plans) == (backend == "direct")
