@@ -112,6 +112,7 @@ setup(
     package_data={
         "inpaint_ops": ["py.typed"],
         "inpaint_ops.benchmarks.gpu": ["budget.json"],
+        "inpaint_ops.serving": ["page/*"],
     },
     ext_modules=[
         Pybind11Extension(

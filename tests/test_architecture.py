@@ -45,7 +45,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "drop-in": ("compat", "conversion", "exporting"),
     "package": ("",),
     "methods": ("models",),
-    "programs": ("cli", "benchmarks"),
+    "programs": ("cli", "serving", "benchmarks"),
 }
 
 # Imports inside functions that close a cycle and may, each with its reason: (module, module).
