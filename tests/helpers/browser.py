@@ -69,7 +69,7 @@ class Browser:
             self._session + path, data, {"Content-Type": "application/json"}, method=verb
         )
         try:
-            with _NO_PROXY.open(request, timeout=60) as response:
+            with _NO_PROXY.open(request, timeout=120) as response:
                 return json.load(response)["value"]
         except urllib.error.HTTPError as exc:
             with exc:
@@ -116,7 +116,7 @@ class Browser:
     def drag(self, points, button=0):
         """Presses at the first point, moves through the others, releases; in the window."""
         moves = [
-            {"type": "pointerMove", "duration": 10, "x": round(x), "y": round(y)} for x, y in points
+            {"type": "pointerMove", "duration": 0, "x": round(x), "y": round(y)} for x, y in points
         ]
         down, up = ({"type": f"pointer{what}", "button": button} for what in ("Down", "Up"))
         self._act("pointer", "mouse", [moves[0], down, *moves[1:], up])
@@ -129,6 +129,12 @@ class Browser:
         steps += [{"type": "keyUp", "value": key} for key in held]
         self._act("key", "keyboard", steps)
 
+    def hold(self, key):
+        self._act("key", "keyboard", [{"type": "keyDown", "value": key}])
+
+    def release(self, key):
+        self._act("key", "keyboard", [{"type": "keyUp", "value": key}])
+
     def wheel(self, x, y, delta):
         step = {"type": "scroll", "x": round(x), "y": round(y), "deltaX": 0, "deltaY": delta}
         self._act("wheel", "wheel", [{**step, "duration": 0, "origin": "viewport"}])
@@ -137,7 +143,7 @@ class Browser:
         source = {"type": kind, "id": name, "actions": steps}
         self._call("POST", "/actions", {"actions": [source]})
 
-    def wait(self, condition, *arguments, seconds=30):
+    def wait(self, condition, *arguments, seconds=120):
         """Waits until a script's expression is true."""
         end = time.monotonic() + seconds
         while not (value := self.run(f"return {condition}", *arguments)):

@@ -25,7 +25,7 @@ class Client:
 
     def ask(self, verb, path, body=None, headers=(), **query):
         """Status, headers and body of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         address = f"{path}?{urlencode(query)}" if query else path
         given = {**(BODY if verb == "POST" else {}), **dict(headers)}
         try:
@@ -53,7 +53,7 @@ class Client:
 
     def raw(self, lines, body=b""):
         """Status, facts and whether the connection was closed, for a request line by line."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=120) as connection:
             head = "\r\n".join(lines).replace("PORT", str(self.port))
             connection.sendall(head.encode() + b"\r\n\r\n" + body)
             answer = http.client.HTTPResponse(connection)
@@ -79,7 +79,7 @@ class Client:
 
     def finish(self, job, wanted="done"):
         """Waits until a filling has ended; returns its facts."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while (facts := self.state(job))["state"] in ("reading", "filling"):
             assert time.monotonic() < end
             time.sleep(0.01)

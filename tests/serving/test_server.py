@@ -111,7 +111,7 @@ class Waiting:
     def __call__(self, image, hole, *, seed=0, progress=None):
         progress(0.25)
         self.begun.set()
-        assert self.go.wait(30)
+        assert self.go.wait(120)
         progress(0.75)
         return image
 
@@ -127,7 +127,7 @@ def waiting(methods):
 def test_one_filling_at_a_time_and_it_can_be_cancelled(waiting, client):
     opened = client.open(PHOTO)["id"]
     job = client.start(opened, HOLE)
-    assert waiting.begun.wait(30)
+    assert waiting.begun.wait(120)
     facts = client.state(job)
     assert (facts["state"], facts["fraction"], facts["cancelling"]) == ("filling", 0.25, False)
     query = {"width": SIZE, "height": SIZE, "method": "exemplar"}
@@ -405,7 +405,7 @@ def test_a_body_must_arrive_in_time(monkeypatch):
 
 def test_connections_that_say_nothing_useful_do_no_harm(client, capsys):
     for nonsense in (b"NONSENSE\r\n\r\n", b"GET / HTTP/9.1\r\n\r\n", b"\0" * 70_000):
-        with socket.create_connection(("127.0.0.1", client.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", client.port), timeout=120) as connection:
             connection.sendall(nonsense)
             assert b'"error"' in connection.makefile("rb").read()
     with socket.create_connection(("127.0.0.1", client.port)) as connection:

@@ -34,8 +34,11 @@ export class Drawing {
   resize(width, height) {
     this.ratio = window.devicePixelRatio || 1;
     for (const canvas of this.canvases) {
-      canvas.width = Math.max(1, Math.round(width * this.ratio));
-      canvas.height = Math.max(1, Math.round(height * this.ratio));
+      canvas.width = Math.max(1, Math.ceil(width * this.ratio));
+      canvas.height = Math.max(1, Math.ceil(height * this.ratio));
+      // One pixel of the canvas for each of the screen, whatever fraction the stage ends with.
+      canvas.style.width = `${canvas.width / this.ratio}px`;
+      canvas.style.height = `${canvas.height / this.ratio}px`;
     }
   }
 

@@ -63,7 +63,7 @@ export class Stage {
   }
 
   resize() {
-    const { clientWidth: width, clientHeight: height } = this.element;
+    const { width, height } = this.element.getBoundingClientRect();
     this.drawing.resize(width, height);
     this.view.setStage(width, height);
     this.redraw();
@@ -113,7 +113,7 @@ export class Stage {
 
   at(event) {
     const box = this.element.getBoundingClientRect();
-    return [event.clientX - box.left - this.element.clientLeft, event.clientY - box.top - this.element.clientTop];
+    return [event.clientX - box.left, event.clientY - box.top];
   }
 
   listen() {
