@@ -131,11 +131,11 @@ def _choices(
     for key in keys:
         layout, vgg = (_last(pairs, key) for pairs in (layouts, features))
         choice = FillerChoice(
-            key.partition(":")[0],
-            tuple(Path(value) for name, value in weights if name == key),
-            layout or "auto",
-            None if vgg is None else Path(vgg),
-            tuple(value for name, value in options if name == key),
+            model=key.partition(":")[0],
+            weights=tuple(Path(value) for name, value in weights if name == key),
+            layout=layout or "auto",
+            features=None if vgg is None else Path(vgg),
+            options=tuple(value for name, value in options if name == key),
         )
         try:
             choice.check()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from email.message import Message
 from http import HTTPStatus
-from typing import BinaryIO
+from io import BufferedIOBase
 
 from inpaint_ops.serving.refusals import Refusal
 
@@ -89,7 +89,7 @@ def megabytes(count: int) -> str:
     return f"{count} bytes" if count < 100_000 else f"{count / 2**20:.1f} MB"
 
 
-def read_body(stream: BinaryIO, length: int) -> bytes:
+def read_body(stream: BufferedIOBase, length: int) -> bytes:
     """Read a body.
 
     Raises:
@@ -100,7 +100,7 @@ def read_body(stream: BinaryIO, length: int) -> bytes:
     body = bytearray()
     while len(body) < length:
         # One read of the socket at a time, so that a sender of single bytes meets the deadline.
-        chunk = stream.read1(min(_CHUNK, length - len(body)))  # type: ignore[attr-defined]
+        chunk = stream.read1(min(_CHUNK, length - len(body)))
         if not chunk:
             raise Refusal(HTTPStatus.BAD_REQUEST, "The body ended before its stated length.")
         if time.monotonic() > deadline:

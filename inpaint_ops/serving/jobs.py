@@ -185,7 +185,8 @@ def read_hole(bits: bytes, size: tuple[int, int], stated: tuple[int, int]) -> np
         (height, width) bool, True = missing.
 
     Raises:
-        Refusal: another size than the picture's, another number of bytes, or nothing is missing.
+        Refusal: another size than the picture's, another number of bytes, or nothing or all of it
+            is missing.
     """
     height, width = size
     if stated != size:
@@ -202,4 +203,9 @@ def read_hole(bits: bytes, size: tuple[int, int], stated: tuple[int, int]) -> np
     hole = np.unpackbits(np.frombuffer(bits, np.uint8), count=count).reshape(size).astype(np.bool_)
     if not hole.any():
         raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing is painted yet.")
+    if hole.all():
+        raise Refusal(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "The whole picture is painted; leave some of it to fill from.",
+        )
     return hole

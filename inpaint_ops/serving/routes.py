@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from email.message import Message
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Request:
         body: reads as many bytes of the body.
     """
 
-    headers: Any
+    headers: Message
     query: str
     body: Callable[[int], bytes]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, DRIVER, BrowserError, browser
 from command_line import StubFiller
-from page_client import decoded, encoded, running
+from page_client import Client, decoded, encoded, packed, running
 
 from inpaint_ops.serving import Method
 
@@ -295,6 +295,22 @@ def test_progress_is_shown_and_a_filling_is_cancelled(page, filler):
     fill(page)
     assert len(filler.holes) == 2
     np.testing.assert_array_equal(*filler.holes)
+
+
+def test_a_page_that_is_left_cancels_its_filling(page, filler):
+    filler.go.clear()
+    page.drag(place(page, [(0, 0), (50, 0)])[0])
+    page.press(ENTER)
+    page.wait("document.getElementById('progress-text').textContent.startsWith('Filling, ')")
+    page.open(page.url)
+    client = Client(int(page.url.rstrip("/").rpartition(":")[2]))
+    opened = client.open(encoded(RGB))["id"]
+    end = time.monotonic() + 120
+    query = {"width": WIDTH, "height": HEIGHT, "method": "exemplar"}
+    path = f"/api/pictures/{opened}/fill"
+    while client.json("POST", path, packed(np.eye(HEIGHT, WIDTH)), **query)[0] == 409:
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_errors_are_sentences(page, filler, tmp_path):

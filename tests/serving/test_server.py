@@ -252,6 +252,7 @@ def test_wrong_fillings_are_refused(client, query, status, text):
         (packed(HOLE)[:-1], "The mask of 12x12 pixels has 18 bytes, got 17."),
         (packed(HOLE) + b"\0", "The mask of 12x12 pixels has 18 bytes, got 19."),
         (bytes(18), "Nothing is painted yet."),
+        (b"\xff" * 18, "The whole picture is painted"),
         (b"", "has 18 bytes, got 0"),
     ],
 )

@@ -14,6 +14,9 @@ let picture = null;
 let job = null;
 let filling = false;
 let opening = false;
+let saving = false;
+// The filling under way, by its name at the server.
+let running = null;
 let saved = true;
 const stage = new Stage(update);
 
@@ -53,6 +56,7 @@ function update() {
   byId("clear").disabled = !paintable || mask.count === 0;
   byId("fill").disabled = !open || mask.count === 0 || chosen() === undefined;
   byId("compare").disabled = !comparing;
+  byId("save").disabled = saving;
   byId("compare").value = Math.round(stage.split * 100);
   byId("switch").textContent = comparing || job === null ? "Paint more" : "Compare";
   byId("zoom").hidden = picture === null;
@@ -159,17 +163,19 @@ function fill() {
         width: picture.width,
         height: picture.height,
         method: chosen().key,
-        seed: byId("seed").value || "0",
+        seed: Math.max(0, Math.round(byId("seed").valueAsNumber || 0)),
       };
       const { id } = await server.startFilling(picture.id, options, stage.mask.packed());
       await finish(id);
     } finally {
       filling = false;
+      running = null;
     }
   });
 }
 
 async function finish(id) {
+  running = id;
   byId("cancel").onclick = () => attempt(async () => showProgress(await server.cancelJob(id)));
   byId("cancel").disabled = false;
   let facts = await server.readJob(id);
@@ -224,12 +230,18 @@ function keep() {
 }
 
 function save() {
-  if (job === null || filling) return;
+  if (job === null || filling || saving) return;
   attempt(async () => {
+    saving = true;
     say("Saving…");
-    const name = await server.saveFile(job, byId("format").value);
-    saved = true;
-    say(`Saved as ${name} where the browser keeps its downloads.`);
+    update();
+    try {
+      const name = await server.saveFile(job, byId("format").value);
+      saved = true;
+      say(`Saved as ${name} where the browser keeps its downloads.`);
+    } finally {
+      saving = false;
+    }
   });
 }
 
@@ -322,6 +334,10 @@ function listen() {
   listenForFiles();
   window.addEventListener("beforeunload", (event) => {
     if (!saved || (stage.mask?.count ?? 0) > 0) event.preventDefault();
+  });
+  // Nobody else can cancel it, and no other begins before it ends.
+  window.addEventListener("pagehide", () => {
+    if (running !== null) server.cancelJob(running).catch(() => {});
   });
   listenForKeys(actions);
 }

@@ -19,7 +19,9 @@ async function answer(path, options) {
 
 async function post(path, body) {
   const headers = { "Content-Type": "application/octet-stream" };
-  return (await answer(path, { method: "POST", headers, body })).json();
+  // An empty request, such as to cancel, is sent even if the page is closed meanwhile.
+  const keepalive = body === undefined;
+  return (await answer(path, { method: "POST", headers, body, keepalive })).json();
 }
 
 export async function readSetup() {
@@ -39,11 +41,11 @@ export async function readJob(job) {
 }
 
 export function cancelJob(job) {
-  return post(`/api/jobs/${job}/cancel`, new Uint8Array(0));
+  return post(`/api/jobs/${job}/cancel`);
 }
 
 export function keepResult(job) {
-  return post(`/api/jobs/${job}/keep`, new Uint8Array(0));
+  return post(`/api/jobs/${job}/keep`);
 }
 
 // The picture of an address as an element that is ready to be drawn.
