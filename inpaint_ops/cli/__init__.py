@@ -3,8 +3,8 @@
 `entry` starts it and answers Ctrl-C; `commands` lists the commands. ``fill`` passes `fill_command`
 (options), `fillers` (the function that fills), `filling` (one file or a folder of them) and
 `outputs` (names of a folder's files). ``masks`` is `masks_command`, ``models`` is `model_table`,
-``export`` is `export_command`, ``doctor`` is `doctor`. `messages` prints failures, notes and
-progress.
+``serve`` is `serve_command`, before the server of `inpaint_ops.serving`. ``export`` is
+`export_command`, ``doctor`` is `doctor`. `messages` prints failures, notes and progress.
 """
 
 from inpaint_ops.cli.entry import main

@@ -10,6 +10,7 @@ import click
 from inpaint_ops.cli.export_command import export
 from inpaint_ops.cli.fill_command import fill
 from inpaint_ops.cli.masks_command import masks
+from inpaint_ops.cli.serve_command import serve
 
 
 def _version() -> str:
@@ -28,6 +29,7 @@ def cli() -> None:
 cli.add_command(export)
 cli.add_command(fill)
 cli.add_command(masks)
+cli.add_command(serve)
 
 
 @cli.command()

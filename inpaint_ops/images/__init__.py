@@ -7,7 +7,7 @@ each file format can hold. `holes` reads and writes the files that mark what is 
 
 from inpaint_ops.images.formats import READ_SUFFIXES, WRITE_SUFFIXES
 from inpaint_ops.images.holes import load_hole, read_hole, save_hole
-from inpaint_ops.images.photo import MAX_PIXELS, Photo, load_photo
+from inpaint_ops.images.photo import MAX_PIXELS, Photo, load_photo, read_photo
 
 __all__ = [
     "MAX_PIXELS",
@@ -17,5 +17,6 @@ __all__ = [
     "load_hole",
     "load_photo",
     "read_hole",
+    "read_photo",
     "save_hole",
 ]

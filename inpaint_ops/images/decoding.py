@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -40,37 +40,45 @@ def decode(source: Path, max_pixels: int, *, hole: bool = False) -> dict[str, An
     A hole may also be stored as 32-bit grey, integer or float, if its values are those of a mask
     (`grey_levels`).
     """
-    pil = pillow()
+    pillow()
     kind = "mask" if hole else "picture"
     if source.is_dir():
         raise IsADirectoryError(f"{source}: is a directory, expected a {kind}")
     if not source.exists():
         raise FileNotFoundError(f"{source}: does not exist")
     with source.open("rb") as stream:
-        if not stream.read(1):
-            raise ValueError(f"{source}: the file is empty")
-        stream.seek(0)
-        pil.init()
-        formats = [name for name in _FORMATS if name in pil.OPEN]
-        with _readable(source), _own_bomb_limit(pil):
-            picture = pil.open(stream, formats=formats)
-        with picture:
-            _refuse(picture, source, max_pixels, hole)
-            # Pillow rotates a TIFF while it loads it and forgets the tags, so these are read
-            # before. The tags of a PNG are read after: to look for them decodes the file, and
-            # only the first attempt to decode a damaged file fails.
-            early = picture.format == "TIFF"
-            kept = exif_and_resolution(picture) if early else None
-            with _readable(source):
-                picture.load()
-            try:
-                return _photo_arguments(picture, kept or exif_and_resolution(picture))
-            except ValueError as exc:
-                raise ValueError(f"{source}: {exc}") from exc
+        return decode_stream(stream, str(source), max_pixels, hole=hole)
+
+
+def decode_stream(
+    stream: BinaryIO, source: str, max_pixels: int, *, hole: bool = False
+) -> dict[str, Any]:
+    """As `decode` for an open file; errors call it `source`."""
+    pil = pillow()
+    if not stream.read(1):
+        raise ValueError(f"{source}: the file is empty")
+    stream.seek(0)
+    pil.init()
+    formats = [name for name in _FORMATS if name in pil.OPEN]
+    with _readable(source), _own_bomb_limit(pil):
+        picture = pil.open(stream, formats=formats)
+    with picture:
+        _refuse(picture, source, max_pixels, hole)
+        # Pillow rotates a TIFF while it loads it and forgets the tags, so these are read
+        # before. The tags of a PNG are read after: to look for them decodes the file, and
+        # only the first attempt to decode a damaged file fails.
+        early = picture.format == "TIFF"
+        kept = exif_and_resolution(picture) if early else None
+        with _readable(source):
+            picture.load()
+        try:
+            return _photo_arguments(picture, kept or exif_and_resolution(picture))
+        except ValueError as exc:
+            raise ValueError(f"{source}: {exc}") from exc
 
 
 @contextmanager
-def _readable(source: Path) -> Iterator[None]:
+def _readable(source: str) -> Iterator[None]:
     # Pillow's decoders answer damaged files with OSError, SyntaxError, ValueError, EOFError,
     # struct.error, zlib.error and more.
     try:
@@ -100,7 +108,7 @@ _ADVICE = "convert the picture to {}"
 _MASK_ADVICE = "save the mask as 8-bit grey, black and white"
 
 
-def _refuse(picture: Image, source: Path, max_pixels: int, hole: bool) -> None:
+def _refuse(picture: Image, source: str, max_pixels: int, hole: bool) -> None:
     advice = _MASK_ADVICE if hole else _ADVICE
     width, height = picture.size
     if width * height > max_pixels:

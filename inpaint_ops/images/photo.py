@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 
 from inpaint_ops.atomic import write_atomically
-from inpaint_ops.images.decoding import decode
+from inpaint_ops.images.decoding import decode, decode_stream
 from inpaint_ops.images.formats import JPEG_EXIF, WRITE_FORMATS, WRITE_SUFFIXES, Format, pillow
 from inpaint_ops.images.metadata import with_resolution, without_interoperability
 from inpaint_ops.program import reason
@@ -149,32 +149,40 @@ class Photo:
         pixels[missing, : self._colours] = np.rint(np.clip(values, 0.0, 1.0) * self.levels)
         return replace(self, pixels=pixels)
 
-    def check_save(self, path: str | os.PathLike[str]) -> None:
-        """Raise the errors of `save` that are known before anything is written.
+    def check_format(self, name: str | os.PathLike[str]) -> None:
+        """Raise an error if the format that a file's name stands for cannot hold the picture.
 
         Raises:
             ValueError: unknown extension, or the format cannot hold alpha, 16 bits or the size.
-            OSError: path is a directory, or its folder is missing or not writable.
         """
-        target = Path(path)
-        form = WRITE_FORMATS.get(target.suffix.lower())
+        form = WRITE_FORMATS.get(Path(name).suffix.lower())
         if form is None:
             known = " ".join(sorted(WRITE_SUFFIXES))
-            raise ValueError(f"{target}: unknown file extension, expected one of {known}")
+            raise ValueError(f"{name}: unknown file extension, expected one of {known}")
         if self.levels > 255 and not form.deep:
-            raise ValueError(f"{target}: {form.name} cannot hold 16 bits a pixel; use .png or .tif")
+            raise ValueError(f"{name}: {form.name} cannot hold 16 bits a pixel; use .png or .tif")
         if self.has_alpha and not form.alpha and (self.pixels[..., -1] < self.levels).any():
-            raise ValueError(f"{target}: {form.name} cannot hold alpha; use .png, .tif or .webp")
+            raise ValueError(f"{name}: {form.name} cannot hold alpha; use .png, .tif or .webp")
         if max(self.size) > form.max_side:
             raise ValueError(
-                f"{target}: {form.name} holds at most {form.max_side} pixels a side,"
+                f"{name}: {form.name} holds at most {form.max_side} pixels a side,"
                 f" got {size_text(self.size)}"
             )
         if form.name == "JPEG" and len(self.exif) > JPEG_EXIF:
             raise ValueError(
-                f"{target}: JPEG holds at most {JPEG_EXIF} bytes of EXIF, got {len(self.exif)};"
+                f"{name}: JPEG holds at most {JPEG_EXIF} bytes of EXIF, got {len(self.exif)};"
                 " use .png or .tif"
             )
+
+    def check_save(self, path: str | os.PathLike[str]) -> None:
+        """Raise the errors of `save` that are known before anything is written.
+
+        Raises:
+            ValueError: as `check_format`.
+            OSError: path is a directory, or its folder is missing or not writable.
+        """
+        target = Path(path)
+        self.check_format(target)
         if target.is_dir():
             raise IsADirectoryError(f"{target}: is a directory, expected a file name")
         if not target.parent.is_dir():
@@ -196,20 +204,34 @@ class Photo:
             OSError: as `check_save`, or the disk or the encoder failed.
         """
         self.check_save(path)
-        target = Path(path)
-        form = WRITE_FORMATS[target.suffix.lower()]
+        with write_atomically(path) as stream:
+            self.write(stream, path)
+
+    def write(self, stream: BinaryIO, name: str | os.PathLike[str], **options: Any) -> None:
+        """Write what `save` writes to a file of this name to an open file instead.
+
+        Args:
+            stream: binary file, open for writing.
+            name: its extension picks the format; no file of this name is touched.
+            options: of Pillow's writer, in place of our own.
+
+        Raises:
+            ValueError: as `check_format`.
+            OSError: the disk or the encoder failed.
+        """
+        self.check_format(name)
+        form = WRITE_FORMATS[Path(name).suffix.lower()]
         pixels = self.pixels
         if self.has_alpha and not form.alpha:
             pixels = pixels[..., : self._colours]
         if pixels.shape[2] == 1:
             pixels = pixels[..., 0]
         picture = pillow().fromarray(np.ascontiguousarray(pixels))
-        options = {**form.options, **self._metadata(form)}
-        with write_atomically(target) as stream:
-            try:
-                picture.save(stream, format=form.name, **options)
-            except Exception as exc:
-                raise OSError(f"{target}: could not be written ({reason(exc)})") from exc
+        options = {**form.options, **self._metadata(form), **options}
+        try:
+            picture.save(stream, format=form.name, **options)
+        except Exception as exc:
+            raise OSError(f"{name}: could not be written ({reason(exc)})") from exc
 
     @property
     def _colours(self) -> int:
@@ -269,6 +291,11 @@ def load_photo(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
             cannot be kept exactly (CMYK, 16-bit colour, float, ...).
     """
     return Photo(**decode(Path(path), max_pixels))
+
+
+def read_photo(stream: BinaryIO, name: str, *, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Read one picture from an open binary file, as `load_photo` does; errors call it `name`."""
+    return Photo(**decode_stream(stream, name, max_pixels))
 
 
 def size_text(size: tuple[int, int]) -> str:

@@ -128,7 +128,7 @@ def stencil(
     for tap in tl.static_range(0, 9):
         y2, x2, inside = neighbour(y, x, h, w, KIND, tap)
         line = line_of(y2, x2, inside & in_rows, h, w, first_y, rows, first_x, columns)
-        # Neighbours in the tile are neighbours in memory, but for the ends of rows: with this Triton
+        # Neighbours in the tile are neighbours in memory, but for the ends of rows. Told so, Triton
         # 3.6 spreads threads along the columns, as later releases do. Loads become no wider by it,
         # because the offsets have no common factor.
         column = tl.max_contiguous(tl.load(table_ptr + tap * table_ld + j), 2)

@@ -159,6 +159,20 @@ def test_every_package_is_found_by_setup():
     assert set(done.stdout.split()) == found
 
 
+def test_files_beside_the_code_are_installed(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (".py", ".pyc", ".so", ".pyi", ".md")
+    wanted = {
+        "/".join((() if folder == "inpaint_ops" else ("inpaint_ops",)) + path.parts)
+        for folder in ("inpaint_ops", "kernels", "models", "benchmarks")
+        for path in (file.relative_to(ROOT) for file in (ROOT / folder).rglob("*.*"))
+        if path.suffix not in code
+    }
+    assert {"inpaint_ops/serving/page/index.html", "inpaint_ops/serving/page/main.js"} <= wanted
+    assert [name for name in sorted(wanted) if not (tmp_path / name).is_file()] == []
+
+
 def test_build_without_compiler_still_succeeds(tmp_path):
     """An ordinary build only warns; one that requires the extension fails."""
     command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
@@ -192,6 +206,7 @@ print(build_meta.build_sdist({str(tmp_path)!r}))
     with tarfile.open(archive) as tar:
         names = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
     sources = [*(ROOT / "csrc").iterdir(), *(ROOT / "inpaint_ops").rglob("*.py")]
+    sources += (ROOT / "inpaint_ops/serving/page").iterdir()
     # The README shows a picture of docs, links to a page of it and names targets of the Makefile.
     for path in [*sources, *(ROOT / "docs").iterdir(), ROOT / "Makefile"]:
         assert str(path.relative_to(ROOT)) in names
