@@ -111,13 +111,9 @@ setup(
     package_dir={f"inpaint_ops.{inner}": inner for inner in INNER},
     package_data={
         "inpaint_ops": ["py.typed"],
-<<<<<<< HEAD
         "inpaint_ops.benchmarks.gpu": ["budget*.json"],
         "inpaint_ops.kernels": ["measured/*.json"],
-=======
-        "inpaint_ops.benchmarks.gpu": ["budget.json"],
         "inpaint_ops.serving": ["page/*"],
->>>>>>> wt/serve
     },
     ext_modules=[
         Pybind11Extension(

@@ -45,12 +45,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "drop-in": ("compat", "conversion", "exporting"),
     "package": ("",),
     "methods": ("models",),
-<<<<<<< HEAD
     # `kernels.tune` is a command: it measures the layers that the benchmarks know.
-    "programs": ("cli", "benchmarks", "kernels.tune"),
-=======
-    "programs": ("cli", "serving", "benchmarks"),
->>>>>>> wt/serve
+    "programs": ("cli", "serving", "benchmarks", "kernels.tune"),
 }
 
 # Imports inside functions that close a cycle and may, each with its reason: (module, module).
