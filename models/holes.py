@@ -72,19 +72,17 @@ class Holes:
 
     Args:
         missing: (H, W) bool.
-        cell: side of a cell, in pixels.
+        cell: side of a cell, in pixels, a multiple of 8.
     """
 
     def __init__(self, missing: Tensor, cell: int) -> None:
         self.cell = cell
         pixels = missing.cpu().numpy()
-        rows, columns = (np.arange(0, size, cell) for size in pixels.shape)
-        some = np.logical_or.reduceat(pixels, rows, 0)
+        across, down = _pooled(pixels, cell)
         # Cells (rows, columns): the number of their group, 0 = nothing is missing there.
-        self.groups = _numbered(np.logical_or.reduceat(some, columns, 1))
-        every = np.logical_and.reduceat(pixels, rows, 0)
-        self._full = np.logical_and.reduceat(every, columns, 1)
-        self._boxes = _boxes(pixels, self.groups, cell)
+        self.groups = _numbered(_any_of(across, cell))
+        self._full = ~_any_of(_pooled(~pixels, cell)[0], cell)
+        self._boxes = _boxes(across, down, self.groups, cell)
 
     def shared(self, most: int) -> list[Hole]:
         """Return the holes; groups are one hole as long as the sides of its box are at most `most`.
@@ -129,6 +127,21 @@ class Holes:
         return missing[where.pixels] & own[rows[:, None], columns]
 
 
+def _pooled(mask: Array, cell: int) -> tuple[Array, Array]:
+    """Return whether a mask is set in a row of a cell (H, cells), and in a column (cells, W)."""
+    bits = np.packbits(mask, axis=1)
+    rows, columns = np.arange(0, mask.shape[0], cell), np.arange(0, bits.shape[1], cell // 8)
+    down = np.bitwise_or.reduceat(bits, rows, 0)
+    across = np.bitwise_or.reduceat(bits, columns, 1) != 0
+    return across, np.unpackbits(down, axis=1, count=mask.shape[1]) != 0
+
+
+def _any_of(across: Array, cell: int) -> Array:
+    """Return whether a mask is set in a cell, from its rows (H, cells)."""
+    found: Array = np.logical_or.reduceat(across, np.arange(0, across.shape[0], cell), 0)
+    return found
+
+
 def _numbered(cells: Array) -> Array:
     """Return the number of each cell's group, from 1 on in the order of their first cells."""
     numbers = np.zeros(cells.shape, np.int64)
@@ -157,15 +170,13 @@ def _around(row: int, column: int) -> Iterator[tuple[int, int]]:
             yield row + down, column + right
 
 
-def _boxes(missing: Array, groups: Array, cell: int) -> list[Rect]:
-    """Return the box of each group's pixels."""
+def _boxes(across: Array, down: Array, groups: Array, cell: int) -> list[Rect]:
+    """Return the box of each group's pixels, from the rows and columns of its cells."""
     boxes = np.zeros((int(groups.max(initial=0)), 4), np.int64)
-    boxes[:, :2] = max(missing.shape)
-    for axis, by_cell in enumerate((groups, groups.T)):
-        pixels = missing if axis == 0 else missing.T
-        some = np.logical_or.reduceat(pixels, np.arange(0, pixels.shape[1], cell), 1)
-        at, across = np.nonzero(some)
-        group = by_cell[at // cell, across] - 1
+    boxes[:, :2] = max(*across.shape, *down.shape)
+    for axis, (lines, numbers) in enumerate(((across, groups), (down.T, groups.T))):
+        at, cells = np.nonzero(lines)
+        group = numbers[at // cell, cells] - 1
         np.minimum.at(boxes[:, axis], group, at)
         np.maximum.at(boxes[:, axis + 2], group, at + 1)
     return [Rect(*box) for box in boxes.tolist()]

@@ -21,8 +21,8 @@ from inpaint_ops.ops import tensors
 
 # Windows that are filled at once.
 _BATCH = 4
-# Cells along a window, and the smallest cell in pixels; see `Holes`.
-_CELLS, _LEAST_CELL = 8, 8
+# Cells along a window of 64 pixels or more; see `Holes`.
+_CELLS = 8
 
 
 class Fill(Protocol):
@@ -66,7 +66,7 @@ class Windows:
         size = (image.shape[2], image.shape[3])
         jobs = []
         for sample, mask in enumerate(missing[:, 0]):
-            holes = Holes(mask, max(self.side // _CELLS, _LEAST_CELL))
+            holes = Holes(mask, max(self.side // _CELLS // 8 * 8, 8))
             for hole in holes.shared(self.part):
                 if hole.box.longest <= self.part:
                     jobs.append(_Job(sample, hole.box.around(self.side, *size), holes, hole))
@@ -135,7 +135,7 @@ class Windows:
         """
         result, missing = image.clone(), missing.clone()
         weights = image.new_zeros((1, 1, box.bottom - box.top, box.right - box.left))
-        for part, weight in self._parts(box, image):
+        for part, weight in self.parts(box, image):
             mine = own[(..., *part.pixels)]
             if not mine.any():
                 continue
@@ -153,8 +153,8 @@ class Windows:
             missing[(..., *part.pixels)] &= ~mine
         return result
 
-    def _parts(self, box: Rect, like: Tensor) -> Iterator[tuple[Rect, Tensor]]:
-        """The parts of a box, from its rim to its middle, and the weights (h, w) of their pixels.
+    def parts(self, box: Rect, like: Tensor) -> Iterator[tuple[Rect, Tensor]]:
+        """Yield the parts of a box, from its rim to its middle, and the weights (h, w) of each.
 
         The weights of all parts that a pixel is in have the sum 1.
         """
