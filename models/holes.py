@@ -46,6 +46,11 @@ class Rect(NamedTuple):
         (top, bottom), (left, right) = ends
         return Rect(top, left, bottom, right)
 
+    def grown(self, margin: int, height: int, width: int) -> Rect:
+        """Return this rectangle with a margin, as far as a picture of that size goes."""
+        top, left = max(self.top - margin, 0), max(self.left - margin, 0)
+        return Rect(top, left, min(self.bottom + margin, height), min(self.right + margin, width))
+
     def within(self, other: Rect) -> Rect:
         """Return this rectangle in the pixels of another."""
         (top, left), (down, right) = other[:2], other[:2]

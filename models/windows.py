@@ -90,68 +90,63 @@ class Windows:
 
     def _large(self, result: Tensor, missing: Tensor, holes: Holes, hole: Hole) -> None:
         """Fill a hole of one picture (1, 3, H, W) that no window takes whole."""
-        # The coarsest picture has a window around a box of more than half a part.
-        reach = 2 * self.side * -(-hole.box.longest // self.part)
-        where = hole.box.around(reach, result.shape[2], result.shape[3])
-        image = result[(..., *where.pixels)]
-        own = holes.of(hole, where, missing)[None, None]
-        unknown = missing[where.pixels][None, None]
         # A thin hole, such as a scratch, has known pixels at hand wherever a window lies.
         guided = holes.is_deep(hole, self.part)
-        filled = self._filled(tensors.compute_dtype(image), unknown, own, guided=guided)
-        image.copy_(torch.where(own, filled.to(image.dtype), image))
+        # A window in the smallest picture, where the box is longer than half a part.
+        margin = self.side * (-(-hole.box.longest // self.part) if guided else 1)
+        where = hole.box.grown(margin, result.shape[2], result.shape[3])
+        own = holes.of(hole, where, missing)[None, None]
+        view = result[(..., *where.pixels)]
+        image = tensors.compute_dtype(view)
+        self._fill_own(image, missing[where.pixels][None, None], own, guided=guided)
+        if image.dtype != view.dtype:
+            view.copy_(torch.where(own, image.to(view.dtype), view))
 
-    def _filled(self, image: Tensor, missing: Tensor, own: Tensor, *, guided: bool) -> Tensor:
-        """Return a picture with its own missing pixels filled, guided by one of half its size."""
+    def _fill_own(self, image: Tensor, missing: Tensor, own: Tensor, *, guided: bool) -> None:
+        """Fill a picture's own missing pixels in place, guided by a picture of half its size."""
         height, width = image.shape[2:]
         found = hole_box(own[0])
         if found is None:
-            return image
+            return
         box = Rect(*found)
         if box.longest <= self.part or max(height, width) <= self.side:
-            window = box.around(self.side, height, width).pixels
-            result = image.clone()
-            part = result[(..., *window)]
-            mine = own[(..., *window)]
-            filled = self.fill(part, missing[(..., *window)], mine)
-            part.copy_(torch.where(mine, filled, part))
-            return result
-        if not guided:
-            return self._in_parts(image, missing, own, box)
-        others = missing & ~own
-        small, unknown = _halved(image, missing)
-        part = unknown & (F.max_pool2d(own.float(), 2, ceil_mode=True) > 0)
-        guide = _doubled(
-            self._filled(small, unknown, part, guided=True), part | ~unknown, (height, width)
-        )
-        return self._in_parts(torch.where(own, guide, image), others, own, box)
+            window = (..., *box.around(self.side, height, width).pixels)
+            values, mine = image[window], own[window]
+            filled = self.fill(values, missing[window], mine)
+            values.copy_(torch.where(mine, filled, values))
+            return
+        if guided:
+            small, unknown = _halved(image, missing)
+            part = unknown & (F.max_pool2d(own.float(), 2, ceil_mode=True) > 0)
+            self._fill_own(small, unknown, part, guided=True)
+            guide = _doubled(small, part | ~unknown, (height, width))
+            image.copy_(torch.where(own, guide, image))
+            missing = missing & ~own
+        self._fill_parts(image, missing.clone(), own, box)
 
-    def _in_parts(self, image: Tensor, missing: Tensor, own: Tensor, box: Rect) -> Tensor:
-        """Return a picture with its own pixels filled part by part.
+    def _fill_parts(self, image: Tensor, missing: Tensor, own: Tensor, box: Rect) -> None:
+        """Fill a picture's own pixels part by part, in place; they become known in `missing`.
 
         A part's surroundings are known pixels, parts that are filled already, and what the picture
         holds of others, unless it is missing. Where parts overlap their mean is taken, with weights
         that fall linearly to the end of each part.
         """
-        result, missing = image.clone(), missing.clone()
         weights = image.new_zeros((1, 1, box.bottom - box.top, box.right - box.left))
         for part, weight in self.parts(box, image):
             mine = own[(..., *part.pixels)]
             if not mine.any():
                 continue
             where = part.around(self.side, image.shape[2], image.shape[3])
-            inside = (..., *part.within(where).pixels)
-            wanted = torch.zeros_like(missing[(..., *where.pixels)])
+            window, inside = (..., *where.pixels), (..., *part.within(where).pixels)
+            wanted = torch.zeros_like(missing[window])
             wanted[inside] = mine
-            unknown = missing[(..., *where.pixels)] | wanted
-            made = self.fill(result[(..., *where.pixels)], unknown, wanted)[inside]
-            before = weights[(..., *part.within(box).pixels)]
-            before += weight
-            values = result[(..., *part.pixels)]
-            blended = torch.lerp(values, made, weight / before).clamp(0, 1)
+            made = self.fill(image[window], missing[window] | wanted, wanted)[inside]
+            total = weights[(..., *part.within(box).pixels)]
+            total += weight
+            values = image[(..., *part.pixels)]
+            blended = torch.lerp(values, made, weight / total).clamp(0, 1)
             values.copy_(torch.where(mine, blended, values))
             missing[(..., *part.pixels)] &= ~mine
-        return result
 
     def parts(self, box: Rect, like: Tensor) -> Iterator[tuple[Rect, Tensor]]:
         """Yield the parts of a box, from its rim to its middle, and the weights (h, w) of each.
