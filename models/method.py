@@ -16,9 +16,13 @@ from inpaint_ops.exporting import Graph
 from inpaint_ops.models.blocks import pictures
 from inpaint_ops.models.training import TrainingRecipe, Wrap
 from inpaint_ops.models.weights.layouts import Implied, Layout
+from inpaint_ops.models.windows import Windows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+# Least side of a window; what surrounds a hole in a smaller one tells nothing.
+_LEAST_WINDOW = 32
 
 
 class InpaintingModel(nn.Module):
@@ -35,6 +39,10 @@ class InpaintingModel(nn.Module):
     # `_fill` takes sides that are multiples of `multiple` and not less than `minimum`.
     multiple: int = 8
     minimum: int = 16
+    # What windows of `complete` are like: the side of the pictures that the weights were trained
+    # on, and the longest box of missing pixels as a share of a window's side.
+    trained_size: int = 256
+    hole_share: float = 0.5
     # Meaning of padded pixels: "known" (edge pixels repeated) or "hole" (missing).
     pad_as: ClassVar[str] = "known"
     # Names of the submodules that hold weights.
@@ -122,7 +130,13 @@ class InpaintingModel(nn.Module):
 
     @torch.no_grad()
     def complete(
-        self, image: Tensor, hole: Tensor, *, compute: str = "needed", seed: int = 0
+        self,
+        image: Tensor,
+        hole: Tensor,
+        *,
+        compute: str = "needed",
+        window: int | str | None = None,
+        seed: int = 0,
     ) -> Tensor:
         """Fill the missing pixels.
 
@@ -139,6 +153,10 @@ class InpaintingModel(nn.Module):
             compute: "needed": of each layer those pixels that reach the hole, on the CPU and where
                 it saves something (`inpaint_ops.needed`); "all": all pixels of every layer. Both
                 give the same bits.
+            window: None: the networks see the whole picture. Pixels: they see squares of this side
+                around the holes, in pictures with a longer side; see `window_side` for the least.
+                "auto": squares of the side that the method was trained for, in pictures with a side
+                of more than twice that. docs/large_pictures.md says what differs.
             seed: of methods that draw random numbers; equal seeds give equal results.
 
         Returns:
@@ -149,16 +167,40 @@ class InpaintingModel(nn.Module):
             ValueError: wrong shape, device, range or option.
         """
         checks.check_choice(f"{self.name}.complete", "compute", compute, ("needed", "all"))
+        side = self.window_side(window)
         missing = self._check(image, hole)
         if image.numel() == 0 or not missing.any():
             return image.clone()
         training = self.training
         self.eval()
+
+        def fill(image: Tensor, missing: Tensor, wanted: Tensor | None = None) -> Tensor:
+            options: dict[str, Any] = {"compute": compute, "wanted": wanted, "seed": seed}
+            return self.completed(image, missing, self.hints(image, missing), **options)
+
         try:
-            hints = self.hints(image, missing)
-            return self.completed(image, missing, hints, compute=compute, seed=seed)
+            if side is None or max(image.shape[2:]) <= (2 * side if window == "auto" else side):
+                return fill(image, missing)
+            return Windows(fill, side, int(side * self.hole_share)).complete(image, missing)
         finally:
             self.train(training)
+
+    def window_side(self, window: int | str | None) -> int | None:
+        """Return the side of the windows of `complete`, a multiple of what the networks take.
+
+        Raises:
+            TypeError: `window` is of another type.
+            ValueError: it is another word, or less than 32 pixels or what the networks take.
+        """
+        if window is None:
+            return None
+        if window == "auto":
+            return self._padded(max(self.trained_size, _LEAST_WINDOW))
+        op = f"{self.name}.complete"
+        if isinstance(window, str):
+            raise ValueError(f"{op}: window must be None, 'auto' or pixels, got {window!r}")
+        checks.check_int(op, "window", window, max(self.minimum, _LEAST_WINDOW))
+        return self._padded(window)
 
     def completed(
         self,
@@ -167,6 +209,7 @@ class InpaintingModel(nn.Module):
         hints: tuple[Tensor, ...] = (),
         *,
         compute: str = "as called",
+        wanted: Tensor | None = None,
         seed: int = 0,
     ) -> Tensor:
         """Fill, as `complete` does it and exported graphs hold it, without checks.
@@ -176,6 +219,8 @@ class InpaintingModel(nn.Module):
             missing: (N, 1, H, W) bool.
             hints: of `hints`.
             compute: of `complete`; "as called": every operator at once, in graphs.
+            wanted: those of the missing pixels that are filled; the others may come back as
+                anything. None: all.
             seed: of `complete`.
         """
         picture, cells, size = self._framed(image, missing)
@@ -189,7 +234,9 @@ class InpaintingModel(nn.Module):
         if self.channel_order == "bgr":
             filled = filled.flip(1)
         filled = filled[:, :, : image.shape[2], : image.shape[3]].clamp(0, 1)
-        filled = needed.computed(filled, missing, whole=compute == "all")
+        filled = needed.computed(
+            filled, missing if wanted is None else wanted, whole=compute == "all"
+        )
         return torch.where(missing, filled.to(image.dtype), image)
 
     def _framed(self, image: Tensor, missing: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:

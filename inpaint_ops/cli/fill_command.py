@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 
 
+def _parse_window(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> int | str | None:
+    if value in ("auto", "none"):
+        return None if value == "none" else value
+    if not (value.isascii() and value.isdecimal() and int(value) > 0):
+        raise click.BadParameter(f"must be auto, none or a number of pixels, got {value!r}")
+    return int(value)
+
+
 @click.command()
 @click.argument("image", required=False, type=_FILE)
 @click.argument("hole_file", metavar="[HOLE]", required=False, type=_FILE)
@@ -61,6 +71,16 @@ _FILE = click.Path(path_type=Path)
     metavar="NAME=VALUE",
     help="An option of the model; can be repeated.",
 )
+@click.option(
+    "--window",
+    metavar="auto|none|PIXELS",
+    default="auto",
+    show_default=True,
+    callback=_parse_window,
+    help="What the model sees of a picture: squares of PIXELS around the holes; none, the whole"
+    " picture; auto, squares of the side it was trained for where the picture has more than twice"
+    " that. exemplar needs none.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's]")
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
@@ -73,6 +93,7 @@ def fill(
     out: Path,
     images: Path | None,
     holes: Path | None,
+    window: int | str | None,
     threads: int | None,
     **settings: Any,
 ) -> None:
@@ -112,7 +133,7 @@ def fill(
 
         torch.set_num_threads(threads)
     with failures(), weights_notes():
-        filler = choice.build()
+        filler = choice.build(window)
     if image is not None:
         _fill_one(image, hole_file, out, filler, chosen)
     elif images is not None:

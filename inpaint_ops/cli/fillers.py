@@ -76,21 +76,27 @@ class FillerChoice:
         for text in self.options:
             _parse_option(text)
 
-    def build(self) -> Filler:
+    def build(self, window: int | str | None = None) -> Filler:
         """Build the filler.
 
+        Args:
+            window: of `InpaintingModel.complete`; fillers without weights need none.
+
         Raises:
-            OSError, ValueError: errors of `check`, and weights or options that do not fit.
+            OSError, ValueError: errors of `check`, and weights, options or a window that do not
+                fit.
         """
         self.check()
         if self.model in FILLERS:
             return FILLERS[self.model]()
         model = self.build_model()
+        # Refuse a window now, not at the first picture.
+        model.window_side(window)
 
         def fill(
             image: Tensor, hole: Tensor, *, seed: int = 0, progress: Progress = None
         ) -> Tensor:
-            result: Tensor = model.complete(image, hole, seed=seed)
+            result: Tensor = model.complete(image, hole, window=window, seed=seed)
             if progress is not None:
                 progress(1.0)
             return result

@@ -46,6 +46,11 @@ def fill_colour(like: Tensor, channel_order: str) -> Tensor:
     return like.new_tensor(levels).view(3, 1, 1) / 255 * 2 - 1
 
 
+def largest_share(overlap: int) -> float:
+    """Return the longest side of a hole's box as a share of the side of the window around it."""
+    return (PREDICTED - 2 * overlap) / SIDE
+
+
 def hole_boxes(hole: Tensor) -> Box:
     """Return the box of each sample's hole, (N, 1, H, W); of none: the last pixel."""
     ends = []

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
-from inpaint_ops.models.blocks.centre import fill_centre, fill_colour
+from inpaint_ops.models.blocks.centre import fill_centre, fill_colour, largest_share
 from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.blocks.pictures import composite, resized, signed, unsigned
 from inpaint_ops.models.context_encoder.layouts import LAYOUTS, encoder_decoder_options
@@ -97,6 +97,9 @@ class ContextEncoder(InpaintingModel):
                 eps=0.8 if variant == "convolutional" else 1e-5,
             )
         self.input_size = self.generator.input_size
+        self.trained_size = self.input_size[0]
+        if self.central:
+            self.hole_share = largest_share(overlap)
         self.discriminator: PatchDiscriminator | RegionDiscriminator
         if variant == "convolutional":
             self.discriminator = PatchDiscriminator(base_channels=base_channels)

@@ -78,7 +78,7 @@ class DeepFillV1(InpaintingModel):
         self.base_channels = base_channels
         self.critic_channels = critic_channels
         self.local_channels = local_channels
-        self.size = size
+        self.size = self.trained_size = size
         self.padding = padding
         self.pick = pick
         self.key_norm = key_norm

@@ -69,7 +69,7 @@ class GLCIC(InpaintingModel):
         self.norm_first = norm_first
         self.subtract_mean = subtract_mean
         self.mean = tuple(mean)
-        self.global_size = global_size
+        self.global_size = self.trained_size = global_size
         self.local_size = local_size
         self.blend = blend
         self.generator = Generator(base_channels=base_channels, norm_first=norm_first)

@@ -62,7 +62,7 @@ class GMCNN(InpaintingModel):
             )
         self.base_channels = base_channels
         self.critic_channels = critic_channels
-        self.critic_size = critic_size
+        self.critic_size = self.trained_size = critic_size
         self.local_size = local_size
         self.generator = Generator(base_channels)
         self.discriminator = GlobalLocalCritic(critic_channels, critic_size, local_size)

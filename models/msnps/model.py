@@ -14,7 +14,7 @@ from inpaint_ops import checks, needed
 from inpaint_ops.checkpoints import State
 from inpaint_ops.exporting import Graph
 from inpaint_ops.features import FeatureNetwork
-from inpaint_ops.models.blocks.centre import fill_centre, fill_colour
+from inpaint_ops.models.blocks.centre import fill_centre, fill_colour, largest_share
 from inpaint_ops.models.blocks.conv_block import initialise
 from inpaint_ops.models.context_encoder.layouts import encoder_decoder_options
 from inpaint_ops.models.method import InpaintingModel
@@ -121,7 +121,8 @@ class MSNPS(InpaintingModel):
         self.bottleneck = bottleneck
         self.elu_alpha = elu_alpha
         self.energy = energy
-        self.size = size
+        self.size = self.trained_size = size
+        self.hole_share = largest_share(self.overlap)
         self.levels = levels
         self.iterations = iterations
         self.texture_weight = texture_weight

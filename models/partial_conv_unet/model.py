@@ -69,6 +69,7 @@ class PartialConvUNet(InpaintingModel):
         self.input_range = input_range
         self.normalise = normalise
         self.multiple = self.minimum = 1 << levels
+        self.trained_size = 512 if levels == _MOST_LEVELS else 256
         self.generator = PartialConvUNetwork(levels, base_channels, stem_bias, normalise)
 
     @classmethod

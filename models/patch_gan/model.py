@@ -77,7 +77,7 @@ class PatchGAN(InpaintingModel):
         self.dilations = tuple(dilations)
         self.dilated = dilated
         self.mean = tuple(mean)
-        self.image_size = image_size
+        self.image_size = self.trained_size = image_size
         self.generator = Generator(
             in_channels=in_channels,
             base_channels=base_channels,

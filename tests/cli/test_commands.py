@@ -234,6 +234,34 @@ def test_fill_with_a_model(run, tmp_path):
     assert "weights.safetensors" in result.output
 
 
+def test_fill_in_windows(run, tmp_path):
+    torch.manual_seed(0)
+    model = create_model("glcic", base_channels=4, global_size=32, local_size=32)
+    save_weights(model, tmp_path / "w.safetensors")
+    rgb = np.random.default_rng(2).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    mask = np.zeros((70, 90), np.uint8)
+    mask[10:14, 5:12], mask[40:70, 30:80] = 255, 255
+    for folder, pixels in (("photos", rgb), ("holes", mask)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
+    image, hole = torch.from_numpy(rgb / 255).permute(2, 0, 1)[None].float(), mask > 0
+    one = ["photos/a.png", "holes/a.png", "-o", "o.png", "--overwrite"]
+    many = ["--images", "photos", "--holes", "holes", "--out", "out", "--overwrite"]
+    with_model = ["--model", "glcic", "--weights", "w.safetensors"]
+    for given, window in (([], "auto"), (["--window", 40], 40), (["--window", "none"], None)):
+        filled = model.complete(image, torch.from_numpy(hole)[None, None], window=window)
+        wanted = (filled[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        for arguments, out in ((one, "o.png"), (many, "out/a.png")):
+            result = run("fill", *arguments, *with_model, *given)
+            assert result.exit_code == 0, result.output
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / out)), wanted)
+    result = run("fill", *one, *with_model, "--window", 31)
+    assert result.exit_code == 1
+    assert "glcic.complete: window must be at least 32, got 31" in result.output
+    # The filler without weights looks at the whole picture, whatever the window.
+    assert run("fill", *one, "--window", 31).exit_code == 0
+
+
 def test_fill_with_several_files_of_weights(run, tmp_path):
     torch.manual_seed(0)
     model = create_model("edge_connect", base_channels=8, critic_channels=4, residual_blocks=2)

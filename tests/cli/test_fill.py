@@ -203,6 +203,11 @@ def test_fill_overwrite_may_replace_the_input_but_not_the_hole(run, filler, pair
         (["--images", ".", "--holes", "h", "--out", "h"], "--out must be another folder than"),
         (["a.png", "h.png", "-o", "o.png", "--threads", "0"], "0 is not in the range"),
         (["a.png", "h.png", "-o", "o.png", "--seed", "-1"], "-1 is not in the range"),
+        (
+            ["a.png", "h.png", "-o", "o.png", "--window", "wide"],
+            "'--window': must be auto, none or a number of pixels, got 'wide'",
+        ),
+        (["a.png", "h.png", "-o", "o.png", "--window", "-8"], "number of pixels, got '-8'"),
     ],
 )
 def test_fill_usage_errors(run, filler, arguments, text):
