@@ -1,0 +1,298 @@
+"""Computation of what changed since the last time, from what was kept of it.
+
+A `Memory` keeps the results of a network's steps, and which of their pixels are right. The next
+time the same steps are noted, changes of their arguments are followed forward (`changes`): what
+they reach is right no longer. Then needs are followed backward as in `compute`, less what is right
+and there. Pixels that are missing are computed into the results that were kept.
+
+Last bits of tiled algorithms depend on where tiles lie: a memory lays them where the first hole
+wants them, and leaves them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inpaint_ops.needed.changes import Change, changes_of_results
+from inpaint_ops.needed.compute import Plan, empty, results_of, steps_before
+from inpaint_ops.needed.needs import ALL, Need, merged, needs_of_inputs
+from inpaint_ops.needed.step import Ref, Step, like_or_self, replaced
+from inpaint_ops.ops.partly import PARTLY
+from inpaint_ops.ops.weight_state import Snapshot
+
+_IMAGE = 4
+# Elements up to which a tensor that no step made is kept, to be compared pixel by pixel.
+_FEW = 1 << 14
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Memory:
+    """What is kept of one network's computations; for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._kept: list[_Kept] = []
+        # Of the steps noted since `remembering` began, in order.
+        self._found: dict[Step, tuple[int, _Kept]] = {}
+        # The same where everything is computed anew, with the results.
+        self._anew: dict[Step, tuple[int, list[Any]]] = {}
+
+    def forget(self) -> None:
+        """Free everything."""
+        self._kept, self._found, self._anew = [], {}, {}
+
+    def begin(self) -> None:
+        """Expect all steps anew."""
+        self._found, self._anew = {}, {}
+
+    def end(self) -> None:
+        """Free what belongs to steps that were not noted again."""
+        if self._found:
+            del self._kept[len(self._found) :]
+        self.begin()
+
+    def compute(self, x: Ref, need: Need, whole: bool) -> Tensor:
+        """Return a result that holds its needed pixels at least; see `compute.compute`."""
+        steps = steps_before(x.step, given=True)
+        if whole:
+            return self._whole(steps, x)
+        for step in steps:
+            if step not in self._found:
+                self._find(step)
+        plans = self._plans(steps, x, need)
+        for step, (plan, needs) in zip(steps, plans):
+            _refill(step, self._found[step][1], plan, needs, self._value)
+        # What is kept is written to later.
+        return self._value(x).clone()
+
+    def _value(self, x: Ref | Tensor) -> Tensor:
+        if not isinstance(x, Ref):
+            return x
+        kept = self._found[x.step][1]
+        return empty(x) if kept.results is None else kept.results[x.place]
+
+    def _find(self, step: Step) -> None:
+        """Find what is kept of a step, and which of its pixels are right still."""
+        place = len(self._found)
+        signature = self._signature(step)
+        old = self._kept[place] if place < len(self._kept) else None
+        if old is None or old.signature != signature:
+            old = _Kept(step, signature)
+            self._kept[place:] = [old, *self._kept[place + 1 :]]
+        elif step.func is None:
+            old.take(step)
+        else:
+            changes: list[Change] = []
+            for i, one in enumerate(step.inputs):
+                if isinstance(one, Ref):
+                    changes.append(self._found[one.step][1].changes[one.place])
+                else:
+                    changes.append(old.constants[i].renew(one))
+            old.lose(changes_of_results(step, changes, old.anchor))
+        self._found[step] = place, old
+
+    def _signature(self, step: Step, found: Any = None) -> Any:
+        """All about a step but the values of its tensors."""
+        found = self._found if found is None else found
+
+        def of(x: Ref | Tensor) -> Any:
+            like = like_or_self(x)
+            where = (found[x.step][0], x.place) if isinstance(x, Ref) else None
+            return where, like.shape, like.stride(), like.dtype
+
+        values = (*step.args, *step.kwargs.items())
+        typed = [_typed(replaced(value, of)) for value in values]
+        return step.func, typed, [(like.shape, like.stride(), like.dtype) for like in step.likes]
+
+    def _plans(self, steps: Sequence[Step], x: Ref, need: Need) -> list[tuple[Plan, list[Need]]]:
+        """How each step is computed, and the needs of its results."""
+        needs: dict[tuple[Step, int], Need] = {(x.step, x.place): need}
+        plans = []
+        for step in reversed(steps):
+            of_results = [needs.get((step, place)) for place in range(len(step.likes))]
+            plan, of_inputs = _plan(step, self._found[step][1], of_results)
+            plans.append((plan, of_results))
+            for one, of_input in zip(step.inputs, of_inputs):
+                if isinstance(one, Ref):
+                    key = one.step, one.place
+                    needs[key] = merged(needs.get(key), of_input)
+        return plans[::-1]
+
+    def _whole(self, steps: Sequence[Step], x: Ref) -> Tensor:
+        """Everything anew and whole, with tiles where the memory lays them."""
+        found = self._anew
+        for step in steps:
+            if step in found:
+                continue
+            place = len(found)
+            old = self._kept[place] if place < len(self._kept) else None
+            known = old is not None and old.signature == self._signature(step, found)
+            anchor = old.anchor if known and old is not None else None
+            results = step.results
+            if results is None:
+                plan = Plan(ALL, anchor or (0, 0))
+                results = results_of(step, plan, lambda y: found[y.step][1][y.place])
+            found[step] = place, results
+        value: Tensor = found[x.step][1][x.place]
+        return value
+
+
+class _Kept:
+    """What is kept of a step.
+
+    Attributes:
+        signature: all about it but the values of its tensors.
+        constants: of its inputs that no step makes, by their place.
+        results: whose pixels in `have` are right.
+        have: of each result.
+        changes: of each result, since the last time.
+        anchor: of `Wanted`; None: not computed yet.
+    """
+
+    __slots__ = ("anchor", "changes", "constants", "have", "results", "signature")
+
+    def __init__(self, step: Step, signature: Any) -> None:
+        self.signature = signature
+        self.constants = {
+            i: _Constant(x) for i, x in enumerate(step.inputs) if isinstance(x, Tensor)
+        }
+        self.results = step.results
+        self.have: list[Need] = [None if step.results is None else ALL] * len(step.likes)
+        self.changes: list[Change] = [ALL] * len(step.likes)
+        self.anchor: tuple[int, int] | None = None
+
+    def take(self, step: Step) -> None:
+        """Take results that are given, of which all is right."""
+        old, self.results = self.results, step.results
+        assert old is not None
+        assert self.results is not None
+        self.changes = [_difference(*both) for both in zip(old, self.results)]
+
+    def lose(self, changes: Sequence[Change]) -> None:
+        """Count changed pixels of the results as wrong."""
+        self.changes = list(changes)
+        self.have = [_without(have, change) for have, change in zip(self.have, changes)]
+        if all(have is None for have in self.have):
+            self.results = None
+
+
+class _Constant:
+    """What is needed to see later whether, and where, a tensor has changed."""
+
+    __slots__ = ("_copy", "_snapshot")
+
+    def __init__(self, x: Tensor) -> None:
+        image = x.dim() == _IMAGE and x.shape[2] * x.shape[3] >= x.shape[1]
+        self._copy = x.detach().clone() if image or x.numel() <= _FEW else None
+        self._snapshot = Snapshot(x) if self._copy is None else None
+
+    def renew(self, x: Tensor) -> Change:
+        """Return the change to the tensor x, and stand for that."""
+        if self._snapshot is not None and self._snapshot.holds(x):
+            return None
+        change = ALL if self._copy is None else _difference(self._copy, x)
+        if change is not None:
+            self.__init__(x)  # type: ignore[misc]
+        return change
+
+
+def _typed(value: Any) -> Any:
+    # 1, 1.0 and True are equal and give different dtypes.
+    if isinstance(value, (list, tuple)):
+        return [_typed(one) for one in value]
+    return type(value), value
+
+
+def _difference(old: Tensor, new: Tensor) -> Change:
+    """Where the bits of two tensors of one shape and dtype differ."""
+    as_bits = _BITS.get(old.element_size())
+    if as_bits is None or old.shape != new.shape or old.dtype != new.dtype:
+        return ALL
+    differs = old.detach().view(as_bits) != new.detach().view(as_bits)
+    if not differs.any():
+        return None
+    return differs.any(1).view(torch.uint8) if old.dim() == _IMAGE else ALL
+
+
+def _without(need: Need, change: Change) -> Need:
+    """A need less what is in another."""
+    if need is None or change is ALL:
+        return None
+    if change is None:
+        return need
+    assert isinstance(change, Tensor)
+    rest = (change == 0).view(torch.uint8)
+    if isinstance(need, Tensor):
+        rest &= need
+    return rest if rest.any() else None
+
+
+def _plan(step: Step, kept: _Kept, needs: Sequence[Need]) -> tuple[Plan, Sequence[Need]]:
+    """How a step is computed for needs of its results, and the needs of its inputs."""
+    missing = [_without(*both) for both in zip(needs, kept.have)]
+    if step.func is None or all(one is None for one in missing):
+        return Plan(None), [None] * len(step.inputs)
+    anchor, partly, pixels = kept.anchor, PARTLY.get(step.func), missing[0]
+    if partly is None:
+        return Plan(ALL), needs_of_inputs(step, needs)
+    if pixels is ALL:
+        return Plan(ALL, anchor or (0, 0)), [ALL] * len(step.inputs)
+    if pixels is None:
+        shape = step.likes[0].shape
+        pixels = torch.zeros((shape[0], *shape[2:]), dtype=torch.uint8)
+    assert isinstance(pixels, Tensor)
+    reads = partly.reads(pixels, *step.arguments(like_or_self)[0], anchor=anchor)
+    if reads is None:
+        return Plan(ALL), [ALL] * len(step.inputs)
+    found: list[Need] = [ALL if one is None else one for one in reads.maps]
+    # What is right already is not computed again: its inputs may be gone.
+    all_of_it = reads.share >= 1 and kept.have[0] is None
+    return Plan(ALL if all_of_it else pixels, reads.anchor), found[: len(step.inputs)]
+
+
+def _refill(step: Step, kept: _Kept, plan: Plan, needs: Sequence[Need], value: Any) -> None:
+    """Compute a step's plan; the results then hold what is needed."""
+    if plan.need is None:
+        return
+    old = kept.results if isinstance(plan.need, Tensor) else None
+    into = None if old is None else old[0]
+    results = results_of(step, plan, value, into)
+    if into is not None and results[0] is not into and kept.have[0] is not None:
+        assert isinstance(plan.need, Tensor)
+        results[0] = torch.where(plan.need[:, None] != 0, results[0], into)
+    kept.results = results
+    if step.func in PARTLY:
+        kept.anchor = plan.anchor
+        first = merged(kept.have[0], needs[0])
+        kept.have = [first, *(ALL for _ in step.likes[1:])]
+    else:
+        kept.have = [merged(*both) for both in zip(kept.have, needs)]
+
+
+_remembered: ContextVar[Memory | None] = ContextVar("remembered", default=None)
+
+
+def remembered() -> Memory | None:
+    """Return the memory in force."""
+    return _remembered.get()
+
+
+@contextmanager
+def remembering(memory: Memory) -> Iterator[None]:
+    """Compute what is noted inside from what a memory keeps, and keep it there."""
+    token = _remembered.set(memory)
+    memory.begin()
+    try:
+        yield
+        memory.end()
+    except BaseException:
+        # Who knows how far it came.
+        memory.forget()
+        raise
+    finally:
+        _remembered.reset(token)
