@@ -109,8 +109,8 @@ def computed(x: Tensor, wanted: Tensor | None = None, *, whole: bool = False) ->
         need = need.view(torch.uint8)
     memory = remembered()
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        if memory is not None:
-            return memory.compute(x.ref, need, whole)
+        if memory is not None and not whole:
+            return memory.compute(x.ref, need)
         return compute(x.ref, need, whole)
 
 

@@ -39,16 +39,17 @@ class Memory:
         self._kept: list[_Kept] = []
         # Of the steps noted since `remembering` began, in order.
         self._found: dict[Step, tuple[int, _Kept]] = {}
-        # The same where everything is computed anew, with the results.
-        self._anew: dict[Step, tuple[int, list[Any]]] = {}
+        # The same with all results where everything is computed anew; None: it is not.
+        self._anew: dict[Step, tuple[int, list[Any]]] | None = None
 
     def forget(self) -> None:
         """Free everything."""
-        self._kept, self._found, self._anew = [], {}, {}
+        self._kept = []
+        self.begin()
 
-    def begin(self) -> None:
-        """Expect all steps anew."""
-        self._found, self._anew = {}, {}
+    def begin(self, anew: bool = False) -> None:
+        """Expect the first step; compute everything `anew`: see `remembering`."""
+        self._found, self._anew = {}, {} if anew else None
 
     def end(self) -> None:
         """Free what belongs to steps that were not noted again."""
@@ -56,11 +57,11 @@ class Memory:
             del self._kept[len(self._found) :]
         self.begin()
 
-    def compute(self, x: Ref, need: Need, whole: bool) -> Tensor:
+    def compute(self, x: Ref, need: Need) -> Tensor:
         """Return a result that holds its needed pixels at least; see `compute.compute`."""
         steps = steps_before(x.step, given=True)
-        if whole:
-            return self._whole(steps, x)
+        if self._anew is not None:
+            return self._compute_anew(steps, x, self._anew)
         for step in steps:
             if step not in self._found:
                 self._find(step)
@@ -123,9 +124,15 @@ class Memory:
                     needs[key] = merged(needs.get(key), of_input)
         return plans[::-1]
 
-    def _whole(self, steps: Sequence[Step], x: Ref) -> Tensor:
-        """Everything anew and whole, with tiles where the memory lays them."""
-        found = self._anew
+    def _compute_anew(
+        self, steps: Sequence[Step], x: Ref, found: dict[Step, tuple[int, list[Any]]]
+    ) -> Tensor:
+        """A result, all of it, of nothing that is kept but the places of tiles."""
+
+        def value(x: Ref | Tensor) -> Tensor:
+            given: Tensor = found[x.step][1][x.place] if isinstance(x, Ref) else x
+            return given
+
         for step in steps:
             if step in found:
                 continue
@@ -136,10 +143,9 @@ class Memory:
             results = step.results
             if results is None:
                 plan = Plan(ALL, anchor or (0, 0))
-                results = results_of(step, plan, lambda y: found[y.step][1][y.place])
+                results = results_of(step, plan, value)
             found[step] = place, results
-        value: Tensor = found[x.step][1][x.place]
-        return value
+        return value(x)
 
 
 class _Kept:
@@ -283,10 +289,16 @@ def remembered() -> Memory | None:
 
 
 @contextmanager
-def remembering(memory: Memory) -> Iterator[None]:
-    """Compute what is noted inside from what a memory keeps, and keep it there."""
+def remembering(memory: Memory, *, anew: bool = False) -> Iterator[None]:
+    """Compute what is noted inside from what a memory keeps, and keep it there.
+
+    Args:
+        memory: one for each network and picture.
+        anew: compute everything whole, with tiles where the memory lays them, and keep nothing:
+            needed pixels have equal bits either way.
+    """
     token = _remembered.set(memory)
-    memory.begin()
+    memory.begin(anew)
     try:
         yield
         memory.end()

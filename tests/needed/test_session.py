@@ -73,8 +73,8 @@ def strokes(n, h, w):
 
 def anew(session, hole):
     """The same fill with everything computed whole."""
-    with needed.remembering(session._memory):
-        return session.model.complete(session.image, hole, compute="all")
+    with needed.remembering(session._memory, anew=True):
+        return session.model.complete(session.image, hole)
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -94,11 +94,11 @@ def test_networks_of_users(unknown):
     network, memory = Own(UNKNOWN[unknown]).eval(), needed.Memory()
     image = torch.randn(2, 3, 64, 88)
 
-    def fill(hole, *, whole=False):
+    def fill(hole, *, anew=False):
         hole = hole.expand(2, 1, 64, 88)
         x = torch.where(hole > 0, 0.0, image)
-        with needed.remembering(memory), torch.no_grad():
-            y = needed.computed(network(needed.lazy(x), hole), hole, whole=whole)
+        with needed.remembering(memory, anew=anew), torch.no_grad():
+            y = needed.computed(network(needed.lazy(x), hole), hole)
         with torch.no_grad():
             plain = network(x, hole)
         return torch.where(hole > 0, y, 0.0), torch.where(hole > 0, plain, 0.0)
@@ -106,7 +106,7 @@ def test_networks_of_users(unknown):
     for key, hole in strokes(2, 64, 88).items():
         if key != "nothing":
             some, plain = fill(hole)
-            assert torch.equal(some, fill(hole, whole=True)[0]), key
+            assert torch.equal(some, fill(hole, anew=True)[0]), key
             torch.testing.assert_close(some, plain, atol=1e-4, rtol=1e-4)
 
 
