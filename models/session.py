@@ -23,7 +23,7 @@ class Session:
     comes after them are computed again.
 
     Something is kept on the CPU and where `complete` computes what a hole needs; else `fill` is
-    `complete`. Changed weights are noticed. The memory is that of all results of all layers: 0.6 GB
+    `complete`. Changed weights are noticed. The memory is that of all results of all layers: 0.5 GB
     for DeepFill v2 at 512 x 512, until `forget` or until nobody holds the session. Several threads
     may share a session: they take turns.
 

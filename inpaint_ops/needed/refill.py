@@ -21,15 +21,10 @@ from torch import Tensor
 
 from inpaint_ops.needed.changes import Change, changes_of_results
 from inpaint_ops.needed.compute import Plan, empty, results_of, steps_before
+from inpaint_ops.needed.constant import Constant, difference
 from inpaint_ops.needed.needs import ALL, Need, merged, needs_of_inputs
 from inpaint_ops.needed.step import Ref, Step, like_or_self, replaced
 from inpaint_ops.ops.partly import PARTLY
-from inpaint_ops.ops.weight_state import Snapshot
-
-_IMAGE = 4
-# Elements up to which a tensor that no step made is kept, to be compared pixel by pixel.
-_FEW = 1 << 14
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Memory:
@@ -165,19 +160,20 @@ class _Kept:
     def __init__(self, step: Step, signature: Any) -> None:
         self.signature = signature
         self.constants = {
-            i: _Constant(x) for i, x in enumerate(step.inputs) if isinstance(x, Tensor)
+            i: Constant(x) for i, x in enumerate(step.inputs) if isinstance(x, Tensor)
         }
-        self.results = step.results
+        self.results = None if step.results is None else [x.clone() for x in step.results]
         self.have: list[Need] = [None if step.results is None else ALL] * len(step.likes)
         self.changes: list[Change] = [ALL] * len(step.likes)
         self.anchor: tuple[int, int] | None = None
 
     def take(self, step: Step) -> None:
-        """Take results that are given, of which all is right."""
-        old, self.results = self.results, step.results
-        assert old is not None
+        """Take results that are given, of which all is right; copies, for others may edit them."""
+        assert step.results is not None
         assert self.results is not None
-        self.changes = [_difference(*both) for both in zip(old, self.results)]
+        self.changes = [difference(*both) for both in zip(self.results, step.results)]
+        if any(change is not None for change in self.changes):
+            self.results = [x.clone() for x in step.results]
 
     def lose(self, changes: Sequence[Change]) -> None:
         """Count changed pixels of the results as wrong."""
@@ -187,42 +183,11 @@ class _Kept:
             self.results = None
 
 
-class _Constant:
-    """What is needed to see later whether, and where, a tensor has changed."""
-
-    __slots__ = ("_copy", "_snapshot")
-
-    def __init__(self, x: Tensor) -> None:
-        image = x.dim() == _IMAGE and x.shape[2] * x.shape[3] >= x.shape[1]
-        self._copy = x.detach().clone() if image or x.numel() <= _FEW else None
-        self._snapshot = Snapshot(x) if self._copy is None else None
-
-    def renew(self, x: Tensor) -> Change:
-        """Return the change to the tensor x, and stand for that."""
-        if self._snapshot is not None and self._snapshot.holds(x):
-            return None
-        change = ALL if self._copy is None else _difference(self._copy, x)
-        if change is not None:
-            self.__init__(x)  # type: ignore[misc]
-        return change
-
-
 def _typed(value: Any) -> Any:
     # 1, 1.0 and True are equal and give different dtypes.
     if isinstance(value, (list, tuple)):
         return [_typed(one) for one in value]
     return type(value), value
-
-
-def _difference(old: Tensor, new: Tensor) -> Change:
-    """Where the bits of two tensors of one shape and dtype differ."""
-    as_bits = _BITS.get(old.element_size())
-    if as_bits is None or old.shape != new.shape or old.dtype != new.dtype:
-        return ALL
-    differs = old.detach().view(as_bits) != new.detach().view(as_bits)
-    if not differs.any():
-        return None
-    return differs.any(1).view(torch.uint8) if old.dim() == _IMAGE else ALL
 
 
 def _without(need: Need, change: Change) -> Need:

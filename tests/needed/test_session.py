@@ -110,6 +110,22 @@ def test_networks_of_users(unknown):
             torch.testing.assert_close(some, plain, atol=1e-4, rtol=1e-4)
 
 
+def test_a_picture_edited_in_place_is_noticed():
+    network, memory = Own().eval(), needed.Memory()
+    x, hole = torch.randn(1, 3, 32, 40), strokes(1, 32, 40)["first"]
+
+    def fill(*, anew):
+        with needed.remembering(memory, anew=anew), torch.no_grad():
+            y = needed.computed(network(needed.lazy(x), hole), hole)
+        return torch.where(hole > 0, y, 0.0)
+
+    before = fill(anew=False)
+    x[..., 18:20, 15] += 1
+    after = fill(anew=False)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, fill(anew=True))
+
+
 def by_data(weight):
     weight.data[0] += 0.5
 
