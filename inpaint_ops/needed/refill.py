@@ -11,6 +11,7 @@ wants them, and leaves them there.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,9 +23,11 @@ from torch import Tensor
 from inpaint_ops.needed.changes import Change, changes_of_results
 from inpaint_ops.needed.compute import Plan, empty, results_of, steps_before
 from inpaint_ops.needed.constant import Constant, difference
-from inpaint_ops.needed.needs import ALL, Need, merged, needs_of_inputs
+from inpaint_ops.needed.needs import ALL, Need, axis_of, merged, needs_of_inputs
 from inpaint_ops.needed.step import Ref, Step, like_or_self, replaced
 from inpaint_ops.ops.partly import PARTLY
+
+_IMAGE = 4
 
 
 class Memory:
@@ -230,6 +233,11 @@ def _refill(step: Step, kept: _Kept, plan: Plan, needs: Sequence[Need], value: A
     """Compute a step's plan; the results then hold what is needed."""
     if plan.need is None:
         return
+    missing = _without(needs[0], kept.have[0])
+    if isinstance(missing, Tensor) and kept.results is not None and _joins_channels(step):
+        _copy_boxes(step, kept.results[0], missing, value)
+        kept.have = [merged(kept.have[0], needs[0])]
+        return
     old = kept.results if isinstance(plan.need, Tensor) else None
     into = None if old is None else old[0]
     results = results_of(step, plan, value, into)
@@ -243,6 +251,25 @@ def _refill(step: Step, kept: _Kept, plan: Plan, needs: Sequence[Need], value: A
         kept.have = [first, *(ALL for _ in step.likes[1:])]
     else:
         kept.have = [merged(*both) for both in zip(kept.have, needs)]
+
+
+def _joins_channels(step: Step) -> bool:
+    images = all(x.dim() == _IMAGE for x in step.inputs)
+    return images and step.func is torch.ops.aten.cat.default and axis_of(step, 1) == 1
+
+
+def _copy_boxes(step: Step, y: Tensor, missing: Tensor, value: Any) -> None:
+    """Concatenate again where pixels are missing, in boxes: large images take long to copy."""
+    rows = missing.any(2).any(0).tolist()
+    for is_missing, run in itertools.groupby(range(len(rows)), rows.__getitem__):
+        if not is_missing:
+            continue
+        places = list(run)
+        band = slice(places[0], places[-1] + 1)
+        columns = missing[:, band].any(1).any(0).nonzero()
+        box = (band, slice(int(columns[0]), int(columns[-1]) + 1))
+        parts = [value(x)[(..., *box)] for x in step.inputs]
+        y[(..., *box)].copy_(torch.cat(parts, 1))
 
 
 _remembered: ContextVar[Memory | None] = ContextVar("remembered", default=None)
