@@ -182,8 +182,6 @@ class _Kept:
         """Count changed pixels of the results as wrong."""
         self.changes = list(changes)
         self.have = [_without(have, change) for have, change in zip(self.have, changes)]
-        if all(have is None for have in self.have):
-            self.results = None
 
 
 def _typed(value: Any) -> Any:
