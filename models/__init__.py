@@ -25,6 +25,7 @@ from inpaint_ops.models.registry import (
     parameter_counts,
     register_model,
 )
+from inpaint_ops.models.session import Session
 from inpaint_ops.models.shift_net import ShiftNet
 from inpaint_ops.models.training import Phase, TrainingRecipe
 from inpaint_ops.models.weights.files import load_weights
@@ -45,6 +46,7 @@ __all__ = [
     "PartialConvUNet",
     "PatchGAN",
     "Phase",
+    "Session",
     "ShiftNet",
     "TrainingRecipe",
     "WeightsNote",

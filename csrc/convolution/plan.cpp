@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "convolution/touches.h"
 #include "convolution/unpacked.h"
 #include "convolution/weight_gradient.h"
 
@@ -226,35 +227,58 @@ bool ConvPlan::set_phase(ConvArgs& a, const Phase& phase, Size2 anchor) const {
   return a.out_height > 0 && a.out_width > 0;
 }
 
-PlanReads ConvPlan::reads(const Array<uint8_t>& wanted,
-                          Size2 out,
-                          const std::vector<Array<uint8_t>>& reads) const {
+ConvArgs ConvPlan::mapped(const std::vector<Array<uint8_t>>& maps, Size2 out) const {
   require(args_.algorithm != Algorithm::kUnpacked, "the algorithm reads everything");
-  require(reads.size() == tensors_.size(), "one map of reads a tensor");
+  require(maps.size() == tensors_.size(), "one map a tensor");
   ConvArgs a = args_;
   a.parts.clear();
-  a.batch = reads[0].shape(0);
-  for (size_t i = 0; i < reads.size(); ++i) {
-    Array<uint8_t> map = reads[i];
-    require(map.ndim() == 3 && map.is_packed() && map.size() > 0, "reads must be packed (N, H, W)");
-    require(map.shape(0) == a.batch, "reads batch");
+  a.batch = maps[0].shape(0);
+  for (size_t i = 0; i < maps.size(); ++i) {
+    const Array<uint8_t>& map = maps[i];
+    require(map.ndim() == 3 && map.is_packed() && map.size() > 0, "maps must be packed (N, H, W)");
+    require(map.shape(0) == a.batch, "maps batch");
     Part part{};
     part.height = map.shape(1);
     part.width = map.shape(2);
     part.upsample = tensors_[i].first;
-    part.reads = map.mutable_data();
     a.parts.push_back(part);
   }
   a.store_size = out;
+  return a;
+}
+
+PlanReads ConvPlan::reads(const Array<uint8_t>& wanted,
+                          Size2 out,
+                          const std::vector<Array<uint8_t>>& reads,
+                          std::optional<Size2> anchor) const {
+  ConvArgs a = mapped(reads, out);
+  for (size_t i = 0; i < reads.size(); ++i) {
+    Array<uint8_t> map = reads[i];
+    a.parts[i].reads = map.mutable_data();
+  }
   set_wanted(a, wanted);
-  const Size2 anchor = corner_of(wanted);
-  double share = mark(a, anchor);
+  const Size2 first = anchor ? *anchor : corner_of(wanted);
+  double share = mark(a, first);
   constexpr double kWhole = 0.97;
-  if (share < kWhole) return {share, anchor};
+  if (share < kWhole) return {share, first};
+  if (anchor) return {1.0, first};
   for (Part& part : a.parts)
     std::fill_n(part.reads, a.batch * part.height * part.width, uint8_t(0));
   share = mark(a, {0, 0});
   return {share < kWhole ? share : 1.0, {0, 0}};
+}
+
+void ConvPlan::touches(const std::vector<Array<uint8_t>>& changed,
+                       Array<uint8_t> touched,
+                       Size2 anchor) const {
+  require(touched.ndim() == 3 && touched.is_packed(), "touched must be packed (N, Ho, Wo)");
+  TouchesArgs args{mapped(changed, {touched.shape(1), touched.shape(2)}), {}, nullptr};
+  require(touched.shape(0) == args.conv.batch, "touched batch");
+  for (const Array<uint8_t>& map : changed) args.changed.push_back(map.data());
+  args.touched = touched.mutable_data();
+  auto* touches = INPAINT_PICK(conv_touches);
+  for (const Phase& phase : phases_)
+    if (set_phase(args.conv, phase, anchor)) touches(args);
 }
 
 double ConvPlan::mark(ConvArgs a, Size2 anchor) const {

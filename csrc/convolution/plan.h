@@ -62,11 +62,18 @@ class ConvPlan {
            Size2 anchor) const;
 
   // Marks in `reads`, bytes (N, H, W) for each tensor, the pixels that the wanted outputs of an
-  // image of size `out` depend on. Tiles begin where the wanted outputs do, for they are fewest
-  // then; at the first output if that leaves out next to nothing.
+  // image of size `out` depend on. Without an `anchor` tiles begin where the wanted outputs do, for
+  // they are fewest then; at the first output if that leaves out next to nothing.
   PlanReads reads(const Array<uint8_t>& wanted,
                   Size2 out,
-                  const std::vector<Array<uint8_t>>& reads) const;
+                  const std::vector<Array<uint8_t>>& reads,
+                  std::optional<Size2> anchor) const;
+
+  // Marks in `touched`, bytes (N, Ho, Wo), the outputs that depend on a pixel that is not 0 in
+  // `changed`, maps as those of `reads`; their last bits included.
+  void touches(const std::vector<Array<uint8_t>>& changed,
+               Array<uint8_t> touched,
+               Size2 anchor) const;
 
   // The same from the weight as the layer has it, (filters, channels, kh, kw), or (channels,
   // filters, kh, kw) if transposed, packed.
@@ -76,6 +83,8 @@ class ConvPlan {
   ConvArgs prepared(PlanCall call) const;
   // The convolution of one phase; false if it has no outputs.
   bool set_phase(ConvArgs& a, const Phase& phase, Size2 anchor) const;
+  // The arguments for maps of the input's tensors, bytes (N, H, W), and an image of size `out`.
+  ConvArgs mapped(const std::vector<Array<uint8_t>>& maps, Size2 out) const;
   // Marks what is read; returns the share of the work.
   double mark(ConvArgs a, Size2 anchor) const;
 

@@ -127,10 +127,21 @@ void run_plan(const ConvPlan& plan,
 std::pair<double, Pair> plan_reads(const ConvPlan& plan,
                                    const Array<uint8_t>& wanted,
                                    const Pair& out,
-                                   const std::vector<Array<uint8_t>>& reads) {
+                                   const std::vector<Array<uint8_t>>& reads,
+                                   const std::optional<Pair>& anchor) {
+  std::optional<Size2> place;
+  if (anchor) place = size2(*anchor);
   py::gil_scoped_release release;
-  const PlanReads found = plan.reads(wanted, size2(out), reads);
+  const PlanReads found = plan.reads(wanted, size2(out), reads, place);
   return {found.share, {found.anchor.y, found.anchor.x}};
+}
+
+void plan_touches(const ConvPlan& plan,
+                  const std::vector<Array<uint8_t>>& changed,
+                  const Array<uint8_t>& touched,
+                  const Pair& anchor) {
+  py::gil_scoped_release release;
+  plan.touches(changed, touched, size2(anchor));
 }
 
 void run_plan_unpacked(const ConvPlan& plan,
@@ -236,7 +247,8 @@ void bind_convolution(py::module_& m) {
            tensor("wanted"),
            arg("anchor"),
            arg("threads"))
-      .def("reads", &plan_reads, tensor("wanted"), arg("out"), tensor("reads"))
+      .def("reads", &plan_reads, tensor("wanted"), arg("out"), tensor("reads"), arg("anchor"))
+      .def("touches", &plan_touches, tensor("changed"), tensor("touched"), arg("anchor"))
       .def("run_unpacked",
            &run_plan_unpacked,
            tensor("x"),

@@ -5,8 +5,12 @@ that reach it. In the order in which things happen: `lazy_tensor` (a tensor whos
 noted), `step` (a noted call), `needs` (which pixels each operator needs for which), `compute`
 (needs backwards, then the noted calls). What the hole gets is bit for bit what it gets where all
 pixels are computed.
+
+Where the hole changes and all else stays, `refill` keeps the results from one time to the next, and
+`changes` says which of their pixels are right no longer.
 """
 
 from inpaint_ops.needed.lazy_tensor import computed, lazy, saves
+from inpaint_ops.needed.refill import Memory, remembering
 
-__all__ = ["computed", "lazy", "saves"]
+__all__ = ["Memory", "computed", "lazy", "remembering", "saves"]

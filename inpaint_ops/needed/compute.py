@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -35,7 +35,7 @@ def compute(x: Ref, need: Need, whole: bool) -> Tensor:
     """
     last = x.step
     if last.results is None:
-        steps = _steps_before(last)
+        steps = steps_before(last)
         plans = _plans(steps, x, need)
         if whole:
             plans = [plan if plan.need is None else plan._replace(need=ALL) for plan in plans]
@@ -47,48 +47,62 @@ def compute(x: Ref, need: Need, whole: bool) -> Tensor:
                     uses[one.step] -= 1
                     if not uses[one.step]:
                         one.step.results = None
-        value: Tensor = _results_of(last)[x.place]
+        value: Tensor = _there(last)[x.place]
         if plans[-1].need is not ALL:
             # Nobody may take it for the whole result.
             last.results = None
         return value
-    given: Tensor = _results_of(last)[x.place]
+    given: Tensor = _there(last)[x.place]
     return given
 
 
-def _results_of(step: Step) -> list[Any]:
+def _there(step: Step) -> list[Any]:
     assert step.results is not None
     return step.results
 
 
+def empty(x: Ref) -> Tensor:
+    """Return memory that holds anything, for a result of which nothing is needed."""
+    return torch.empty_strided(x.shape, x.like.stride(), dtype=x.like.dtype)
+
+
 def _value(x: Ref | Tensor) -> Tensor:
-    """An argument's value; memory that holds anything where none is needed."""
     if not isinstance(x, Ref):
         return x
-    if x.step.results is None:
-        return torch.empty_strided(x.shape, x.like.stride(), dtype=x.like.dtype)
-    value: Tensor = x.step.results[x.place]
+    value: Tensor = empty(x) if x.step.results is None else x.step.results[x.place]
     return value
 
 
 def _results(step: Step, plan: Plan) -> list[Any] | None:
-    if plan.need is None:
-        return None
-    args, kwargs = step.arguments(_value)
+    return None if plan.need is None else results_of(step, plan, _value)
+
+
+def results_of(
+    step: Step, plan: Plan, value: Callable[[Any], Tensor], into: Tensor | None = None
+) -> list[Any]:
+    """Return a step's results by a plan with a need.
+
+    Args:
+        step: the step.
+        plan: of it.
+        value: the values of its arguments.
+        into: of `Wanted`.
+    """
+    args, kwargs = step.arguments(value)
     if isinstance(plan.need, Tensor) or plan.anchor != (0, 0):
         pixels = plan.need if isinstance(plan.need, Tensor) else None
-        return list(PARTLY[step.func].compute(Wanted(pixels, plan.anchor), *args))
+        return list(PARTLY[step.func].compute(Wanted(pixels, plan.anchor, into), *args))
     results = step.func(*args, **kwargs)
     return list(results) if isinstance(results, (list, tuple)) else [results]
 
 
-def _steps_before(last: Step) -> list[Step]:
-    """A step and those that it depends on, as far as they are not computed, in order."""
+def steps_before(last: Step, given: bool = False) -> list[Step]:
+    """Return a step and those that it depends on, in order; computed ones only if `given`."""
     found = {last}
     waiting = [last]
     while waiting:
         for x in waiting.pop().inputs:
-            if isinstance(x, Ref) and x.step.results is None and x.step not in found:
+            if isinstance(x, Ref) and x.step not in found and (given or x.step.results is None):
                 found.add(x.step)
                 waiting.append(x.step)
     return sorted(found, key=lambda step: step.number)

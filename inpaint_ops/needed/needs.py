@@ -51,13 +51,21 @@ def needs_of_inputs(step: Step, needs: Sequence[Need]) -> Sequence[Need]:
         return [None] * len(step.inputs)
     if step.func is _aten.where.self:
         return _chosen(step, needs[0])
-    rule = _RULES.get(step.func)
-    if rule is None and torch.Tag.pointwise in step.func.tags:
-        rule = _same_pixels
+    rule = rule_of(step)
     maps = any(isinstance(need, Tensor) for need in needs)
     if rule is None or not maps or any(need is ALL for need in needs):
         return [ALL] * len(step.inputs)
     return rule(step, needs)
+
+
+def rule_of(step: Step) -> Rule | None:
+    """Return the rule of a step's operator, if it has one and its tensors are images."""
+    rule = _RULES.get(step.func)
+    if rule is None:
+        return same_pixels if torch.Tag.pointwise in step.func.tags else None
+    lazies = [x for x in step.inputs if isinstance(x, Ref)]
+    images = all(x.dim() == _IMAGE for x in (*lazies[:1], *step.likes[:1]))
+    return rule if images else None
 
 
 def _chosen(step: Step, need: Need) -> Sequence[Need]:
@@ -82,7 +90,7 @@ def _chosen(step: Step, need: Need) -> Sequence[Need]:
     return [None, *found]
 
 
-def _same_pixels(step: Step, needs: Sequence[Need]) -> list[Need]:
+def same_pixels(step: Step, needs: Sequence[Need]) -> list[Need]:
     """Of pointwise operators; arguments are expanded to the shape of the result."""
     need = needs[0]
     assert isinstance(need, Tensor)
@@ -103,20 +111,22 @@ def _first_alone(step: Step, needs: Sequence[Need]) -> list[Need]:
     return [needs[0], *(ALL for _ in step.inputs[1:])]
 
 
-def _batch_norm(step: Step, needs: Sequence[Need]) -> list[Need]:
+def batch_norm(step: Step, needs: Sequence[Need]) -> list[Need]:
     """As above, unless the statistics are those of the argument."""
     names = [argument.name for argument in step.func._schema.arguments]
     training = step.args[names.index("training")] if "training" in names else False
     return [ALL] * len(step.inputs) if training else _first_alone(step, needs)
 
 
-def _copy(step: Step, needs: Sequence[Need]) -> list[Need]:
+def copied(step: Step, needs: Sequence[Need]) -> list[Need]:
+    """Of operators that copy, or change the dtype, or do nothing where no shape changes."""
     same = step.inputs[0].shape == step.likes[0].shape
     return [needs[0] if same else ALL]
 
 
-def _concatenation(step: Step, needs: Sequence[Need]) -> list[Need]:
-    need, dim = needs[0], _axis(step, 1)
+def concatenation(step: Step, needs: Sequence[Need]) -> list[Need]:
+    """Of concatenation."""
+    need, dim = needs[0], axis_of(step, 1)
     assert isinstance(need, Tensor)
     if dim == 1:
         return [need] * len(step.inputs)
@@ -125,13 +135,15 @@ def _concatenation(step: Step, needs: Sequence[Need]) -> list[Need]:
     return list(need.split(sizes, max(dim - 1, 0)))
 
 
-def _axis(step: Step, place: int, default: int = 0) -> int:
+def axis_of(step: Step, place: int, default: int = 0) -> int:
+    """Return the axis of images that an operator runs along, its argument at a place."""
     dim = step.args[place] if len(step.args) > place else step.kwargs.get("dim", default)
     return int(dim) % _IMAGE
 
 
-def _slice(step: Step, needs: Sequence[Need]) -> list[Need]:
-    x, need, dim = step.inputs[0], needs[0], _axis(step, 1)
+def sliced(step: Step, needs: Sequence[Need]) -> list[Need]:
+    """Of slices."""
+    x, need, dim = step.inputs[0], needs[0], axis_of(step, 1)
     assert isinstance(need, Tensor)
     if dim == 1:
         return [need]
@@ -144,8 +156,9 @@ def _slice(step: Step, needs: Sequence[Need]) -> list[Need]:
     return [whole]
 
 
-def _split(step: Step, needs: Sequence[Need]) -> list[Need]:
-    if _axis(step, 2) != 1:
+def split(step: Step, needs: Sequence[Need]) -> list[Need]:
+    """Of splits."""
+    if axis_of(step, 2) != 1:
         return [ALL]
     need: Need = None
     for one in needs:
@@ -153,7 +166,8 @@ def _split(step: Step, needs: Sequence[Need]) -> list[Need]:
     return [need]
 
 
-def _constant_padding(step: Step, needs: Sequence[Need]) -> list[Need]:
+def constant_padding(step: Step, needs: Sequence[Need]) -> list[Need]:
+    """Of padding by a number."""
     need, sides = needs[0], step.args[1]
     assert isinstance(need, Tensor)
     if len(sides) > 2 * _PAIR:
@@ -161,14 +175,15 @@ def _constant_padding(step: Step, needs: Sequence[Need]) -> list[Need]:
     return [F.pad(need, [-side for side in sides])]
 
 
-def _flip(step: Step, needs: Sequence[Need]) -> list[Need]:
+def flipped(step: Step, needs: Sequence[Need]) -> list[Need]:
+    """Of flips."""
     need = needs[0]
     assert isinstance(need, Tensor)
     dims = {dim % _IMAGE for dim in step.args[1]} - {1}
     return [need.flip([max(dim - 1, 0) for dim in dims]) if dims else need]
 
 
-def _moved(step: Step, needs: Sequence[Need]) -> list[Need]:
+def moved(step: Step, needs: Sequence[Need]) -> list[Need]:
     """Of operators that move pixels: where each comes from is what they make of numbers."""
     x, need = step.inputs[0], needs[0]
     assert isinstance(need, Tensor)
@@ -181,7 +196,7 @@ def _moved(step: Step, needs: Sequence[Need]) -> list[Need]:
     return [found.view(n, height, width)]
 
 
-def _interpolated(step: Step, needs: Sequence[Need]) -> list[Need]:
+def interpolated(step: Step, needs: Sequence[Need]) -> list[Need]:
     """Of bilinear interpolation: pixels with a weight, and their neighbours, whose may be 0."""
     x, need = step.inputs[0], needs[0]
     assert isinstance(need, Tensor)
@@ -193,7 +208,8 @@ def _interpolated(step: Step, needs: Sequence[Need]) -> list[Need]:
     return [read[:, 0].to(torch.uint8)]
 
 
-def _pooled(step: Step, needs: Sequence[Need]) -> list[Need]:
+def pooled(step: Step, needs: Sequence[Need]) -> list[Need]:
+    """Of pooling by windows without dilation."""
     x, need = step.inputs[0], needs[0]
     assert isinstance(need, Tensor)
     kernel, stride, padding, *rest = [*step.args[1:], None, None][: len(step.args) + 1]
@@ -214,24 +230,14 @@ def _pair(value: Any) -> tuple[int, int]:
     return (values[0], values[-1])
 
 
-def _softmax(step: Step, needs: Sequence[Need]) -> list[Need]:
-    return [needs[0] if _axis(step, 1) == 1 else ALL]
+def softmax(step: Step, needs: Sequence[Need]) -> list[Need]:
+    """Of softmax over channels."""
+    return [needs[0] if axis_of(step, 1) == 1 else ALL]
 
 
-def _only_shape(step: Step, needs: Sequence[Need]) -> list[Need]:
+def only_shape(step: Step, needs: Sequence[Need]) -> list[Need]:
+    """Of operators that read no values."""
     return [None] * len(step.inputs)
-
-
-def _images(rule: Rule) -> Rule:
-    """A rule for images; results and arguments with other axes are needed whole."""
-
-    def checked(step: Step, needs: Sequence[Need]) -> Sequence[Need]:
-        lazies = [x for x in step.inputs if isinstance(x, Ref)]
-        if any(x.dim() != _IMAGE for x in (*lazies[:1], *step.likes[:1])):
-            return [ALL] * len(step.inputs)
-        return rule(step, needs)
-
-    return checked
 
 
 def _rules(*rows: tuple[Rule, Sequence[str]]) -> dict[Any, Rule]:
@@ -242,13 +248,13 @@ def _rules(*rows: tuple[Rule, Sequence[str]]) -> dict[Any, Rule]:
             packet, _, overload = name.partition(".")
             operator = getattr(getattr(_aten, packet, None), overload or "default", None)
             if operator is not None:
-                found[operator] = _images(rule)
+                found[operator] = rule
     return found
 
 
 _RULES = _rules(
     (
-        _copy,
+        copied,
         (
             "alias",
             "clone",
@@ -263,13 +269,13 @@ _RULES = _rules(
             "_reshape_alias",
         ),
     ),
-    (_concatenation, ("cat",)),
-    (_slice, ("slice.Tensor",)),
-    (_split, ("split.Tensor", "split_with_sizes")),
-    (_constant_padding, ("constant_pad_nd",)),
-    (_flip, ("flip",)),
+    (concatenation, ("cat",)),
+    (sliced, ("slice.Tensor",)),
+    (split, ("split.Tensor", "split_with_sizes")),
+    (constant_padding, ("constant_pad_nd",)),
+    (flipped, ("flip",)),
     (
-        _moved,
+        moved,
         (
             "reflection_pad2d",
             "replication_pad2d",
@@ -280,7 +286,7 @@ _RULES = _rules(
         ),
     ),
     (
-        _interpolated,
+        interpolated,
         (
             "upsample_bilinear2d",
             "upsample_bilinear2d.vec",
@@ -288,12 +294,12 @@ _RULES = _rules(
             "_upsample_bilinear2d_aa.vec",
         ),
     ),
-    (_pooled, ("avg_pool2d", "max_pool2d_with_indices")),
+    (pooled, ("avg_pool2d", "max_pool2d_with_indices")),
     (
-        _batch_norm,
+        batch_norm,
         ("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit"),
     ),
-    (_softmax, ("_softmax", "_log_softmax")),
-    (_only_shape, ("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones")),
-    (_only_shape, ("new_full", "new_empty")),
+    (softmax, ("_softmax", "_log_softmax")),
+    (only_shape, ("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones")),
+    (only_shape, ("new_full", "new_empty")),
 )

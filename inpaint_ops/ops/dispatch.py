@@ -208,13 +208,17 @@ class Registered:
         self._record(gradients, setup, shared.arguments)
 
     def compute_partly(
-        self, reads: Callable[..., partly.Reads | None], compute: Callable[..., Any]
+        self,
+        reads: Callable[..., partly.Reads | None],
+        compute: Callable[..., Any],
+        touched: Callable[..., Tensor | None],
     ) -> None:
         """Attach the computation of some pixels alone; see `partly.Partly`."""
         nested = tuple if self._group is None else self._group.nested
         partly.PARTLY[self._overload] = partly.Partly(
-            lambda wanted, *args: reads(wanted, *nested(args)),
+            lambda wanted, *args, anchor=None: reads(wanted, *nested(args), anchor=anchor),
             lambda wanted, *args: compute(wanted, *nested(args)),
+            lambda changed, anchor, *args: touched(changed, anchor, *nested(args)),
         )
 
     def forbid_derivative(self) -> None:

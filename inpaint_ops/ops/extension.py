@@ -56,7 +56,11 @@ class ConvPlan(Protocol):
         wanted: Tensor,
         out: tuple[int, int],
         reads: Sequence[Tensor],
+        anchor: tuple[int, int] | None,
     ) -> tuple[float, tuple[int, int]]: ...
+    def touches(
+        self, changed: Sequence[Tensor], touched: Tensor, anchor: tuple[int, int]
+    ) -> None: ...
     def run_unpacked(
         self,
         x: Sequence[Tensor],

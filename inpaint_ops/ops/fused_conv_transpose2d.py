@@ -9,7 +9,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import dispatch, partly, recording, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
-from inpaint_ops.ops.convolution.plan import Convolution
+from inpaint_ops.ops.convolution.plan import Convolution, Plan
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
 from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
@@ -117,6 +117,8 @@ def _compute(
     y, pre_activation = _fake(x, weight, bias, stride, padding, *options)
     if not y.numel():
         return y, pre_activation
+    if not keep:
+        y = cpu.taken(wanted, y)
     into, applied = (pre_activation, "identity") if keep else (y, activation)
     g = _adjoint(stride, padding)
     if not _by_kernels(x, weight, bias, g, into, applied, algorithm, wanted):
@@ -166,16 +168,45 @@ def _reads(
     stride: int,
     padding: int,
     *options: Any,
+    anchor: Pair | None,
 ) -> partly.Reads | None:
     if x.dtype == torch.float64:
         return None
-    activation, keep, algorithm = options
+    chosen, out = _plan(x, weight, stride, padding, *options)
+    found = cpu.reads(chosen, [x], out, wanted, anchor)
+    return None if found is None else found._replace(maps=[*found.maps, None, None])
+
+
+def _touched(
+    changed: Sequence[Tensor | None],
+    anchor: Pair,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    *options: Any,
+) -> Tensor | None:
+    if x.dtype == torch.float64 or any(one is not None for one in changed[1:]):
+        return None
+    chosen, out = _plan(x, weight, stride, padding, *options)
+    return cpu.touched(chosen, [x], out, changed, anchor)
+
+
+def _plan(
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: int,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+) -> tuple[Plan, Pair]:
+    """The plan, and the size of the result."""
     g, direct = _adjoint(stride, padding), spec.asked_for_direct(algorithm)
     applied = "identity" if keep else activation
     chosen = cpu.transposed_plan(x, weight, g, applied, _kind(x, g), direct)
-    out = _out_size(x, weight, stride, padding)
-    found = cpu.reads(chosen, [x], out, wanted)
-    return None if found is None else found._replace(maps=[*found.maps, None, None])
+    return chosen, _out_size(x, weight, stride, padding)
 
 
 def _cuda(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Any:
@@ -295,4 +326,4 @@ _operator.differentiate(
     _backward, _setup_context, formula=_formula, second=_second, shared=second.SHARED
 )
 _backward_operator.forbid_derivative()
-_operator.compute_partly(_reads, _compute)
+_operator.compute_partly(_reads, _compute, _touched)

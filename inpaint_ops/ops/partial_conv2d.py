@@ -300,4 +300,4 @@ _operator.differentiate(
     shared=derivatives.Shared((-6, -5), (-3,)),
 )
 _backward_operator.forbid_derivative()
-_operator.compute_partly(partial_cpu.reads, partial_cpu.compute)
+_operator.compute_partly(partial_cpu.reads, partial_cpu.compute, partial_cpu.touched)

@@ -69,6 +69,15 @@ def tensors(shape, filters, kernel, *, dtype=torch.float32, groups=1, seed=0):
     return tuple(t.to(dtype) for t in (draw(*shape), weight, draw(filters)))
 
 
+def options_of(x, weight, options):
+    """A geometry, and its fields as the operators' schemas have them."""
+    g = spec.check_geometry(
+        "test", x, weight, **{"stride": 1, "padding": 0, "dilation": 1} | options
+    )
+    fields = (g.stride, g.padding, g.dilation, g.groups, g.padding_mode, g.upsample)
+    return g, fields
+
+
 def upstream(y):
     """A gradient for y."""
     generator = torch.Generator().manual_seed(99)

@@ -117,6 +117,13 @@ MUTATIONS = (
         "of rows read twice only the last reader counts",
     ),
     Mutation(
+        "touched-columns",
+        "convolution/touches.cpp",
+        "for (int64_t x = 0; x + column < extent_.x; ++x) to[x] |= line_[size_t(x + column)];",
+        "for (int64_t x = column; x < extent_.x; ++x) to[x] |= line_[size_t(x - column)];",
+        "a change reaches the outputs on its other side",
+    ),
+    Mutation(
         "direct-block-grid",
         "convolution/direct.cpp",
         "block.y = by % plan.grid.y + by / plan.grid.y * most.y * plan.grid.y;",

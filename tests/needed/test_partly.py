@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from conv_cases import GEOMETRIES, tensors
+from conv_cases import GEOMETRIES, options_of, tensors
 
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.partly import PARTLY, Wanted
@@ -60,14 +60,6 @@ def check(operator, images, args, *, size):
         torch.testing.assert_close(whole, operator(*args(images))[0], atol=3e-5, rtol=1e-4)
         where = (pixels != 0)[:, None].expand_as(y)
         assert torch.equal(y[where], whole[where]), name
-
-
-def options_of(x, weight, options):
-    g = spec.check_geometry(
-        "test", x, weight, **{"stride": 1, "padding": 0, "dilation": 1} | options
-    )
-    fields = (g.stride, g.padding, g.dilation, g.groups, g.padding_mode, g.upsample)
-    return g, fields
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "direct"])

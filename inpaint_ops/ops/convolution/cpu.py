@@ -75,6 +75,7 @@ def forward(
     size = g.out_size(x, weight)
     y, pre_activation = spec.results_like(x, weight, size, gated=gated, keep=keep)
     if y.numel():
+        y = taken(wanted, y)
         y = convolve(
             parts_of(tensors.compute_dtype(x), g),
             weight,
@@ -151,10 +152,21 @@ def run(
         chosen.kernels.run_unpacked(images, known, weight.detach(), *after, tensors.threads())
         return
     packed = packed_weights.of(weight, chosen.form)
-    chosen.kernels.run(images, known, packed, *after, *wanted, tensors.threads())
+    where = (wanted.pixels, wanted.anchor)
+    chosen.kernels.run(images, known, packed, *after, *where, tensors.threads())
 
 
-def reads(chosen: Plan, images: Sequence[Tensor], out: Pair, wanted: Tensor) -> Reads | None:
+def taken(wanted: Wanted, y: Tensor) -> Tensor:
+    """Return the memory for a result like y: `Wanted.into` if the kernels can write to it."""
+    into = wanted.into
+    if into is None or into.dtype != torch.float32 or into.shape != y.shape:
+        return y
+    return into if into.stride() == y.stride() else y
+
+
+def reads(
+    chosen: Plan, images: Sequence[Tensor], out: Pair, wanted: Tensor, anchor: Pair | None
+) -> Reads | None:
     """Return what wanted pixels of a convolution depend on, their last bits included.
 
     Args:
@@ -162,6 +174,7 @@ def reads(chosen: Plan, images: Sequence[Tensor], out: Pair, wanted: Tensor) -> 
         images: the tensors of the input, of which only shapes count.
         out: height and width of the result.
         wanted: bytes (N, Ho, Wo), not 0 = wanted.
+        anchor: see `Wanted`; None: the best.
 
     Returns:
         None where the plan reads and computes everything.
@@ -169,8 +182,39 @@ def reads(chosen: Plan, images: Sequence[Tensor], out: Pair, wanted: Tensor) -> 
     if chosen.kernels is None or chosen.form is None:
         return None
     maps = [torch.zeros((x.shape[0], *x.shape[2:]), dtype=torch.uint8) for x in images]
-    share, anchor = chosen.kernels.reads(wanted, out, maps)
-    return Reads(maps, share, anchor)
+    share, place = chosen.kernels.reads(wanted, out, maps, anchor)
+    return Reads(maps, share, place)
+
+
+def touched(
+    chosen: Plan,
+    images: Sequence[Tensor],
+    out: Pair,
+    changed: Sequence[Tensor | None],
+    anchor: Pair,
+) -> Tensor | None:
+    """Return which pixels of a convolution depend on changed ones, bytes (N, Ho, Wo).
+
+    Args:
+        chosen: the plan.
+        images: the tensors of the input, of which only shapes count.
+        out: height and width of the result.
+        changed: of each of the images, bytes (N, H, W), not 0 = changed; None: nothing.
+        anchor: see `Wanted`.
+
+    Returns:
+        None where the plan reads everything for every pixel.
+    """
+    if chosen.kernels is None or chosen.form is None:
+        return None
+    maps = []
+    for x, one in zip(images, changed):
+        shape = (x.shape[0], *x.shape[2:])
+        given = torch.zeros(shape, dtype=torch.uint8) if one is None else one.expand(shape)
+        maps.append(given.contiguous())
+    found = torch.zeros((images[0].shape[0], *out), dtype=torch.uint8)
+    chosen.kernels.touches(maps, found, anchor)
+    return found
 
 
 def transposed(

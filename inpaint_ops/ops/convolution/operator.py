@@ -16,8 +16,8 @@ from torch import Tensor
 
 from inpaint_ops.ops import dispatch, partly, tensors, triton
 from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
-from inpaint_ops.ops.convolution.plan import Convolution, in_place, plan
-from inpaint_ops.ops.convolution.spec import Geometry, Gradients
+from inpaint_ops.ops.convolution.plan import Convolution, Plan, in_place, plan
+from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
 
 
 def register(op: str, *, plain: dispatch.Registered | None = None) -> dispatch.Registered:
@@ -61,7 +61,9 @@ def register(op: str, *, plain: dispatch.Registered | None = None) -> dispatch.R
         shared=second.SHARED,
     )
     backward_operator.forbid_derivative()
-    forward_operator.compute_partly(partial(_reads, gated=gated), partial(_compute, gated=gated))
+    forward_operator.compute_partly(
+        partial(_reads, gated=gated), partial(_compute, gated=gated), partial(_touched, gated=gated)
+    )
     return forward_operator
 
 
@@ -107,15 +109,41 @@ def _reads(
     algorithm: str,
     *,
     gated: bool,
+    anchor: Pair | None,
 ) -> partly.Reads | None:
     if x.dtype == torch.float64:
         return None
     size = g.out_size(x, weight)
-    shapes = cpu.shapes_of(cpu.parts_of(x, g), weight, size, in_place=in_place(weight))
-    what = Convolution(g, gated, activation)
-    chosen = plan(what, shapes, spec.asked_for_direct(algorithm))
-    found = cpu.reads(chosen, [x], size, wanted)
+    chosen = _plan(x, weight, g, activation, algorithm, gated)
+    found = cpu.reads(chosen, [x], size, wanted, anchor)
     return None if found is None else found._replace(maps=[*found.maps, None, None])
+
+
+def _touched(
+    changed: Sequence[Tensor | None],
+    anchor: Pair,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    keep: bool,
+    algorithm: str,
+    *,
+    gated: bool,
+) -> Tensor | None:
+    if x.dtype == torch.float64 or any(one is not None for one in changed[1:]):
+        return None
+    chosen = _plan(x, weight, g, activation, algorithm, gated)
+    return cpu.touched(chosen, [x], g.out_size(x, weight), changed, anchor)
+
+
+def _plan(
+    x: Tensor, weight: Tensor, g: Geometry, activation: str, algorithm: str, gated: bool
+) -> Plan:
+    size = g.out_size(x, weight)
+    shapes = cpu.shapes_of(cpu.parts_of(x, g), weight, size, in_place=in_place(weight))
+    return plan(Convolution(g, gated, activation), shapes, spec.asked_for_direct(algorithm))
 
 
 def _compute(

@@ -10,8 +10,8 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import partly, tensors
 from inpaint_ops.ops.convolution import cpu, cpu_backward, partial_formulas, spec
-from inpaint_ops.ops.convolution.plan import Convolution, in_place, plan
-from inpaint_ops.ops.convolution.spec import Geometry
+from inpaint_ops.ops.convolution.plan import Convolution, Plan, in_place, plan
+from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
 _OP = "partial_conv2d"
 # Planes of a tensor's mask up to which they only move addresses.
@@ -139,12 +139,13 @@ def compute(
     mask_ratio, update_mask = _window_planes(
         masks, weights, weight, bias is not None, g, rule, factors, size
     )
+    like = spec.result_like(partial_formulas.lead(x), weight, weight.shape[0], size)
     y = cpu.convolve(
         _parts(x, masks, factors),
         weight,
         bias,
         Convolution(g),
-        spec.result_like(partial_formulas.lead(x), weight, weight.shape[0], size),
+        cpu.taken(wanted, like),
         direct=spec.asked_for_direct(algorithm),
         planes=cpu.MaskPlanes(mask_ratio[:, 0], update_mask[:, 0]),
         wanted=wanted,
@@ -159,20 +160,47 @@ def reads(
     weight: Tensor,
     bias: Tensor | None,
     *rest: Any,
+    anchor: Pair | None,
 ) -> partly.Reads | None:
     """Return what `compute` reads, whatever is valid; all of the masks."""
-    g, _, factors, algorithm = rest
     if weight.dtype == torch.float64:
         return None
+    chosen, size = _plan(x, weight, *rest)
+    found = cpu.reads(chosen, x, size, wanted, anchor)
+    if found is None:
+        return None
+    return found._replace(maps=[*found.maps, *(None for _ in valid), None, None])
+
+
+def touched(
+    changed: Sequence[Tensor | None],
+    anchor: Pair,
+    x: list[Tensor],
+    valid: list[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    *rest: Any,
+) -> Tensor | None:
+    """Return which pixels of y depend on changed ones of the tensors or of their masks."""
+    count = len(x)
+    if weight.dtype == torch.float64 or any(one is not None for one in changed[2 * count :]):
+        return None
+    chosen, size = _plan(x, weight, *rest)
+    both = []
+    for pixels, known in zip(changed[:count], changed[count:]):
+        both.append(known if pixels is None else pixels if known is None else pixels | known)
+    return cpu.touched(chosen, x, size, both, anchor)
+
+
+def _plan(
+    x: list[Tensor], weight: Tensor, g: Geometry, _: str, factors: list[int], algorithm: str
+) -> tuple[Plan, Pair]:
+    """The plan, and the size of the result."""
     size = partial_formulas.out_size(x, weight, g, factors)
     parts = [cpu.InputPart(one, factor, (one.shape[1],)) for one, factor in zip(x, factors)]
     shapes = cpu.shapes_of(parts, weight, size, in_place=in_place(weight))
     what = Convolution(_upsampling(g, min(factors)))
-    chosen = plan(what, shapes, spec.asked_for_direct(algorithm))
-    found = cpu.reads(chosen, x, size, wanted)
-    if found is None:
-        return None
-    return found._replace(maps=[*found.maps, *(None for _ in valid), None, None])
+    return plan(what, shapes, spec.asked_for_direct(algorithm)), size
 
 
 def backward(
