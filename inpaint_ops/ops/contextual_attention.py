@@ -196,9 +196,17 @@ def _cpu(
     return wide.to(y.dtype), index, row_max, row_sum
 
 
-def _reads(wanted: Tensor, *_: Any) -> partly.Reads:
+def _reads(wanted: Tensor, *_: Any, anchor: Any) -> partly.Reads:
     """What wanted pixels depend on: all keys, and queries that are mostly of the same tensor."""
     return partly.Reads([None, None, None], float(wanted.float().mean()))
+
+
+def _compute(wanted: partly.Wanted, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _cpu(*args, wanted=wanted.pixels)
+
+
+def _touched(*_: Any) -> None:
+    """Every pixel: a changed key changes each softmax."""
 
 
 def _named(options: tuple[Any, ...]) -> dict[str, Any]:
@@ -342,4 +350,4 @@ _backward_operator = dispatch.register(
 )
 _operator.differentiate(_backward, _setup_context, formula=_formula, second=_second)
 _backward_operator.forbid_derivative()
-_operator.compute_partly(_reads, lambda wanted, *args: _cpu(*args, wanted=wanted.pixels))
+_operator.compute_partly(_reads, _compute, _touched)

@@ -90,11 +90,11 @@ def cache(tmp_path, monkeypatch):
 def ran(monkeypatch):
     """Who multiplied, call by call: rows of the fused kernel, or the library."""
     names = []
-    launch = CONV.launch
+    run = CONV.run
 
-    def fused_kernel(row, *rest):
-        names.append(row)
-        launch(row, *rest)
+    def fused_kernel(call, pointers):
+        names.append(call.row)
+        run(call, pointers)
 
     def by(function):
         def library(*given):
@@ -103,7 +103,7 @@ def ran(monkeypatch):
 
         return library
 
-    monkeypatch.setattr(CONV, "launch", fused_kernel)
+    monkeypatch.setattr(CONV, "run", fused_kernel)
     for name in ("convolve", "convolve_transposed"):
         monkeypatch.setattr(products, name, by(getattr(products, name)))
     return names
