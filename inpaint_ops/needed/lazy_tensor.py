@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inpaint_ops import checks
 from inpaint_ops.backends import current_backend
 from inpaint_ops.needed.compute import compute
 from inpaint_ops.needed.needs import ALL, Need
@@ -94,7 +95,7 @@ def saves(missing: Tensor, network: nn.Module) -> bool:
 def _is_watched() -> bool:
     return bool(
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or checks.tracing() is not None
         or torch._C._len_torch_function_stack()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from model_cases import picture, small
+from torch import nn
 from user_networks import UNKNOWN, Own
 
 import inpaint_ops
