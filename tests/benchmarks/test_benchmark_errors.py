@@ -88,9 +88,9 @@ def test_listed_layers_err_at_most_eight_times_as_much_as_eager(name, monkeypatc
     algorithms = []
     run = cpu.run
 
-    def recorded(chosen, *arguments):
+    def recorded(chosen, *arguments, **options):
         algorithms.append(chosen.algorithm)
-        run(chosen, *arguments)
+        run(chosen, *arguments, **options)
 
     monkeypatch.setattr(cpu, "run", recorded)
     layer = conv_problems.LAYERS[name]
