@@ -49,6 +49,9 @@ class InpaintingModel(nn.Module):
     networks: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
     # Those that `complete` runs: files given to `create_model` must hold them.
     completion_networks: ClassVar[tuple[str, ...]] = ("generator",)
+    # Whether every pixel that is filled depends on all that the networks see, through a bottleneck:
+    # then `complete` has nothing to leave out.
+    needs_all: ClassVar[bool] = False
     # Names of the planes that `hints` finds.
     hint_names: ClassVar[tuple[str, ...]] = ()
     # Public files that the method reads and writes.
@@ -228,7 +231,7 @@ class InpaintingModel(nn.Module):
             picture = picture.flip(1)
         planes = tuple(_pad(hint.to(picture.dtype), size) for hint in hints)
         picture = pictures.arranged(picture)
-        if compute != "as called" and needed.saves(missing, self):
+        if compute != "as called" and not self.needs_all and needed.saves(missing, self):
             picture = needed.lazy(picture)
         filled = self._fill_with(picture, cells, planes, seed=seed)
         if self.channel_order == "bgr":

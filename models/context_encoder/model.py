@@ -62,6 +62,7 @@ class ContextEncoder(InpaintingModel):
     multiple = 1
     minimum = 1
     layouts = LAYOUTS
+    needs_all = True
 
     def __init__(
         self,

@@ -82,6 +82,7 @@ class MSNPS(InpaintingModel):
     overlap = 4
     adversary = "log"
     layouts = LAYOUTS
+    needs_all = True
 
     def __init__(  # noqa: PLR0913 - the options of the method
         self,
