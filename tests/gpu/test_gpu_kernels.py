@@ -115,8 +115,8 @@ def test_no_main_loop_waits_more_than_twice():
         for label, row in stored[arch].items()
         if row["barriers"] > 2
     }
-    # Each of the three TF32 products that stand for one of float32 goes to the matrix unit of sm_100
-    # by way of shared memory, and is waited for.
+    # Each of the three TF32 products that stand for one of float32 goes to sm_100 by way of shared
+    # memory, and is waited for.
     assert waiting == {
         ("sm_100", "contextual_attention_score fp32"): 11,
         ("sm_100", "search fp32"): 11,
