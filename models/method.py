@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -231,9 +232,13 @@ class InpaintingModel(nn.Module):
             picture = picture.flip(1)
         planes = tuple(_pad(hint.to(picture.dtype), size) for hint in hints)
         picture = pictures.arranged(picture)
+        filled = None
         if compute != "as called" and not self.needs_all and needed.saves(missing, self):
-            picture = needed.lazy(picture)
-        filled = self._fill_with(picture, cells, planes, seed=seed)
+            # A variant, or somebody's own method, may do what cannot be noted.
+            with suppress(needed.CannotBeNoted):
+                filled = self._fill_with(needed.lazy(picture), cells, planes, seed=seed)
+        if filled is None:
+            filled = self._fill_with(picture, cells, planes, seed=seed)
         if self.channel_order == "bgr":
             filled = filled.flip(1)
         filled = filled[:, :, : image.shape[2], : image.shape[3]].clamp(0, 1)

@@ -10,7 +10,7 @@ Where the hole changes and all else stays, `refill` keeps the results from one t
 `changes` says which of their pixels are right no longer.
 """
 
-from inpaint_ops.needed.lazy_tensor import computed, lazy, saves
+from inpaint_ops.needed.lazy_tensor import CannotBeNoted, computed, lazy, saves
 from inpaint_ops.needed.refill import Memory, remembering
 
-__all__ = ["Memory", "computed", "lazy", "remembering", "saves"]
+__all__ = ["CannotBeNoted", "Memory", "computed", "lazy", "remembering", "saves"]

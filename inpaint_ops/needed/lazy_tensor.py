@@ -178,6 +178,10 @@ def _at_once(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     return func(*[replaced(value, computed) for value in args], **whole)
 
 
+class CannotBeNoted(NotImplementedError):
+    """What was called on a lazy tensor cannot be computed later."""
+
+
 def _without_mutation(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What ``relu_`` and its like do to a tensor that no other shares its memory with."""
     changed = args[0] if args else None
@@ -190,7 +194,7 @@ def _without_mutation(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any])
         if isinstance(result, LazyTensor) and result.shape == changed.shape:
             changed.ref = result.ref
             return changed
-    raise NotImplementedError(
+    raise CannotBeNoted(
         f"inpaint_ops.needed: {func} changes a tensor in place, which cannot be computed in part"
     )
 

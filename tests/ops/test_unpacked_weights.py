@@ -82,9 +82,9 @@ def test_against_the_reference(instruction_set, name, monkeypatch):
     taken = []
     run_ours = cpu.run
 
-    def recorded(chosen, *args):
+    def recorded(chosen, *args, **options):
         taken.append(chosen.algorithm)
-        run_ours(chosen, *args)
+        run_ours(chosen, *args, **options)
 
     monkeypatch.setattr(cpu, "run", recorded)
     results = []
