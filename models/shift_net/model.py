@@ -44,6 +44,7 @@ class ShiftNet(InpaintingModel):
     multiple = 8
     minimum = MINIMUM
     layouts = LAYOUTS
+    needs_all = True
 
     def __init__(
         self,
