@@ -322,12 +322,10 @@ void pack_direct(const PackArgs& a) {
 bool direct_takes(const ConvArgs& a) { return is_direct(a.filters, a.gated, a.stride, a.dilation); }
 
 Share direct_reads(const ConvArgs& a) {
-  const auto along = [](int64_t kernel, int64_t dilation) {
-    std::vector<int64_t> reads;
-    for (int64_t tap = 0; tap < kernel; ++tap) reads.push_back(tap * dilation);
-    return reads;
-  };
-  Reads reads(a, extent_of(a), along(a.kernel.y, a.dilation.y), along(a.kernel.x, a.dilation.x));
+  Reads reads(a,
+              extent_of(a),
+              reads_of_output(a.kernel.y, a.dilation.y),
+              reads_of_output(a.kernel.x, a.dilation.x));
   Share share{0, a.batch * a.out_height * a.out_width};
   for (int64_t n = 0; n < a.batch; ++n) {
     for (int64_t y = 0; y < a.out_height; ++y)

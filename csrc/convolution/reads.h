@@ -14,14 +14,21 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
+// Coordinates that an output of direct sums reads along one axis, from its start on.
+inline std::vector<int64_t> reads_of_output(int64_t kernel, int64_t dilation) {
+  std::vector<int64_t> reads;
+  for (int64_t tap = 0; tap < kernel; ++tap) reads.push_back(tap * dilation);
+  return reads;
+}
+
 class Reads {
  public:
   // `extent`: coordinates of the padded, upsampled input. `rows`, `columns`: read from a start on.
   Reads(const ConvArgs& a, Size2 extent, std::vector<int64_t> rows, std::vector<int64_t> columns)
       : args_(a),
         extent_(extent),
-        rows_(distinct(std::move(rows))),
-        columns_(distinct(std::move(columns))),
+        rows_(std::move(rows)),
+        columns_(std::move(columns)),
         line_(size_t(extent.x)),
         read_(size_t(extent.y * extent.x)) {}
 
@@ -52,12 +59,6 @@ class Reads {
   }
 
  private:
-  static std::vector<int64_t> distinct(std::vector<int64_t> values) {
-    std::sort(values.begin(), values.end());
-    values.erase(std::unique(values.begin(), values.end()), values.end());
-    return values;
-  }
-
   void spread() {
     if (row_ < 0) return;
     for (const int64_t row : rows_) {

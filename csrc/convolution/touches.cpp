@@ -8,36 +8,12 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "convolution/load.h"
+#include "convolution/reads.h"
 #include "convolution/winograd_tiling.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
-
-using Offsets = std::vector<int64_t>;
-
-Offsets distinct(Offsets values) {
-  std::sort(values.begin(), values.end());
-  values.erase(std::unique(values.begin(), values.end()), values.end());
-  return values;
-}
-
-// What an output of direct sums reads along one axis, from its start on.
-Offsets of_output(int64_t kernel, int64_t dilation) {
-  Offsets offsets;
-  for (int64_t tap = 0; tap < kernel; ++tap) offsets.push_back(tap * dilation);
-  return offsets;
-}
-
-template <class T>
-Offsets of_tile(const Axis& axis, int64_t dilation) {
-  Offsets offsets;
-  for (const int64_t first : axis.first)
-    for (int i = 0; i < T::kReads; ++i)
-      offsets.push_back(first * dilation + T::read_at[i] * axis.read_step);
-  return distinct(offsets);
-}
 
 // Starts that read a changed pixel.
 class Starts {
@@ -46,8 +22,8 @@ class Starts {
   Starts(const ConvArgs& a,
          const std::vector<const uint8_t*>& changed,
          Size2 extent,
-         Offsets rows,
-         Offsets columns)
+         std::vector<int64_t> rows,
+         std::vector<int64_t> columns)
       : extent_(extent),
         rows_(std::move(rows)),
         columns_(std::move(columns)),
@@ -103,7 +79,7 @@ class Starts {
   };
 
   const Size2 extent_;
-  const Offsets rows_, columns_;
+  const std::vector<int64_t> rows_, columns_;
   std::vector<Image> images_;
   // Of each row whether anything changed in it.
   std::vector<uint8_t> any_, line_, spread_;
@@ -114,8 +90,8 @@ void direct_touches(const TouchesArgs& args) {
   Starts starts(a,
                 args.changed,
                 extent_of(a),
-                of_output(a.kernel.y, a.dilation.y),
-                of_output(a.kernel.x, a.dilation.x));
+                reads_of_output(a.kernel.y, a.dilation.y),
+                reads_of_output(a.kernel.x, a.dilation.x));
   for (int64_t n = 0; n < a.batch; ++n) {
     starts.load(n);
     for (int64_t y = 0; y < a.out_height; ++y)
@@ -136,8 +112,8 @@ void tile_touches(const TouchesArgs& args) {
   Starts starts(a,
                 args.changed,
                 layout.extent(a),
-                of_tile<T>(layout.rows, a.dilation.y),
-                of_tile<T>(layout.columns, a.dilation.x));
+                reads_of_tile<T>(layout.rows, a.dilation.y),
+                reads_of_tile<T>(layout.columns, a.dilation.x));
   for (int64_t n = 0; n < a.batch; ++n) {
     starts.load(n);
     for (const int64_t row : rows)

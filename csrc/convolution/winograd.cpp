@@ -363,15 +363,10 @@ Share winograd_reads(const ConvArgs& args) {
     const ConvArgs a = anchored<T>(args, layout.grid);
     const auto rows = tile_starts(-a.lead.y, a.out_height, layout.grid.y, T::kOutputs);
     const auto columns = tile_starts(-a.lead.x, a.out_width, layout.grid.x, T::kOutputs);
-    const auto along = [](const Axis& axis, int64_t dilation) {
-      std::vector<int64_t> reads;
-      for (const int64_t first : axis.first)
-        for (int i = 0; i < T::kReads; ++i)
-          reads.push_back(first * dilation + T::read_at[i] * axis.read_step);
-      return reads;
-    };
-    Reads reads(
-        a, layout.extent(a), along(layout.rows, a.dilation.y), along(layout.columns, a.dilation.x));
+    Reads reads(a,
+                layout.extent(a),
+                reads_of_tile<T>(layout.rows, a.dilation.y),
+                reads_of_tile<T>(layout.columns, a.dilation.x));
     Share share;
     for (int64_t n = 0; n < a.batch; ++n) {
       for (const int64_t row : rows)

@@ -57,6 +57,18 @@ struct Layout {
   }
 };
 
+// Coordinates that a tile reads along one axis, from its start on.
+template <class T>
+std::vector<int64_t> reads_of_tile(const Axis& axis, int64_t dilation) {
+  std::vector<int64_t> reads;
+  for (const int64_t first : axis.first)
+    for (int i = 0; i < T::kReads; ++i)
+      reads.push_back(first * dilation + T::read_at[i] * axis.read_step);
+  std::sort(reads.begin(), reads.end());
+  reads.erase(std::unique(reads.begin(), reads.end()), reads.end());
+  return reads;
+}
+
 // Calls body(part, y, x) with the first pixel that each part of the kernel reads for a tile.
 template <class T, class Body>
 void each_part(const ConvArgs& a, const Layout<T>& layout, const Tile& tile, const Body& body) {

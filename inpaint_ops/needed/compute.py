@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inpaint_ops.needed.needs import ALL, Need, merged, needs_of_inputs
 from inpaint_ops.needed.step import Ref, Step, like_or_self
-from inpaint_ops.ops.partly import PARTLY, Wanted
+from inpaint_ops.ops.partly import PARTLY, Wanted, partly_of
 
 
 class Plan(NamedTuple):
@@ -137,7 +137,7 @@ def _plan(step: Step, needs: Sequence[Need]) -> tuple[Plan, Sequence[Need]]:
     """The plan of a step, and the needs of its inputs."""
     if all(need is None for need in needs):
         return Plan(None), [None] * len(step.inputs)
-    partly, pixels = PARTLY.get(step.func), needs[0]
+    partly, pixels = partly_of(step.func), needs[0]
     if partly is None or pixels is ALL:
         return Plan(ALL), needs_of_inputs(step, needs)
     if pixels is None:

@@ -68,6 +68,7 @@ class LazyTensor(Tensor):
         return f"LazyTensor({tuple(self.shape)}, {self.dtype})"
 
 
+_IMAGE = 4
 # Share of missing pixels up to which noting the operators may pay, and pixels from which on.
 _MOST_MISSING = 0.6
 _LEAST_PIXELS = 200 * 200
@@ -111,11 +112,27 @@ def _is_watched_module(module: nn.Module) -> bool:
 
 
 def lazy(x: Tensor) -> LazyTensor:
-    """Return a tensor that stands for x, so that what is computed from it is noted."""
+    """Return a tensor that stands for x, so that what is computed from it is noted.
+
+    Args:
+        x: (N, C, H, W), on the CPU; it must keep its values until the result is computed.
+
+    Raises:
+        TypeError: x is not a Tensor.
+        ValueError: wrong shape or device.
+    """
+    checks.check_kinds("needed.lazy", x=x)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"needed.lazy: x must be a Tensor, got {type(x).__name__}")
+    if x.dim() != _IMAGE or x.device.type != "cpu":
+        raise ValueError(
+            f"needed.lazy: x must be (N, C, H, W) on the CPU, got {tuple(x.shape)} on {x.device}"
+        )
     step = Step(None, (), {})
     step.results = [x.detach()]
     step.likes = [like(x)]
-    return LazyTensor(Ref(step, 0, step.likes[0]), x.device)
+    # Its memory is the caller's: nobody may change it in place.
+    return LazyTensor(Ref(step, 0, step.likes[0], is_shared=True), x.device)
 
 
 def computed(x: Tensor, wanted: Tensor | None = None, *, whole: bool = False) -> Tensor:
@@ -127,11 +144,16 @@ def computed(x: Tensor, wanted: Tensor | None = None, *, whole: bool = False) ->
             None: all are needed.
         whole: compute all pixels nevertheless, with tiles where `wanted` asks for them: the wanted
             ones have equal bits either way.
+
+    Raises:
+        ValueError: `wanted` has the wrong shape.
     """
     if not isinstance(x, LazyTensor):
         return x
     need: Need = ALL
     if wanted is not None:
+        shapes = [(n, 1, *x.shape[2:]) for n in (x.shape[0], 1)]
+        checks.check_mask_shape("needed.computed", "wanted", wanted, shapes)
         need = (wanted != 0).expand(x.shape[0], 1, *x.shape[2:])[:, 0].contiguous()
         need = need.view(torch.uint8)
     memory = remembered()
@@ -161,7 +183,7 @@ def _record(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if not all(isinstance(one, Tensor) for one in step.likes):
         return _at_once(func, args, kwargs)
     device = next(x.device for x in _lazies_in((*args, *kwargs.values())))
-    shares = func in _VIEWS
+    shares = _shares_memory(func)
     for x in step.inputs:
         if shares and isinstance(x, Ref):
             x.is_shared = True
@@ -199,30 +221,19 @@ def _without_mutation(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any])
     )
 
 
-_aten = torch.ops.aten
-# Their results share the memory of their argument.
-_VIEWS = frozenset(
-    {
-        _aten.view.default,
-        _aten._unsafe_view.default,
-        _aten.slice.Tensor,
-        _aten.select.int,
-        _aten.expand.default,
-        _aten.permute.default,
-        _aten.transpose.int,
-        _aten.unsqueeze.default,
-        _aten.squeeze.dim,
-        _aten.detach.default,
-        _aten.alias.default,
-        _aten.split.Tensor,
-        _aten.split_with_sizes.default,
-    }
-)
+def _shares_memory(func: Any) -> bool:
+    """Whether the operator's results are views of its arguments."""
+    return any(result.alias_info is not None for result in func._schema.returns)
 
 
 def _likes(step: Step) -> Any:
     """The results on torch's device "meta", which have no values."""
-    key = step.func, _key(step.args), _key(tuple(step.kwargs.items()))
+    key = (
+        step.func,
+        torch.get_default_dtype(),
+        _key(step.args),
+        _key(tuple(step.kwargs.items())),
+    )
     try:
         found = _known.get(key)
     except TypeError:  # something that cannot be hashed

@@ -25,7 +25,7 @@ from inpaint_ops.needed.compute import Plan, empty, results_of, steps_before
 from inpaint_ops.needed.constant import Constant, difference
 from inpaint_ops.needed.needs import ALL, Need, axis_of, merged, needs_of_inputs
 from inpaint_ops.needed.step import Ref, Step, like_or_self, replaced
-from inpaint_ops.ops.partly import PARTLY
+from inpaint_ops.ops.partly import PARTLY, partly_of
 
 _IMAGE = 4
 
@@ -209,7 +209,7 @@ def _plan(step: Step, kept: _Kept, needs: Sequence[Need]) -> tuple[Plan, Sequenc
     missing = [_without(*both) for both in zip(needs, kept.have)]
     if step.func is None or all(one is None for one in missing):
         return Plan(None), [None] * len(step.inputs)
-    anchor, partly, pixels = kept.anchor, PARTLY.get(step.func), missing[0]
+    anchor, partly, pixels = kept.anchor, partly_of(step.func), missing[0]
     if partly is None:
         return Plan(ALL), needs_of_inputs(step, needs)
     if pixels is ALL:

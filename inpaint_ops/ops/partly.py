@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from inpaint_ops.backends import current_backend
+from inpaint_ops.ops.native import extension
+
 
 class Wanted(NamedTuple):
     """Pixels of an operator's result (N, C, H, W).
@@ -61,3 +64,10 @@ class Partly(NamedTuple):
 
 # By torch's overload.
 PARTLY: dict[Any, Partly] = {}
+
+
+def partly_of(operator: Any) -> Partly | None:
+    """Return how torch's overload computes some pixels; None where our kernels do not serve it."""
+    if current_backend() not in ("auto", "direct") or extension() is None:
+        return None
+    return PARTLY.get(operator)

@@ -110,11 +110,49 @@ def _changed_under_a_view(y):
     return y.mul_(2) + view.mean()
 
 
-@pytest.mark.parametrize("change", [lambda y: y[:, :, 1:-1].mul_(2), _changed_under_a_view])
+def _changed_under_parts(y):
+    first, *_ = y.unbind(1)
+    return y.mul_(2) + first.mean()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda y: y[:, :, 1:-1].mul_(2), _changed_under_a_view, _changed_under_parts],
+    ids=["view", "under a view", "under parts"],
+)
 def test_shared_memory_is_not_changed_in_place(change):
     network = Own(change).eval()
     with pytest.raises(NotImplementedError, match="in place"):
         compute(network, torch.randn(1, 3, 32, 32), torch.ones(1, 1, 32, 32))
+
+
+def test_the_given_tensor_is_not_changed_in_place():
+    with pytest.raises(needed.CannotBeNoted, match="in place"):
+        needed.lazy(torch.randn(1, 3, 8, 8)).relu_()
+
+
+@pytest.mark.parametrize("x", [torch.randn(3, 8, 8), torch.empty(1, 3, 8, 8, device="meta")])
+def test_what_cannot_be_noted_is_refused_by_name(x):
+    with pytest.raises(ValueError, match=r"needed.lazy: x must"):
+        needed.lazy(x)
+
+
+def test_wanted_pixels_have_the_size_of_the_result():
+    y = needed.lazy(torch.randn(1, 3, 8, 8)) * 2
+    with pytest.raises(ValueError, match=r"needed.computed: wanted must have shape"):
+        needed.computed(y, torch.ones(1, 1, 4, 8))
+
+
+def test_the_reference_backend_computes_everything(plans):
+    network = Own().eval()
+    x, hole = torch.randn(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    hole[..., 8:12, 20:30] = 1
+    with inpaint_ops.backend("reference"):
+        some = compute(network, x, hole)
+        with torch.no_grad():
+            plain = torch.where(hole > 0, network(x, hole), 0.0)
+    torch.testing.assert_close(some, plain)
+    assert not any(isinstance(plan.need, torch.Tensor) for _, plan in plans)
 
 
 def test_a_result_in_part_is_never_taken_for_the_whole():
