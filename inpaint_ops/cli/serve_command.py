@@ -176,7 +176,7 @@ def _methods(choices: dict[str, FillerChoice]) -> list[Method]:
 def _noting(choice: FillerChoice) -> Callable[[], Filler]:
     def build() -> Filler:
         with weights_notes():
-            return choice.build()
+            return choice.build("auto")
 
     return build
 

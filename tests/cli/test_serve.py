@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from command_line import FILLED, HOLE, RGB
 from page_client import Client, decoded, encoded, running
 
 from inpaint_ops.cli import serve_command
+from inpaint_ops.cli.fillers import FillerChoice
 from inpaint_ops.models import create_model, list_models, save_weights
 from inpaint_ops.serving import PageServer
 
@@ -143,3 +145,12 @@ def test_filled_pictures_are_those_of_fill(filler):
         job = client.start(client.open(encoded(RGB))["id"], HOLE)
         client.finish(job)
         assert (decoded(client.get(f"/api/jobs/{job}/file", suffix="png")) == FILLED).all()
+
+
+def test_methods_see_large_pictures_in_windows_as_fill_does(monkeypatch):
+    seen = []
+    monkeypatch.setattr(FillerChoice, "build", lambda _, window=None: seen.append(window))
+    choice = FillerChoice(model="glcic", weights=(Path("w.pth"),))
+    methods = serve_command._methods({"glcic": choice})
+    next(method for method in methods if method.name == "glcic").build()
+    assert seen == ["auto"]
