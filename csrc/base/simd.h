@@ -171,6 +171,45 @@ inline T horizontal_max(Vector<T> v) {
   return lanes[0];
 }
 
+#if defined(__AVX2__)
+inline __attribute__((always_inline)) float sum_of_half(__m256 v) {
+  __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+inline __attribute__((always_inline)) double sum_of_half(__m256d v) {
+  const __m128d half = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
+}
+#endif
+
+// The sum of the lanes, halves first.
+template <class T>
+inline __attribute__((always_inline)) T horizontal_sum(Vector<T> v) {
+#if defined(__AVX512F__)
+  // With a mask: compilers warn of what the plain intrinsics leave undefined.
+  const __m256d above = _mm512_maskz_extractf64x4_pd(0xff, (__m512d)v, 1);
+  const __m256d below = _mm512_maskz_extractf64x4_pd(0xff, (__m512d)v, 0);
+  if constexpr (sizeof(T) == 4) {
+    return sum_of_half(_mm256_add_ps(_mm256_castpd_ps(below), _mm256_castpd_ps(above)));
+  } else {
+    return sum_of_half(_mm256_add_pd(below, above));
+  }
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
+  if constexpr (sizeof(T) == 4) {
+    return sum_of_half((__m256)v);
+  } else {
+    return sum_of_half((__m256d)v);
+  }
+#else
+  T lanes[Simd<T>::kWidth];
+  std::memcpy(lanes, &v, sizeof(v));
+  for (int half = Simd<T>::kWidth / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+#endif
+}
+
 // Returns whether any lane of a exceeds its lane of b; a NaN exceeds nothing.
 template <class T>
 inline bool any_greater(Vector<T> a, Vector<T> b) {

@@ -8,7 +8,7 @@
 // register tile; no score is stored.
 //
 // Traffic: both lists are gathered once; a task reads its keys from the second-level cache once for
-// each of its tiles of queries.
+// each of its tiles of queries. Memory: all queries and 64 MB of keys, k * k * C numbers each.
 #pragma once
 
 #include "matching/sample.h"
@@ -30,15 +30,29 @@ class ListMatcher {
   }
 
   void run() {
-    const int64_t count = int64_t(queries_.size());
-    const int64_t tiles = tile_count(count), panels = ceil_div(keys_.size(), kPanel<T>);
-    Buffer<T> left(count * depth_), right(panels * kPanel<T> * depth_);
-    Buffer<T> scale(panels * kPanel<T>), bias(panels * kPanel<T>);
+    const int64_t count = int64_t(queries_.size()), keys = int64_t(keys_.size());
+    Buffer<T> left(count * depth_);
     pack(s_.args.query, queries_, s_.query_cols, 0, left.data());
-    pack(s_.args.key, keys_, s_.key_cols, kPanel<T>, right.data());
+    const int64_t panel_bytes = depth_ * kPanel<T> * int64_t(sizeof(T));
+    const int64_t some = std::max<int64_t>(1, (64 << 20) / panel_bytes) * kPanel<T>;
+    for (int64_t first = 0; first < keys; first += some)
+      match(left.data(), first, std::min(keys, first + some));
+  }
+
+ private:
+  static constexpr int64_t W = Simd<T>::kWidth;
+
+  // Compares all queries with the keys numbered from `first` to `last`.
+  void match(const T* left, int64_t first, int64_t last) {
+    const int64_t count = int64_t(queries_.size()), keys = last - first;
+    const int64_t tiles = tile_count(count), panels = ceil_div(keys, kPanel<T>);
+    Buffer<T> right(panels * kPanel<T> * depth_);
+    Buffer<T> scale(panels * kPanel<T>), bias(panels * kPanel<T>);
+    const std::vector<int64_t> origins(keys_.begin() + first, keys_.begin() + last);
+    pack(s_.args.key, origins, s_.key_cols, kPanel<T>, right.data());
     parallel_tasks(panels, s_.args.threads, [&](int64_t panel) {
       const int64_t begin = panel * kPanel<T>;
-      const int64_t columns = std::min<int64_t>(kPanel<T>, keys_.size() - begin);
+      const int64_t columns = std::min<int64_t>(kPanel<T>, keys - begin);
       score_terms(
           right.data() + begin * depth_, columns, scale.data() + begin, bias.data() + begin);
     });
@@ -59,7 +73,7 @@ class ListMatcher {
       for (int64_t tile = tile0; tile < std::min(tiles, tile0 + tiles_a_task); ++tile) {
         const int64_t begin = tile_begin(count, tile), end = tile_begin(count, tile + 1);
         Tile body;
-        body.left = left.data() + begin * depth_;
+        body.left = left + begin * depth_;
         body.right = right.data();
         body.scale = scale.data();
         body.bias = bias.data();
@@ -75,14 +89,11 @@ class ListMatcher {
       }
     });
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t found = best.index(i) < 0 ? -1 : keys_[best.index(i)];
+      const int64_t found = best.index(i) < 0 ? -1 : origins[size_t(best.index(i))];
       const T score = best.score(i);
       s_.matches.merge(queries_[i], &score, &found, 1);
     }
   }
-
- private:
-  static constexpr int64_t W = Simd<T>::kWidth;
 
   // Packs patches as PixelColumns: pixel by pixel of the patch, channel by channel of the pixel.
   //

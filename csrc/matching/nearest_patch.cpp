@@ -8,7 +8,8 @@
 //
 // Tiling: three ways to form the products, chosen by their cost. matching/by_products.h takes many
 // channels, matching/by_diagonals.h few, and matching/by_lists.h patches that share no pixels
-// (single pixels, strides, scattered queries).
+// (single pixels, strides, scattered queries). With L2 a fourth way leaves most pairs out:
+// matching/by_tree.h proves that they cannot be the nearest.
 //
 // Traffic: queries and keys are packed once and then read from the second- or third-level cache;
 // results are 16 bytes a query. Memory: O(C (Hq Wq + Hk Wk)), k * k times that for lists, and less
@@ -20,17 +21,24 @@
 #include "matching/by_diagonals.h"
 #include "matching/by_lists.h"
 #include "matching/by_products.h"
+#include "matching/by_tree.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
-enum class Way { kLists, kDiagonals, kProducts };
+enum class Way { kNone, kLists, kDiagonals, kProducts };
 
-// The cheapest way, by vector instructions a vector of pairs, counted from the inner loops.
+struct Choice {
+  Way way;
+  double cost;  // vector instructions
+};
+
+// The cheapest way without a tree, by vector instructions a vector of pairs, counted from the inner
+// loops.
 template <class T>
-Way cheapest(const Sample<T>& s) {
-  if (s.k == 1) return Way::kLists;
+Choice cheapest(const Sample<T>& s) {
+  constexpr double kWidth = double(Simd<T>::kWidth);
   const double channels = double(s.args.channels), k = double(s.k);
   const double lists = double(s.wanted_count) * double(s.usable_count) * (channels * k * k + 4);
   const auto dense = [&](int64_t columns, double pixel_cost, double patch_cost) {
@@ -44,8 +52,9 @@ Way cheapest(const Sample<T>& s) {
   };
   const double diagonals = dense(DiagonalMatcher<T>::kColumns, 2.5 * channels, k + 6);
   const double products = dense(ProductMatcher<T>::kColumns, 1.1 * channels, 3 * k + 8);
-  if (lists < diagonals && lists < products) return Way::kLists;
-  return diagonals < products ? Way::kDiagonals : Way::kProducts;
+  if (s.k == 1 || (lists < diagonals && lists < products)) return {Way::kLists, lists / kWidth};
+  if (diagonals < products) return {Way::kDiagonals, diagonals / kWidth};
+  return {Way::kProducts, products / kWidth};
 }
 
 template <class T>
@@ -101,7 +110,12 @@ void nearest_patch(const NearestPatchArgs<T>& args) {
   for (int64_t n = 0; n < args.batch; ++n) {
     Sample<T> sample(args, n);
     if (sample.wanted_count > 0 && sample.usable_count > 0) {
-      switch (cheapest(sample)) {
+      const Choice choice = cheapest(sample);
+      const bool done =
+          TreeMatcher<T>::suits(sample) && TreeMatcher<T>(sample).run(choice.cost);
+      switch (done ? Way::kNone : choice.way) {
+        case Way::kNone:
+          break;
         case Way::kLists:
           ListMatcher<T>(sample).run();
           break;

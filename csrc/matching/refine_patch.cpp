@@ -12,13 +12,17 @@
 // row, which may hold NaN.
 //
 // Traffic: patch^2 * C numbers a candidate, mostly from the first-level cache, since the windows of
-// neighbours overlap. Memory: two packed images and one byte a key patch.
+// neighbours overlap. Of the key image only tiles with candidates are packed, so that few guesses
+// cost the same in an image of any size. Memory: two packed images and one byte a key patch, of
+// which the rest is never touched.
 #include "matching/refine_patch.h"
 
+#include <algorithm>
+#include <cstring>
 #include <limits>
+#include <vector>
 
 #include "base/parallel.h"
-#include "matching/patch_norms.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -38,13 +42,24 @@ class Refiner {
         vectors_(ceil_div(k_ * args.channels, W)),
         query_(args.query_height * args.query_width * args.channels + W),
         key_(args.key_height * args.key_width * args.channels + W),
-        usable_(key_rows_ * key_cols_) {}
+        usable_(key_rows_ * key_cols_),
+        pixel_tiles_(size_t(tiles_across(args.key_height) * tiles_across(args.key_width)), false),
+        patch_tiles_(size_t(tiles_across(key_rows_) * tiles_across(key_cols_)), false) {}
 
   void run() {
-    const uint8_t* valid = a_.valid.data ? a_.valid.data + n_ * a_.valid.stride_n : nullptr;
-    pack(a_.query, a_.query_height, a_.query_width, nullptr, query_.data());
-    pack(a_.key, a_.key_height, a_.key_width, valid, key_.data());
-    find_usable(valid);
+    parallel_tasks(tiles_across(a_.query_height), a_.threads, [&](int64_t i) {
+      const int64_t end = std::min(a_.query_height, (i + 1) * kTile);
+      pack(a_.query, Rectangle{i * kTile, end, 0, a_.query_width}, a_.query_width, query_.data());
+    });
+    for (int64_t i = 0; i < W; ++i) {
+      query_[a_.query_height * a_.query_width * a_.channels + i] = T(0);
+      key_[a_.key_height * a_.key_width * a_.channels + i] = T(0);
+    }
+    mark_candidates();
+    each_marked(pixel_tiles_, a_.key_height, a_.key_width, [&](const Rectangle& tile) {
+      pack(a_.key, tile, a_.key_width, key_.data());
+    });
+    each_marked(patch_tiles_, key_rows_, key_cols_, [&](const Rectangle& tile) { find_usable(tile); });
     parallel_tasks(query_rows_, a_.threads, [&](int64_t y) { match_row(y); });
   }
 
@@ -56,40 +71,109 @@ class Refiner {
     int64_t y, x;
   };
 
-  void pack(const ImageView<T>& image,
-            int64_t height,
-            int64_t width,
-            const uint8_t* valid,
-            T* out) const {
-    const int64_t channels = a_.channels, row = width * channels;
-    for (int64_t i = 0; i < W; ++i) out[height * row + i] = T(0);
-    parallel_tasks(ceil_div(height, 16), a_.threads, [&](int64_t task) {
-      const int64_t end = task * 16 + 16 < height ? task * 16 + 16 : height;
-      for (int64_t y = task * 16; y < end; ++y) {
-        const T* from = image.data + n_ * image.stride_n + y * image.stride_h;
-        for (int64_t x = 0; x < width; ++x) {
-          const bool use = !valid || valid[y * width + x];
-          T* to = out + y * row + x * channels;
-          for (int64_t c = 0; c < channels; ++c)
-            to[c] = use ? from[x * image.stride_w + c * image.stride_c] : T(0);
+  static constexpr int64_t kTile = 32;
+
+  struct Rectangle {
+    int64_t y0, y1, x0, x1;
+  };
+
+  static int64_t tiles_across(int64_t size) { return ceil_div(size, kTile); }
+
+  void pack(const ImageView<T>& image, const Rectangle& part, int64_t width, T* out) const {
+    const int64_t channels = a_.channels;
+    for (int64_t y = part.y0; y < part.y1; ++y) {
+      const T* from = image.data + n_ * image.stride_n + y * image.stride_h;
+      T* to = out + (y * width + part.x0) * channels;
+      for (int64_t x = part.x0; x < part.x1; ++x, to += channels)
+        for (int64_t c = 0; c < channels; ++c)
+          to[c] = from[x * image.stride_w + c * image.stride_c];
+    }
+  }
+
+  // Marks the tiles of key patches with a candidate, and those of their pixels.
+  void mark_candidates() {
+    const int64_t r = a_.radius;
+    Box boxes[kGuesses];
+    for (int64_t y = 0; y < query_rows_; ++y) {
+      const uint8_t* where = where_row(y);
+      for (int64_t x = 0; x < query_cols_; ++x) {
+        if (where && !where[x]) continue;
+        const int count = find_boxes(y, x, boxes);
+        for (int b = 0; b < count; ++b) {
+          const Rectangle window = around(boxes[b], r);
+          if (window.y0 >= window.y1 || window.x0 >= window.x1) continue;
+          mark(patch_tiles_, window, 0, tiles_across(key_cols_));
+          mark(pixel_tiles_, window, k_ - 1, tiles_across(a_.key_width));
         }
+      }
+    }
+  }
+
+  static void mark(std::vector<char>& tiles, const Rectangle& r, int64_t more, int64_t across) {
+    for (int64_t y = r.y0 / kTile; y <= (r.y1 - 1 + more) / kTile; ++y)
+      for (int64_t x = r.x0 / kTile; x <= (r.x1 - 1 + more) / kTile; ++x)
+        tiles[size_t(y * across + x)] = true;
+  }
+
+  // Key patches at most r rows and columns away.
+  Rectangle around(const Box& box, int64_t r) const {
+    return Rectangle{std::max<int64_t>(box.y - r, 0),
+                     std::min(box.y + r + 1, key_rows_),
+                     std::max<int64_t>(box.x - r, 0),
+                     std::min(box.x + r + 1, key_cols_)};
+  }
+
+  template <class Body>
+  void each_marked(const std::vector<char>& tiles,
+                   int64_t height,
+                   int64_t width,
+                   const Body& body) const {
+    const int64_t across = tiles_across(width);
+    parallel_tasks(tiles_across(height), a_.threads, [&](int64_t row) {
+      for (int64_t column = 0; column < across; ++column) {
+        if (!tiles[size_t(row * across + column)]) continue;
+        const int64_t y = row * kTile, x = column * kTile;
+        body(Rectangle{y, std::min(height, y + kTile), x, std::min(width, x + kTile)});
       }
     });
   }
 
-  void find_usable(const uint8_t* valid) {
-    if (!valid) {
-      std::memset(usable_.data(), 1, size_t(key_rows_ * key_cols_));
+  // Patches of a tile whose pixels are all valid.
+  void find_usable(const Rectangle& tile) {
+    const int64_t columns = tile.x1 - tile.x0, width = columns + k_ - 1;
+    if (!a_.valid.data) {
+      for (int64_t y = tile.y0; y < tile.y1; ++y)
+        std::memset(usable_.data() + y * key_cols_ + tile.x0, 1, size_t(columns));
       return;
     }
-    const auto bad = [&](int64_t i) { return valid[i] == 0; };
-    whole_patches(a_.key_height, a_.key_width, k_, 0, a_.threads, bad, usable_.data());
+    // Invalid pixels a column, of the rows of a patch; the window slides down.
+    const uint8_t* valid = a_.valid.data + n_ * a_.valid.stride_n;
+    std::vector<int64_t> bad(size_t(width), 0);
+    const auto add = [&](int64_t y, int64_t sign) {
+      const uint8_t* row = valid + y * a_.key_width + tile.x0;
+      for (int64_t x = 0; x < width; ++x) bad[size_t(x)] += row[x] ? 0 : sign;
+    };
+    for (int64_t y = tile.y0; y < tile.y0 + k_ - 1; ++y) add(y, 1);
+    for (int64_t y = tile.y0; y < tile.y1; ++y) {
+      add(y + k_ - 1, 1);
+      int64_t sum = 0;
+      for (int64_t x = 0; x < k_ - 1; ++x) sum += bad[size_t(x)];
+      for (int64_t x = 0; x < columns; ++x) {
+        sum += bad[size_t(x + k_ - 1)];
+        usable_[y * key_cols_ + tile.x0 + x] = sum == 0;
+        sum -= bad[size_t(x)];
+      }
+      add(y, -1);
+    }
+  }
+
+  const uint8_t* where_row(int64_t y) const {
+    return a_.where.data ? a_.where.data + n_ * a_.where.stride_n + y * query_cols_ : nullptr;
   }
 
   void match_row(int64_t y) {
     const int64_t size = query_rows_ * query_cols_;
-    const uint8_t* where =
-        a_.where.data ? a_.where.data + n_ * a_.where.stride_n + y * query_cols_ : nullptr;
+    const uint8_t* where = where_row(y);
     Buffer<T> patch(k_ * vectors_ * W);
     const Vector<T> lanes = last_lanes();
     for (int64_t x = 0; x < query_cols_; ++x) {
@@ -148,12 +232,9 @@ class Refiner {
               T* distance) const {
     const int64_t r = a_.radius;
     for (int b = 0; b < count; ++b) {
-      const int64_t y0 = boxes[b].y - r < 0 ? 0 : boxes[b].y - r;
-      const int64_t y1 = boxes[b].y + r >= key_rows_ ? key_rows_ - 1 : boxes[b].y + r;
-      const int64_t x0 = boxes[b].x - r < 0 ? 0 : boxes[b].x - r;
-      const int64_t x1 = boxes[b].x + r >= key_cols_ ? key_cols_ - 1 : boxes[b].x + r;
-      for (int64_t y = y0; y <= y1; ++y) {
-        for (int64_t x = x0; x <= x1; ++x) {
+      const Rectangle window = around(boxes[b], r);
+      for (int64_t y = window.y0; y < window.y1; ++y) {
+        for (int64_t x = window.x0; x < window.x1; ++x) {
           const int64_t i = y * key_cols_ + x;
           if (!usable_[i] || seen(boxes, b, y, x)) continue;
           const T d = patch_distance(patch, y, x, lanes, *distance);
@@ -189,8 +270,7 @@ class Refiner {
       const Vector<T> last = load(row + (vectors_ - 1) * W) - load(patch + (vectors_ - 1) * W);
       const Vector<T> cut = lanes > Vector<T>{} ? last : Vector<T>{};
       sum = multiply_add(cut, cut, sum);
-      total = 0;
-      for (int64_t i = 0; i < W; ++i) total += sum[i];
+      total = horizontal_sum<T>(sum);
       if (!(total <= limit)) return total;
     }
     return total;
@@ -200,6 +280,7 @@ class Refiner {
   const int64_t n_, k_, query_rows_, query_cols_, key_rows_, key_cols_, vectors_;
   Buffer<T> query_, key_;
   Buffer<uint8_t> usable_;
+  std::vector<char> pixel_tiles_, patch_tiles_;  // marked: with a candidate
 };
 
 }  // namespace

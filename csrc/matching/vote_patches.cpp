@@ -22,7 +22,7 @@ namespace INPAINT_ISA {
 namespace {
 
 struct Votes {
-  Buffer<int64_t> source;  // pixel copied from
+  Buffer<int64_t> source;  // offset of the pixel copied from
   Buffer<float> distance, weight, sorted;
   int64_t count = 0;
   explicit Votes(int64_t size) : source(size), distance(size), weight(size), sorted(size) {}
@@ -39,7 +39,9 @@ void collect(const VotePatchesArgs& a, int64_t y, int64_t x, Votes& votes) {
       const int64_t match = a.index[p];
       if (match < 0) continue;
       const int64_t i = votes.count++;
-      votes.source[i] = (match / columns + dy) * a.width + match % columns + dx;
+      const int64_t key_columns = a.features_width - a.patch + 1;
+      votes.source[i] = (match / key_columns + dy) * a.features.stride_h +
+                        (match % key_columns + dx) * a.features.stride_w;
       votes.distance[i] = a.distance[p];
       votes.weight[i] = a.penalty[p];
     }
@@ -70,17 +72,13 @@ void write(const VotePatchesArgs& a, int64_t y, int64_t x, Votes& votes) {
       votes.distance.data();
   for (int64_t c = 0; c < a.channels; ++c) {
     const float* from = a.features.data + c * a.features.stride_c;
-    const auto pixel = [&](int64_t i) {
-      const int64_t sy = votes.source[i] / a.width, sx = votes.source[i] % a.width;
-      return from[sy * a.features.stride_h + sx * a.features.stride_w];
-    };
     if (a.best) {
-      out[c * plane] = pixel(nearest);
+      out[c * plane] = from[votes.source[nearest]];
       continue;
     }
     float total = 0, weights = 0;
     for (int64_t i = 0; i < votes.count; ++i) {
-      total += votes.weight[i] * pixel(i);
+      total += votes.weight[i] * from[votes.source[i]];
       weights += votes.weight[i];
     }
     out[c * plane] = total / weights;

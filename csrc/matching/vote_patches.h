@@ -7,10 +7,12 @@
 namespace inpaint {
 
 struct VotePatchesArgs {
-  int64_t channels, height, width, patch;
+  int64_t channels, height, width, patch;  // of the window that is voted for
+  int64_t features_height, features_width;
   ImageView<float> features;  // pixels that patches are copied from
   const uint8_t* hole;        // (H, W), pixels that take votes
-  const int64_t* index;       // (H - patch + 1, W - patch + 1), negative where there is no match
+  // (H - patch + 1, W - patch + 1), on the grid of patches of `features`; negative: no match
+  const int64_t* index;
   const float* distance;      // squared, of the match
   const float* penalty;       // minus the logarithm of the weight of a patch's vote
   bool best;                  // copy from the nearest match instead of averaging

@@ -99,9 +99,13 @@ void call_vote_patches(const Array<float>& features,
   args.features = image_view<float>(features);
   require(features.shape(0) == 1 && patch >= 1 && threads >= 1, "sizes must be positive");
   args.channels = features.shape(1);
-  args.height = features.shape(2);
-  args.width = features.shape(3);
+  args.features_height = features.shape(2);
+  args.features_width = features.shape(3);
+  require(out.ndim() == 4 && out.shape(0) == 1 && out.shape(1) == args.channels, "out must fit");
+  args.height = out.shape(2);
+  args.width = out.shape(3);
   require(patch <= args.height && patch <= args.width, "patch must fit");
+  require(patch <= args.features_height && patch <= args.features_width, "patch must fit");
   args.patch = patch;
   args.best = best;
   args.threads = threads;
@@ -114,7 +118,8 @@ void call_vote_patches(const Array<float>& features,
   args.index = index.data();
   args.distance = distance.data();
   args.penalty = penalty.data();
-  for (int64_t i = 0; i < size; ++i) require(args.index[i] < size, "index points beyond the image");
+  const int64_t keys = (args.features_height - patch + 1) * (args.features_width - patch + 1);
+  for (int64_t i = 0; i < size; ++i) require(args.index[i] < keys, "index points beyond the image");
   args.out = output<float>(out, args.channels * args.height * args.width);
   auto* kernel = INPAINT_PICK(vote_patches);
   py::gil_scoped_release release;

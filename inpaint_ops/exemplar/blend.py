@@ -18,7 +18,7 @@ _PULL = 0.0025
 _STEPS = 120
 
 
-def blend(image: Tensor, hole: Tensor, source: Tensor) -> Tensor:
+def blend(image: Tensor, top: int, left: int, hole: Tensor, source: Tensor) -> Tensor:
     """Return the picture copied from `source`, its faint seams removed.
 
     The correction v of the copied colours is 0 on known pixels and minimises the sum of pull * v^2
@@ -27,31 +27,38 @@ def blend(image: Tensor, hole: Tensor, source: Tensor) -> Tensor:
 
     Args:
         image: (1, C, h, w), zero in the hole.
-        hole: (1, 1, h, w) bool.
-        source: (1, 2, h, w), row and column that each pixel is copied from; for known pixels
-            their own.
+        top: first row of the window around the hole.
+        left: its first column.
+        hole: (1, 1, wh, ww) bool, of the window. Beyond the window all is known.
+        source: (1, 2, wh, ww), row and column of the image that each pixel of the window is copied
+            from; for known pixels their own.
 
     Source: the guided interpolation of Pérez et al., "Poisson Image Editing" (SIGGRAPH 2003),
     restricted to seams.
     """
-    height, width = hole.shape[2:]
+    height, width = image.shape[2:]
+    rows, columns = hole.shape[2:]
     flat, missing = image[0].flatten(1), hole.flatten()
     sy, sx = (s.long() for s in source[0].flatten(1))
     pixels = missing.nonzero()[:, 0]
-    number = torch.full((height * width,), len(pixels))  # the last, extra pixel is a known one
+    number = torch.full((rows * columns,), len(pixels))  # the last, extra pixel is a known one
     number[pixels] = torch.arange(len(pixels))
     copied = flat[:, sy[pixels] * width + sx[pixels]]
-    y, x = pixels // width, pixels % width
+    y, x = pixels // columns, pixels % columns
 
     def value(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         at = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-        return flat[:, at], inside & ~missing[at]
+        wy, wx = row - top, column - left
+        windowed = (wy >= 0) & (wy < rows) & (wx >= 0) & (wx < columns)
+        holed = missing[wy.clamp(0, rows - 1) * columns + wx.clamp(0, columns - 1)]
+        return flat[:, at], inside & ~(windowed & holed)
 
     neighbours, total, degree = [], torch.zeros_like(copied), copied.new_zeros(len(pixels))
     for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-        inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
-        other = torch.where(inside, pixels + dy * width + dx, pixels)
+        # The window ends where the picture does, or in known pixels.
+        inside = (y + dy >= 0) & (y + dy < rows) & (x + dx >= 0) & (x + dx < columns)
+        other = torch.where(inside, pixels + dy * columns + dx, pixels)
         step = flat[:, sy[other] * width + sx[other]] - copied
         mine, mine_known = value(sy[pixels] + dy, sx[pixels] + dx)
         theirs, theirs_known = value(sy[other] - dy, sx[other] - dx)
@@ -67,7 +74,7 @@ def blend(image: Tensor, hole: Tensor, source: Tensor) -> Tensor:
         neighbours.append(torch.where(inside, number[other], len(pixels)))
     correction = _solve(torch.stack(neighbours), degree + _PULL, total)
     result = image.clone()
-    result[0].view(image.shape[1], -1)[:, pixels] = copied + correction
+    result[0].view(image.shape[1], -1)[:, (y + top) * width + x + left] = copied + correction
     return result
 
 

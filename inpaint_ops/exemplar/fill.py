@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -10,9 +11,16 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.exemplar.blend import blend
-from inpaint_ops.exemplar.levels import Level, build_levels, diffuse, touching_patches
+from inpaint_ops.exemplar.levels import (
+    Level,
+    build_levels,
+    crop_to,
+    diffuse,
+    touching_patches,
+)
 from inpaint_ops.exemplar.scatter import interpolate, split
 from inpaint_ops.exemplar.search import Matches, begin, enlarge
+from inpaint_ops.exemplar.smooth import SURFACE_MARGIN, smooth_places, surface
 from inpaint_ops.exemplar.vote import vote
 
 _NAME = "fill_exemplar"
@@ -183,6 +191,10 @@ def _fill(
     # The first fillings are tried on small levels; together they cost about as much as one level
     # more.
     work = [level.queries for level in [*levels[:first], levels[first]]]
+    smooth = smooth_places(image, hole, levels[first], 2**first, size, iterations)
+    bent = _on_surface(image, hole) if bool(smooth.any()) else image
+    if bool((smooth[hole] == 1).all()):
+        return bent
     done = 0
 
     def after(share: float) -> None:
@@ -193,7 +205,17 @@ def _fill(
     for number in reversed(range(first)):
         done, current = done + current, work[number]
         matches = enlarge(matches, levels, number, size, iterations, after)
-    return _paste(image, levels[0], matches, size).clamp(0, 1)
+    pasted = _paste(image, levels[0], matches, size).clamp(0, 1)
+    return torch.lerp(pasted, bent, smooth) if bool(smooth.any()) else pasted
+
+
+def _on_surface(image: Tensor, hole: Tensor) -> Tensor:
+    """Return the picture with its hole on a surface through the known pixels around it."""
+    near, top, left = crop_to(hole, hole, SURFACE_MARGIN)
+    place = (..., slice(top, top + near.shape[2]), slice(left, left + near.shape[3]))
+    result = image.clone()
+    result[place] = torch.where(near, surface(image[place], near).clamp(0, 1), image[place])
+    return result
 
 
 def _paste(image: Tensor, level: Level, matches: Matches, size: int) -> Tensor:
@@ -202,8 +224,12 @@ def _paste(image: Tensor, level: Level, matches: Matches, size: int) -> Tensor:
     rows = torch.arange(height, dtype=torch.float32)[:, None].expand(height, width)
     columns = torch.arange(width, dtype=torch.float32).expand(height, width)
     places = torch.stack([rows, columns])[None]
-    source = vote(places, level.hole, matches.index, matches.distance, level.penalty, size, True)
-    return blend(image, level.hole, source)
+    bottom, right = level.top + level.hole.shape[2], level.left + level.hole.shape[3]
+    window = places[..., level.top : bottom, level.left : right]
+    source = vote(
+        places, window, level.hole, matches.index, matches.distance, level.penalty, size, True
+    )
+    return blend(image, level.top, level.left, level.hole, source)
 
 
 def _usable_size(hole: Tensor, patch_size: int) -> int:
@@ -212,7 +238,8 @@ def _usable_size(hole: Tensor, patch_size: int) -> int:
     for size in range(3, patch_size + 1, 2):
         if size > min(hole.shape[2:]):
             break
-        keys = int((~touching_patches(hole, size)).sum())
+        touching = touching_patches(crop_to(hole, hole, size - 1)[0], size)
+        keys = math.prod(side - size + 1 for side in hole.shape[2:]) - int(touching.sum())
         # The whole filling would consist of those few patches.
         if keys * _FEWER < most or keys == 0:
             break

@@ -18,21 +18,44 @@ _DEEPEST = 24
 
 @dataclass(frozen=True)
 class Level:
-    """A picture at one size.
+    """A picture at one size, and the window of it that changes.
+
+    The window is the smallest rectangle with all patches that touch the hole. What a step computes
+    has its size, so that a small hole costs the same in a picture of any size.
 
     Attributes:
-        features: (1, C + 2, h, w) colours less their mean, then two texture channels; zero in the
-            hole.
-        hole: (1, 1, h, w) bool.
-        touching: (1, 1, h - k + 1, w - k + 1) bool, patches with a hole pixel.
+        features: (1, C + 2, h, w) of the whole picture: colours less their mean, then two texture
+            channels; zero in the hole.
+        known: (1, 1, h, w) bool, of the whole picture.
+        top: first row of the window.
+        left: its first column.
+        hole: (1, 1, wh, ww) bool, of the window.
+        touching: (1, 1, wh - k + 1, ww - k + 1) bool, patches of the window with a hole pixel.
         penalty: the same shape; grows with the depth of a patch in the hole. A patch's vote has the
             weight exp(-penalty), so that the known pixels at the rim decide what grows inwards.
     """
 
     features: Tensor
+    known: Tensor
+    top: int
+    left: int
     hole: Tensor
     touching: Tensor
     penalty: Tensor
+
+    @property
+    def window(self) -> Tensor:
+        """The features in the window, a view."""
+        height, width = self.hole.shape[2:]
+        return self.features[
+            ..., self.top : self.top + height, self.left : self.left + width
+        ]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in the whole picture."""
+        lost = self.hole.shape[2] - self.touching.shape[2]
+        return self.known.shape[2] - lost, self.known.shape[3] - lost
 
     @property
     def queries(self) -> int:
@@ -42,7 +65,8 @@ class Level:
     @property
     def keys(self) -> int:
         """Patches that may be copied."""
-        return self.touching.numel() - self.queries
+        rows, columns = self.grid
+        return rows * columns - self.queries
 
 
 def build_levels(
@@ -56,24 +80,24 @@ def build_levels(
     """
     holes, first = [hole], -1
     while True:
-        touching = touching_patches(holes[-1], patch_size)
-        queries = int(touching.sum())
-        too_deep = _radius(holes[-1], 2 * patch_size + 2) > 2 * patch_size + 2
-        if not too_deep and queries * (touching.numel() - queries) <= pairs:
+        queries, keys = _patches(holes[-1], patch_size)
+        crop, _, _ = crop_to(holes[-1], holes[-1], 1)
+        too_deep = _radius(crop, 2 * patch_size + 2) > 2 * patch_size + 2
+        if not too_deep and queries * keys <= pairs:
             if first >= 0:
                 break
             first = len(holes) - 1
         smaller = _halve_hole(holes[-1])
         if min(smaller.shape[2:]) < 3 * patch_size:
             break
-        if int((~touching_patches(smaller, patch_size)).sum()) < 4 * patch_size**2:
+        if _patches(smaller, patch_size)[1] < 4 * patch_size**2:
             break
         holes.append(smaller)
 
     first = first if first >= 0 else len(holes) - 1
     known = ~hole
     # float64: its rounding leaves the result the same however a sum is divided among threads.
-    total = torch.where(hole, 0.0, image.double()).sum((2, 3), keepdim=True)
+    total = torch.where(hole, 0.0, image).sum((2, 3), keepdim=True, dtype=torch.float64)
     mean = (total / known.sum()).to(image.dtype)
     # Neighbourhoods of about one pixel of the level that is filled first.
     texture = _texture(image, known, 2**first + 1)
@@ -81,22 +105,57 @@ def build_levels(
     levels = []
     for index, level_hole in enumerate(holes):
         if index:
-            features = _halve(features, ~holes[index - 1])
-        features = torch.where(level_hole, 0.0, features)
-        touching = touching_patches(level_hole, patch_size)
-        levels.append(Level(features, level_hole, touching, _penalty(level_hole, patch_size)))
+            features = halve(features, ~holes[index - 1])
+        levels.append(make_level(features, level_hole, patch_size))
+        features = levels[-1].features
     return levels, first
+
+
+def make_level(features: Tensor, hole: Tensor, patch_size: int) -> Level:
+    """Return the level of features (1, C + 2, h, w), whatever they hold in the hole."""
+    inside, top, left = crop_to(hole, hole, patch_size - 1)
+    touching = touching_patches(inside, patch_size)
+    features = torch.where(hole, 0.0, features)
+    return Level(features, ~hole, top, left, inside, touching, _penalty(inside, patch_size))
+
+
+def box_any(x: Tensor, rows: int, columns: int) -> Tensor:
+    """Return whether each rows x columns box of a bool (1, 1, h, w) holds a set pixel."""
+    for axis, size in ((2, rows), (3, columns)):
+        reach = 1
+        while reach < size:
+            step = min(reach, size - reach)
+            count = x.shape[axis] - step
+            x = x.narrow(axis, 0, count) | x.narrow(axis, step, count)
+            reach += step
+    return x
+
+
+def crop_to(x: Tensor, hole: Tensor, margin: int) -> tuple[Tensor, int, int]:
+    """Return the part of x (..., h, w) around the set pixels of the hole, its top and its left."""
+    height, width = hole.shape[2:]
+    rows, columns = hole[0, 0].any(1).nonzero()[:, 0], hole[0, 0].any(0).nonzero()[:, 0]
+    top, left = max(0, int(rows[0]) - margin), max(0, int(columns[0]) - margin)
+    bottom, right = int(rows[-1]) + 1 + margin, int(columns[-1]) + 1 + margin
+    return x[..., top : min(bottom, height), left : min(right, width)], top, left
 
 
 def touching_patches(hole: Tensor, patch_size: int) -> Tensor:
     """Return the patches with a hole pixel, (1, 1, h - k + 1, w - k + 1) bool."""
-    return F.max_pool2d(hole.float(), patch_size, stride=1) > 0
+    return box_any(hole, patch_size, patch_size)
+
+
+def _patches(hole: Tensor, patch_size: int) -> tuple[int, int]:
+    """Return the number of patches with a hole pixel, and of the others."""
+    rows, columns = (size - patch_size + 1 for size in hole.shape[2:])
+    inside, _, _ = crop_to(hole, hole, patch_size - 1)
+    touching = int(touching_patches(inside, patch_size).sum())
+    return touching, rows * columns - touching
 
 
 def _erode(hole: Tensor) -> Tensor:
     # Nothing is known beyond the picture, so a hole does not shrink from the picture's border.
-    padded = F.pad(hole.float(), (1, 1, 1, 1), value=1.0)
-    return F.max_pool2d(-padded, 3, stride=1) < 0
+    return ~box_any(F.pad(~hole, (1, 1, 1, 1), value=False), 3, 3)
 
 
 def _radius(hole: Tensor, limit: int) -> int:
@@ -121,10 +180,10 @@ def _penalty(hole: Tensor, patch_size: int) -> Tensor:
 
 def _halve_hole(hole: Tensor) -> Tensor:
     height, width = hole.shape[2:]
-    return F.max_pool2d(F.pad(hole.float(), (0, width % 2, 0, height % 2)), 2) > 0
+    return box_any(F.pad(hole, (0, width % 2, 0, height % 2)), 2, 2)[..., ::2, ::2].contiguous()
 
 
-def _halve(x: Tensor, known: Tensor) -> Tensor:
+def halve(x: Tensor, known: Tensor) -> Tensor:
     """Weighted 1-3-3-1 average of the known pixels, at every second pixel."""
     height, width = x.shape[2:]
     border = (1, 1 + width % 2, 1, 1 + height % 2)
@@ -150,61 +209,81 @@ def _texture(image: Tensor, known: Tensor, size: int) -> Tensor:
         n = grey.shape[axis] - 1
         pad = (0, 1) if axis == 3 else (0, 0, 0, 1)
         both = known.narrow(axis, 0, n) & known.narrow(axis, 1, n)
-        step = (grey.narrow(axis, 1, n) - grey.narrow(axis, 0, n)).abs()
-        total = F.pad(torch.where(both, step, 0.0), pad)
-        count = F.pad(both.to(grey.dtype), pad)
-        total = F.avg_pool2d(total, size, 1, size // 2)
-        count = F.avg_pool2d(count, size, 1, size // 2)
-        found.append(total / count.clamp_min(1e-6))
+        step = (grey.narrow(axis, 1, n) - grey.narrow(axis, 0, n)).abs_().mul_(both)
+        total = _around(F.pad(step, pad), size)
+        count = _around(F.pad(both.to(grey.dtype), pad), size)
+        found.append(total / count.clamp_min(1.0))
     return torch.cat(found, 1)
 
 
-def peel(level: Level, patch_size: int, draws: list[int]) -> list[Tensor]:
-    """Return features with the hole filled ring by ring from its rim, one result for each draw.
+def _around(x: Tensor, size: int) -> Tensor:
+    """Sums over the size x size neighbourhood of each pixel, zero beyond the border; odd size.
+
+    Sums of sums: a run of twice the length is added up from two runs.
+    """
+    x = F.pad(x, (size // 2,) * 4)
+    for axis in (2, 3):
+        sums, reach, first = {1: x}, 1, 0
+        while 2 * reach <= size:
+            count = sums[reach].shape[axis] - reach
+            run = sums[reach]
+            sums[2 * reach] = run.narrow(axis, 0, count) + run.narrow(axis, reach, count)
+            reach *= 2
+        count, total = x.shape[axis] - size + 1, None
+        for reach, run in sums.items():
+            if size & reach:
+                part = run.narrow(axis, first, count)
+                total, first = part if total is None else total + part, first + reach
+        assert total is not None
+        x = total
+    return x
+
+
+def peel(level: Level, patch_size: int, seed: int) -> Tensor:
+    """Return the window with its hole filled ring by ring from the rim.
 
     Patches on the rim are compared by their known pixels alone, in float64, whose rounding leaves
-    the choice the same for every number of threads. Draw 0 takes the nearest patch. Another number
-    is the seed of a random choice among the near ones.
+    the choice the same for every number of threads. Seed 0 takes the nearest patch, another one
+    draws among the near ones.
     """
-    known, filled = ~level.hole.flatten(), level.features[0].flatten(1).repeat(len(draws), 1, 1)
+    known, filled = ~level.hole.flatten(), level.window[0].flatten(1).clone()
     channels, width = level.features.shape[1], level.features.shape[3]
     around = torch.arange(patch_size)
-    inside = (around[:, None] * width + around).flatten()  # pixels of a patch from its corner
-    rows, columns = (~level.touching[0, 0]).nonzero().T
-    keys = level.features[0].flatten(1)[:, (rows * width + columns)[:, None] + inside]
+    rows, columns = (~touching_patches(~level.known, patch_size)[0, 0]).nonzero().T
+    of_key = (around[:, None] * width + around).flatten()  # pixels of a patch from its corner
+    keys = level.features[0].flatten(1)[:, (rows * width + columns)[:, None] + of_key]
     keys = keys.transpose(0, 1).flatten(1)  # (keys, C * k * k)
     keys64 = keys.double().T
     squares = keys64.square().view(channels, -1, len(keys)).sum(0)
-    generators = [torch.Generator().manual_seed(draw) for draw in draws]
+    inside = (around[:, None] * level.hole.shape[3] + around).flatten()
+    generator = torch.Generator().manual_seed(seed)
     while not bool(known.all()):
         at, rim = _rim_patches(known.view_as(level.hole), patch_size, inside)
         mask = known[at].double()  # (patches, k * k)
-        query = filled[:, :, at].double() * mask  # (draws, C, patches, k * k)
-        best: list[list[Tensor]] = [[] for _ in draws]
+        query = filled[:, at].double() * mask  # (C, patches, k * k)
+        chosen = []
         count = max(1, _DISTANCES // len(keys))
         for start in range(0, len(at), count):
             some = slice(start, start + count)
-            norms = mask[some] @ squares
-            for q, chosen, draw, generator in zip(query, best, draws, generators):
-                q = q[:, some].transpose(0, 1).flatten(1)
-                distance = norms - 2 * (q @ keys64) + q.square().sum(1, keepdim=True)
-                chosen.append(_choose(distance, draw, generator))
+            q = query[:, some].transpose(0, 1).flatten(1)
+            distance = torch.addmm(mask[some] @ squares, q, keys64, alpha=-2)
+            distance += q.square().sum(1, keepdim=True)
+            chosen.append(_choose(distance, seed, generator))
         # The weight of a patch is the known fraction of its pixels.
         weight = mask.mean(1).float()[:, None].expand_as(at).flatten()
         weights = torch.zeros(len(known), dtype=torch.float32).index_add_(0, at.flatten(), weight)
-        for one, chosen in zip(filled, best):
-            copied = keys[torch.cat(chosen)].view(len(at), channels, -1).transpose(0, 1)
-            total = torch.zeros_like(one)
-            total.index_add_(1, at.flatten(), copied.reshape(channels, -1) * weight)
-            one[:, rim] = (total / weights.clamp_min(1e-9))[:, rim]
+        copied = keys[torch.cat(chosen)].view(len(at), channels, -1).transpose(0, 1)
+        total = torch.zeros_like(filled)
+        total.index_add_(1, at.flatten(), copied.reshape(channels, -1) * weight)
+        filled[:, rim] = (total / weights.clamp_min(1e-9))[:, rim]
         known[rim] = True
-    return [one.view_as(level.features) for one in filled]
+    return filled.view_as(level.window)
 
 
 def _rim_patches(known: Tensor, patch_size: int, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels (patches, k * k) of the patches centred on the rim of a hole, and the rim's pixels."""
     height, width = known.shape[2:]
-    rim = ~known & (F.max_pool2d(known.float(), 3, 1, 1) > 0)
+    rim = ~known & box_any(F.pad(known, (1, 1, 1, 1)), 3, 3)
     y, x = rim[0, 0].nonzero().T
     corner_y = (y - patch_size // 2).clamp(0, height - patch_size)
     corner_x = (x - patch_size // 2).clamp(0, width - patch_size)
@@ -212,9 +291,9 @@ def _rim_patches(known: Tensor, patch_size: int, inside: Tensor) -> tuple[Tensor
     return corners[:, None] + inside, y * width + x
 
 
-def _choose(distance: Tensor, draw: int, generator: torch.Generator) -> Tensor:
-    """Return the nearest key, or for a draw other than 0 a random one at most 10 % farther."""
-    if draw == 0:
+def _choose(distance: Tensor, seed: int, generator: torch.Generator) -> Tensor:
+    """Return the nearest key, or for a seed other than 0 a random one at most 10 % farther."""
+    if seed == 0:
         return distance.argmin(1)
     distance = distance.clamp_min(0.0)
     limit = distance.amin(1, keepdim=True) * 1.1**2 + 1e-12

@@ -7,6 +7,7 @@ the estimates then count as known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inpaint_ops.exemplar.chebyshev import chebyshev
-from inpaint_ops.exemplar.levels import diffuse, touching_patches
+from inpaint_ops.exemplar.levels import box_any, crop_to, diffuse, touching_patches
 
 # A square of missing pixels of this side or more is a hole to be filled with copies.
 _SOLID, _LARGEST = 5, 15
@@ -24,6 +25,8 @@ _SOLID, _LARGEST = 5, 15
 _THIN, _BRANCH = 4, 16
 # Known pixels that are predicted in both ways, and patches that may be copied for that.
 _PROBES, _KEYS = 256, 16384
+# Known pixels around a hole from which copies are tried.
+_AROUND = 256
 # Bounds of the eigenvalues of the system. A gap of w pixels has (4.73 / (w + 1))^4 or more; the
 # curvature adds at most 64, the tension at most 8 times its weight. Gaps so large that they fall
 # below the least bound begin with the right values; only their bend converges slowly.
@@ -49,26 +52,51 @@ def split(image: Tensor, hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]
         patch_size: side of a patch, pixels; a smaller picture counts as one patch.
     """
     patch_size = min(patch_size, *hole.shape[2:])
+    near, top, left = crop_to(hole, hole, _AROUND)
+    part = image[..., top : top + near.shape[2], left : left + near.shape[3]]
+    scattered, solid = torch.zeros_like(hole), torch.zeros_like(hole)
+    found = _split_near(part, near, patch_size, _grid(hole, patch_size) - _grid(near, patch_size))
+    for mask, one in zip((scattered, solid), found):
+        mask[..., top : top + near.shape[2], left : left + near.shape[3]] = one
+    return scattered, solid
+
+
+def _split_near(
+    image: Tensor, hole: Tensor, patch_size: int, elsewhere: int
+) -> tuple[Tensor, Tensor]:
+    """Return the same for the part of a picture around its hole.
+
+    Args:
+        image: (1, C, h, w) float32.
+        hole: (1, 1, h, w) bool.
+        patch_size: side of a patch, pixels.
+        elsewhere: patches of the picture that do not lie in the part.
+    """
     side = _SOLID
     solid = _opened(hole, side)
-    if 2 * _whole(hole, patch_size) >= _whole(solid, patch_size):
+    if 2 * (elsewhere + _whole(hole, patch_size)) >= elsewhere + _whole(solid, patch_size):
         solid = _with_branches(_opened(hole, _THIN), hole)
         specks = hole & ~solid
         if bool(specks.any()) and _surface_is_better(image, specks, solid, patch_size):
             return specks, solid
         return torch.zeros_like(hole), hole
     # Dense scatter contains full squares by chance.
-    enough = _whole(_opened(hole, _LARGEST), patch_size) / 2
-    while side < _LARGEST and _whole(solid, patch_size) < enough:
+    enough = (elsewhere + _whole(_opened(hole, _LARGEST), patch_size)) / 2
+    while side < _LARGEST and elsewhere + _whole(solid, patch_size) < enough:
         side += 2
         solid = _opened(hole, side)
     return hole & ~solid, solid
 
 
+def _grid(x: Tensor, patch_size: int) -> int:
+    """Return the number of patches."""
+    return math.prod(side - patch_size + 1 for side in x.shape[2:])
+
+
 def _with_branches(solid: Tensor, hole: Tensor) -> Tensor:
     """Return the solid parts of a hole and the pixels that hang on them."""
     for _ in range(_BRANCH):
-        grown = hole & (F.max_pool2d(solid.float(), 3, 1, 1) > 0)
+        grown = hole & _beside(solid)
         if torch.equal(grown, solid):
             break
         solid = grown
@@ -140,10 +168,14 @@ def _opened(hole: Tensor, side: int) -> Tensor:
     """Return the hole pixels in or beside a square of `side` x `side` hole pixels."""
     height, width = hole.shape[2:]
     rows, columns = min(side, height), min(side, width)
-    full = -F.max_pool2d(-hole.float(), (rows, columns), stride=1)
+    full = ~box_any(~hole, rows, columns)
     around = F.pad(full, (columns, columns, rows, rows))
-    grown = F.max_pool2d(around, (rows + 2, columns + 2), stride=1)
-    return hole & (grown > 0)
+    return hole & box_any(around, rows + 2, columns + 2)
+
+
+def _beside(x: Tensor) -> Tensor:
+    """Return the set pixels of a mask and their eight neighbours."""
+    return box_any(F.pad(x, (1, 1, 1, 1)), 3, 3)
 
 
 def interpolate(
@@ -186,9 +218,13 @@ def interpolate(
 
 
 def _surface(image: Tensor, scattered: Tensor, solid: Tensor) -> Tensor:
-    differences = _Differences((~solid).to(image.dtype))
-    free = scattered.to(image.dtype)
-    start = diffuse(image, scattered | solid, scattered)
+    return bent_surface(diffuse(image, scattered | solid, scattered), scattered, solid)
+
+
+def bent_surface(start: Tensor, scattered: Tensor, solid: Tensor) -> Tensor:
+    """Return the least bent surface, from a guess of the scattered pixels."""
+    differences = _Differences((~solid).to(start.dtype))
+    free = scattered.to(start.dtype)
     return chebyshev(lambda u: -differences.bend(u) * free, start, _BOUNDS, _STEPS)
 
 

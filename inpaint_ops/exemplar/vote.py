@@ -15,6 +15,7 @@ _PIXELS = 16384
 
 def vote(
     features: Tensor,
+    window: Tensor,
     hole: Tensor,
     index: Tensor,
     distance: Tensor,
@@ -22,12 +23,14 @@ def vote(
     patch_size: int,
     best: bool,
 ) -> Tensor:
-    """Return features with each hole pixel replaced by the vote of the matched patches over it.
+    """Return a window with each hole pixel replaced by the vote of the matched patches over it.
 
     Args:
         features: (1, C, h, w) float32; the pixels that patches are copied from.
-        hole: (1, 1, h, w) bool. A hole pixel without any matched patch keeps its features.
-        index: (1, gh, gw) int64 match of each patch, -1 where there is none.
+        window: (1, C, wh, ww) float32, pixels to start from.
+        hole: (1, 1, wh, ww) bool. A hole pixel without any matched patch keeps its value.
+        index: (1, gh, gw) int64 match of each patch of the window, a flat position on the grid of
+            patches of `features`; -1 where there is none.
         distance: (1, gh, gw) squared distance of the match.
         penalty: (1, 1, gh, gw), minus the logarithm of the weight of a patch's vote.
         patch_size: side of a patch, pixels.
@@ -37,7 +40,7 @@ def vote(
     exp(-d^2 / 2 s^2), s the 75th percentile of the distances of the patches over the pixel; times
     the confidence of Wexler et al. (TPAMI 2007), section 3.3.
     """
-    result = features.clone(memory_format=torch.contiguous_format)
+    result = window.clone(memory_format=torch.contiguous_format)
     native = None if current_backend() == "reference" else extension()
     if native is None:
         _vote_reference(result, features, hole, index, distance, penalty, patch_size, best)
@@ -66,9 +69,9 @@ def _vote_reference(
     patch_size: int,
     best: bool,
 ) -> None:
-    width = features.shape[3]
     rows, columns = index.shape[1:]
-    flat = features[0].flatten(1)
+    flat, width = features[0].flatten(1), features.shape[3]
+    key_columns = width - patch_size + 1
     matches, distances, penalties = index.flatten(), distance.flatten(), penalty.flatten()
     steps = torch.arange(patch_size)
     dy, dx = steps.repeat_interleave(patch_size), steps.repeat(patch_size)
@@ -81,7 +84,7 @@ def _vote_reference(
         some = (match >= 0).any(1)
         y, x, origin, match = y[some], x[some], origin[some], match[some]
         d = torch.where(match >= 0, distances[origin], infinity)
-        source = (match // columns + dy) * width + match % columns + dx
+        source = (match // key_columns + dy) * width + match % key_columns + dx
         source = torch.where(match >= 0, source, 0)
         if best:
             result[0, :, y, x] = flat[:, source.gather(1, d.argmin(1, keepdim=True))[:, 0]]

@@ -329,9 +329,9 @@ def test_vote_against_its_reference(best):
     index = torch.randint(-20, 13 * 17, (1, 13, 17), generator=g)
     index[:, :5, :5] = -1  # leaves pixels without votes
     distance, penalty = noise(1, 13, 17, seed=2), 4 * noise(1, 1, 13, 17, seed=3)
-    fused = vote(features, hole, index, distance, penalty, 7, best)
+    fused = vote(features, features, hole, index, distance, penalty, 7, best)
     with inpaint_ops.backend("reference"):
-        plain = vote(features, hole, index, distance, penalty, 7, best)
+        plain = vote(features, features, hole, index, distance, penalty, 7, best)
     torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
     assert torch.equal(fused[..., 0, 0], features[..., 0, 0])
     assert not torch.equal(fused, features)
@@ -348,7 +348,7 @@ def test_blend_evens_out_a_faint_step_and_keeps_an_edge():
         copied = copied.clamp(0, 79)
         copied = torch.where(hole[0, 0] & (x < 20), 2, copied)
         source = torch.stack([y, copied]).float()[None]
-        row = blend(image, hole, source)[0, 0, 15]
+        row = blend(image, 0, 0, hole, source)[0, 0, 15]
         jump = float((row[20] - row[19]).abs())
         assert jump == pytest.approx(step, abs=1e-3) if kept else jump < step / 4
         assert torch.equal(row[:10], image[0, 0, 15, :10])

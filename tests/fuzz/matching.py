@@ -469,7 +469,7 @@ class VotePatches(Entry):
 
     def call(self, case: Case, t: dict[str, Tensor]) -> Sequence[Tensor]:
         k, best = case["options"]["patch_size"], case["options"]["best"]
-        names = ("features", "hole", "index", "distance", "penalty")
+        names = ("features", "features", "hole", "index", "distance", "penalty")
         return [vote(*(t[name] for name in names), k, best)]
 
     def exact(self, case: Case, again: str, name: str) -> bool:
@@ -477,7 +477,7 @@ class VotePatches(Entry):
 
     def check(self, case: Case, wide: dict[str, Tensor], results: Results) -> None:
         k, best = case["options"]["patch_size"], case["options"]["best"]
-        names = ("features", "hole", "index", "distance", "penalty")
+        names = ("features", "features", "hole", "index", "distance", "penalty")
         with inpaint_ops.backend("reference"):
             want = vote(*(wide[name] for name in names), k, best)
         reach = wide["features"].abs().amax() if want.numel() else 0.0
