@@ -191,7 +191,7 @@ def _fill(
     # The first fillings are tried on small levels; together they cost about as much as one level
     # more.
     work = [level.queries for level in [*levels[:first], levels[first]]]
-    smooth = smooth_places(image, hole, levels[first], 2**first, size, iterations)
+    smooth = smooth_places(image, hole, levels[-1], 2 ** (len(levels) - 1), size)
     bent = _on_surface(image, hole) if bool(smooth.any()) else image
     if bool((smooth[hole] == 1).all()):
         return bent

@@ -160,7 +160,7 @@ def _refine(level: Level, current: Tensor, index: Tensor, size: int, step: int) 
             valid=level.known,
             where=level.touching,
             patch_size=size,
-            radius=0 if turn else 3 if step < 2 else 1,
+            radius=0 if turn else 3 if step == 0 else 1,
             reach=reach,
         )
     lost = level.touching & (index < 0)[:, None]

@@ -35,10 +35,12 @@ SURFACE_MARGIN = 16
 _ENOUGH = 24
 # Places to which the hole is moved.
 _TRIALS = 3
+# Steps of a trial, and the part of a hole that must be smooth for one.
+_STEPS, _SHARE = 4, 0.1
 
 
 def smooth_places(
-    image: Tensor, hole: Tensor, level: Level, scale: int, size: int, iterations: int
+    image: Tensor, hole: Tensor, level: Level, scale: int, size: int
 ) -> Tensor:
     """Return where a surface is to replace copies, a weight (1, 1, h, w) from 0 to 1.
 
@@ -48,7 +50,6 @@ def smooth_places(
         level: a small level of that picture, on which surface and copies are tried.
         scale: pixels of the picture in a row of a pixel of the level.
         size: of a patch, pixels.
-        iterations: steps of the trial at most.
     """
     # As far around the hole as the trial may move it.
     rows, columns = crop_to(hole, hole, 0)[0].shape[2:]
@@ -58,7 +59,7 @@ def smooth_places(
     place = (..., slice(top, bottom), slice(left, right))
     weight = _smoothness(image[place], hole[place])
     everywhere = torch.zeros(hole.shape, dtype=image.dtype)
-    if not bool((weight[hole[place]] > 0).any()):
+    if float(weight[hole[place]].mean()) < _SHARE:
         return everywhere
     small = F.avg_pool2d(weight, scale, ceil_mode=True)
     smooth = torch.zeros(level.known.shape, dtype=image.dtype)
@@ -66,7 +67,7 @@ def smooth_places(
     part = smooth[..., y : y + small.shape[2], x : x + small.shape[3]]
     part.copy_(small[..., : part.shape[2], : part.shape[3]])
     smooth = torch.where(level.known, smooth, 0.0)
-    if _surface_is_better(level, smooth, size, iterations, image.shape[1]):
+    if _surface_is_better(level, smooth, size, image.shape[1]):
         everywhere[place] = torch.where(hole[place], weight, 0.0)
     return everywhere
 
@@ -110,16 +111,13 @@ def surface(image: Tensor, hole: Tensor) -> Tensor:
     return bent_surface(start, hole, torch.zeros_like(hole))
 
 
-def _surface_is_better(
-    level: Level, smooth: Tensor, size: int, iterations: int, channels: int
-) -> bool:
+def _surface_is_better(level: Level, smooth: Tensor, size: int, channels: int) -> bool:
     """Return whether a surface restores hidden smooth pixels of a level better than copies do.
 
     Args:
         level: of small size.
         smooth: (1, 1, h, w), the smoothness of its known pixels.
         size: of a patch, pixels.
-        iterations: steps of the trial at most.
         channels: of the features, those that are colours.
     """
     wrong = [0.0, 0.0]
@@ -127,7 +125,7 @@ def _surface_is_better(
         trial = make_level(level.features, ~level.known | hidden, size)
         if trial.keys == 0:
             continue
-        matches = settle(trial, peel(trial, size, 0), None, size, iterations)
+        matches = settle(trial, peel(trial, size, 0), None, size, _STEPS)
         rows, columns = trial.hole.shape[2:]
         place = (..., slice(trial.top, trial.top + rows), slice(trial.left, trial.left + columns))
         truth = level.features[place][:, :channels]
