@@ -16,6 +16,7 @@
 #include <limits>
 
 #include "base/parallel.h"
+#include "base/vector_math.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -25,7 +26,13 @@ struct Votes {
   Buffer<int64_t> source;  // offset of the pixel copied from
   Buffer<float> distance, weight, sorted;
   int64_t count = 0;
-  explicit Votes(int64_t size) : source(size), distance(size), weight(size), sorted(size) {}
+  explicit Votes(int64_t size)
+      : source(size),
+        distance(size),
+        weight(round_up(size, Simd<float>::kWidth)),  // whole vectors
+        sorted(size) {
+    for (int64_t i = 0; i < round_up(size, Simd<float>::kWidth); ++i) weight[i] = 0;
+  }
 };
 
 void collect(const VotePatchesArgs& a, int64_t y, int64_t x, Votes& votes) {
@@ -60,7 +67,9 @@ void weigh(Votes& votes) {
     votes.weight[i] += votes.distance[i] / (2 * scale);
     least = std::min(least, votes.weight[i]);
   }
-  for (int64_t i = 0; i < n; ++i) votes.weight[i] = std::exp(least - votes.weight[i]);
+  constexpr int64_t W = Simd<float>::kWidth;
+  for (int64_t i = 0; i < n; i += W)
+    store(votes.weight.data() + i, exp<float>(broadcast(least) - load(votes.weight.data() + i)));
 }
 
 void write(const VotePatchesArgs& a, int64_t y, int64_t x, Votes& votes) {

@@ -1,4 +1,5 @@
 #include "matching/refine_patch.h"
+#include "matching/bent_surface.h"
 #include "matching/vote_patches.h"
 #include "python/arrays.h"
 
@@ -126,6 +127,33 @@ void call_vote_patches(const Array<float>& features,
   kernel(args);
 }
 
+void call_bent_surface(Array<float> surface,
+                       const OptionalBytes& free,
+                       const OptionalBytes& inside,
+                       double tension,
+                       double low,
+                       double high,
+                       int64_t steps,
+                       int threads) {
+  BentSurfaceArgs args;
+  require(surface.ndim() == 4 && surface.shape(0) == 1 && steps >= 0 && threads >= 1, "sizes");
+  args.channels = surface.shape(1);
+  args.height = surface.shape(2);
+  args.width = surface.shape(3);
+  args.free = mask_view(free, 1, args.height, args.width).data;
+  args.inside = mask_view(inside, 1, args.height, args.width).data;
+  require(args.free != nullptr && args.inside != nullptr, "masks must be given");
+  args.tension = float(tension);
+  args.low = float(low);
+  args.high = float(high);
+  args.steps = steps;
+  args.surface = output<float>(surface, args.channels * args.height * args.width);
+  args.threads = threads;
+  auto* kernel = INPAINT_PICK(bent_surface);
+  py::gil_scoped_release release;
+  kernel(args);
+}
+
 template <class T>
 void bind_type(py::module_& m) {
   m.def("nearest_patch",
@@ -161,6 +189,16 @@ void bind_type(py::module_& m) {
 void bind_matching(py::module_& m) {
   bind_type<float>(m);
   bind_type<double>(m);
+  m.def("bent_surface",
+        &call_bent_surface,
+        py::arg("surface").noconvert(),
+        py::arg("free"),
+        py::arg("inside"),
+        py::arg("tension"),
+        py::arg("low"),
+        py::arg("high"),
+        py::arg("steps"),
+        py::arg("threads"));
   m.def("vote_patches",
         &call_vote_patches,
         py::arg("features").noconvert(),

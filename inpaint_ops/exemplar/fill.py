@@ -20,7 +20,8 @@ from inpaint_ops.exemplar.levels import (
 )
 from inpaint_ops.exemplar.scatter import interpolate, split
 from inpaint_ops.exemplar.search import Matches, begin, enlarge
-from inpaint_ops.exemplar.smooth import SURFACE_MARGIN, smooth_places, surface
+from inpaint_ops.exemplar.smooth import SURFACE_MARGIN, smooth_places
+from inpaint_ops.exemplar.surface import surface
 from inpaint_ops.exemplar.vote import vote
 
 _NAME = "fill_exemplar"

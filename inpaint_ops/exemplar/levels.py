@@ -47,9 +47,7 @@ class Level:
     def window(self) -> Tensor:
         """The features in the window, a view."""
         height, width = self.hole.shape[2:]
-        return self.features[
-            ..., self.top : self.top + height, self.left : self.left + width
-        ]
+        return self.features[..., self.top : self.top + height, self.left : self.left + width]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -210,13 +208,13 @@ def _texture(image: Tensor, known: Tensor, size: int) -> Tensor:
         pad = (0, 1) if axis == 3 else (0, 0, 0, 1)
         both = known.narrow(axis, 0, n) & known.narrow(axis, 1, n)
         step = (grey.narrow(axis, 1, n) - grey.narrow(axis, 0, n)).abs_().mul_(both)
-        total = _around(F.pad(step, pad), size)
-        count = _around(F.pad(both.to(grey.dtype), pad), size)
+        total = around(F.pad(step, pad), size)
+        count = around(F.pad(both.to(grey.dtype), pad), size)
         found.append(total / count.clamp_min(1.0))
     return torch.cat(found, 1)
 
 
-def _around(x: Tensor, size: int) -> Tensor:
+def around(x: Tensor, size: int) -> Tensor:
     """Sums over the size x size neighbourhood of each pixel, zero beyond the border; odd size.
 
     Sums of sums: a run of twice the length is added up from two runs.
@@ -248,14 +246,14 @@ def peel(level: Level, patch_size: int, seed: int) -> Tensor:
     """
     known, filled = ~level.hole.flatten(), level.window[0].flatten(1).clone()
     channels, width = level.features.shape[1], level.features.shape[3]
-    around = torch.arange(patch_size)
+    side = torch.arange(patch_size)
     rows, columns = (~touching_patches(~level.known, patch_size)[0, 0]).nonzero().T
-    of_key = (around[:, None] * width + around).flatten()  # pixels of a patch from its corner
+    of_key = (side[:, None] * width + side).flatten()  # pixels of a patch from its corner
     keys = level.features[0].flatten(1)[:, (rows * width + columns)[:, None] + of_key]
     keys = keys.transpose(0, 1).flatten(1)  # (keys, C * k * k)
     keys64 = keys.double().T
     squares = keys64.square().view(channels, -1, len(keys)).sum(0)
-    inside = (around[:, None] * level.hole.shape[3] + around).flatten()
+    inside = (side[:, None] * level.hole.shape[3] + side).flatten()
     generator = torch.Generator().manual_seed(seed)
     while not bool(known.all()):
         at, rim = _rim_patches(known.view_as(level.hole), patch_size, inside)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops.exemplar.chebyshev import chebyshev
 from inpaint_ops.exemplar.levels import box_any, crop_to, diffuse, touching_patches
+from inpaint_ops.exemplar.surface import bent_surface
 
 # A square of missing pixels of this side or more is a hole to be filled with copies.
 _SOLID, _LARGEST = 5, 15
@@ -24,19 +24,12 @@ _SOLID, _LARGEST = 5, 15
 # belong to it.
 _THIN, _BRANCH = 4, 16
 # Known pixels that are predicted in both ways, and patches that may be copied for that.
-_PROBES, _KEYS = 256, 16384
+_PROBES, _KEYS = 256, 4096
 # Known pixels around a hole from which copies are tried.
 _AROUND = 256
-# Bounds of the eigenvalues of the system. A gap of w pixels has (4.73 / (w + 1))^4 or more; the
-# curvature adds at most 64, the tension at most 8 times its weight. Gaps so large that they fall
-# below the least bound begin with the right values; only their bend converges slowly.
-_BOUNDS = (0.05, 65.0)
-_STEPS = 80
 # The system is solved in tiles. That bounds the memory and makes a few specks cheap. Pixels farther
 # away than the halo have no influence.
 _TILE, _HALO = 512, 32
-# Weight of the slope beside the curvature: keeps the surface from swinging over edges.
-_TENSION = 0.1
 
 
 def split(image: Tensor, hole: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
@@ -186,17 +179,13 @@ def interpolate(
 ) -> Tensor:
     """Return a picture with its scattered pixels on the least bent surface through the known ones.
 
-    The surface minimises the sum of squared second differences plus tension times the sum of
-    squared first differences. Differences that reach into the solid hole do not count.
+    Differences that reach into the solid hole do not count.
 
     Args:
         image: (1, C, h, w) float32.
         scattered: (1, 1, h, w) bool, the pixels to estimate.
         solid: (1, 1, h, w) bool, pixels that are neither known nor estimated.
         after_step: called with the done fraction.
-
-    Source: the thin plate under tension, as in Franke, "Thin plate splines with tension" (CAGD
-    1985).
     """
     result = image.clone()
     tiles = [
@@ -218,47 +207,5 @@ def interpolate(
 
 
 def _surface(image: Tensor, scattered: Tensor, solid: Tensor) -> Tensor:
-    return bent_surface(diffuse(image, scattered | solid, scattered), scattered, solid)
-
-
-def bent_surface(start: Tensor, scattered: Tensor, solid: Tensor) -> Tensor:
-    """Return the least bent surface, from a guess of the scattered pixels."""
-    differences = _Differences((~solid).to(start.dtype))
-    free = scattered.to(start.dtype)
-    return chebyshev(lambda u: -differences.bend(u) * free, start, _BOUNDS, _STEPS)
-
-
-class _Differences:
-    """Weights of differences (0 where one reaches into the solid hole) and their adjoint sum."""
-
-    def __init__(self, inside: Tensor) -> None:
-        self.across = inside[..., :-2] * inside[..., 1:-1] * inside[..., 2:]
-        self.down = inside[..., :-2, :] * inside[..., 1:-1, :] * inside[..., 2:, :]
-        right, below = inside[..., :-1] * inside[..., 1:], inside[..., :-1, :] * inside[..., 1:, :]
-        self.right, self.below = _TENSION * right, _TENSION * below
-        self.twist = 2 * right[..., :-1, :] * right[..., 1:, :]
-
-    def bend(self, u: Tensor) -> Tensor:
-        """Return half the gradient of the energy at u."""
-        g = torch.zeros_like(u)
-        d = (u[..., :-2] - 2 * u[..., 1:-1] + u[..., 2:]) * self.across
-        g[..., :-2] += d
-        g[..., 1:-1] -= 2 * d
-        g[..., 2:] += d
-        d = (u[..., :-2, :] - 2 * u[..., 1:-1, :] + u[..., 2:, :]) * self.down
-        g[..., :-2, :] += d
-        g[..., 1:-1, :] -= 2 * d
-        g[..., 2:, :] += d
-        step = u[..., 1:] - u[..., :-1]
-        d = (step[..., 1:, :] - step[..., :-1, :]) * self.twist
-        g[..., 1:, 1:] += d
-        g[..., 1:, :-1] -= d
-        g[..., :-1, 1:] -= d
-        g[..., :-1, :-1] += d
-        d = step * self.right
-        g[..., 1:] += d
-        g[..., :-1] -= d
-        d = (u[..., 1:, :] - u[..., :-1, :]) * self.below
-        g[..., 1:, :] += d
-        g[..., :-1, :] -= d
-        return g
+    start = diffuse(image, scattered | solid, scattered)
+    return bent_surface(start, scattered, ~solid)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops.exemplar.levels import Level, peel
+from inpaint_ops.exemplar.levels import Level, box_any, peel
 from inpaint_ops.exemplar.vote import vote
 from inpaint_ops.ops.nearest_patch import nearest_patch
 from inpaint_ops.ops.refine_patch import refine_patch
@@ -19,14 +19,15 @@ _PAIRS = 6e8
 # First steps of a level, which search exhaustively; later ones look around the matches found.
 # More of them take longer and give no better fillings.
 _EXHAUSTIVE_STEPS = 1
+# First steps that also look around the matches of patches far away.
+_WIDE_STEPS = 3
 # Mean change of a feature in one step below which a level is done.
 _SETTLED = 0.1 / 255
 # Standard deviation of a pixel that the eye does not see.
 _NOISE = 0.03
 
 
-@dataclass(frozen=True)
-class Matches:
+class Matches(NamedTuple):
     """Nearest known patches of the patches of a level's window.
 
     Attributes:
@@ -45,7 +46,7 @@ def begin(
     size: int,
     seed: int,
     iterations: int,
-    after_trial: Callable[[float], None],
+    after_step: Callable[[float], None],
 ) -> Matches:
     """Return matches on level `first`: the better of two first fillings.
 
@@ -56,13 +57,19 @@ def begin(
     best, least = None, float("inf")
     starts = range(first, len(levels))
     for start in starts:
-        matches = settle(levels[start], peel(levels[start], size, seed), None, size, iterations)
+        matches = settle(
+            levels[start],
+            peel(levels[start], size, seed),
+            None,
+            size,
+            iterations,
+            lambda done, trial=start - first: after_step((trial + done) / len(starts)),
+        )
         for number in reversed(range(first, start)):
             matches = enlarge(matches, levels, number, size, iterations)
         energy = _misfit(levels[first], matches, size)
         if best is None or energy < least:
             best, least = matches, energy
-        after_trial((start - first + 1) / len(starts))
     assert best is not None
     return best
 
@@ -115,17 +122,46 @@ def settle(
         after_step: called with the done fraction of these steps.
     """
     exhaustive = level.queries * level.keys <= _PAIRS
+    matches, active = None, level.touching
     for step in range(iterations):
         if index is None or (exhaustive and step < _EXHAUSTIVE_STEPS):
-            matches = _search(level, current, size, level.touching)
+            found = _search(level, current, size, level.touching)
+        elif matches is None or step <= _WIDE_STEPS:
+            found = _refine(level, current, index, size, step)
+        else:  # the same search as in the step before: what has not changed finds the same
+            again = _refine(level, current, index, size, step, active)
+            found = Matches(*(torch.where(active[:, 0], *p) for p in zip(again, matches)))
+        before = current
+        if matches is None:
+            current = filling(level, found.index, found.distance, size)
+            moved = level.touching[:, 0]
         else:
-            matches = _refine(level, current, index, size, step)
-        index, before = matches.index, current
-        current = filling(level, index, matches.distance, size)
+            moved = (found.index != matches.index) | (found.distance != matches.distance)
+            current = _filled_again(level, before, moved, found, size)
+        matches, index = found, found.index
+        active = level.touching & _affected(moved, (current != before).any(1, keepdim=True), size)
         after_step((step + 1) / iterations)
         if _change(before, current, level.hole) < _SETTLED:
             break
+    assert matches is not None
     return matches
+
+
+def _affected(moved: Tensor, pixels: Tensor, size: int) -> Tensor:
+    """Return the patches with a changed pixel or with a changed match at or beside them."""
+    beside = box_any(F.pad(moved[:, None], (1, 1, 1, 1)), 3, 3)
+    return beside | box_any(pixels, size, size)
+
+
+def _filled_again(
+    level: Level, before: Tensor, moved: Tensor, matches: Matches, size: int
+) -> Tensor:
+    """Return the filling where a match has changed, and what it was elsewhere: it is the same."""
+    edge = size - 1
+    pixels = level.hole & box_any(F.pad(moved[:, None], (edge, edge, edge, edge)), size, size)
+    return vote(
+        level.features, before, pixels, matches.index, matches.distance, level.penalty, size, False
+    )
 
 
 def filling(level: Level, index: Tensor, distance: Tensor, size: int) -> Tensor:
@@ -148,22 +184,33 @@ def _search(level: Level, current: Tensor, size: int, where: Tensor) -> Matches:
     return Matches(index, distance)
 
 
-def _refine(level: Level, current: Tensor, index: Tensor, size: int, step: int) -> Matches:
-    """Return the nearest patch around the last matches of a patch and of its neighbours."""
+def _refine(
+    level: Level,
+    current: Tensor,
+    index: Tensor,
+    size: int,
+    step: int,
+    where: Tensor | None = None,
+) -> Matches:
+    """Return the nearest patch around the last matches of a patch and of its neighbours.
+
+    With `where`, (1, 1, gh, gw) bool, only for those patches.
+    """
+    where = level.touching if where is None else where
     distance = torch.zeros(index.shape, dtype=torch.float32)
-    reaches = (1, 8, 4, 2, 1) if step < 3 else (1,)
+    reaches = (1, 8, 4, 2, 1) if step < _WIDE_STEPS else (1,)
     for turn, reach in enumerate(reaches):
         index, distance = refine_patch(
             current,
             level.features,
             index,
             valid=level.known,
-            where=level.touching,
+            where=where,
             patch_size=size,
             radius=0 if turn else 3 if step == 0 else 1,
             reach=reach,
         )
-    lost = level.touching & (index < 0)[:, None]
+    lost = where & (index < 0)[:, None]
     if bool(lost.any()):  # at an odd border rounding can leave a patch without a usable guess
         again = _search(level, current, size, lost)
         index = torch.where(lost[:, 0], again.index, index)

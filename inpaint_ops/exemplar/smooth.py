@@ -15,15 +15,14 @@ from torch import Tensor
 
 from inpaint_ops.exemplar.levels import (
     Level,
-    box_any,
+    around,
     crop_to,
     diffuse,
-    halve,
     make_level,
     peel,
 )
-from inpaint_ops.exemplar.scatter import bent_surface
 from inpaint_ops.exemplar.search import filling, settle
+from inpaint_ops.exemplar.surface import surface
 
 # Contrast within 5 x 5 pixels: a surface where it is less than the first value, copies where it is
 # more than the second. Noise of a camera and skin stay below.
@@ -39,9 +38,7 @@ _TRIALS = 3
 _STEPS, _SHARE = 4, 0.1
 
 
-def smooth_places(
-    image: Tensor, hole: Tensor, level: Level, scale: int, size: int
-) -> Tensor:
+def smooth_places(image: Tensor, hole: Tensor, level: Level, scale: int, size: int) -> Tensor:
     """Return where a surface is to replace copies, a weight (1, 1, h, w) from 0 to 1.
 
     Args:
@@ -80,35 +77,19 @@ def _smoothness(image: Tensor, hole: Tensor) -> Tensor:
         hole: (1, 1, h, w) bool. Its pixels get the weight of the nearest known ones.
     """
     known = (~hole).to(image.dtype)
-
-    def mean(x: Tensor, size: int) -> Tensor:
-        rows, columns = ((size, 1), (1, size))
-        half = size // 2
-        x = F.avg_pool2d(F.avg_pool2d(x, rows, 1, (half, 0)), columns, 1, (0, half))
-        return x
-
-    near = mean(image, _NEAR) / mean(known, _NEAR).clamp_min(1e-6)
+    near = around(image, _NEAR) / around(known, _NEAR).clamp_min(1e-6)
     contrast = ((image - near) * known).square().mean(1, keepdim=True)
-    share = mean(known, _AROUND)
-    rough = (mean(contrast, _AROUND) / share.clamp_min(1e-6)).sqrt()
-    rough = diffuse(rough, hole & (share < 0.25))
+    rough, share = around(contrast, _AROUND), around(known, _AROUND)
+    rough = (rough / share.clamp_min(1.0)).sqrt()
+    # Deep in the hole the values of its rim, spread at a quarter of the size.
+    deep = share < _AROUND**2 / 4
+    if bool(deep.any()):
+        weight = (~deep).to(image.dtype)
+        total, weight = (F.avg_pool2d(x, 4, ceil_mode=True) for x in (rough * weight, weight))
+        spread = diffuse(total / weight.clamp_min(1e-6), weight < 1 / 32)
+        spread = F.interpolate(spread, scale_factor=4, mode="nearest")
+        rough = torch.where(deep, spread[..., : hole.shape[2], : hole.shape[3]], rough)
     return ((_ROUGH - rough) / (_ROUGH - _SMOOTH)).clamp(0, 1)
-
-
-def surface(image: Tensor, hole: Tensor) -> Tensor:
-    """Return the picture with its hole on the least bent surface through the known pixels.
-
-    A wide hole starts from the surface of the picture at half the size.
-    """
-    if min(hole.shape[2:]) < 16 or not bool((~box_any(~hole, 5, 5)).any()):
-        start = diffuse(image, hole)
-    else:
-        small = F.pad(hole, (0, hole.shape[3] % 2, 0, hole.shape[2] % 2), value=True)
-        small = ~box_any(~small, 2, 2)[..., ::2, ::2]
-        coarse = surface(torch.where(small, 0.0, halve(image, ~hole)), small)
-        fine = F.interpolate(coarse, scale_factor=2, mode="bilinear")
-        start = torch.where(hole, fine[..., : hole.shape[2], : hole.shape[3]], image)
-    return bent_surface(start, hole, torch.zeros_like(hole))
 
 
 def _surface_is_better(level: Level, smooth: Tensor, size: int, channels: int) -> bool:

@@ -108,6 +108,17 @@ class Extension(Protocol):
         score: Tensor | None,
         threads: int,
     ) -> None: ...
+    def bent_surface(
+        self,
+        surface: Tensor,
+        free: Tensor | None,
+        inside: Tensor | None,
+        tension: float,
+        low: float,
+        high: float,
+        steps: int,
+        threads: int,
+    ) -> None: ...
     def vote_patches(
         self,
         features: Tensor,
