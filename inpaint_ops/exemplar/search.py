@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inpaint_ops.exemplar.levels import Level, box_any, peel
+from inpaint_ops.exemplar.levels import Level, peel
 from inpaint_ops.exemplar.vote import vote
 from inpaint_ops.ops.nearest_patch import nearest_patch
 from inpaint_ops.ops.refine_patch import refine_patch
@@ -122,46 +122,17 @@ def settle(
         after_step: called with the done fraction of these steps.
     """
     exhaustive = level.queries * level.keys <= _PAIRS
-    matches, active = None, level.touching
     for step in range(iterations):
         if index is None or (exhaustive and step < _EXHAUSTIVE_STEPS):
-            found = _search(level, current, size, level.touching)
-        elif matches is None or step <= _WIDE_STEPS:
-            found = _refine(level, current, index, size, step)
-        else:  # the same search as in the step before: what has not changed finds the same
-            again = _refine(level, current, index, size, step, active)
-            found = Matches(*(torch.where(active[:, 0], *p) for p in zip(again, matches)))
-        before = current
-        if matches is None:
-            current = filling(level, found.index, found.distance, size)
-            moved = level.touching[:, 0]
+            matches = _search(level, current, size, level.touching)
         else:
-            moved = (found.index != matches.index) | (found.distance != matches.distance)
-            current = _filled_again(level, before, moved, found, size)
-        matches, index = found, found.index
-        active = level.touching & _affected(moved, (current != before).any(1, keepdim=True), size)
+            matches = _refine(level, current, index, size, step)
+        index, before = matches.index, current
+        current = filling(level, index, matches.distance, size)
         after_step((step + 1) / iterations)
         if _change(before, current, level.hole) < _SETTLED:
             break
-    assert matches is not None
     return matches
-
-
-def _affected(moved: Tensor, pixels: Tensor, size: int) -> Tensor:
-    """Return the patches with a changed pixel or with a changed match at or beside them."""
-    beside = box_any(F.pad(moved[:, None], (1, 1, 1, 1)), 3, 3)
-    return beside | box_any(pixels, size, size)
-
-
-def _filled_again(
-    level: Level, before: Tensor, moved: Tensor, matches: Matches, size: int
-) -> Tensor:
-    """Return the filling where a match has changed, and what it was elsewhere: it is the same."""
-    edge = size - 1
-    pixels = level.hole & box_any(F.pad(moved[:, None], (edge, edge, edge, edge)), size, size)
-    return vote(
-        level.features, before, pixels, matches.index, matches.distance, level.penalty, size, False
-    )
 
 
 def filling(level: Level, index: Tensor, distance: Tensor, size: int) -> Tensor:
@@ -184,19 +155,8 @@ def _search(level: Level, current: Tensor, size: int, where: Tensor) -> Matches:
     return Matches(index, distance)
 
 
-def _refine(
-    level: Level,
-    current: Tensor,
-    index: Tensor,
-    size: int,
-    step: int,
-    where: Tensor | None = None,
-) -> Matches:
-    """Return the nearest patch around the last matches of a patch and of its neighbours.
-
-    With `where`, (1, 1, gh, gw) bool, only for those patches.
-    """
-    where = level.touching if where is None else where
+def _refine(level: Level, current: Tensor, index: Tensor, size: int, step: int) -> Matches:
+    """Return the nearest patch around the last matches of a patch and of its neighbours."""
     distance = torch.zeros(index.shape, dtype=torch.float32)
     reaches = (1, 8, 4, 2, 1) if step < _WIDE_STEPS else (1,)
     for turn, reach in enumerate(reaches):
@@ -205,12 +165,12 @@ def _refine(
             level.features,
             index,
             valid=level.known,
-            where=where,
+            where=level.touching,
             patch_size=size,
             radius=0 if turn else 3 if step == 0 else 1,
             reach=reach,
         )
-    lost = where & (index < 0)[:, None]
+    lost = level.touching & (index < 0)[:, None]
     if bool(lost.any()):  # at an odd border rounding can leave a patch without a usable guess
         again = _search(level, current, size, lost)
         index = torch.where(lost[:, 0], again.index, index)

@@ -335,3 +335,85 @@ def test_bad_input(change, error, text):
     arguments = {"query": X, "key": X, **change}
     with pytest.raises(error, match=f"nearest_patch: {text}"):
         nearest_patch(arguments.pop("query"), arguments.pop("key"), **arguments)
+
+
+def waves(channels, height, width, seed, dtype=torch.float32):
+    """A picture whose patches resemble each other, as those of photos do: smooth, little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.linspace(0, 3, height, dtype=torch.float64)[:, None]
+    x = torch.linspace(0, 4, width, dtype=torch.float64)
+    phase = 6 * torch.rand(channels, 3, generator=generator, dtype=torch.float64)
+    planes = [
+        torch.sin(2 * y + a) + torch.cos(3 * x + b) + torch.sin(x * y + c) for a, b, c in phase
+    ]
+    noise = torch.randn(channels, height, width, generator=generator, dtype=torch.float64)
+    return (torch.stack(planes) + 0.02 * noise)[None].to(dtype)
+
+
+# Large enough for a tree of keys: C, query size, key size, patch, stride, key stride.
+TREES = [
+    (5, (30, 33), (71, 75), 7, 1, 1),
+    (3, (29, 40), (60, 61), 5, 1, 1),
+    (2, (40, 41), (99, 101), 9, 2, 2),
+    (7, (24, 26), (57, 63), 4, 1, 1),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
+@pytest.mark.parametrize("shape", TREES)
+@pytest.mark.usefixtures("instruction_set")
+def test_tree_of_keys(shape, dtype):
+    channels, q, k, patch, stride, key_stride = shape
+    query, key = waves(channels, *q, 0, dtype), waves(channels, *k, 0, dtype)
+    valid = torch.ones(1, 1, *k, dtype=torch.bool)
+    valid[..., 20:31, 25:40] = False
+    kwargs = {"patch_size": patch, "stride": stride, "key_stride": key_stride, "metric": "l2"}
+    poisoned = torch.where(valid, key, math.nan)
+    result = nearest_patch(query, poisoned, valid=valid, **kwargs)
+    check_match(query, key, result, valid=valid, **kwargs)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        again = nearest_patch(query, poisoned, valid=valid, **kwargs)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(again[0], result[0])
+    assert torch.equal(again[1], result[1])
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_tree_takes_the_lowest_of_equal_keys():
+    # Small integers leave no rounding errors. The picture repeats itself, and half of it is flat.
+    generator = torch.Generator().manual_seed(3)
+    tile = torch.randint(-3, 4, (1, 5, 16, 12), generator=generator).float()
+    key = tile.repeat(1, 1, 5, 6)
+    key[..., 36:] = 2
+    query = key[..., 10:44, 20:56].contiguous()
+    index, score = nearest_patch(query, key, patch_size=5, metric="l2")
+    exact, best = reference.nearest_patch(query.double(), key.double(), patch_size=5, metric="l2")
+    assert torch.equal(index, exact)
+    assert torch.equal(score.double(), best)
+
+
+def test_tree_leaves_what_is_not_finite_to_the_other_ways():
+    query, key = waves(5, 30, 33, 0), waves(5, 71, 75, 0)
+    key[..., 40, 40] = math.nan
+    key[..., 10, 12] = math.inf
+    query[..., 3, 3] = math.nan
+    kwargs = {"patch_size": 7, "metric": "l2"}
+    index, score = nearest_patch(query, key, **kwargs)
+    exact, _ = reference.nearest_patch(query.double(), key.double(), **kwargs)
+    assert torch.equal(index < 0, exact < 0)
+    assert torch.equal(score == -math.inf, exact < 0)
+
+
+def test_lists_of_many_keys_are_gathered_piece_by_piece():
+    generator = torch.Generator().manual_seed(5)
+    # 170 x 170 keys of 64 x 3 x 3 numbers are 66 MB; a piece is 64 MB.
+    key = torch.randn(1, 64, 172, 172, generator=generator)
+    query = key[..., 166:, 150:].contiguous()
+    where = torch.zeros(1, 1, 4, 20, dtype=torch.bool)
+    where[..., 0, 3] = where[..., 3, 17] = where[..., 2, 19] = True
+    index, _ = nearest_patch(query, key, where=where, patch_size=3, metric="l2")
+    rows, columns = where[0, 0].nonzero().T
+    assert torch.equal(index[where[:, 0]], (166 + rows) * 170 + 150 + columns)

@@ -36,6 +36,22 @@ def test_matches_reference(dtype, radius, reach):
     assert_same(refine_patch(q, k, guess, **options), expected)
 
 
+def test_only_tiles_with_candidates_are_read():
+    q, k, guess, valid, where = make(7, 1, 3, (12, 14), (131, 150), 5)
+    guess %= 127 * 146
+    near = torch.zeros(131, 150, dtype=torch.bool)
+    y, x = guess[where[:, 0]] // 146, guess[where[:, 0]] % 146
+    for row, column in zip(y.tolist(), x.tolist()):
+        near[max(0, row - 2) : row + 7, max(0, column - 2) : column + 7] = True
+    # Neighbours' guesses count too, so nothing is poisoned but what no window reaches.
+    guess = torch.where(where[:, 0], guess, -1)
+    options = {"valid": valid, "where": where, "patch_size": 5, "radius": 1, "reach": 1}
+    expected = reference(q.double(), k.double(), guess, **options)
+    poisoned = torch.where(near, k, float("nan"))
+    assert bool(poisoned.isnan().any())
+    assert_same(refine_patch(q, poisoned, guess, **options), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 def test_every_instruction_set(dtype, instruction_set):
     assert native.status().instruction_set == instruction_set
