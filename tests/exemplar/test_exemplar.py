@@ -321,20 +321,22 @@ def test_reference_backend_gives_the_same():
 
 
 @pytest.mark.parametrize("best", [False, True])
+@pytest.mark.parametrize("size", [(19, 23), (31, 17)])
 @pytest.mark.usefixtures("instruction_set")
-def test_vote_against_its_reference(best):
-    features = noise(1, 5, 19, 23)
+def test_vote_against_its_reference(best, size):
+    features, window = noise(1, 5, *size), noise(1, 5, 19, 23, seed=4)
     hole = box(19, 23, 4, 6, 8) | box(19, 23, 0, 0, 4)
     g = torch.Generator().manual_seed(1)
-    index = torch.randint(-20, 13 * 17, (1, 13, 17), generator=g)
+    keys = (size[0] - 6) * (size[1] - 6)
+    index = torch.randint(-20, keys, (1, 13, 17), generator=g)
     index[:, :5, :5] = -1  # leaves pixels without votes
     distance, penalty = noise(1, 13, 17, seed=2), 4 * noise(1, 1, 13, 17, seed=3)
-    fused = vote(features, features, hole, index, distance, penalty, 7, best)
+    fused = vote(features, window, hole, index, distance, penalty, 7, best)
     with inpaint_ops.backend("reference"):
-        plain = vote(features, features, hole, index, distance, penalty, 7, best)
+        plain = vote(features, window, hole, index, distance, penalty, 7, best)
     torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
-    assert torch.equal(fused[..., 0, 0], features[..., 0, 0])
-    assert not torch.equal(fused, features)
+    assert torch.equal(fused[..., 0, 0], window[..., 0, 0])
+    assert not torch.equal(fused, window)
 
 
 def test_blend_evens_out_a_faint_step_and_keeps_an_edge():
