@@ -44,6 +44,7 @@ from inpaint_ops.ops import (
     partial_conv2d,
     shift_connection,
 )
+from inpaint_ops.ops.memory import release_memory
 from inpaint_ops.ops.weight_state import frozen
 
 try:
@@ -78,6 +79,7 @@ __all__ = [
     "ops",
     "partial_conv2d",
     "reference",
+    "release_memory",
     "revert",
     "shift_connection",
 ]

@@ -60,9 +60,7 @@ class ScratchCache {
   ScratchCache() = default;
   ScratchCache(const ScratchCache&) = delete;
   ScratchCache& operator=(const ScratchCache&) = delete;
-  ~ScratchCache() {
-    for (Block& block : blocks_) release(block.data);
-  }
+  ~ScratchCache() { clear(); }
 
   static ScratchCache& of_this_thread() {
     static thread_local ScratchCache cache;
@@ -85,6 +83,15 @@ class ScratchCache {
     held_ -= bytes;
     best->data = nullptr;
     return data;
+  }
+
+  // Gives everything back to the system.
+  void clear() {
+    for (Block& block : blocks_) {
+      release(block.data);
+      block = Block{};
+    }
+    held_ = 0;
   }
 
   void give(void* data, size_t bytes) {

@@ -3,6 +3,7 @@
 
 #include "base/cpu.h"
 #include "base/fma_peak.h"
+#include "base/scratch.h"
 #include "python/arrays.h"
 
 PYBIND11_MODULE(_C, m) {
@@ -24,6 +25,11 @@ PYBIND11_MODULE(_C, m) {
       "fma_peak",
       [](double seconds, int threads) { return INPAINT_PICK(fma_peak)(seconds, threads); },
       py::arg("seconds"),
+      py::arg("threads"),
+      py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "release_scratch",
+      [](int threads) { INPAINT_PICK(release_scratch)(threads); },
       py::arg("threads"),
       py::call_guard<py::gil_scoped_release>());
   bind_attention(m);

@@ -99,6 +99,11 @@ class _PackedWeights:
         if entry is not None and entry.storage is gone:
             self._entries.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget all packed forms; the next call of a layer makes its own again."""
+        with self._lock:
+            self._entries.clear()
+
     def __len__(self) -> int:
         return len(self._entries)
 
