@@ -172,9 +172,10 @@ class TrainingRecipe:
         """Do one iteration: every update of the phase, in the order of the source.
 
         A batch that is too large for the memory may come in several calls, equal parts of it.
-        Gradients add up to their mean, and the last part moves the weights: in all parts the
-        generator is judged by the critic from before the iteration, where a whole batch is judged
-        by the updated one.
+        Gradients add up to their mean, and the last part moves the weights. Three things differ
+        from a whole batch: in all parts the generator is judged by the critic from before the
+        iteration, not by the updated one; batch normalisation sees parts; spectral norms advance
+        with each of them.
 
         Pictures of any dtype are taken; networks run in that of their weights, or, in a step under
         ``torch.autocast``, by its rules. Losses are float32 (float64 for float64) in any case.

@@ -60,14 +60,14 @@ def train(
         import torch
 
         torch.set_num_threads(threads)
-    with failures():
-        config = _config(method, data, out, file, settings, resume)
-        try:
+    try:
+        with failures():
+            config = _config(method, data, out, file, settings, resume)
             with weights_notes(), display(config.log_every) as (on_step, say):
                 weights = run(config, out, resume=resume, on_step=on_step, say=say)
-        except Stopped as exc:
-            click.echo(f"inpaint-ops: {exc}", err=True)
-            context.exit(_TERMINATED)
+    except Stopped as exc:
+        click.echo(f"inpaint-ops: {exc}", err=True)
+        context.exit(_TERMINATED)
     click.echo(f"{weights}: weights of {method}, for inpaint-ops fill --model {method}")
 
 
