@@ -65,8 +65,7 @@ def train(
             config = _config(method, data, out, file, settings, resume)
             with weights_notes(), display(config.log_every) as (on_step, say):
                 weights = run(config, out, resume=resume, on_step=on_step, say=say)
-    except Stopped as exc:
-        click.echo(f"inpaint-ops: {exc}", err=True)
+    except Stopped:  # which was said
         context.exit(_TERMINATED)
     click.echo(f"{weights}: weights of {method}, for inpaint-ops fill --model {method}")
 

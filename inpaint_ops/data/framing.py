@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 
 from inpaint_ops import checks
@@ -74,8 +73,8 @@ class Framing:
         pixels = photo.pixels[top : top + box[0], left : left + box[1]]
         image = Photo(np.ascontiguousarray(pixels)).image()
         if tuple(box) != tuple(self.size):
-            options = {"mode": "bilinear", "antialias": True, "align_corners": False}
-            image = F.interpolate(image, size=self.size, **options).clamp(0, 1)
+            image = F.interpolate(image, size=self.size, mode="bilinear", antialias=True)
+            image = image.clamp(0, 1)
         if self.flip and mirrored:
             image = image.flip(3)
-        return image[0].contiguous(memory_format=torch.contiguous_format)
+        return image[0].contiguous()

@@ -123,7 +123,7 @@ def batches(
     order = Order(len(samples), samples.seed if shuffle else None)
     loader: DataLoader[Any] = DataLoader(
         _Reader(samples),  # type: ignore[arg-type]
-        batch_sampler=rows.keys(order, start, steps),  # type: ignore[arg-type]
+        batch_sampler=rows.keys(order, start, steps),
         num_workers=_cores() if workers is None else workers,
         collate_fn=_collated,
         pin_memory=pin,

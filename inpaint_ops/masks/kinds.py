@@ -43,5 +43,7 @@ def draw_hole(
         if ratio is not None or border:
             raise ValueError("draw_hole: kind center takes neither ratio nor border")
         return center_hole(height, width)
-    drawn = {"box": random_box_hole, "free-form": free_form_hole, "irregular": irregular_hole}
-    return drawn[kind](height, width, seed=seed, ratio=ratio, border=border)
+    if kind == "box":
+        return random_box_hole(height, width, seed=seed, ratio=ratio, border=border)
+    strokes = free_form_hole if kind == "free-form" else irregular_hole
+    return strokes(height, width, seed=seed, ratio=ratio, border=border)

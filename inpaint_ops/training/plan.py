@@ -86,13 +86,12 @@ def make_plan(config: Config, features: nn.Module | None = None) -> Plan:
     framing = Framing(size, options.resize, options.scale, options.crop, options.flip)
     middle = Framing(size, options.resize, crop="center", flip=False)
     holes = _holes(config, recipe)
-    kept = {"seed": config.seed, "on_error": options.on_error}
     return Plan(
         model,
         stages,
         pictures,
-        Samples(pictures, framing, holes, **kept),
-        Samples(pictures, middle, holes, **kept),
+        Samples(pictures, framing, holes, seed=config.seed, on_error=options.on_error),
+        Samples(pictures, middle, holes, seed=config.seed, on_error=options.on_error),
         features,
     )
 

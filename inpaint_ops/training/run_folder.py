@@ -14,6 +14,7 @@ import torch
 
 import inpaint_ops
 from inpaint_ops.atomic import fcntl, make_folder, write_atomically
+from inpaint_ops.program import reason
 from inpaint_ops.training.checkpoints import Checkpoints
 from inpaint_ops.training.config import FREE, Config
 from inpaint_ops.training.plan import Plan
@@ -125,8 +126,11 @@ class RunFolder:
         """Add the line of a step."""
         assert self._losses is not None
         line = json.dumps({"step": step, "phase": phase, "losses": dict(losses)})
-        self._losses.write(line.encode() + b"\n")
-        self._losses.flush()
+        try:
+            self._losses.write(line.encode() + b"\n")
+            self._losses.flush()
+        except OSError as exc:  # which does not say where
+            raise OSError(f"{self.path / _LOSSES}: {reason(exc)}") from exc
 
     def close(self) -> None:
         """Close files, and let other processes in."""

@@ -201,10 +201,14 @@ class _Run:
             if ended or stop or self.step % config.checkpoint_every == 0:
                 self._save(recipe)
             if stop and not (ended and self.phase + 1 == len(self.plan.stages)):
-                raise Stopped(
+                text = (
                     f"stopped by SIGTERM after step {self.step} of {self.steps}; its checkpoint is "
-                    f"written, --resume goes on from there"
+                    "written, --resume goes on from there"
                 )
+                # Before others end: a launcher that sees one end kills the rest.
+                self.say(text)
+                processes.wait()
+                raise Stopped(text)
         processes.forget()
         self.phase += 1
 

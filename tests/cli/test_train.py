@@ -1,6 +1,7 @@
 """The commands train and check-data."""
 
 import json
+import signal
 
 import numpy as np
 import torch
@@ -65,14 +66,21 @@ def test_wrong_usage_is_one_line(run, tmp_path):
 
 
 def test_a_run_that_was_told_to_stop_has_a_code_of_its_own(run, tmp_path, monkeypatch):
-    def stopped(*_arguments, **_options):
-        raise training.Stopped("stopped by SIGTERM after step 3 of 9")
+    step = training.trainer.TrainingRecipe.step
 
-    monkeypatch.setattr(training, "train", stopped)
-    write_photos(tmp_path / "photos", count=1)
-    done = run("train", "deepfill_v2", "--out", "run", "--data", "photos")
+    def terminated(*arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(training.trainer.TrainingRecipe, "step", terminated)
+    write_photos(tmp_path / "photos")
+    done = run("train", "deepfill_v2", "--out", "run", "--data", "photos", *OPTIONS)
     assert done.exit_code == 143
-    assert "inpaint-ops: stopped by SIGTERM after step 3 of 9" in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "stopped by SIGTERM after step 1 of 4; its checkpoint is written, --resume goes on from"
+        " there"
+    )
+    assert (tmp_path / "run/checkpoints/step_000000001").is_dir()
 
 
 def test_check_data_names_every_bad_file(run, tmp_path):
