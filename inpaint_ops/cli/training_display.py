@@ -34,15 +34,17 @@ def display(every: int) -> Iterator[Display]:
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
+        # In as many lines as the terminal needs for every loss.
+        TextColumn("{task.fields[losses]}", table_column=Column(ratio=1, overflow="fold")),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True), expand=True) as bar:
         task = bar.add_task("", total=None, losses="")
 
         def move(progress: Progress) -> None:
@@ -54,7 +56,10 @@ def display(every: int) -> Iterator[Display]:
                 losses=escape(_figures(progress)),
             )
 
-        yield move, lambda text: bar.console.print(escape(text), soft_wrap=True)
+        def message(text: str) -> None:
+            bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        yield move, message
 
 
 def _text(progress: Progress) -> str:

@@ -1,14 +1,18 @@
 """The commands train and check-data."""
 
+import io
 import json
 import signal
+import sys
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from training_runs import SETTINGS, write_photos
 
 from inpaint_ops import training
+from inpaint_ops.cli.training_display import display
 from inpaint_ops.images import save_hole
 
 OPTIONS = [part for setting in (*SETTINGS, "iterations=4") for part in ("--set", setting)]
@@ -81,6 +85,28 @@ def test_a_run_that_was_told_to_stop_has_a_code_of_its_own(run, tmp_path, monkey
         " there"
     )
     assert (tmp_path / "run/checkpoints/step_000000001").is_dir()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [140, 70])
+def test_a_terminal_gets_a_bar_with_every_loss(columns, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    losses = {"reconstruction": 0.5, "adversarial": 0.25, "critic": 1.25}
+    with display(50) as (on_step, say):
+        say("photos: 5 [pictures]")
+        for step in range(1, 4):
+            on_step(training.Progress("joint", step, 9, losses, 12.5, 2))
+    shown = sys.stderr.getvalue()
+    assert "photos: 5 [pictures]" in shown
+    assert "3/9" in shown
+    for text in (*losses, "0.25", "1.25", "12.5", "pictures/s", "skipped"):
+        assert text in shown
 
 
 def test_check_data_names_every_bad_file(run, tmp_path):

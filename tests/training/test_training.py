@@ -12,6 +12,7 @@ from pairs import LOOPBACK
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import SETTINGS, config_of, losses, run, write_photos
 
+from inpaint_ops.images import save_hole
 from inpaint_ops.models import create_model, list_models, model_class
 from inpaint_ops.training import Progress
 from inpaint_ops.training.average import Average
@@ -187,6 +188,41 @@ def test_curves_and_pictures_are_drawn(photos, tmp_path):
     assert drawn == pytest.approx([one["l1"] for one in losses(tmp_path / "run")])
     sheets = board.Images("samples")
     assert [(one.step, one.width, one.height) for one in sheets] == [(3, 96, 64), (6, 96, 64)]
+
+
+def test_a_run_goes_on_inside_a_later_phase(photos, tmp_path):
+    """With other workers, too: what they read does not depend on their number."""
+    options = [f"model.{name}={value!r}" for name, value in CASES["glcic"].small.items()]
+    base = (*SHORT, *options, "data.size=64", "iterations=2", "checkpoint_every=1", "samples=0")
+    kind = {"method": "glcic", "base": base}
+    run(photos, tmp_path / "whole", **kind)
+    for step in (3, 4):
+        out = tmp_path / f"run{step}"
+        with pytest.raises(RuntimeError, match="enough"):
+            run(photos, out, **kind, on_step=_stopping_at(step))
+        run(photos, out, "data.workers=1", **kind, resume=True)
+        assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_holes_come_from_files(photos, tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for number in range(2):
+        hole = torch.zeros(1, 1, 20, 20)
+        hole[..., number : number + 9, 3:12] = 1
+        save_hole(hole, folder / f"{number}.png")
+    settings = (f"holes.path={folder}", "holes.polarity=white", "iterations=2")
+    run(photos, tmp_path / "run", *settings)
+    (folder / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"the list of holes was 2 files of .*masks, is 1 of"):
+        run(photos, tmp_path / "run", *settings, resume=True)
+
+
+@pytest.mark.parametrize("package", ["accelerate", "torch.utils.tensorboard"])
+def test_what_is_not_installed_is_named(package, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r"pip install 'inpaint-ops\[train\]'"):
+        run(photos, tmp_path / "run")
 
 
 def test_a_run_starts_from_weights(photos, tmp_path):
