@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -102,7 +103,7 @@ def batches(
     shuffle: bool = True,
     workers: int | None = None,
     pin: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield the parts of `steps` batches, the same for any number of workers.
 
     Args:
@@ -126,6 +127,7 @@ def batches(
         batch_sampler=rows.keys(order, start, steps),
         num_workers=_cores() if workers is None else workers,
         collate_fn=_collated,
+        worker_init_fn=_outlast_termination,
         pin_memory=pin,
         # Batches of one part of a run may have another size than those of the next.
         persistent_workers=False,
@@ -142,6 +144,14 @@ def _cores() -> int:
     except AttributeError:  # not on every system
         cores = os.cpu_count() or 1
     return min(cores, 4)
+
+
+def _outlast_termination(_worker: int) -> None:
+    """Leave it to the main process when to end: schedulers send SIGTERM to all processes at once.
+
+    A worker ends with its main process in any case, which it looks after.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Reader:

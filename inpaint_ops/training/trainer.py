@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,20 @@ class _Run:
             workers=config.data.workers,
             pin=processes.device.type == "cuda",
         )
+        # However the phase ends, the processes that read end before it.
+        with closing(loader):
+            self._iterate(stage, recipe, loader, stopping)
+        processes.forget()
+        self.phase += 1
+
+    def _iterate(
+        self,
+        stage: Stage,
+        recipe: TrainingRecipe,
+        loader: Iterator[Batch],
+        stopping: threading.Event,
+    ) -> None:
+        """Do the steps of a phase."""
         watch = _Watch()
         while recipe.iteration < stage.steps:
             losses, stop = self._step(recipe, loader, stopping)
@@ -198,7 +212,7 @@ class _Run:
             self.taken += stage.batch
             self._record(stage, losses, watch.rate(stage.batch))
             ended = recipe.iteration == stage.steps
-            if ended or stop or self.step % config.checkpoint_every == 0:
+            if ended or stop or self.step % self.config.checkpoint_every == 0:
                 self._save(recipe)
             if stop and not (ended and self.phase + 1 == len(self.plan.stages)):
                 text = (
@@ -207,10 +221,8 @@ class _Run:
                 )
                 # Before others end: a launcher that sees one end kills the rest.
                 self.say(text)
-                processes.wait()
+                self.processes.wait()
                 raise Stopped(text)
-        processes.forget()
-        self.phase += 1
 
     def _recipe(self, stage: Stage) -> TrainingRecipe:
         config, device = self.config, self.processes.device.type

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -75,6 +76,23 @@ def test_sigterm_writes_a_checkpoint_and_says_so(photos, whole, tmp_path):
         run(photos, out, on_step=on_step)
     assert signal.getsignal(signal.SIGTERM) is before
     assert names(out)[-1] in ("step_000000003", "step_000000004")
+    run(photos, out, resume=True)
+    assert results(out) == whole
+
+
+def test_sigterm_to_all_processes_at_once_still_writes_a_checkpoint(photos, whole, tmp_path):
+    out = tmp_path / "run"
+
+    def on_step(progress):
+        if progress.step == 3:
+            readers = multiprocessing.active_children()
+            assert len(readers) == 2
+            for pid in (*(one.pid for one in readers), os.getpid()):
+                os.kill(pid, signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        run(photos, out, "data.workers=2", on_step=on_step)
+    assert multiprocessing.active_children() == []
     run(photos, out, resume=True)
     assert results(out) == whole
 
