@@ -128,6 +128,10 @@ class InpaintingModel(nn.Module):
         recipe = self.variant_recipes.get(variant, self.recipe_class)
         return recipe(self, phase, features=features, scaler=scaler, wrap=wrap, **overrides)
 
+    def as_trained(self) -> Self:
+        """Return the model, or a view of it that completes with what training changes alone."""
+        return self
+
     def forward(self, image: Tensor, hole: Tensor) -> Tensor:
         """As `complete`."""
         return self.complete(image, hole)

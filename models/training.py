@@ -106,6 +106,10 @@ class TrainingRecipe:
     phases: ClassVar[tuple[Phase, ...]] = ()
     # Names of the phases that need `features`.
     needs_features: ClassVar[tuple[str, ...]] = ()
+    # Names of the phases of a whole training, one after the other; None: all, in their order.
+    sequence: ClassVar[tuple[str, ...] | None] = None
+    # The holes of the source's training, of `inpaint_ops.masks.HOLE_KINDS`.
+    hole_kind: ClassVar[str] = "free-form"
 
     def __init__(
         self,
@@ -137,6 +141,8 @@ class TrainingRecipe:
         self.scaler = scaler
         self.numbers: dict[str, float] = {**self.phase.numbers, **overrides}
         self.iteration = 0
+        self._part, self._parts = 0, 1
+        self._descended: set[str] = set()
         self.random = torch.Generator()
         self.random.manual_seed(0)
         if wrap is not None:
@@ -160,8 +166,16 @@ class TrainingRecipe:
         """Set training and evaluation modes before a step."""
         self.model.train()
 
-    def step(self, image: Tensor, hole: Tensor) -> dict[str, float]:
+    def step(
+        self, image: Tensor, hole: Tensor, *, part: int = 0, parts: int = 1
+    ) -> dict[str, float]:
         """Do one iteration: every update of the phase, in the order of the source.
+
+        A batch that is too large for the memory may come in several calls, equal parts of it.
+        Gradients add up to their mean, and the last part moves the weights. Three things differ
+        from a whole batch: in all parts the generator is judged by the critic from before the
+        iteration, not by the updated one; batch normalisation sees parts; spectral norms advance
+        with each of them.
 
         Pictures of any dtype are taken; networks run in that of their weights, or, in a step under
         ``torch.autocast``, by its rules. Losses are float32 (float64 for float64) in any case.
@@ -170,14 +184,19 @@ class TrainingRecipe:
             image: (N, 3, H, W) complete pictures, RGB in [0, 1], in the hole too: the losses
                 compare the filling with what was there.
             hole: (N or 1, 1, H, W), 1 = missing.
+            part: number of this part, from 0 on.
+            parts: how many there are.
 
         Returns:
-            The losses by name, as they were before the updates.
+            The losses by name, as they were before the updates; of this part.
 
         Raises:
-            TypeError, ValueError: wrong type, shape or range.
+            TypeError, ValueError: wrong type, shape or range; parts, in a phase that moves some
+                weights several times a batch (`critic_steps`).
         """
         op = f"{self.model.name}.recipe"
+        self._part, self._parts = part, parts
+        self._descended.clear()
         checks.check_image(op, "image", image)
         if image.shape[1] != 3:
             raise ValueError(f"{op}: image must have 3 channels, got {tuple(image.shape)}")
@@ -197,7 +216,7 @@ class TrainingRecipe:
             image.contiguous(memory_format=torch.channels_last),
             missing.expand(image.shape[0], 1, *size),
         )
-        self.iteration += 1
+        self.iteration += part == parts - 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
     @ends_graph
@@ -213,11 +232,17 @@ class TrainingRecipe:
             names: of the optimisers, one or several.
             loss: a scalar.
         """
-        chosen = [self.optimizers[name] for name in ([names] if isinstance(names, str) else names)]
-        for optimizer in chosen:
-            optimizer.zero_grad(set_to_none=True)
+        named = (names,) if isinstance(names, str) else tuple(names)
+        chosen = [self.optimizers[name] for name in named]
+        if self._parts > 1:
+            loss = self._shared(named, loss)
+        if self._part == 0:
+            for optimizer in chosen:
+                optimizer.zero_grad(set_to_none=True)
         with torch.autocast(loss.device.type, enabled=False):
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        if self._part < self._parts - 1:
+            return
         for optimizer in chosen:
             if self.scaler is None:
                 optimizer.step()
@@ -227,6 +252,18 @@ class TrainingRecipe:
             self.scaler.update()
         # Autocast keeps weights that it has rounded until it ends; these have changed.
         torch.clear_autocast_cache()
+
+    def _shared(self, names: Sequence[str], loss: Tensor) -> Tensor:
+        """Return a part's share of a loss; ValueError if its optimisers descend once more."""
+        again = self._descended.intersection(names)
+        if again:
+            raise ValueError(
+                f"{self.model.name}.recipe: a batch must come as a whole in phase "
+                f"{self.phase.name}, which moves {', '.join(sorted(again))} several times a batch "
+                f"(critic_steps), got {self._parts} parts"
+            )
+        self._descended.update(names)
+        return loss / self._parts
 
     def draw(self, *shape: int) -> Tensor:
         """Draw uniform numbers in [0, 1) from the recipe's own generator."""

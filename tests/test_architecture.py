@@ -42,9 +42,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "operators": ("ops", *(f"ops.{op}" for op in OPERATORS), "kernels"),
     "layers": ("layers", "losses", "needed"),
     "pictures": ("exemplar", "masks", "images", "features", "blending"),
+    "data": ("data",),
     "drop-in": ("compat", "conversion", "exporting"),
     "package": ("",),
     "methods": ("models",),
+    "training": ("training",),
     # `kernels.tune` is a command: it measures the layers that the benchmarks know.
     "programs": ("cli", "serving", "benchmarks", "kernels.tune"),
 }

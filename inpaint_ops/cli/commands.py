@@ -7,10 +7,12 @@ from importlib import metadata
 
 import click
 
+from inpaint_ops.cli.check_data_command import check_data
 from inpaint_ops.cli.export_command import export
 from inpaint_ops.cli.fill_command import fill
 from inpaint_ops.cli.masks_command import masks
 from inpaint_ops.cli.serve_command import serve
+from inpaint_ops.cli.train_command import train
 
 
 def _version() -> str:
@@ -26,10 +28,12 @@ def cli() -> None:
     """Fill holes in pictures with fused kernels."""
 
 
+cli.add_command(check_data)
 cli.add_command(export)
 cli.add_command(fill)
 cli.add_command(masks)
 cli.add_command(serve)
+cli.add_command(train)
 
 
 @cli.command()

@@ -20,6 +20,7 @@ EXTRAS = {
     "cli": ("click", "rich", "pillow"),
     "bench": ("matplotlib", "pytest-benchmark", "rich"),
     "triton": ("triton",),
+    "train": ("accelerate", "tensorboard", "rich", "safetensors", "pillow"),
     "peers": ("opencv-python-headless", "scikit-image", "pypatchmatch"),
 }
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from inpaint_ops.atomic import make_folder
 from inpaint_ops.cli.messages import failures
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+# As `inpaint_ops.masks.HOLE_KINDS`, whose import takes its time.
 _KINDS = ("center", "box", "free-form", "irregular")
 
 
@@ -69,7 +66,10 @@ def masks(
     The files are named KIND_00000.png and so on; file number i depends on the seed and on i, not
     on the count.
     """
+    import numpy as np
+
     from inpaint_ops.images import save_hole
+    from inpaint_ops.masks import draw_hole
 
     if kind == "center" and (ratio is not None or border):
         raise click.UsageError("--kind center takes neither --ratio nor --border")
@@ -83,26 +83,6 @@ def masks(
                 " use --overwrite"
             )
         for index, path in enumerate(paths):
-            save_hole(_hole(kind, size, ratio, border, (seed, index)), path)
+            rng = np.random.default_rng((seed, index))
+            save_hole(draw_hole(kind, *size, seed=rng, ratio=ratio, border=border), path)
     click.echo(f"{out}: {count} {kind} hole{'s' if count > 1 else ''} written")
-
-
-def _hole(
-    kind: str,
-    size: tuple[int, int],
-    ratio: tuple[float, float] | None,
-    border: int,
-    seed: tuple[int, int],
-) -> Tensor:
-    import numpy as np
-
-    from inpaint_ops.masks import center_hole, free_form_hole, irregular_hole, random_box_hole
-
-    if kind == "center":
-        return center_hole(*size)
-    rng = np.random.default_rng(seed)
-    if kind == "box":
-        return random_box_hole(*size, seed=rng, ratio=ratio, border=border)
-    if kind == "free-form":
-        return free_form_hole(*size, seed=rng, ratio=ratio, border=border)
-    return irregular_hole(*size, seed=rng, ratio=ratio, border=border)

@@ -77,20 +77,24 @@ def load_hole(
 
 def read_hole(
     path: str | os.PathLike[str],
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     polarity: str | None = None,
     *,
     resize: bool = False,
     allow_empty: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Tensor, list[str]]:
-    """Return the hole of `load_hole`, and its warnings as texts without the path."""
+    """Return the hole of `load_hole`, and its warnings as texts without the path.
+
+    A size of None is that of the file.
+    """
     if polarity is not None and polarity not in POLARITIES:
         raise ValueError(f"load_hole: polarity must be one of {POLARITIES}, got {polarity!r}")
     photo = load_hole_file(path, max_pixels=max_pixels)
     if polarity == "alpha" and not photo.has_alpha:
         raise ValueError(f"{path}: has no alpha channel that could mark the hole")
-    if photo.size != tuple(size) and not resize:
+    size = photo.size if size is None else (size[0], size[1])
+    if photo.size != size and not resize:
         raise ValueError(
             f"{path}: the hole has {size_text(photo.size)} pixels,"
             f" but the picture has {size_text(size)}; resizing was not asked for"
@@ -104,7 +108,7 @@ def read_hole(
             f"{path}: nothing is missing where {polarity or DEFAULT_POLARITY} marks the hole;"
             f" {readings(photo, polarity)}; --allow-empty (allow_empty) accepts an empty hole"
         )
-    if photo.size != tuple(size):
+    if photo.size != size:
         rows, columns = (
             (2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, photo.size)
         )

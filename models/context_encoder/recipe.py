@@ -59,6 +59,7 @@ class RegionRecipe(TrainingRecipe):
 
     phases = (Phase("joint", batch=64, numbers={**_RATES, **_WEIGHTS, "frame": 10.0}),)
     model: Any
+    hole_kind = "center"
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return Adam for both networks."""

@@ -36,6 +36,7 @@ class DeepFillV1Recipe(TrainingRecipe):
     """
 
     model: DeepFillV1
+    hole_kind = "box"
     phases = (
         Phase(
             "joint",

@@ -44,6 +44,7 @@ class EdgeConnectRecipe(TrainingRecipe):
     """
 
     model: EdgeConnect
+    hole_kind = "irregular"
     phases = (
         Phase("edge", 2_000_000, 8, {**_RATES, **_EDGE}),
         Phase("inpaint", 2_000_000, 8, {**_RATES, **_PAINT}),

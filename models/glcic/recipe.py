@@ -35,6 +35,7 @@ class GLCICRecipe(TrainingRecipe):
         Phase("joint", 400_000, 96, {"rate": 1.0, "adversarial": 0.0004}),
     )
     model: GLCIC
+    hole_kind = "box"
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class GMCNNRecipe(TrainingRecipe):
     """
 
     model: GMCNN
+    hole_kind = "box"
     phases = (
         Phase("pretrain", None, 16, _PIXELS),
         Phase(

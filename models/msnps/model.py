@@ -139,6 +139,12 @@ class MSNPS(InpaintingModel):
         # In a list: the feature network is no part of the method's weights.
         self._features: list[FeatureNetwork] = []
 
+    def as_trained(self) -> MSNPS:
+        """Return a view that completes without the synthesis of texture."""
+        view = copy.copy(self)
+        view.energy = "none"
+        return view
+
     def load_features(
         self,
         features: FeatureNetwork | str | os.PathLike[str] | Mapping[str, Any],

@@ -32,6 +32,7 @@ class PartialConvUNetRecipe(TrainingRecipe):
     """
 
     model: PartialConvUNet
+    hole_kind = "irregular"
     phases = (
         Phase("train", 500_000, 16, {"learning_rate": 2e-4, **_WEIGHTS}),
         Phase("finetune", 500_000, 16, {"learning_rate": 5e-5, **_WEIGHTS}),

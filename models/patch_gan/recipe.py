@@ -43,6 +43,7 @@ class PatchGANRecipe(TrainingRecipe):
         ),
     )
     model: PatchGAN
+    hole_kind = "box"
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return Adam for both networks."""

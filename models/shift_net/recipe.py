@@ -44,6 +44,9 @@ class ShiftNetRecipe(TrainingRecipe):
     """
 
     model: ShiftNet
+    hole_kind = "center"
+    # "public" is the other version of the same training.
+    sequence = ("joint",)
     phases = (
         Phase(
             "joint",

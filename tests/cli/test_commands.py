@@ -155,7 +155,8 @@ def test_doctor_extras_are_those_of_the_package():
     declared = {}
     for line in metadata.requires("inpaint-ops"):
         found = re.match(r"([\w.-]+)[^;]*;.*extra == ['\"](\w+)['\"]", line)
-        if found:
+        # What an older Python needs is not missing from a newer one.
+        if found and "python_version" not in line:
             declared.setdefault(found[2], set()).add(found[1].lower())
     for extra, distributions in doctor.EXTRAS.items():
         assert declared[extra] == set(distributions), extra

@@ -12,6 +12,7 @@ import inpaint_ops
 from inpaint_ops.benchmarks import main as benchmarks
 from inpaint_ops.cli.commands import cli
 from inpaint_ops.models import list_models
+from inpaint_ops.training import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -58,7 +59,15 @@ def test_snippets_run(code, tmp_path, monkeypatch):
 def test_every_code_block_is_run_or_checked():
     for name, text in TEXTS.items():
         languages = re.findall(r"^```(\w*)$", text, re.MULTILINE)[::2]
-        assert set(languages) <= {"python", "sh"}, name
+        assert set(languages) <= {"python", "sh", "toml"}, name
+
+
+def test_configurations_are_those_of_the_trainer(tmp_path):
+    found = [block for text in TEXTS.values() for block in blocks(text, "toml")]
+    assert found
+    for block in found:
+        (tmp_path / "run.toml").write_text(block, encoding="utf-8")
+        read_config("deepfill_v2", tmp_path / "run.toml")
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
@@ -69,9 +78,14 @@ def test_commands_exist(page, line):
         assert next(a for a in arguments if "=" not in a) in targets
     elif program == "inpaint-ops":
         check_command(*arguments)
+    elif program == "accelerate":
+        start = arguments.index("-m")
+        assert (arguments[0], arguments[start + 1]) == ("launch", "inpaint_ops.cli")
+        check_command(*arguments[start + 2 :])
     elif program == "pip":
         assert arguments[0] == "install"
-        for extra in re.findall(r"\[(.*?)\]", " ".join(arguments)):
+        extras = re.findall(r"\[(.*?)\]", " ".join(arguments))
+        for extra in ",".join(extras).split(",") if extras else ():
             assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     else:
         assert (program, arguments[0]) == ("python", "-m")
