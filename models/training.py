@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inpaint_ops import checks
+from inpaint_ops.models.blocks import lines
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Puts something around a network.
@@ -40,6 +41,10 @@ class Trainable(Protocol):
     @property
     def networks(self) -> tuple[str, ...]:
         """The names of the submodules that hold weights."""
+
+    @property
+    def hint_names(self) -> tuple[str, ...]:
+        """The names of the lines that the networks take."""
 
     def train(self, mode: bool = True) -> Any:
         """As `torch.nn.Module.train`."""
@@ -153,14 +158,25 @@ class TrainingRecipe:
         raise NotImplementedError
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """Do one iteration on a checked batch and return the losses by name."""
+        """Do one iteration on a checked batch and return the losses by name.
+
+        Methods that take lines of the user's have them as a third argument, of the name that
+        `InpaintingModel.hint_names` has: (N, 1, H, W) in the dtype of image, or None.
+        """
         raise NotImplementedError
 
     def prepare(self) -> None:
         """Set training and evaluation modes before a step."""
         self.model.train()
 
-    def step(self, image: Tensor, hole: Tensor) -> dict[str, float]:
+    def step(
+        self,
+        image: Tensor,
+        hole: Tensor,
+        *,
+        sketch: Tensor | None = None,
+        edges: Tensor | None = None,
+    ) -> dict[str, float]:
         """Do one iteration: every update of the phase, in the order of the source.
 
         Pictures of any dtype are taken; networks run in that of their weights, or, in a step under
@@ -170,12 +186,17 @@ class TrainingRecipe:
             image: (N, 3, H, W) complete pictures, RGB in [0, 1], in the hole too: the losses
                 compare the filling with what was there.
             hole: (N or 1, 1, H, W), 1 = missing.
+            sketch: (N or 1, 1, H, W), bool or in [0, 1], 1 = line: lines of the whole pictures, for
+                `DeepFillV2` with sketch=True. None: they are found.
+            edges: the same for `EdgeConnect`.
 
         Returns:
             The losses by name, as they were before the updates.
 
         Raises:
-            TypeError, ValueError: wrong type, shape or range.
+            ImportError: lines are to be found and scikit-image is not installed.
+            TypeError, ValueError: wrong type, shape or range, or lines that the method does not
+                take.
         """
         op = f"{self.model.name}.recipe"
         checks.check_image(op, "image", image)
@@ -189,13 +210,17 @@ class TrainingRecipe:
         size = (image.shape[2], image.shape[3])
         checks.check_mask(op, "hole", hole, image.shape[0], size, image.device)
         image = image.to(self.model.dtype)
+        names = self.model.hint_names
+        given = lines.given(op, names, image, sketch=sketch, edges=edges)
         missing = checks.binary(op, "hole", hole).to(image.dtype)
         if self.model.channel_order == "bgr":
             image = image.flip(1)
         self.prepare()
-        losses = self.update(
+        update: Callable[..., dict[str, Tensor]] = self.update
+        losses = update(
             image.contiguous(memory_format=torch.channels_last),
             missing.expand(image.shape[0], 1, *size),
+            *(() if given is None else (given,)),
         )
         self.iteration += 1
         return {name: float(value.detach()) for name, value in losses.items()}
