@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inpaint_ops.cli.devices import device_option, find_device
-from inpaint_ops.cli.messages import failures, progress_bar, weights_notes
+from inpaint_ops.cli.messages import failures, notes, progress_bar
 
 if TYPE_CHECKING:
     from inpaint_ops.cli.fillers import Filler
@@ -149,7 +149,7 @@ def fill(
         import torch
 
         torch.set_num_threads(threads)
-    with failures(), weights_notes():
+    with failures(), notes():
         filler = choice.build(window, lines=chosen.lines, device=place)
     if image is not None:
         _fill_one(image, hole_file, out, filler, chosen)

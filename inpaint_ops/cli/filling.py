@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inpaint_ops.atomic import make_folder, remove_left_overs
+from inpaint_ops.cli import messages
 from inpaint_ops.cli.fillers import Filler, Progress
 from inpaint_ops.cli.outputs import Outputs, partner_of, pictures_in, same_file
 from inpaint_ops.images import load_lines, load_photo, read_hole
@@ -117,7 +118,8 @@ def fill_file(
     if share > 0.0:
         lines = _lines_of(image, photo.size, settings)
         fill: Callable[..., Tensor] = filler
-        result = fill(photo.image(), missing, seed=settings.seed, progress=progress, **lines)
+        with messages.notes(notes.append):
+            result = fill(photo.image(), missing, seed=settings.seed, progress=progress, **lines)
         photo = photo.filled(result, missing)
     else:
         notes.append("nothing is missing, the output is a copy")

@@ -11,7 +11,7 @@ import click
 
 from inpaint_ops import program
 from inpaint_ops.cli.devices import device_option, find_device
-from inpaint_ops.cli.messages import failures, weights_notes
+from inpaint_ops.cli.messages import failures, notes
 
 if TYPE_CHECKING:
     import torch
@@ -181,7 +181,7 @@ def _methods(choices: dict[str, FillerChoice], device: torch.device | None = Non
 
 def _noting(choice: FillerChoice, device: torch.device | None) -> Callable[[], Filler]:
     def build() -> Filler:
-        with weights_notes():
+        with notes():
             return choice.build("auto", device=device)
 
     return build

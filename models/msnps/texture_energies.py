@@ -90,6 +90,7 @@ class PaperEnergy:
         hole: (1, 1, H, W), 1 = missing, sides multiples of 8.
         reference: (1, 3, H, W) in [0, 1].
         settings: of the synthesis.
+        unknown: (1, 1, H, W), 1 = no texture is taken from there; None: the hole.
 
     Raises:
         NoKnownPatch: in none of the layers.
@@ -98,7 +99,13 @@ class PaperEnergy:
     """
 
     def __init__(
-        self, features: FeatureNetwork, hole: Tensor, reference: Tensor, settings: Settings
+        self,
+        features: FeatureNetwork,
+        hole: Tensor,
+        reference: Tensor,
+        settings: Settings,
+        *,
+        unknown: Tensor | None = None,
     ) -> None:
         self.features = features
         self.hole = hole
@@ -116,8 +123,8 @@ class PaperEnergy:
             size = (hole.shape[2] // step, hole.shape[3] // step)
             if min(size) < PATCH:
                 continue
-            missing = cells(hole, size, settings.margin)
-            where = _centred(missing)
+            where = _centred(cells(hole, size, settings.margin))
+            missing = cells(hole if unknown is None else unknown, size, settings.margin)
             if (F.max_pool2d(missing.float(), PATCH, 1) == 0).any() and where.any():
                 self.usable[name] = (~missing, where)
         if not self.usable:

@@ -289,6 +289,7 @@ def test_descent_without_search_matches_unit_steps():
     assert torch.equal(broken, start)
 
 
+@pytest.mark.filterwarnings("ignore::inpaint_ops.models.HoleNote")
 @pytest.mark.parametrize("energy", ["paper", "released"])
 def test_complete_any_size(energy, paper_features, released_features):
     torch.manual_seed(0)
