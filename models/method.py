@@ -15,7 +15,7 @@ from inpaint_ops import checks, needed
 from inpaint_ops.checkpoints import State
 from inpaint_ops.exporting import Graph
 from inpaint_ops.models.blocks import lines, pictures
-from inpaint_ops.models.training import TrainingRecipe, Wrap
+from inpaint_ops.models.training import Features, Phase, TrainingRecipe, Wrap
 from inpaint_ops.models.weights.layouts import Implied, Layout
 from inpaint_ops.models.windows import Fill, Windows
 
@@ -130,19 +130,27 @@ class InpaintingModel(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def _recipe(self) -> type[TrainingRecipe]:
+        variant = getattr(self, "variant", "")
+        return self.variant_recipes.get(variant, self.recipe_class)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the phases of the training, in order, of the variant that this is."""
+        return self._recipe.phases
+
     def recipe(
         self,
         phase: str | None = None,
         *,
-        features: nn.Module | None = None,
+        features: Features | None = None,
         scaler: torch.amp.GradScaler | None = None,
         wrap: Wrap | None = None,
         **overrides: Any,
     ) -> TrainingRecipe:
         """Return the recipe of one phase of training, the first if None; see `TrainingRecipe`."""
-        variant = getattr(self, "variant", "")
-        recipe = self.variant_recipes.get(variant, self.recipe_class)
-        return recipe(self, phase, features=features, scaler=scaler, wrap=wrap, **overrides)
+        return self._recipe(self, phase, features=features, scaler=scaler, wrap=wrap, **overrides)
 
     def forward(self, image: Tensor, hole: Tensor) -> Tensor:
         """As `complete`."""

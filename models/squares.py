@@ -22,6 +22,8 @@ from inpaint_ops.ops import tensors
 _CELL = 8
 # Share of a square that is missing, from which on it is filled as one.
 _FULL = 0.5
+# Known pixels for each missing one below which a note is given. In training there are four.
+_LEAST = 0.5
 
 
 class HoleNote(checks.Note):
@@ -37,7 +39,7 @@ class Squares(Windows):
        its box is missing. So has a box of any size.
     3. A longer hole, such as a scratch or a frame, is filled in parts, as `Windows` does it.
 
-    A `HoleNote` says where one square holds fewer known pixels than missing ones.
+    A `HoleNote` says where one square shows not even half as many known pixels as are missing.
 
     Args:
         fill: fills pictures whose wanted pixels are one hole, by `centre.fill_centre`.
@@ -96,12 +98,12 @@ class Squares(Windows):
         asked = wanted.flatten(1).sum(1).tolist()
         side, hole = centre.SIDE, centre.PREDICTED - 2 * self.overlap_known
         for count, pixels, box in zip(known, asked, zip(*centre.hole_boxes(wanted))):
-            if count >= pixels:
+            if count >= _LEAST * pixels:
                 continue
             top, left, bottom, right = (int(end) for end in box)
             warnings.warn(
-                f"{self.op}: hole should leave more known pixels around it than are missing, got "
-                f"{count} for {pixels} at {top}:{bottom}, {left}:{right} (rows, columns); the "
+                f"{self.op}: hole should leave half as many known pixels around it as are missing, "
+                f"got {count} for {pixels} at {top}:{bottom}, {left}:{right} (rows, columns); the "
                 f"network was trained for {hole} x {hole} in the middle of {side} x {side}, and "
                 "what it predicts here tells little of this picture",
                 HoleNote,

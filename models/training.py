@@ -6,6 +6,7 @@ A recipe knows its model; no model knows its recipe. The registry brings the two
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inpaint_ops import checks
+from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.models.blocks import lines
 
+# What feature networks are made of, or one.
+Features = nn.Module | str | os.PathLike[str] | Mapping[str, Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Puts something around a network.
 Wrap = Callable[[nn.Module], nn.Module]
@@ -87,7 +91,10 @@ class TrainingRecipe:
     Args:
         model: an `InpaintingModel`.
         phase: name of a phase; the first one if None.
-        features: VGG feature network for methods whose losses need one (`inpaint_ops.features`).
+        features: for phases whose losses need them, `needs_features`: a VGG file with torchvision's
+            keys, or its state dict, of which a `FeatureNetwork` is made as the source does
+            (`feature_network`); or such a network, which must be that one. Any other module that
+            maps (N, 3, H, W) to a dict of those layers is taken as it is.
         scaler: of losses, for steps under float16's autocast: ``torch.amp.GradScaler(device)``.
         wrap: called with each network that the phase trains, before the optimisers are made; what
             it returns takes the network's place in the steps. `DistributedDataParallel`,
@@ -104,20 +111,23 @@ class TrainingRecipe:
         random: generator of all random numbers of the recipe; seed it for repeatable runs.
 
     Raises:
+        FileNotFoundError: there is no such file of features.
         TypeError: a number the phase does not have, or `wrap` returns no module.
-        ValueError: unknown phase, non-finite number, features missing.
+        ValueError: unknown phase, non-finite number, features missing or not the source's.
     """
 
     phases: ClassVar[tuple[Phase, ...]] = ()
-    # Names of the phases that need `features`.
+    # Names of the phases that need `features`, and the arguments of `FeatureNetwork` with which the
+    # source of the method makes them.
     needs_features: ClassVar[tuple[str, ...]] = ()
+    feature_network: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
         model: Trainable,
         phase: str | None = None,
         *,
-        features: nn.Module | None = None,
+        features: Features | None = None,
         scaler: torch.amp.GradScaler | None = None,
         wrap: Wrap | None = None,
         **overrides: float,
@@ -133,12 +143,8 @@ class TrainingRecipe:
                 numbers = ", ".join(sorted(self.phase.numbers))
                 raise TypeError(f"{op}: phase {name} has no number {key!r}, only {numbers}")
             checks.check_finite(op, key, value)
-        if features is None and name in self.needs_features:
-            raise ValueError(
-                f"{op}: features must be a feature network in phase {name}, got None; "
-                "see inpaint_ops.features"
-            )
-        self.features = features
+        needed = name in self.needs_features
+        self.features = self._checked_features(op, features) if needed else None
         self.scaler = scaler
         self.numbers: dict[str, float] = {**self.phase.numbers, **overrides}
         self.iteration = 0
@@ -147,6 +153,33 @@ class TrainingRecipe:
         if wrap is not None:
             self.model = _with_wrapped(model, self.trained, wrap)
         self.optimizers: dict[str, Optimizer] = self.build_optimizers()
+
+    def _checked_features(self, op: str, features: Features | None) -> nn.Module:
+        """Return the feature network of a phase that needs one."""
+        asked = self.feature_network
+        words = ", ".join(f"{key}={value!r}" for key, value in asked.items() if key != "name")
+        source = f"FeatureNetwork({asked['name']!r}, file, {words})"
+        phase = self.phase.name
+        if features is None:
+            raise ValueError(
+                f"{op}: features must be given in phase {phase}: a file of {asked['name']} with "
+                f"torchvision's keys, of which {source} is made, as the method's source does; got "
+                "None"
+            )
+        if not isinstance(features, nn.Module):
+            return FeatureNetwork(weights=features, **asked)
+        if isinstance(features, FeatureNetwork):
+            wrong = [
+                f"{key}={getattr(features, key)!r}"
+                for key, value in asked.items()
+                if not features.has(key, value)
+            ]
+            if wrong:
+                raise ValueError(
+                    f"{op}: features must be those of the method's source in phase {phase}, "
+                    f"{source}, got {', '.join(wrong)}"
+                )
+        return features
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -48,8 +48,8 @@ class ContextEncoder(InpaintingModel):
     the mean colour, known pixels in there included, as in training, and the prediction is resized
     back to the hole. Where the square leaves the picture, as it must for holes of more than 0.44 of
     the picture's side, the network sees the mean colour. A `HoleNote` tells of a hole that leaves
-    fewer known pixels in its square than are missing. Exported graphs take one square around all
-    that is missing.
+    not even half as many known pixels in its square as are missing. Exported graphs take one square
+    around all that is missing.
 
     The paper's channel-wise fully connected layer is in "alexnet" alone: the net for filling holes,
     whose weights were published, has a convolution over the whole map instead.

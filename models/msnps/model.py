@@ -63,9 +63,10 @@ class MSNPS(InpaintingModel):
         size: longer side of the finest scale.
         levels: number of scales; fewer where the coarsest would be below 32 pixels.
         iterations: of L-BFGS at each scale; the paper's number is not known, the code's is 100.
-        texture_weight, variation_weight: alpha and beta of the paper's energy; pixels are in [0, 1]
-            and features are counted as those of a network fed with 0 ... 255 (ours: the paper does
-            not say).
+        texture_weight, variation_weight: alpha and beta of the paper's energy. They belong to what
+            a network fed with 0 ... 255 sees: features are counted as its, and the variation as of
+            its input, as in the released code; the content's pixels are in [0, 1] (ours: the paper
+            does not say).
         rematch: search the nearest patches at every evaluation of the paper's energy, else only at
             the first of each scale. (The released energy always keeps the first.)
         detach_keys: take no gradient of the known patches (the paper does not say).
@@ -169,10 +170,10 @@ class MSNPS(InpaintingModel):
                 features = FeatureNetwork("vgg19", features, layers=needed, rule=rule, ceil=ceil)
             elif any(t.is_inference() for t in features.state_dict().values()):
                 features = copy.deepcopy(features)
-        if not set(needed) <= set(features.layers):
+        if features.name != "vgg19" or not features.has("layers", needed):
             raise ValueError(
-                f"{self.name}: features must have layers {', '.join(needed)}, "
-                f"got {', '.join(features.layers)}"
+                f"{self.name}: features must have layers {', '.join(needed)} of vgg19, "
+                f"got {', '.join(features.layers)} of {features.name}"
             )
         self._features = [features]
 

@@ -81,7 +81,7 @@ class PaperEnergy:
     """Content in the hole, distance of its feature patches to known ones, and total variation.
 
     E(x) = sum over the hole of (x - reference)^2 + texture_weight sum over layers of E_t +
-    variation_weight sum of squared differences of neighbours, pixels in [0, 1];
+    variation_weight sum of squared differences of neighbours, these in 0 ... 255, x in [0, 1];
     E_t = mean over feature patches P_i centred in the hole of |P_i - P_nn(i)|^2, nn(i) the nearest
     of all patches without a missing cell.
 
@@ -117,6 +117,9 @@ class PaperEnergy:
         rule = features.rule
         unit = 255 * sum(rule.deviation) / 3 / rule.scale
         self.texture_weight = settings.texture_weight * unit**2
+        # The variation is of the network's input. With pixels in [0, 1] a weight of 5e-6 beside the
+        # content's 1 would do nothing.
+        self.variation_weight = settings.variation_weight * 255**2
         self.usable: dict[str, tuple[Tensor, Tensor]] = {}
         for name in features.layers:
             step = 1 << int(name[-3]) - 1
@@ -132,7 +135,6 @@ class PaperEnergy:
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms at a picture (1, 3, H, W) in [0, 1]."""
-        settings = self.settings
         content = torch.where(self.hole > 0, x - self.reference, 0.0).square().sum()
         maps = self.features(x)
         texture = torch.stack([self._distance(name, maps[name]) for name in self.usable]).sum()
@@ -140,7 +142,7 @@ class PaperEnergy:
         return {
             "content": content,
             "texture": self.texture_weight * texture,
-            "variation": settings.variation_weight * variation,
+            "variation": self.variation_weight * variation,
         }
 
     def _distance(self, name: str, phi: Tensor) -> Tensor:
