@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -237,7 +237,7 @@ class FeatureNetwork(nn.Module):
     def has(self, option: str, value: object) -> bool:
         """Return whether an argument of the constructor has had a value, or more layers than it."""
         if option == "layers":
-            return set(self.layers).issuperset(value)  # type: ignore[call-overload]
+            return isinstance(value, Iterable) and set(self.layers).issuperset(value)
         if option == "rule" and isinstance(value, str):
             value = INPUT_RULES[value]
         return bool(getattr(self, option) == value)
