@@ -4,11 +4,16 @@ import math
 
 import pytest
 import torch
-from model_cases import FORMS, batch, recipe_of, small
+from model_cases import PHASES, batch, recipe_of, small
 
 from inpaint_ops.features import FeatureNetwork, InputRule
 from inpaint_ops.models import list_models, model_class
 
+# All phases; other forms of a method have the same losses, but for one.
+EXTREME = [
+    *((name, {}, phase) for name, phase in PHASES),
+    ("context_encoder", {"variant": "alexnet"}, "reconstruction"),
+]
 NEEDING = [
     (name, phase)
     for name in list_models()
@@ -19,17 +24,14 @@ NEEDING = [
 def holes(n, h, w):
     """Masks by name: nothing is missing, all is, or each of both somewhere in the batch."""
     none, every = torch.zeros(n, 1, h, w), torch.ones(n, 1, h, w)
-    one = none.clone()
-    one[..., h // 2, w // 2] = 1
     return {
         "nothing": none,
         "everything": every,
-        "one without": torch.cat([none[:1], one[:1] + none[1:]]),
         "one of all": torch.cat([every[:1], none[1:]]),
     }
 
 
-@pytest.mark.parametrize(("name", "options", "phase"), FORMS, ids=str)
+@pytest.mark.parametrize(("name", "options", "phase"), EXTREME, ids=str)
 def test_steps_with_extreme_holes(name, options, phase):
     model = small(name, **options)
     recipe = recipe_of(model, phase)
@@ -39,9 +41,8 @@ def test_steps_with_extreme_holes(name, options, phase):
         losses = recipe.step(image, extreme)
         for loss, value in losses.items():
             assert math.isfinite(value), (key, loss)
-            if key != "one without":
-                # No divisor of a mean over the hole blows it up.
-                assert abs(value) < 30 * abs(usual.get(loss, 1.0)) + 10, (key, loss, value)
+            # No divisor of a mean over the hole blows it up.
+            assert abs(value) < 30 * abs(usual.get(loss, 1.0)) + 10, (key, loss, value)
     for key, value in model.state_dict().items():
         assert bool(torch.isfinite(value.double()).all()), key
 
