@@ -44,7 +44,7 @@ from inpaint_ops.ops import (
     partial_conv2d,
     shift_connection,
 )
-from inpaint_ops.ops.memory import release_memory
+from inpaint_ops.ops.convolution.memory import release_memory
 from inpaint_ops.ops.weight_state import frozen
 
 try:

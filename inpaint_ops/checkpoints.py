@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_ops import checks
 from inpaint_ops.program import reason
 
 State = dict[str, Tensor]
@@ -23,7 +24,7 @@ _MOST_UNPACKED = 4
 _SAFETENSORS_HEADER = 8
 
 
-class WeightsNote(UserWarning):
+class WeightsNote(checks.Note):
     """Note on an assumption, where a checkpoint does not tell how its weights are to be used."""
 
 

@@ -28,6 +28,10 @@ def check_image(
         raise ValueError(f"{op}: {name} must have at least one channel, got {tuple(x.shape)}")
 
 
+class Note(UserWarning):
+    """Warning of one line for who runs a program: what was made of the input."""
+
+
 # The state of torch.jit.trace, None while it does not record.
 tracing = torch._C._get_tracing_state
 

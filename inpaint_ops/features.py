@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,8 @@ class FeatureNetwork(nn.Module):
             mean of ImageNet, divided by its deviation (torchvision's weights, PConv); "centred":
             less the mean alone (GMCNN); "plain": as it comes (EdgeConnect; Shift-Net in [-1, 1]);
             "caffe": BGR in 0..255 less Caffe's mean; "caffe_256": the same with 256, the scale of
-            MSNPS's public code; or an `InputRule`.
+            MSNPS's public code; or an `InputRule`. Recipes of training know what their sources
+            used: give them the file, and they make the network.
         pooling: "max" or "average" (GMCNN in TensorFlow).
         ceil: pooled maps round odd sizes up, as in Caffe.
 
@@ -232,6 +233,14 @@ class FeatureNetwork(nn.Module):
                     x = F.relu(x)
             maps[step.labels[-1]] = x
         return {label: maps[label] for label in self.layers}
+
+    def has(self, option: str, value: object) -> bool:
+        """Return whether an argument of the constructor has had a value, or more layers than it."""
+        if option == "layers":
+            return isinstance(value, Iterable) and set(self.layers).issuperset(value)
+        if option == "rule" and isinstance(value, str):
+            value = INPUT_RULES[value]
+        return bool(getattr(self, option) == value)
 
     def extra_repr(self) -> str:
         """Return the options, for printing."""

@@ -27,6 +27,7 @@ from inpaint_ops.models.registry import (
 )
 from inpaint_ops.models.session import Session
 from inpaint_ops.models.shift_net import ShiftNet
+from inpaint_ops.models.squares import HoleNote
 from inpaint_ops.models.training import Phase, TrainingRecipe
 from inpaint_ops.models.weights.files import load_weights
 from inpaint_ops.models.weights.layouts import Implied, Layout
@@ -40,6 +41,7 @@ __all__ = [
     "DeepFillV1",
     "DeepFillV2",
     "EdgeConnect",
+    "HoleNote",
     "Implied",
     "InpaintingModel",
     "Layout",

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from inpaint_ops import checks, needed
 from inpaint_ops.checkpoints import State
 from inpaint_ops.exporting import Graph
-from inpaint_ops.models.blocks import pictures
-from inpaint_ops.models.training import TrainingRecipe, Wrap
+from inpaint_ops.models.blocks import lines, pictures
+from inpaint_ops.models.training import Features, Phase, TrainingRecipe, Wrap
 from inpaint_ops.models.weights.layouts import Implied, Layout
-from inpaint_ops.models.windows import Windows
+from inpaint_ops.models.windows import Fill, Windows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,8 +53,8 @@ class InpaintingModel(nn.Module):
     # Whether every pixel that is filled depends on all that the networks see, through a bottleneck:
     # then `complete` has nothing to leave out.
     needs_all: ClassVar[bool] = False
-    # Names of the planes that `hints` finds.
-    hint_names: ClassVar[tuple[str, ...]] = ()
+    # Names of the planes of `hints`; "sketch" and "edges" are those that `complete` takes, too.
+    hint_names: tuple[str, ...] = ()
     # Public files that the method reads and writes.
     layouts: ClassVar[tuple[Layout, ...]] = ()
     # Set by `register_model`: the name, the recipe, and the recipes of variants that have another.
@@ -86,7 +86,7 @@ class InpaintingModel(nn.Module):
         return next(self.get_submodule(self.completion_networks[0]).parameters()).dtype
 
     def hints(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
-        """Return planes that the networks need besides, found by other means than torch's.
+        """Return planes that the networks need besides, if the user gives none.
 
         Args:
             image: (N, 3, H, W) RGB in [0, 1]; missing pixels may hold anything.
@@ -99,10 +99,26 @@ class InpaintingModel(nn.Module):
         return ()
 
     def _fill_with(
-        self, image: Tensor, hole: Tensor, hints: tuple[Tensor, ...], *, seed: int
+        self,
+        image: Tensor,
+        hole: Tensor,
+        hints: tuple[Tensor, ...],
+        *,
+        wanted: Tensor | None,
+        seed: int,
     ) -> Tensor:
-        """As `_fill`, with the planes of `hints`; for methods that have any."""
+        """As `_fill`, with the planes of `hints` and the `wanted` pixels of `completed`.
+
+        For methods that have hints, or that look at those of the missing pixels that are filled.
+        """
         return self._fill(image, hole, seed=seed)
+
+    def _separated(self, fill: Fill) -> Fill:
+        """Return what fills the holes of a picture, of what fills a picture.
+
+        A method that looks at one hole at a time calls `fill` for each; see `models.squares`.
+        """
+        return fill
 
     def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
         """Return the prediction, (N, 3, H, W) in [0, 1]; only its missing pixels are used.
@@ -114,19 +130,27 @@ class InpaintingModel(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def _recipe(self) -> type[TrainingRecipe]:
+        variant = getattr(self, "variant", "")
+        return self.variant_recipes.get(variant, self.recipe_class)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the phases of the training, in order, of the variant that this is."""
+        return self._recipe.phases
+
     def recipe(
         self,
         phase: str | None = None,
         *,
-        features: nn.Module | None = None,
+        features: Features | None = None,
         scaler: torch.amp.GradScaler | None = None,
         wrap: Wrap | None = None,
         **overrides: Any,
     ) -> TrainingRecipe:
         """Return the recipe of one phase of training, the first if None; see `TrainingRecipe`."""
-        variant = getattr(self, "variant", "")
-        recipe = self.variant_recipes.get(variant, self.recipe_class)
-        return recipe(self, phase, features=features, scaler=scaler, wrap=wrap, **overrides)
+        return self._recipe(self, phase, features=features, scaler=scaler, wrap=wrap, **overrides)
 
     def as_trained(self) -> Self:
         """Return the model, or a view of it that completes with what training changes alone."""
@@ -144,6 +168,8 @@ class InpaintingModel(nn.Module):
         *,
         compute: str = "needed",
         window: int | str | None = None,
+        sketch: Tensor | None = None,
+        edges: Tensor | None = None,
         seed: int = 0,
     ) -> Tensor:
         """Fill the missing pixels.
@@ -165,6 +191,9 @@ class InpaintingModel(nn.Module):
                 around the holes, in pictures with a longer side; see `window_side` for the least.
                 "auto": squares of the side that the method was trained for, in pictures with a side
                 of more than twice that. docs/large_pictures.md says what differs.
+            sketch: (N or 1, 1, H, W), bool or in [0, 1], 1 = line: what is drawn into the hole, for
+                networks that were trained so (`DeepFillV2` with sketch=True). None: nothing.
+            edges: the same of the edges of what is known, for `EdgeConnect`. None: it finds them.
             seed: of methods that draw random numbers; equal seeds give equal results.
 
         Returns:
@@ -172,24 +201,33 @@ class InpaintingModel(nn.Module):
 
         Raises:
             TypeError: wrong type or dtype.
-            ValueError: wrong shape, device, range or option.
+            ValueError: wrong shape, device, range or option; lines for networks that take none.
         """
-        checks.check_choice(f"{self.name}.complete", "compute", compute, ("needed", "all"))
+        op = f"{self.name}.complete"
+        checks.check_choice(op, "compute", compute, ("needed", "all"))
         side = self.window_side(window)
         missing = self._check(image, hole)
+        given = lines.given(op, self.hint_names, image, sketch=sketch, edges=edges)
         if image.numel() == 0 or not missing.any():
             return image.clone()
         training = self.training
         self.eval()
 
-        def fill(image: Tensor, missing: Tensor, wanted: Tensor | None = None) -> Tensor:
+        def fill(
+            image: Tensor,
+            missing: Tensor,
+            wanted: Tensor | None = None,
+            given: Tensor | None = None,
+        ) -> Tensor:
+            hints = self.hints(image, missing) if given is None else (given,)
             options: dict[str, Any] = {"compute": compute, "wanted": wanted, "seed": seed}
-            return self.completed(image, missing, self.hints(image, missing), **options)
+            return self.completed(image, missing, hints, **options)
 
+        holes = self._separated(fill)
         try:
             if side is None or max(image.shape[2:]) <= (2 * side if window == "auto" else side):
-                return fill(image, missing)
-            return Windows(fill, side, int(side * self.hole_share)).complete(image, missing)
+                return holes(image, missing, None, given)
+            return Windows(holes, side, int(side * self.hole_share)).complete(image, missing, given)
         finally:
             self.train(training)
 
@@ -236,13 +274,14 @@ class InpaintingModel(nn.Module):
             picture = picture.flip(1)
         planes = tuple(_pad(hint.to(picture.dtype), size) for hint in hints)
         picture = pictures.arranged(picture)
+        options: dict[str, Any] = {"wanted": wanted, "seed": seed}
         filled = None
         if compute != "as called" and not self.needs_all and needed.saves(missing, self):
             # A variant, or somebody's own method, may do what cannot be noted.
             with suppress(needed.CannotBeNoted):
-                filled = self._fill_with(needed.lazy(picture), cells, planes, seed=seed)
+                filled = self._fill_with(needed.lazy(picture), cells, planes, **options)
         if filled is None:
-            filled = self._fill_with(picture, cells, planes, seed=seed)
+            filled = self._fill_with(picture, cells, planes, **options)
         if self.channel_order == "bgr":
             filled = filled.flip(1)
         filled = filled[:, :, : image.shape[2], : image.shape[3]].clamp(0, 1)

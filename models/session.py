@@ -47,12 +47,21 @@ class Session:
         self._memory = Memory()
         self._turn = threading.Lock()
 
-    def fill(self, hole: Tensor, *, seed: int = 0) -> Tensor:
+    def fill(
+        self,
+        hole: Tensor,
+        *,
+        sketch: Tensor | None = None,
+        edges: Tensor | None = None,
+        seed: int = 0,
+    ) -> Tensor:
         """Fill the missing pixels.
 
         Args:
             hole: of `InpaintingModel.complete`; any, whatever the last one was.
-            seed: of `InpaintingModel.complete`.
+            sketch: of `InpaintingModel.complete`.
+            edges: likewise.
+            seed: likewise.
 
         Returns:
             As `InpaintingModel.complete`.
@@ -62,7 +71,7 @@ class Session:
             ValueError: wrong shape, device, range or option.
         """
         with self._turn, remembering(self._memory):
-            return self.model.complete(self.image, hole, seed=seed)
+            return self.model.complete(self.image, hole, sketch=sketch, edges=edges, seed=seed)
 
     def forget(self) -> None:
         """Free what is kept; the next `fill` is a first one."""

@@ -6,46 +6,26 @@ A recipe knows its model; no model knows its recipe. The registry brings the two
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inpaint_ops import checks
+from inpaint_ops.features import FeatureNetwork
+from inpaint_ops.models.blocks import lines
+from inpaint_ops.models.trainable import Trainable
 
+# What feature networks are made of, or one.
+Features = nn.Module | str | os.PathLike[str] | Mapping[str, Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Puts something around a network.
 Wrap = Callable[[nn.Module], nn.Module]
-
-
-class Trainable(Protocol):
-    """The parts of an `InpaintingModel` that every recipe uses."""
-
-    @property
-    def name(self) -> str:
-        """The name of the method, for messages."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-
-    @property
-    def channel_order(self) -> str:
-        """The order of channels that the networks take: "rgb" or "bgr"."""
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """The names of the submodules that hold weights."""
-
-    def train(self, mode: bool = True) -> Any:
-        """As `torch.nn.Module.train`."""
-
-    def get_submodule(self, target: str) -> nn.Module:
-        """As `torch.nn.Module.get_submodule`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +62,10 @@ class TrainingRecipe:
     Args:
         model: an `InpaintingModel`.
         phase: name of a phase; the first one if None.
-        features: VGG feature network for methods whose losses need one (`inpaint_ops.features`).
+        features: for phases whose losses need them, `needs_features`: a VGG file with torchvision's
+            keys, or its state dict, of which a `FeatureNetwork` is made as the source does
+            (`feature_network`); or such a network, which must be that one. Any other module that
+            maps (N, 3, H, W) to a dict of those layers is taken as it is.
         scaler: of losses, for steps under float16's autocast: ``torch.amp.GradScaler(device)``.
         wrap: called with each network that the phase trains, before the optimisers are made; what
             it returns takes the network's place in the steps. `DistributedDataParallel`,
@@ -99,13 +82,16 @@ class TrainingRecipe:
         random: generator of all random numbers of the recipe; seed it for repeatable runs.
 
     Raises:
+        FileNotFoundError: there is no such file of features.
         TypeError: a number the phase does not have, or `wrap` returns no module.
-        ValueError: unknown phase, non-finite number, features missing.
+        ValueError: unknown phase, non-finite number, features missing or not the source's.
     """
 
     phases: ClassVar[tuple[Phase, ...]] = ()
-    # Names of the phases that need `features`.
+    # Names of the phases that need `features`, and the arguments of `FeatureNetwork` with which the
+    # source of the method makes them.
     needs_features: ClassVar[tuple[str, ...]] = ()
+    feature_network: ClassVar[Mapping[str, Any]] = {}
     # Names of the phases of a whole training, one after the other; None: all, in their order.
     sequence: ClassVar[tuple[str, ...] | None] = None
     # The holes of the source's training, of `inpaint_ops.masks.HOLE_KINDS`.
@@ -116,7 +102,7 @@ class TrainingRecipe:
         model: Trainable,
         phase: str | None = None,
         *,
-        features: nn.Module | None = None,
+        features: Features | None = None,
         scaler: torch.amp.GradScaler | None = None,
         wrap: Wrap | None = None,
         **overrides: float,
@@ -132,12 +118,8 @@ class TrainingRecipe:
                 numbers = ", ".join(sorted(self.phase.numbers))
                 raise TypeError(f"{op}: phase {name} has no number {key!r}, only {numbers}")
             checks.check_finite(op, key, value)
-        if features is None and name in self.needs_features:
-            raise ValueError(
-                f"{op}: features must be a feature network in phase {name}, got None; "
-                "see inpaint_ops.features"
-            )
-        self.features = features
+        needed = name in self.needs_features
+        self.features = self._checked_features(op, features) if needed else None
         self.scaler = scaler
         self.numbers: dict[str, float] = {**self.phase.numbers, **overrides}
         self.iteration = 0
@@ -149,6 +131,33 @@ class TrainingRecipe:
             self.model = _with_wrapped(model, self.trained, wrap)
         self.optimizers: dict[str, Optimizer] = self.build_optimizers()
 
+    def _checked_features(self, op: str, features: Features | None) -> nn.Module:
+        """Return the feature network of a phase that needs one."""
+        asked = self.feature_network
+        words = ", ".join(f"{key}={value!r}" for key, value in asked.items() if key != "name")
+        source = f"FeatureNetwork({asked['name']!r}, file, {words})"
+        phase = self.phase.name
+        if features is None:
+            raise ValueError(
+                f"{op}: features must be given in phase {phase}: a file of {asked['name']} with "
+                f"torchvision's keys, of which {source} is made, as the method's source does; got "
+                "None"
+            )
+        if not isinstance(features, nn.Module):
+            return FeatureNetwork(weights=features, **asked)
+        if isinstance(features, FeatureNetwork):
+            wrong = [
+                f"{key}={getattr(features, key)!r}"
+                for key, value in asked.items()
+                if not features.has(key, value)
+            ]
+            if wrong:
+                raise ValueError(
+                    f"{op}: features must be those of the method's source in phase {phase}, "
+                    f"{source}, got {', '.join(wrong)}"
+                )
+        return features
+
     @property
     def trained(self) -> tuple[str, ...]:
         """Return the names of the networks that the phase trains."""
@@ -159,7 +168,11 @@ class TrainingRecipe:
         raise NotImplementedError
 
     def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """Do one iteration on a checked batch and return the losses by name."""
+        """Do one iteration on a checked batch and return the losses by name.
+
+        Methods that take lines of the user's have them as a third argument, of the name that
+        `InpaintingModel.hint_names` has: (N, 1, H, W) in the dtype of image, or None.
+        """
         raise NotImplementedError
 
     def prepare(self) -> None:
@@ -167,7 +180,14 @@ class TrainingRecipe:
         self.model.train()
 
     def step(
-        self, image: Tensor, hole: Tensor, *, part: int = 0, parts: int = 1
+        self,
+        image: Tensor,
+        hole: Tensor,
+        *,
+        sketch: Tensor | None = None,
+        edges: Tensor | None = None,
+        part: int = 0,
+        parts: int = 1,
     ) -> dict[str, float]:
         """Do one iteration: every update of the phase, in the order of the source.
 
@@ -184,6 +204,9 @@ class TrainingRecipe:
             image: (N, 3, H, W) complete pictures, RGB in [0, 1], in the hole too: the losses
                 compare the filling with what was there.
             hole: (N or 1, 1, H, W), 1 = missing.
+            sketch: (N or 1, 1, H, W), bool or in [0, 1], 1 = line: lines of the whole pictures, for
+                `DeepFillV2` with sketch=True. None: they are found.
+            edges: the same for `EdgeConnect`.
             part: number of this part, from 0 on.
             parts: how many there are.
 
@@ -191,8 +214,9 @@ class TrainingRecipe:
             The losses by name, as they were before the updates; of this part.
 
         Raises:
-            TypeError, ValueError: wrong type, shape or range; parts, in a phase that moves some
-                weights several times a batch (`critic_steps`).
+            ImportError: lines are to be found and scikit-image is not installed.
+            TypeError, ValueError: wrong type, shape or range; lines that the method does not take;
+                parts, in a phase that moves some weights several times a batch (`critic_steps`).
         """
         op = f"{self.model.name}.recipe"
         self._part, self._parts = part, parts
@@ -208,13 +232,17 @@ class TrainingRecipe:
         size = (image.shape[2], image.shape[3])
         checks.check_mask(op, "hole", hole, image.shape[0], size, image.device)
         image = image.to(self.model.dtype)
+        names = self.model.hint_names
+        given = lines.given(op, names, image, sketch=sketch, edges=edges)
         missing = checks.binary(op, "hole", hole).to(image.dtype)
         if self.model.channel_order == "bgr":
             image = image.flip(1)
         self.prepare()
-        losses = self.update(
+        update: Callable[..., dict[str, Tensor]] = self.update
+        losses = update(
             image.contiguous(memory_format=torch.channels_last),
             missing.expand(image.shape[0], 1, *size),
+            *(() if given is None else (given,)),
         )
         self.iteration += part == parts - 1
         return {name: float(value.detach()) for name, value in losses.items()}

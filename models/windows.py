@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,18 @@ _CELLS = 8
 class Fill(Protocol):
     """Function that fills pictures (N, 3, h, w) with missing pixels (N, 1, h, w), bool."""
 
-    def __call__(self, image: Tensor, missing: Tensor, wanted: Tensor) -> Tensor:
-        """Return the pictures with the wanted ones of the missing pixels filled."""
+    def __call__(
+        self,
+        image: Tensor,
+        missing: Tensor,
+        wanted: Tensor | None = None,
+        given: Tensor | None = None,
+        /,
+    ) -> Tensor:
+        """Return the pictures with the wanted ones of the missing pixels filled; None: all.
+
+        `given`: lines of the user's, (N, 1, h, w); see `InpaintingModel.complete`.
+        """
 
 
 class _Job(NamedTuple):
@@ -56,10 +66,11 @@ class Windows:
         # Pixels that neighbouring parts of a hole share.
         self.overlap = max(part // 4, 1)
 
-    def complete(self, image: Tensor, missing: Tensor) -> Tensor:
+    def complete(self, image: Tensor, missing: Tensor, given: Tensor | None = None) -> Tensor:
         """Return the pictures (N, 3, H, W) with their missing pixels (N, 1, H, W) filled.
 
         What fills a hole depends on the known pixels around it, never on what fills another hole.
+        `given`: lines of the user's, (N, 1, H, W).
         """
         # Means are taken of what a hole holds before it is filled, which may be anything.
         result = torch.where(missing, image.new_zeros(()), image)
@@ -71,60 +82,84 @@ class Windows:
                 if hole.box.longest <= self.part:
                     jobs.append(_Job(sample, hole.box.around(self.side, *size), holes, hole))
                 else:
-                    self._large(result[sample : sample + 1], mask, holes, hole)
+                    one = slice(sample, sample + 1)
+                    self._large(result[one], mask, holes, hole, _cut(given, one))
         for first in range(0, len(jobs), _BATCH):
-            self._at_once(result, missing, jobs[first : first + _BATCH])
+            self._at_once(result, missing, jobs[first : first + _BATCH], given)
         return result
 
-    def _at_once(self, result: Tensor, missing: Tensor, jobs: Sequence[_Job]) -> None:
+    def _at_once(
+        self, result: Tensor, missing: Tensor, jobs: Sequence[_Job], given: Tensor | None
+    ) -> None:
         """Fill one hole in each of some windows, all of one size."""
         images, masks, wanted = [], [], []
+        lines = None
+        if given is not None:
+            lines = torch.stack(
+                [given[(job.sample, slice(None), *job.where.pixels)] for job in jobs]
+            )
         for sample, where, holes, hole in jobs:
             images.append(result[(sample, slice(None), *where.pixels)])
             masks.append(missing[(sample, slice(None), *where.pixels)])
             wanted.append(holes.of(hole, where, missing[sample, 0])[None])
         own = torch.stack(wanted)
-        filled = self.fill(torch.stack(images), torch.stack(masks), own)
+        filled = self.fill(torch.stack(images), torch.stack(masks), own, lines)
         for image, one, values in zip(images, own, filled):
             image.copy_(torch.where(one, values, image))
 
-    def _large(self, result: Tensor, missing: Tensor, holes: Holes, hole: Hole) -> None:
-        """Fill a hole of one picture (1, 3, H, W) that no window takes whole."""
+    def _is_guided(self, holes: Holes, hole: Hole) -> bool:
+        """Tell whether a picture of half the size guides the filling of a large hole."""
         # A thin hole, such as a scratch, has known pixels at hand wherever a window lies.
-        guided = holes.is_deep(hole, self.part)
+        return holes.is_deep(hole, self.part)
+
+    def _is_seen_whole(self, box: Rect, height: int, width: int) -> bool:
+        """Tell whether a box of missing pixels of a picture is filled at once."""
+        return box.longest <= self.part or max(height, width) <= self.side
+
+    def _large(
+        self, result: Tensor, missing: Tensor, holes: Holes, hole: Hole, given: Tensor | None
+    ) -> None:
+        """Fill a hole of one picture (1, 3, H, W) that no window takes whole."""
+        guided = self._is_guided(holes, hole)
         # A window in the smallest picture, where the box is longer than half a part.
         margin = self.side * (-(-hole.box.longest // self.part) if guided else 1)
         where = hole.box.grown(margin, result.shape[2], result.shape[3])
         own = holes.of(hole, where, missing)[None, None]
         view = result[(..., *where.pixels)]
         image = tensors.compute_dtype(view)
-        self._fill_own(image, missing[where.pixels][None, None], own, guided=guided)
+        lines = _cut(given, (..., *where.pixels))
+        self._fill_own(image, missing[where.pixels][None, None], own, lines, guided=guided)
         if image.dtype != view.dtype:
             view.copy_(torch.where(own, image.to(view.dtype), view))
 
-    def _fill_own(self, image: Tensor, missing: Tensor, own: Tensor, *, guided: bool) -> None:
+    def _fill_own(
+        self, image: Tensor, missing: Tensor, own: Tensor, given: Tensor | None, *, guided: bool
+    ) -> None:
         """Fill a picture's own missing pixels in place, guided by a picture of half its size."""
         height, width = image.shape[2:]
         found = hole_box(own[0])
         if found is None:
             return
         box = Rect(*found)
-        if box.longest <= self.part or max(height, width) <= self.side:
+        if self._is_seen_whole(box, height, width):
             window = (..., *box.around(self.side, height, width).pixels)
             values, mine = image[window], own[window]
-            filled = self.fill(values, missing[window], mine)
+            filled = self.fill(values, missing[window], mine, _cut(given, window))
             values.copy_(torch.where(mine, filled, values))
             return
         if guided:
             small, unknown = _halved(image, missing)
             part = unknown & (F.max_pool2d(own.float(), 2, ceil_mode=True) > 0)
-            self._fill_own(small, unknown, part, guided=True)
+            lines = None if given is None else F.max_pool2d(given, 2, ceil_mode=True)
+            self._fill_own(small, unknown, part, lines, guided=True)
             guide = _doubled(small, part | ~unknown, (height, width))
             image.copy_(torch.where(own, guide, image))
             missing = missing & ~own
-        self._fill_parts(image, missing.clone(), own, box)
+        self._fill_parts(image, missing.clone(), own, box, given)
 
-    def _fill_parts(self, image: Tensor, missing: Tensor, own: Tensor, box: Rect) -> None:
+    def _fill_parts(
+        self, image: Tensor, missing: Tensor, own: Tensor, box: Rect, given: Tensor | None
+    ) -> None:
         """Fill a picture's own pixels part by part, in place; they become known in `missing`.
 
         A part's surroundings are known pixels, parts that are filled already, and what the picture
@@ -140,7 +175,8 @@ class Windows:
             window, inside = (..., *where.pixels), (..., *part.within(where).pixels)
             wanted = torch.zeros_like(missing[window])
             wanted[inside] = mine
-            made = self.fill(image[window], missing[window] | wanted, wanted)[inside]
+            lines = _cut(given, window)
+            made = self.fill(image[window], missing[window] | wanted, wanted, lines)[inside]
             total = weights[(..., *part.within(box).pixels)]
             total += weight
             values = image[(..., *part.pixels)]
@@ -183,6 +219,11 @@ class Windows:
                 weights[-self.overlap :] = 1 - rise
             parts.append((start, end + self.overlap, weights))
         return parts
+
+
+def _cut(given: Tensor | None, where: Any) -> Tensor | None:
+    """Return a part of the user's lines, if there are any."""
+    return None if given is None else given[where]
 
 
 def _halved(image: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:

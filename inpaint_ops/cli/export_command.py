@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from inpaint_ops.cli.messages import failures, weights_notes
+from inpaint_ops.cli.messages import failures, notes
 
 _FILE = click.Path(path_type=Path)
 
@@ -92,7 +92,7 @@ def export(
     for path in weights:
         if not path.is_file():
             raise click.UsageError(f"--weights: {path} is no file")
-    with failures(), weights_notes():
+    with failures(), notes():
         if out.exists() and not out.is_dir() and not overwrite:
             raise FileExistsError(f"{out}: exists already; use --overwrite")
         _write(choice.build_model(), out, kind, size, {} if opset is None else {"opset": opset})

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inpaint_ops.cli.messages import failures, progress_bar, weights_notes
+from inpaint_ops.cli.devices import device_option, find_device
+from inpaint_ops.cli.messages import failures, notes, progress_bar
 
 if TYPE_CHECKING:
     from inpaint_ops.cli.fillers import Filler
@@ -81,7 +82,20 @@ def _parse_window(
     " picture; auto, squares of the side it was trained for where the picture has more than twice"
     " that. exemplar needs none.",
 )
+@click.option(
+    "--sketch",
+    type=_FILE,
+    help="Lines to be drawn in the hole, white on black, for a network that was trained so"
+    " (deepfill_v2 with a sketch); with --images a folder of them, or one file.",
+)
+@click.option(
+    "--edges",
+    type=_FILE,
+    help="Edges of the picture, white on black, in place of those that edge_connect finds; with"
+    " --images a folder of them, or one file.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@device_option
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's]")
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.pass_context
@@ -94,6 +108,7 @@ def fill(
     images: Path | None,
     holes: Path | None,
     window: int | str | None,
+    device: str,
     threads: int | None,
     **settings: Any,
 ) -> None:
@@ -128,12 +143,14 @@ def fill(
             _check_folder_output(out, holes)
         _check_files([("IMAGE", image), ("HOLE", hole_file), ("--features", choice.features)])
         _check_files([("--weights", path) for path in choice.weights])
+        _check_lines(chosen.lines, many=images is not None)
+    place = find_device(device)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    with failures(), weights_notes():
-        filler = choice.build(window)
+    with failures(), notes():
+        filler = choice.build(window, lines=chosen.lines, device=place)
     if image is not None:
         _fill_one(image, hole_file, out, filler, chosen)
     elif images is not None:
@@ -156,6 +173,12 @@ def _check_files(given: Sequence[tuple[str, Path | None]]) -> None:
         if path is not None and not path.is_file():
             found = "is a folder, expected a file" if path.is_dir() else "does not exist"
             raise click.UsageError(f"{name}: {path} {found}")
+
+
+def _check_lines(lines: dict[str, Path], *, many: bool) -> None:
+    for name, path in lines.items():
+        if not (many and path.is_dir()):
+            _check_files([(f"--{name}", path)])
 
 
 def _check_folder_usage(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Progress: TypeAlias = "Callable[[float], None] | None"
@@ -20,7 +21,10 @@ class Filler(Protocol):
     def __call__(
         self, image: Tensor, hole: Tensor, *, seed: int = 0, progress: Progress = None
     ) -> Tensor:
-        """Return a picture with the hole filled; only its missing pixels are read."""
+        """Return a picture with the hole filled; only its missing pixels are read.
+
+        Fillers that were built for `lines` have an argument of that name besides, (1, 1, H, W).
+        """
 
 
 def _exemplar() -> Filler:
@@ -76,32 +80,52 @@ class FillerChoice:
         for text in self.options:
             _parse_option(text)
 
-    def build(self, window: int | str | None = None) -> Filler:
+    def build(
+        self,
+        window: int | str | None = None,
+        *,
+        lines: Collection[str] = (),
+        device: torch.device | None = None,
+    ) -> Filler:
         """Build the filler.
 
         Args:
             window: of `InpaintingModel.complete`; fillers without weights need none.
+            lines: names of the arguments of `InpaintingModel.complete` that will be given besides:
+                "sketch", "edges".
+            device: that fills; pictures come and go on the CPU. None: the CPU.
 
         Raises:
-            OSError, ValueError: errors of `check`, and weights, options or a window that do not
-                fit.
+            OSError, ValueError: errors of `check`, and weights, options, lines or a window that do
+                not fit.
         """
         self.check()
         if self.model in FILLERS:
-            return FILLERS[self.model]()
-        model = self.build_model()
-        # Refuse a window now, not at the first picture.
+            for name in lines:
+                raise ValueError(f"{self.model} takes no --{name}")
+            return _on(FILLERS[self.model](), device)
+        from inpaint_ops.models.blocks.lines import check_taken
+
+        model = self.build_model().to(device)
+        # Refuse a window or lines now, not at the first picture.
         model.window_side(window)
+        for name in lines:
+            check_taken(f"{self.model}.complete", name, model.hint_names)
 
         def fill(
-            image: Tensor, hole: Tensor, *, seed: int = 0, progress: Progress = None
+            image: Tensor,
+            hole: Tensor,
+            *,
+            seed: int = 0,
+            progress: Progress = None,
+            **given: Tensor,
         ) -> Tensor:
-            result: Tensor = model.complete(image, hole, window=window, seed=seed)
+            result: Tensor = model.complete(image, hole, window=window, seed=seed, **given)
             if progress is not None:
                 progress(1.0)
             return result
 
-        return fill
+        return _on(fill, device)
 
     def build_model(self) -> Any:
         """Build the method, which is none of `FILLERS`.
@@ -121,6 +145,21 @@ class FillerChoice:
         if self.features is not None:
             model.load_features(self.features)
         return model
+
+
+def _on(filler: Filler, device: torch.device | None) -> Filler:
+    """Return a filler that takes pictures to a device and brings the result back to the CPU."""
+    if device is None or device.type == "cpu":
+        return filler
+    inner: Callable[..., Tensor] = filler
+
+    def fill(
+        image: Tensor, hole: Tensor, *, seed: int = 0, progress: Progress = None, **given: Tensor
+    ) -> Tensor:
+        there = {name: plane.to(device) for name, plane in given.items()}
+        return inner(image.to(device), hole.to(device), seed=seed, progress=progress, **there).cpu()
+
+    return fill
 
 
 def _parse_option(text: str) -> tuple[str, Any]:

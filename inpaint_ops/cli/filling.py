@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inpaint_ops.atomic import make_folder, remove_left_overs
+from inpaint_ops.cli import messages
 from inpaint_ops.cli.fillers import Filler, Progress
-from inpaint_ops.cli.outputs import Outputs, hole_of, pictures_in, same_file
-from inpaint_ops.images import load_photo, read_hole
+from inpaint_ops.cli.outputs import Outputs, partner_of, pictures_in, same_file
+from inpaint_ops.images import load_lines, load_photo, read_hole
 from inpaint_ops.images.holes import load_hole_file, readings
 from inpaint_ops.masks.reading import DEFAULT_POLARITY, other_ways
 from inpaint_ops.program import reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Share of the picture above which a note asks about the polarity: the hole may be inverted.
 _MOST = 0.5
@@ -21,7 +27,8 @@ _MOST = 0.5
 class FillSettings:
     """Rules for reading holes and writing files; the fields are options of ``fill``.
 
-    `polarity` is as in `inpaint_ops.images.load_hole`.
+    `polarity` is as in `inpaint_ops.images.load_hole`. `sketch` and `edges` are files of lines, or
+    folders of them with the stems of the pictures.
     """
 
     polarity: str | None = None
@@ -29,6 +36,14 @@ class FillSettings:
     allow_empty: bool = False
     seed: int = 0
     overwrite: bool = False
+    sketch: Path | None = None
+    edges: Path | None = None
+
+    @property
+    def lines(self) -> dict[str, Path]:
+        """Files or folders of lines by the name of the argument that takes them."""
+        both = {"sketch": self.sketch, "edges": self.edges}
+        return {name: path for name, path in both.items() if path is not None}
 
 
 @dataclass(frozen=True)
@@ -101,12 +116,24 @@ def fill_file(
     make_folder(out.parent)
     photo.check_save(out)
     if share > 0.0:
-        result = filler(photo.image(), missing, seed=settings.seed, progress=progress)
+        lines = _lines_of(image, photo.size, settings)
+        fill: Callable[..., Tensor] = filler
+        with messages.notes(notes.append):
+            result = fill(photo.image(), missing, seed=settings.seed, progress=progress, **lines)
         photo = photo.filled(result, missing)
     else:
         notes.append("nothing is missing, the output is a copy")
     photo.save(out)
     return FileReport(share, tuple((hole or image, note) for note in notes))
+
+
+def _lines_of(image: Path, size: tuple[int, int], settings: FillSettings) -> dict[str, Tensor]:
+    """Return the lines of a picture by the name of the argument that takes them."""
+    result = {}
+    for name, path in settings.lines.items():
+        file = partner_of(image, path, pictures_in(path), "line file") if path.is_dir() else path
+        result[name] = load_lines(file, size)
+    return result
 
 
 def _about_much(hole: Path | None, image: Path, share: float, polarity: str | None) -> str:
@@ -174,7 +201,7 @@ def fill_folder(
             if target.is_file() and not settings.overwrite and not same_file(image, target):
                 report.skipped.append(image)
             else:
-                hole = holes if hole_folder is None else hole_of(image, hole_folder, hole_files)
+                hole = holes if hole_folder is None else partner_of(image, hole_folder, hole_files)
                 done = fill_file(image, hole, target, filler, settings, step)
                 report.filled.append(image)
                 report.notes.extend(done.notes)

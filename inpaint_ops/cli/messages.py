@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +25,22 @@ def failures() -> Iterator[None]:
         raise click.ClickException(reason(exc)) from exc
 
 
+def _print(note: str) -> None:
+    click.echo(f"note: {note}", err=True)
+
+
 @contextmanager
-def weights_notes() -> Iterator[None]:
-    """Print what was assumed about weights as notes; other warnings are shown as usual."""
-    from inpaint_ops.checkpoints import WeightsNote
+def notes(tell: Callable[[str], object] = _print) -> Iterator[None]:
+    """Print what is noted about weights and holes, or tell it; other warnings are as usual."""
+    from inpaint_ops.checks import Note
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", WeightsNote)
+        warnings.simplefilter("always", Note)
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
-            if issubclass(category, WeightsNote):
-                click.echo(f"note: {message}", err=True)
+            if issubclass(category, Note):
+                tell(str(message))
             else:
                 usual(message, category, *where)
 

@@ -65,8 +65,8 @@ def pictures_in(folder: Path) -> list[Path]:
     )
 
 
-def hole_of(image: Path, folder: Path, candidates: list[Path]) -> Path:
-    """Return the hole file with the stem of a picture.
+def partner_of(image: Path, folder: Path, candidates: list[Path], kind: str = "hole") -> Path:
+    """Return the file with the stem of a picture, of a hole or what else `kind` says.
 
     Raises:
         FileNotFoundError: there is none.
@@ -76,8 +76,8 @@ def hole_of(image: Path, folder: Path, candidates: list[Path]) -> Path:
     stem = unicodedata.normalize("NFC", image.stem)
     matches = [path for path in candidates if unicodedata.normalize("NFC", path.stem) == stem]
     if not matches:
-        raise FileNotFoundError(f"no hole named {image.stem}.* in {folder}")
+        raise FileNotFoundError(f"no {kind} named {image.stem}.* in {folder}")
     if len(matches) > 1:
         names = ", ".join(path.name for path in matches)
-        raise ValueError(f"several holes named {image.stem}.* in {folder}: {names}")
+        raise ValueError(f"several {kind}s named {image.stem}.* in {folder}: {names}")
     return matches[0]

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from inpaint_ops import program
-from inpaint_ops.cli.messages import failures, weights_notes
+from inpaint_ops.cli.devices import device_option, find_device
+from inpaint_ops.cli.messages import failures, notes
 
 if TYPE_CHECKING:
+    import torch
+
     from inpaint_ops.cli.fillers import Filler, FillerChoice
     from inpaint_ops.serving import Method, PageServer
 
@@ -73,6 +76,7 @@ def _parse_pairs(
     metavar="METHOD[:LABEL]=NAME=VALUE",
     help="An option of the model; can be repeated.",
 )
+@device_option
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's]")
 def serve(
     port: int,
@@ -81,6 +85,7 @@ def serve(
     layouts: list[tuple[str, str]],
     features: list[tuple[str, str]],
     options: list[tuple[str, str]],
+    device: str,
     threads: int | None,
 ) -> None:
     """Serve a page to paint holes on and to fill them, for this machine alone.
@@ -93,12 +98,13 @@ def serve(
     Nothing leaves this machine; Ctrl-C ends the server.
     """  # noqa: D301
     choices = _choices(weights, layouts, features, options)
+    place = find_device(device)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     with failures():
-        server = _listen(_methods(choices), port)
+        server = _listen(_methods(choices, place), port)
     click.echo(f"{server.url} is the page, for this machine alone; Ctrl-C ends the server")
     if open_browser:
         import webbrowser
@@ -153,30 +159,30 @@ def _last(pairs: list[tuple[str, str]], key: str) -> str | None:
     return found[-1] if found else None
 
 
-def _methods(choices: dict[str, FillerChoice]) -> list[Method]:
+def _methods(choices: dict[str, FillerChoice], device: torch.device | None = None) -> list[Method]:
     """Return what the page offers: fillers without weights, `choices`, and what lacks weights."""
     from inpaint_ops.cli.fillers import FILLERS, FillerChoice
     from inpaint_ops.models import list_models, model_class
     from inpaint_ops.serving import Method
 
     summary = "Fills with copies from the rest of the picture; needs no weights."
-    methods = [Method(name, summary, FillerChoice(name).build) for name in FILLERS]
+    methods = [Method(name, summary, _noting(FillerChoice(name), device)) for name in FILLERS]
     for name in list_models():
         summary = (model_class(name).__doc__ or "").partition("\n")[0]
         given = {k: c for k, c in choices.items() if c.model == name}
         for key, choice in given.items():
             files = tuple(path.name for path in choice.weights)
             label = key.partition(":")[2]
-            methods.append(Method(name, summary, _noting(choice), label, files))
+            methods.append(Method(name, summary, _noting(choice, device), label, files))
         if not given:
             methods.append(Method(name, summary, None))
     return methods
 
 
-def _noting(choice: FillerChoice) -> Callable[[], Filler]:
+def _noting(choice: FillerChoice, device: torch.device | None) -> Callable[[], Filler]:
     def build() -> Filler:
-        with weights_notes():
-            return choice.build("auto")
+        with notes():
+            return choice.build("auto", device=device)
 
     return build
 

@@ -26,8 +26,8 @@ def l1_loss(
         target: shape of prediction.
         weight: a mask or factors that expand to that shape; None for 1. Elements of weight 0 are
             not read.
-        per: a mask that expands to that shape; None for no division. An empty mask divides as if
-            it had one element, so that the loss stays finite.
+        per: a mask that expands to that shape; None for no division. An empty mask does not divide
+            either, so that the loss stays of the size of an error.
 
     Returns:
         A scalar, float32 or float64.
@@ -70,7 +70,7 @@ def _mean_error(
     if per is None:
         return result
     divisor = _checks.spread(loss, "per", per, error).mean()
-    return result / divisor.clamp(min=1 / max(1, error.numel()))
+    return result / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
 
 
 def frame_weight(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -69,16 +68,15 @@ def make_plan(config: Config, features: nn.Module | None = None) -> Plan:
     recipe = model.variant_recipes.get(getattr(model, "variant", ""), model.recipe_class)
     stages = _stages(config, recipe)
     if features is None and config.features is not None:
-        network: Mapping[str, Any] | None = getattr(recipe, "feature_network", None)
-        if network is None:
+        if not recipe.feature_network:
             raise ValueError(f"train: {config.method} takes no features, got {config.features}")
-        features = FeatureNetwork(weights=config.features, **network)
+        features = FeatureNetwork(weights=config.features, **recipe.feature_network)
     needing = [s.name for s in stages if s.name in recipe.needs_features]
     if needing and features is None:
+        network = ", ".join(f"{key}={value!r}" for key, value in recipe.feature_network.items())
         raise ValueError(
             f"train: features must be the file of a feature network for {', '.join(needing)} of "
-            f"{config.method} (network, layers and rule: {getattr(recipe, 'feature_network', None)}"
-            "); --set features=FILE"
+            f"{config.method} ({network}); --set features=FILE"
         )
     pictures = find_pictures(config.data.path, split=config.data.split, root=config.data.root)
     options = config.data

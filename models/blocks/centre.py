@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inpaint_ops.models.blocks.pictures import arranged, signed, unsigned
+from inpaint_ops.models.blocks.pictures import arranged, composite, signed, unsigned
 from inpaint_ops.ops import tensors
 
 # Sides of a network's picture and of its prediction, in its own pixels.
@@ -158,11 +158,43 @@ def inner_square(overlap: int) -> slice:
     return slice(start, SIDE - start)
 
 
+def least_side(height: int, width: int) -> int:
+    """Return the least side of a square in a picture of that size, see `window`."""
+    return (min(SIDE, height, width) + 31) // 32 * 32
+
+
+def seen_pixels(missing: Tensor, wanted: Tensor, overlap: int) -> list[int]:
+    """Return the number of known pixels that the network sees of each sample.
+
+    Those are in the square of `fill_centre` and not in its middle.
+
+    Args:
+        missing: (N, 1, H, W), 1 = missing.
+        wanted: those that are filled, the same shape.
+        overlap: of `fill_centre`.
+    """
+    height, width = missing.shape[2:]
+    where = window(hole_boxes(wanted), height, width, overlap)
+    counts = []
+    for known, top, left, side in zip(missing[:, 0] == 0, *(axis.tolist() for axis in where)):
+        dropped = inner_square(overlap)
+        first, last = dropped.start * side // SIDE, dropped.stop * side // SIDE
+        inside, middle = (
+            known[
+                max(top + start, 0) : max(top + end, 0), max(left + start, 0) : max(left + end, 0)
+            ]
+            for start, end in ((0, side), (first, last))
+        )
+        counts.append(int(inside.sum()) - int(middle.sum()))
+    return counts
+
+
 def fill_centre(
     network: Callable[[Tensor], Tensor],
     image: Tensor,
     hole: Tensor,
     *,
+    wanted: Tensor | None = None,
     colour: Tensor,
     overlap: int,
 ) -> Tensor:
@@ -172,21 +204,25 @@ def fill_centre(
     overlap, gets the colour, known pixels included. The prediction is resized back. Where the
     square reaches beyond the picture it has the colour too.
 
+    The pixels that come back as they were are the known ones, and those that are missing beyond the
+    box of the wanted ones.
+
     Args:
         network: (M, 3, SIDE, SIDE) in [-1, 1] to (M, 3, PREDICTED, PREDICTED).
         image: (N, 3, H, W) in [0, 1].
         hole: (N, 1, H, W), 1 = missing.
+        wanted: those of the missing pixels that the square lies around, (N, 1, H, W); None: all.
         colour: (3, 1, 1) in [-1, 1].
         overlap: predicted pixels on each side that are known to the network.
     """
-    box = hole_boxes(hole)
+    box = hole_boxes(hole if wanted is None else wanted)
     where = window(box, image.shape[2], image.shape[3], overlap)
     seen = crop(torch.where(hole > 0, colour, signed(image)), where, colour)
     middle = inner_square(overlap)
     dropped = torch.zeros(SIDE, SIDE, dtype=torch.bool, device=image.device)
     dropped[middle, middle] = True
     seen = torch.where(dropped, colour, seen)
-    return paste(image, unsigned(network(arranged(seen))), where, box)
+    return composite(image, paste(image, unsigned(network(arranged(seen))), where, box), hole)
 
 
 def training_crops(image: Tensor, hole: Tensor, colour: Tensor, overlap: int) -> Tensor:

@@ -20,7 +20,9 @@ from inpaint_ops.models.context_encoder.networks import (
     RegionDiscriminator,
 )
 from inpaint_ops.models.method import InpaintingModel
+from inpaint_ops.models.squares import hole_by_hole
 from inpaint_ops.models.weights.layouts import Implied
+from inpaint_ops.models.windows import Fill
 
 
 class ContextEncoder(InpaintingModel):
@@ -38,12 +40,19 @@ class ContextEncoder(InpaintingModel):
       white holes and normalisation with eps = 0.8, a slip of that port that its weights need; with
       overlap 0 (its layout sets that) and a discriminator of patches (`PatchDiscriminator`).
 
-    The square of "centre" is the smallest around the middle of the hole's bounding box whose
-    predicted middle, less `overlap`, takes the box in: 128/56 of the box's longer side, rounded up
-    to 32 pixels, and not below 128 pixels (or the image's shorter side). It is resized to 128^2,
-    the dropped middle gets the mean colour, known pixels in there included, as in training, and the
-    prediction is resized back to the hole. Where the square leaves the picture, as it must for
-    holes of more than 0.44 of the picture's side, the network sees the mean colour.
+    "centre" was trained for one hole of 56^2 pixels in the middle of 128^2. Each hole of a picture
+    is filled for itself; `Squares` says what is one hole, and what is filled in parts. The square
+    is the smallest around the middle of the hole's bounding box whose predicted middle, less
+    `overlap`, takes the box in: 128/56 of the box's longer side, rounded up to 32 pixels, and not
+    below 128 pixels (or the image's shorter side). It is resized to 128^2, the dropped middle gets
+    the mean colour, known pixels in there included, as in training, and the prediction is resized
+    back to the hole. Where the square leaves the picture, as it must for holes of more than 0.44 of
+    the picture's side, the network sees the mean colour. A `HoleNote` tells of a hole that leaves
+    not even half as many known pixels in its square as are missing. Exported graphs take one square
+    around all that is missing.
+
+    The paper's channel-wise fully connected layer is in "alexnet" alone: the net for filling holes,
+    whose weights were published, has a convolution over the whole map instead.
 
     Args:
         variant: see above.
@@ -145,10 +154,22 @@ class ContextEncoder(InpaintingModel):
             return like.new_ones(3, 1, 1)
         return fill_colour(like, self.channel_order)
 
-    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
+    def _separated(self, fill: Fill) -> Fill:
+        return hole_by_hole(fill, f"{self.name}.complete", self.overlap) if self.central else fill
+
+    def _fill_with(
+        self,
+        image: Tensor,
+        hole: Tensor,
+        hints: tuple[Tensor, ...],
+        *,
+        wanted: Tensor | None,
+        seed: int,
+    ) -> Tensor:
         colour = self.colour(image)
         if self.central:
-            return fill_centre(self.generator, image, hole, colour=colour, overlap=self.overlap)
+            options: dict[str, Any] = {"colour": colour, "overlap": self.overlap}
+            return fill_centre(self.generator, image, hole, wanted=wanted, **options)
         seen = composite(signed(image), colour, hole)
         prediction = self.generator(resized(seen, self.input_size))
         return unsigned(resized(prediction, (image.shape[2], image.shape[3])))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
 from inpaint_ops.layers import ContextualAttention
+from inpaint_ops.models.blocks.lines import thresholded
 from inpaint_ops.models.blocks.pictures import erase, signed, stacked, unsigned
 from inpaint_ops.models.deepfill_v2 import zhaoyuzhi
 from inpaint_ops.models.deepfill_v2.layouts import LAYOUTS
@@ -22,6 +22,8 @@ from inpaint_ops.models.deepfill_v2.zhaoyuzhi import (
 from inpaint_ops.models.method import InpaintingModel
 from inpaint_ops.models.weights.layouts import Implied
 
+# Edges above it are lines of a sketch, in the official code.
+_THRESHOLD = 0.6
 # Options of the official network; the first is the default.
 _CHOICES = {"padding": ("same", "symmetric"), "activation": ("elu",), "norm": ("none",)}
 
@@ -43,7 +45,8 @@ class DeepFillV2(InpaintingModel):
         base_channels: filters of the first layer, twice its channels; 48 if None (zhaoyuzhi:
             channels, 64).
         critic_channels: channels of the critic's first layer.
-        sketch: add a channel for lines drawn by the user.
+        sketch: add a channel for lines drawn into the hole, see `complete`. Values above 0.6 are
+            lines. Training takes the pictures' own edges for them.
         padding: "same" (TensorFlow's rule, the default) or "symmetric"; of zhaoyuzhi's "zeros" (the
             default), "reflect" or "replicate", its --pad_type.
         pick: pixel picking of the attention, see `contextual_attention`.
@@ -96,6 +99,7 @@ class DeepFillV2(InpaintingModel):
         self.base_channels = base_channels
         self.critic_channels = critic_channels
         self.sketch = sketch
+        self.hint_names = ("sketch",) if sketch else ()
         self.padding = padding
         self.activation = activation
         self.norm = norm
@@ -131,22 +135,47 @@ class DeepFillV2(InpaintingModel):
             facts["variant"] = "official"
         return Implied(facts, ("padding", "pick", "fuse", "channel_order"))
 
+    def lines(self, hole: Tensor, sketch: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return what the networks see of a sketch, (N, 1, H, W) in {0, 1}, 0 outside the hole.
+
+        It is one plane for a model built with sketch=True, else none.
+
+        Args:
+            hole: (N, 1, H, W), 1 = missing.
+            sketch: (N, 1, H, W) in [0, 1]; None: no line.
+        """
+        if not self.sketch:
+            return ()
+        if sketch is None:
+            return (hole.new_zeros(hole.shape),)
+        return (thresholded(sketch, _THRESHOLD).to(hole.dtype) * hole,)
+
     def generate(
         self, image: Tensor, hole: Tensor, sketch: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return both stages' pictures in [-1, 1] for (N, 3, H, W) in [0, 1] and (N, 1, H, W).
 
-        `sketch`: (N, 1, H, W) lines, 1 = line, for a model built with sketch=True; none if None.
+        `sketch`: of `lines`.
         """
         if self.variant == "zhaoyuzhi":
             first, second = self.generator(image, hole)
             return signed(first), signed(second)
-        planes = [erase(signed(image), hole)]
-        if self.sketch:
-            lines = torch.zeros_like(hole) if sketch is None else sketch.to(hole.dtype)
-            planes.append(lines * hole)
-        first, second = self.generator(stacked(*planes, torch.ones_like(hole), hole), hole)
+        planes = (erase(signed(image), hole), *self.lines(hole, sketch))
+        first, second = self.generator(stacked(*planes, hole.new_ones(hole.shape), hole), hole)
         return first, second
 
-    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
-        return unsigned(self.generate(image, hole)[1])
+    def hints(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
+        """Return a sketch without a line for a model built with sketch=True, (N, 1, H, W)."""
+        _, cells, _ = self._framed(image, (hole > 0).expand(image.shape[0], -1, -1, -1))
+        return self.lines(cells)
+
+    def _fill_with(
+        self,
+        image: Tensor,
+        hole: Tensor,
+        hints: tuple[Tensor, ...],
+        *,
+        wanted: Tensor | None,
+        seed: int,
+    ) -> Tensor:
+        return unsigned(self.generate(image, hole, *hints)[1])

@@ -1,6 +1,6 @@
 """EdgeConnect (Nazeri et al., ICCV Workshops 2019): edges are completed first, then colours.
 
-`canny` finds the edges of the known part; `networks` has the generator and the discriminator that
+`networks` has the generator and the discriminator that
 both stages use; `model.EdgeConnect` runs the stages one after the other; `layouts` has the four
 files of knazeri's code; `recipe` its four phases of training.
 """

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from inpaint_ops import checks
 from inpaint_ops.checkpoints import State
+from inpaint_ops.models.blocks.canny import canny, grey
 from inpaint_ops.models.blocks.pictures import composite, erase, stacked
-from inpaint_ops.models.edge_connect.canny import canny, grey
 from inpaint_ops.models.edge_connect.layouts import LAYOUTS
 from inpaint_ops.models.edge_connect.networks import Discriminator, Generator
 from inpaint_ops.models.method import InpaintingModel
@@ -24,7 +24,8 @@ ADVERSARIAL = {"nsgan": "log", "lsgan": "lsgan", "hinge": "hinge"}
 class EdgeConnect(InpaintingModel):
     """Two generators, for the edges in the hole and for its colours, each with a discriminator.
 
-    Edges of the known part are Canny's, by scikit-image (extra `edges`); `generate` takes others.
+    Edges of the known part are Canny's, by scikit-image (extra `edges`), or those given to
+    `complete`, `generate` or a training step. Edges in the hole are never looked at.
 
     Args:
         base_channels: width of the generators' first layer.
@@ -137,7 +138,7 @@ class EdgeConnect(InpaintingModel):
             ImportError: no edges were given and scikit-image is not installed.
         """
         if edges is None:
-            edges = canny(self.brightness(image), hole, self.sigma)
+            edges = canny(self.name, self.brightness(image), hole, self.sigma)
         drawn = self.complete_edges(image, hole, edges)
         lines = composite(edges, drawn, hole) if self.merge_edges else drawn
         return drawn, self.paint(image, hole, lines)
@@ -145,9 +146,15 @@ class EdgeConnect(InpaintingModel):
     def hints(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
         """Return Canny's edges of the known part, one (N, 1, H, W), 1 = edge; see `generate`."""
         picture, cells, _ = self._framed(image, (hole > 0).expand(image.shape[0], -1, -1, -1))
-        return (canny(grey(picture), cells, self.sigma),)
+        return (canny(self.name, grey(picture), cells, self.sigma),)
 
     def _fill_with(
-        self, image: Tensor, hole: Tensor, hints: tuple[Tensor, ...], *, seed: int
+        self,
+        image: Tensor,
+        hole: Tensor,
+        hints: tuple[Tensor, ...],
+        *,
+        wanted: Tensor | None,
+        seed: int,
     ) -> Tensor:
         return self.generate(image, hole, *hints)[1]

@@ -17,8 +17,8 @@ from inpaint_ops.losses import (
     perceptual_loss,
     style_loss,
 )
+from inpaint_ops.models.blocks.canny import canny
 from inpaint_ops.models.blocks.pictures import composite, stacked
-from inpaint_ops.models.edge_connect.canny import canny
 from inpaint_ops.models.edge_connect.model import ADVERSARIAL, EdgeConnect
 from inpaint_ops.models.edge_connect.networks import Discriminator
 from inpaint_ops.models.training import Phase, TrainingRecipe, adam, cut_off, without_gradients
@@ -144,10 +144,11 @@ class EdgeConnectRecipe(TrainingRecipe):
         maps: Mapping[str, Tensor] = self.features(image)
         return maps
 
-    def update(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
+    def update(self, image: Tensor, hole: Tensor, edges: Tensor | None = None) -> dict[str, Tensor]:
         """Compute all losses of the phase, then do all steps."""
         model, losses = self.model, dict[str, Tensor]()
-        edges = canny(model.brightness(image), None, model.sigma)
+        if edges is None:
+            edges = canny(model.name, model.brightness(image), None, model.sigma)
         lines = edges
         if "edge" in self._stages:
             drawn, losses = self._edge_losses(image, hole, edges)

@@ -54,7 +54,7 @@ class GMCNNRecipe(TrainingRecipe):
         ),
     )
     needs_features = ("finetune",)
-    # Arguments of `FeatureNetwork`, and the weights of its layers.
+    # `layer_weights` are those of the ID-MRF loss.
     feature_network: ClassVar[Mapping[str, Any]] = {
         "name": "vgg19",
         "layers": ("relu3_1", "relu4_1"),

@@ -16,6 +16,7 @@ from inpaint_ops.exporting import Graph
 from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.models.blocks.centre import fill_centre, fill_colour, largest_share
 from inpaint_ops.models.blocks.conv_block import initialise
+from inpaint_ops.models.blocks.pictures import composite, unsigned
 from inpaint_ops.models.context_encoder.layouts import encoder_decoder_options
 from inpaint_ops.models.method import InpaintingModel
 from inpaint_ops.models.msnps.layouts import LAYOUTS
@@ -27,7 +28,9 @@ from inpaint_ops.models.msnps.texture_energies import (
     Settings,
 )
 from inpaint_ops.models.msnps.texture_synthesis import Trace, region, synthesise
+from inpaint_ops.models.squares import hole_by_hole
 from inpaint_ops.models.weights.layouts import Implied
+from inpaint_ops.models.windows import Fill
 from inpaint_ops.ops import tensors
 
 _ENERGIES = ("paper", "released", "none")
@@ -36,9 +39,9 @@ _ENERGIES = ("paper", "released", "none")
 class MSNPS(InpaintingModel):
     """High-resolution inpainting by multi-scale neural patch synthesis.
 
-    The content network, a Context Encoder with ELU, predicts the hole in a square around it as
-    `ContextEncoder`'s centre network does. Then each sample's texture is synthesised in a region
-    around its hole, of twice the hole's size (at least 128 pixels, inside the picture). The region
+    The content network, a Context Encoder with ELU, predicts each hole in a square around it as
+    `ContextEncoder`'s centre network does. Then its texture is synthesised in a region around the
+    hole, of twice the hole's size (at least 128 pixels, inside the picture). The region
     is resized to at most `size` pixels. L-BFGS optimises its pixels at `levels` scales, each twice
     as large as the one before, so that feature patches in the hole approach their nearest known
     ones. The result is resized back. Where the region has no known patch at all, the content
@@ -60,9 +63,10 @@ class MSNPS(InpaintingModel):
         size: longer side of the finest scale.
         levels: number of scales; fewer where the coarsest would be below 32 pixels.
         iterations: of L-BFGS at each scale; the paper's number is not known, the code's is 100.
-        texture_weight, variation_weight: alpha and beta of the paper's energy; pixels are in [0, 1]
-            and features are counted as those of a network fed with 0 ... 255 (ours: the paper does
-            not say).
+        texture_weight, variation_weight: alpha and beta of the paper's energy. They belong to what
+            a network fed with 0 ... 255 sees: features are counted as its, and the variation as of
+            its input, as in the released code; the content's pixels are in [0, 1] (ours: the paper
+            does not say).
         rematch: search the nearest patches at every evaluation of the paper's energy, else only at
             the first of each scale. (The released energy always keeps the first.)
         detach_keys: take no gradient of the known patches (the paper does not say).
@@ -172,10 +176,10 @@ class MSNPS(InpaintingModel):
                 features = FeatureNetwork("vgg19", features, layers=needed, rule=rule, ceil=ceil)
             elif any(t.is_inference() for t in features.state_dict().values()):
                 features = copy.deepcopy(features)
-        if not set(needed) <= set(features.layers):
+        if features.name != "vgg19" or not features.has("layers", needed):
             raise ValueError(
-                f"{self.name}: features must have layers {', '.join(needed)}, "
-                f"got {', '.join(features.layers)}"
+                f"{self.name}: features must have layers {', '.join(needed)} of vgg19, "
+                f"got {', '.join(features.layers)} of {features.name}"
             )
         self._features = [features]
 
@@ -194,21 +198,33 @@ class MSNPS(InpaintingModel):
         """Return the colour of missing pixels, (3, 1, 1) in [-1, 1]."""
         return fill_colour(like, self.channel_order)
 
-    def _fill(self, image: Tensor, hole: Tensor, *, seed: int) -> Tensor:
+    def _separated(self, fill: Fill) -> Fill:
+        return hole_by_hole(fill, f"{self.name}.complete", self.overlap)
+
+    def _fill_with(
+        self,
+        image: Tensor,
+        hole: Tensor,
+        hints: tuple[Tensor, ...],
+        *,
+        wanted: Tensor | None,
+        seed: int,
+    ) -> Tensor:
         if self.energy != "none" and not self._features:
             raise ValueError(
                 f"{self.name}.complete: features must be a VGG-19 given by load_features(file), "
                 "got none; with energy='none' the content network completes alone"
             )
-        content = fill_centre(
-            self.content_network, image, hole, colour=self.colour(image), overlap=self.overlap
-        )
+        colour = self.colour(image)
+        # Other holes have the colour that they have for the content network.
+        blank = composite(image, unsigned(colour), hole)
+        options: dict[str, Any] = {"colour": colour, "overlap": self.overlap}
+        content = fill_centre(self.content_network, blank, hole, wanted=wanted, **options)
         if self.energy == "none":
             return content
         content = needed.computed(content)
-        return torch.stack(
-            [self._synthesise(picture, missing) for picture, missing in zip(content, hole)]
-        )
+        own = hole if wanted is None else wanted.to(hole.dtype)
+        return torch.stack([self._synthesise(*sample) for sample in zip(content, own, hole)])
 
     def for_export(self) -> Graph:
         """As `InpaintingModel.for_export`; what is exported is the content network's completion.
@@ -224,20 +240,33 @@ class MSNPS(InpaintingModel):
             )
         return super().for_export()
 
-    def _synthesise(self, picture: Tensor, hole: Tensor) -> Tensor:
-        """Synthesise the texture of one sample: (3, H, W) with its prediction, hole (1, H, W)."""
+    def _synthesise(self, picture: Tensor, hole: Tensor, missing: Tensor) -> Tensor:
+        """Synthesise the texture of one hole of a sample.
+
+        Args:
+            picture: (3, H, W) with the prediction.
+            hole: (1, H, W), 1 = to be synthesised.
+            missing: (1, H, W), 1 = not known; other holes too.
+        """
         if not hole.any():
             return picture
         rows, columns = region(hole)
         result = picture.clone()
-        part = picture[None, :, rows, columns]
+        part, own, unknown = (x[None, :, rows, columns] for x in (picture, hole, missing))
         try:
-            result[:, rows, columns] = self.synthesise(part, hole[None, :, rows, columns])[0]
+            result[:, rows, columns] = self.synthesise(part, own, unknown=unknown)[0]
         except NoKnownPatch:
             return picture
         return result
 
-    def synthesise(self, image: Tensor, hole: Tensor, trace: Trace | None = None) -> Tensor:
+    def synthesise(
+        self,
+        image: Tensor,
+        hole: Tensor,
+        trace: Trace | None = None,
+        *,
+        unknown: Tensor | None = None,
+    ) -> Tensor:
         """Synthesise texture in a picture whose hole holds a prediction; see `texture_synthesis`.
 
         L-BFGS runs in float32 at least, under autocast or not: its steps are smaller than half
@@ -247,6 +276,7 @@ class MSNPS(InpaintingModel):
             image: (1, 3, H, W) in [0, 1], channels in `channel_order`.
             hole: (1, 1, H, W) float, 1 = missing.
             trace: gets the energies of all evaluations.
+            unknown: (1, 1, H, W) float, 1 = no texture is taken from there; None: the hole.
 
         Returns:
             (1, 3, H, W) in [0, 1]; use its missing pixels.
@@ -272,8 +302,10 @@ class MSNPS(InpaintingModel):
             torch.no_grad(),
             torch.autocast(image.device.type, enabled=False),
         ):
-            picture, missing = (
-                tensors.compute_dtype(t.clone() if t.is_inference() else t) for t in (rgb, hole)
+            picture, missing, closed = (
+                tensors.compute_dtype(t.clone() if t.is_inference() else t)
+                for t in (rgb, hole, hole if unknown is None else unknown)
             )
-            result = synthesise(features, picture, missing, settings, trace).to(image.dtype)
+            made = synthesise(features, picture, missing, settings, trace, unknown=closed)
+            result = made.to(image.dtype)
         return result if self.channel_order == "rgb" else result.flip(1)

@@ -81,7 +81,7 @@ class PaperEnergy:
     """Content in the hole, distance of its feature patches to known ones, and total variation.
 
     E(x) = sum over the hole of (x - reference)^2 + texture_weight sum over layers of E_t +
-    variation_weight sum of squared differences of neighbours, pixels in [0, 1];
+    variation_weight sum of squared differences of neighbours, these in 0 ... 255, x in [0, 1];
     E_t = mean over feature patches P_i centred in the hole of |P_i - P_nn(i)|^2, nn(i) the nearest
     of all patches without a missing cell.
 
@@ -90,6 +90,7 @@ class PaperEnergy:
         hole: (1, 1, H, W), 1 = missing, sides multiples of 8.
         reference: (1, 3, H, W) in [0, 1].
         settings: of the synthesis.
+        unknown: (1, 1, H, W), 1 = no texture is taken from there; None: the hole.
 
     Raises:
         NoKnownPatch: in none of the layers.
@@ -98,7 +99,13 @@ class PaperEnergy:
     """
 
     def __init__(
-        self, features: FeatureNetwork, hole: Tensor, reference: Tensor, settings: Settings
+        self,
+        features: FeatureNetwork,
+        hole: Tensor,
+        reference: Tensor,
+        settings: Settings,
+        *,
+        unknown: Tensor | None = None,
     ) -> None:
         self.features = features
         self.hole = hole
@@ -110,14 +117,17 @@ class PaperEnergy:
         rule = features.rule
         unit = 255 * sum(rule.deviation) / 3 / rule.scale
         self.texture_weight = settings.texture_weight * unit**2
+        # The variation is of the network's input. With pixels in [0, 1] a weight of 5e-6 beside the
+        # content's 1 would do nothing.
+        self.variation_weight = settings.variation_weight * 255**2
         self.usable: dict[str, tuple[Tensor, Tensor]] = {}
         for name in features.layers:
             step = 1 << int(name[-3]) - 1
             size = (hole.shape[2] // step, hole.shape[3] // step)
             if min(size) < PATCH:
                 continue
-            missing = cells(hole, size, settings.margin)
-            where = _centred(missing)
+            where = _centred(cells(hole, size, settings.margin))
+            missing = cells(hole if unknown is None else unknown, size, settings.margin)
             if (F.max_pool2d(missing.float(), PATCH, 1) == 0).any() and where.any():
                 self.usable[name] = (~missing, where)
         if not self.usable:
@@ -125,7 +135,6 @@ class PaperEnergy:
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms at a picture (1, 3, H, W) in [0, 1]."""
-        settings = self.settings
         content = torch.where(self.hole > 0, x - self.reference, 0.0).square().sum()
         maps = self.features(x)
         texture = torch.stack([self._distance(name, maps[name]) for name in self.usable]).sum()
@@ -133,7 +142,7 @@ class PaperEnergy:
         return {
             "content": content,
             "texture": self.texture_weight * texture,
-            "variation": settings.variation_weight * variation,
+            "variation": self.variation_weight * variation,
         }
 
     def _distance(self, name: str, phi: Tensor) -> Tensor:

@@ -57,6 +57,8 @@ def synthesise(
     hole: Tensor,
     settings: Settings,
     trace: Trace | None = None,
+    *,
+    unknown: Tensor | None = None,
 ) -> Tensor:
     """Optimise the missing pixels of one picture.
 
@@ -70,6 +72,7 @@ def synthesise(
         hole: (1, 1, H, W), 1 = missing.
         settings: of the synthesis.
         trace: gets the energies.
+        unknown: (1, 1, H, W), 1 = no texture is taken from there; None: the hole.
 
     Returns:
         (1, 3, H, W) in [0, 1]; pixels that are not missing may differ from the image's.
@@ -77,6 +80,7 @@ def synthesise(
     Raises:
         NoKnownPatch: no scale has a patch of known features.
     """
+    closed = hole if unknown is None else unknown
     height, width = image.shape[2:]
     shrunk = min(1.0, settings.size / max(height, width))
     levels = settings.levels
@@ -88,7 +92,7 @@ def synthesise(
     x, optimised = image, False
     style = image
     if settings.energy == "released":
-        large, missing = resized(image, full), resized_hole(hole, full)
+        large, missing = resized(image, full), resized_hole(closed, full)
         style = overwritten(large, missing, round(_MARGIN * max(full) / 512))
     for level in reversed(range(levels)):
         size = (full[0] >> level, full[1] >> level)
@@ -97,7 +101,8 @@ def synthesise(
         try:
             if settings.energy == "paper":
                 start = composite(content, start, missing)
-                energy: Energy = PaperEnergy(features, missing, start, settings)
+                without = resized_hole(closed, size)
+                energy: Energy = PaperEnergy(features, missing, start, settings, unknown=without)
                 x = descend(energy, start, missing, settings.iterations, trace, search=True)
             else:
                 energy = ReleasedEnergy(features, content, resized(style, size))

@@ -38,7 +38,6 @@ class PartialConvUNetRecipe(TrainingRecipe):
         Phase("finetune", 500_000, 16, {"learning_rate": 5e-5, **_WEIGHTS}),
     )
     needs_features = ("train", "finetune")
-    # Arguments of `FeatureNetwork`.
     feature_network: ClassVar[Mapping[str, Any]] = {
         "name": "vgg16",
         "layers": ("pool1", "pool2", "pool3"),

@@ -149,8 +149,12 @@ def test_filled_pictures_are_those_of_fill(filler):
 
 def test_methods_see_large_pictures_in_windows_as_fill_does(monkeypatch):
     seen = []
-    monkeypatch.setattr(FillerChoice, "build", lambda _, window=None: seen.append(window))
+
+    def build(_, window, *, device):
+        seen.append((window, device))
+
+    monkeypatch.setattr(FillerChoice, "build", build)
     choice = FillerChoice(model="glcic", weights=(Path("w.pth"),))
-    methods = serve_command._methods({"glcic": choice})
+    methods = serve_command._methods({"glcic": choice}, torch.device("cpu"))
     next(method for method in methods if method.name == "glcic").build()
-    assert seen == ["auto"]
+    assert seen == [("auto", torch.device("cpu"))]

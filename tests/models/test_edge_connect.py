@@ -12,7 +12,7 @@ from support import check_network
 
 from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.models import create_model, load_weights, parameter_counts
-from inpaint_ops.models.edge_connect.canny import canny, grey
+from inpaint_ops.models.blocks.canny import canny, grey
 from inpaint_ops.models.edge_connect.recipe import EdgeConnectRecipe
 
 FILES = {
@@ -169,17 +169,17 @@ def test_edges_of_the_known_part():
     image[:, :, :, 20:] = 1
     hole = torch.zeros(1, 1, 32, 40)
     hole[:, :, 8:24, 10:30] = 1
-    edges = canny(grey(image), None, 2.0)
+    edges = canny("edge_connect", grey(image), None, 2.0)
     assert edges[0, 0, :, 18:22].any(1)[2:30].all()
     assert not edges[..., :18].any()
     assert not edges[..., 22:].any()
-    masked = canny(grey(image), hole, 2.0)
+    masked = canny("edge_connect", grey(image), hole, 2.0)
     assert not masked[hole > 0].any()
     assert masked[0, 0, 3].any()
     # Pixels in the hole make no edges.
     image[hole.expand_as(image) > 0] = 0.5
-    assert torch.equal(canny(grey(image), hole, 2.0), masked)
-    assert not canny(grey(image), torch.ones_like(hole), 2.0).any()
+    assert torch.equal(canny("edge_connect", grey(image), hole, 2.0), masked)
+    assert not canny("edge_connect", grey(image), torch.ones_like(hole), 2.0).any()
 
 
 def test_given_edges_merging_and_channel_order():

@@ -62,6 +62,7 @@ def test_complete_takes_each_samples_hole(name):
     torch.testing.assert_close(shared[:1], both[:1], rtol=0, atol=CASES[name].tolerance)
 
 
+@pytest.mark.filterwarnings("ignore::inpaint_ops.models.HoleNote")
 @pytest.mark.parametrize("name", NAMES)
 def test_complete_without_a_hole_and_without_a_picture(name):
     model = small(name)

@@ -91,7 +91,8 @@ def test_paper_energy_is_its_formula(paper_features, margin):
     check_close(terms["content"], (hole * (x - reference)).double().square().sum(), terms=4000)
     wide = x.double()
     steps = wide.diff(dim=2).square().sum() + wide.diff(dim=3).square().sum()
-    check_close(terms["variation"], 3e-6 * steps, terms=20_000)
+    # Of pixels in 0 ... 255, as of the network's input.
+    check_close(terms["variation"], 3e-6 * 255**2 * steps, terms=20_000)
     total = 0.0
     maps = paper_features(x)
     for name, stride in zip(PAPER_LAYERS, (4, 8)):
@@ -119,7 +120,8 @@ def test_paper_energy_gradient(paper_features):
         kept = {name: patches(m) for name, m in paper_features(x).items()}
     leaf = x.detach().clone().requires_grad_()
     expected = (hole * (leaf - energy.reference)).square().sum()
-    expected = expected + 5e-6 * (leaf.diff(dim=2).square().sum() + leaf.diff(dim=3).square().sum())
+    steps = leaf.diff(dim=2).square().sum() + leaf.diff(dim=3).square().sum()
+    expected = expected + 5e-6 * 255**2 * steps
     for name, maps in paper_features(leaf).items():
         queries, keys = energy.matches[name]
         width = maps.shape[3]
@@ -289,6 +291,7 @@ def test_descent_without_search_matches_unit_steps():
     assert torch.equal(broken, start)
 
 
+@pytest.mark.filterwarnings("ignore::inpaint_ops.models.HoleNote")
 @pytest.mark.parametrize("energy", ["paper", "released"])
 def test_complete_any_size(energy, paper_features, released_features):
     torch.manual_seed(0)
@@ -314,8 +317,11 @@ def test_features_are_asked_for():
     with pytest.raises(ValueError, match=r"msnps.complete: features must be .*load_features"):
         model.complete(picture(), box())
     few = FeatureNetwork.untrained("vgg19", layers=["relu3_1"])
-    with pytest.raises(ValueError, match="features must have layers relu3_1, relu4_1"):
+    with pytest.raises(ValueError, match="features must have layers relu3_1, relu4_1 of vgg19"):
         model.load_features(few)
+    other = FeatureNetwork.untrained("vgg16", layers=PAPER_LAYERS)
+    with pytest.raises(ValueError, match="got relu3_1, relu4_1 of vgg16"):
+        model.load_features(other)
     with pytest.raises(FileNotFoundError):
         model.load_features("absent.pth")
 

@@ -57,6 +57,15 @@ def holes(n, h, w):
     return {"box": box, "corner": corner, "strokes": strokes, "shared": box[:1]}
 
 
+def as_called(model):
+    """What fills pictures, with every operator as it is called."""
+
+    def fill(image, missing, wanted=None, given=None):
+        return model.completed(image, missing, model.hints(image, missing), wanted=wanted)
+
+    return fill
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_every_method_fills_bit_for_bit(name):
     model = small(name)
@@ -66,8 +75,9 @@ def test_every_method_fills_bit_for_bit(name):
             some = model.complete(image, hole)
             assert torch.equal(some, model.complete(image, hole, compute="all")), key
             with torch.no_grad():
-                plain = model.eval().completed(
-                    image, (hole > 0).expand(n, 1, *size), model.hints(image, hole > 0)
+                # Hole by hole for methods that see one at a time.
+                plain = model.eval()._separated(as_called(model))(
+                    image, (hole > 0).expand(n, 1, *size)
                 )
             torch.testing.assert_close(some, plain, atol=2e-4, rtol=0)
 

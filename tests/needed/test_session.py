@@ -77,6 +77,7 @@ def anew(session, hole):
         return session.model.complete(session.image, hole)
 
 
+@pytest.mark.filterwarnings("ignore::inpaint_ops.models.HoleNote")
 @pytest.mark.parametrize("name", list_models())
 def test_every_method_fills_what_it_fills_anew(name):
     model = small(name)

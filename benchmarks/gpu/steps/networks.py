@@ -193,7 +193,7 @@ def _recipe(model: InpaintingModel, settings: Settings) -> Any:
     phase = kind.phases[-1].name
     features = None
     if phase in kind.needs_features:
-        features = FeatureNetwork.untrained(**kind.feature_network).to(settings.device)  # type: ignore[attr-defined]
+        features = FeatureNetwork.untrained(**kind.feature_network).to(settings.device)
     return model.recipe(phase, features=features)
 
 

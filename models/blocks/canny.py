@@ -13,10 +13,11 @@ def grey(image: Tensor) -> Tensor:
     return (image * image.new_tensor(_GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
-def canny(image: Tensor, hole: Tensor | None, sigma: float) -> Tensor:
+def canny(op: str, image: Tensor, hole: Tensor | None, sigma: float) -> Tensor:
     """Return Canny edges of grey pictures by scikit-image, with its default thresholds 0.1 and 0.2.
 
     Args:
+        op: of the message.
         image: (N, 1, H, W) in [0, 1].
         hole: (N, 1, H, W), 1 = missing: no edge is found in the hole or along it; None: no hole.
         sigma: of the smoothing, pixels.
@@ -31,8 +32,8 @@ def canny(image: Tensor, hole: Tensor | None, sigma: float) -> Tensor:
         from skimage.feature import canny as find
     except ImportError as exc:
         raise ImportError(
-            "edge_connect: scikit-image finds the edges and is not installed: "
-            "pip install 'inpaint-ops[edges]', or give edges of your own"
+            f"{op}: scikit-image finds the edges and is not installed: "
+            "pip install 'inpaint-ops[edges]', or give lines of your own"
         ) from exc
     # Copied, because a NumPy array over a tensor's memory makes its storage unresizable for ever.
     pictures = image.detach()[:, 0].to("cpu", torch.float64, copy=True).numpy()
