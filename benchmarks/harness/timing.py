@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 Call = Callable[[], Any]
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A call that takes its own time: it runs in another process, and the way there costs too."""
+
+    def sample(self, repeats: int) -> float:
+        """Run so many times and return the seconds of one."""
+
+
+# "processor": times are those that the processor spent on the process. On a busy machine they say
+# more than the clock's, for one thread: of several, waiting counts.
+CLOCK_VARIABLE = "INPAINT_OPS_BENCH_CLOCK"
 
 # A sample shorter than this drowns in the jitter of clock and scheduler.
 _SHORTEST_SAMPLE = 2e-3
@@ -50,6 +64,7 @@ def interleave(
     min_rounds: int = 3,
     max_rounds: int = 100,
     settle: Call | None = None,
+    pause: float = 0.0,
 ) -> dict[str, Timing]:
     """Time the calls in rounds A B C, A B C, ... after one warm-up call of each.
 
@@ -59,6 +74,9 @@ def interleave(
         min_rounds: least number of rounds, however long they take.
         max_rounds: largest number of rounds.
         settle: waits for a device that works on its own, so that all of its work is timed.
+        pause: seconds to wait before each sample, where calls run in several processes: the threads
+            of one may wait in a loop for a while after its call. A short call then runs once
+            untimed, to wake those of its own.
     """
     repeats = {name: _repeats(call, settle) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
@@ -68,17 +86,30 @@ def interleave(
             if done >= min_rounds and time.perf_counter() - begun >= seconds:
                 break
             for name, call in calls.items():
+                if pause:
+                    time.sleep(pause)
+                    if repeats[name] > 1:
+                        _sample(call, 1, settle)
                 samples[name].append(_sample(call, repeats[name], settle))
     return {name: Timing.of(values) for name, values in samples.items()}
 
 
+def clock() -> Callable[[], float]:
+    """Return the function that reads the seconds of a sample."""
+    processor = os.environ.get(CLOCK_VARIABLE) == "processor"
+    return time.process_time if processor else time.perf_counter
+
+
 def _sample(call: Call, repeats: int, settle: Call | None) -> float:
-    begun = time.perf_counter()
+    if isinstance(call, Sampled):
+        return call.sample(repeats)
+    now = clock()
+    begun = now()
     for _ in range(repeats):
         call()
     if settle is not None:
         settle()
-    return (time.perf_counter() - begun) / repeats
+    return (now() - begun) / repeats
 
 
 def _repeats(call: Call, settle: Call | None) -> int:

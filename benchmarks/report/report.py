@@ -109,7 +109,7 @@ def _result(result: Result) -> dict[str, Any]:
         "target": None if result.case.target is None else asdict(result.case.target),
         "verdict": result.verdict() or None,
         "contestants": {
-            name: _entry(entry, result.floor_reached(name))
+            name: _entry(entry, result.floor_reached(name), result.worst_error(entry))
             for name, entry in result.entries.items()
         },
         "ours_faster_than": {
@@ -124,7 +124,9 @@ def _result(result: Result) -> dict[str, Any]:
     }
 
 
-def _entry(entry: Entry, floor_reached: float | None) -> dict[str, Any]:
+def _entry(
+    entry: Entry, floor_reached: float | None, error_over_eager: float | None
+) -> dict[str, Any]:
     content: dict[str, Any] = {"status": entry.status}
     if entry.detail:
         content["detail"] = entry.detail
@@ -143,6 +145,7 @@ def _entry(entry: Entry, floor_reached: float | None) -> dict[str, Any]:
         content["quality"] = entry.quality
     if entry.errors:
         content["errors"] = {name: asdict(error) for name, error in entry.errors.items()}
+        content["error_over_eager"] = error_over_eager
     return content
 
 

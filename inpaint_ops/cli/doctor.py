@@ -20,7 +20,8 @@ EXTRAS = {
     "cli": ("click", "rich", "pillow"),
     "bench": ("matplotlib", "pytest-benchmark", "rich"),
     "triton": ("triton",),
-    "peers": ("opencv-python-headless", "scikit-image", "pypatchmatch"),
+    "fillers": ("opencv-python-headless", "scikit-image", "pypatchmatch"),
+    "peers": ("onnx", "onnxscript", "onnxruntime", "openvino", "ncnn", "pnnx", "mnn"),
 }
 
 
