@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops.exporting.graph import OPSET
+from inpaint_ops.exporting.tracing import recording
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,14 @@ def of_module(module: nn.Module, inputs: tuple[Tensor, ...]) -> Plain:
 
 
 def _write(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
+    import onnxscript.optimizer
+
     # Not optimised: onnxscript takes x + 1e-8, which public code has, for x. Engines do it better.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with recording():
         program = torch.onnx.export(
             module, inputs, dynamo=True, verbose=False, optimize=False, opset_version=OPSET
         )
     assert program is not None
+    # Constants alone: some converters know few operators that make them.
+    onnxscript.optimizer.fold_constants(program.model)
     program.save(path)

@@ -8,6 +8,7 @@ arrays.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,8 @@ class OpenVino:
     def __init__(
         self, folder: Path, inputs: Sequence[Array], threads: int, options: Mapping[str, Any]
     ) -> None:
+        # Its plugin finds the instruction sets itself, and fails where oneDNN must not take them.
+        os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
         import openvino
 
         settings = {
