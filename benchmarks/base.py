@@ -26,6 +26,9 @@ from inpaint_ops.benchmarks.peers.remote import Remote, RemoteError
 ROOT = Path(__file__).resolve().parents[1]
 # Folders of the top level that are installed inside the package, but for the benchmarks.
 _INNER = ("kernels", "models")
+# Statuses of what cannot run and of what is wrong. Neither is a failure of this commit where it is
+# the other's.
+_FAILED = {OURS: ("error", "wrong"), BASE: ("missing", "missing")}
 _ENGINE = "inpaint_ops.benchmarks.peers.torch_engines:Ours"
 
 
@@ -150,14 +153,15 @@ class Pair:
                 calls = {n: self._remotes[n] for n, e in result.entries.items() if e.status == "ok"}
                 share = seconds * case.time_share
                 timings = interleave(calls, seconds=share, min_rounds=min_rounds, pause=PAUSE)
-                for name, timing in timings.items():
-                    result.entries[name].timing = timing
+                for name in calls:
+                    result.entries[name].timing = timings.get(name)
+                    if name not in timings:
+                        result.entries[name] = Entry(_FAILED[name][0], "its process ended")
             yield result
 
 
 def _entry(name: str, remote: Remote) -> Entry:
-    # What another commit cannot do, or did wrong, is no failure of this one.
-    failed = ("error", "wrong") if name == OURS else ("missing", "missing")
+    failed = _FAILED[name]
     try:
         remote.listen()
         wrong = remote.ask(do="judge")["wrong"]

@@ -190,10 +190,19 @@ def _run(
         calls.pop(OURS, None)
     if guests is not None:
         calls.update(guests(result))
-    for name, timing in times(calls).items() if times else ():
+    for name, timing in _timings(calls, times).items():
         result.entries[name].timing = timing
+        if timing is None:
+            result.entries[name] = Entry("missing", "its process ended while it was timed")
     set_floor(result, problem, peak)
     return result
+
+
+def _timings(calls: Calls, times: Times | None) -> dict[str, Timing | None]:
+    if times is None:
+        return {}
+    found = times(calls)
+    return {name: found.get(name) for name in calls}
 
 
 def set_floor(result: Result, problem: Problem, peak: Peaks) -> None:

@@ -8,7 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,12 +17,20 @@ import torch
 Call = Callable[[], Any]
 
 
+class GoneError(Exception):
+    """What runs in another process can no longer run."""
+
+
 @runtime_checkable
 class Sampled(Protocol):
     """A call that takes its own time: it runs in another process, and the way there costs too."""
 
     def sample(self, repeats: int) -> float:
-        """Run so many times and return the seconds of one."""
+        """Run so many times and return the seconds of one.
+
+        Raises:
+            GoneError: it cannot run any more; the others go on.
+        """
 
 
 # "processor": times are those that the processor spent on the process. On a busy machine they say
@@ -68,6 +76,8 @@ def interleave(
 ) -> dict[str, Timing]:
     """Time the calls in rounds A B C, A B C, ... after one warm-up call of each.
 
+    One that is gone has no timing.
+
     Args:
         calls: name to call.
         seconds: time after which no new round begins, once `min_rounds` are done.
@@ -78,19 +88,26 @@ def interleave(
             of one may wait in a loop for a while after its call. A short call then runs once
             untimed, to wake those of its own.
     """
-    repeats = {name: _repeats(call, settle) for name, call in calls.items()}
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    repeats: dict[str, int] = {}
+    samples: dict[str, list[float]] = {}
+    for name, call in calls.items():
+        with suppress(GoneError):
+            repeats[name] = _repeats(call, settle)
+            samples[name] = []
     with _no_garbage_collection():
         begun = time.perf_counter()
         for done in range(max_rounds):
             if done >= min_rounds and time.perf_counter() - begun >= seconds:
                 break
-            for name, call in calls.items():
-                if pause:
-                    time.sleep(pause)
-                    if repeats[name] > 1:
-                        _sample(call, 1, settle)
-                samples[name].append(_sample(call, repeats[name], settle))
+            for name in list(samples):
+                try:
+                    if pause:
+                        time.sleep(pause)
+                        if repeats[name] > 1:
+                            _sample(calls[name], 1, settle)
+                    samples[name].append(_sample(calls[name], repeats[name], settle))
+                except GoneError:
+                    del samples[name]
     return {name: Timing.of(values) for name, values in samples.items()}
 
 

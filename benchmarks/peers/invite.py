@@ -24,6 +24,7 @@ from inpaint_ops.benchmarks.peers.remote import Remote, RemoteError
 OWN = ", less exact"
 # Off by more of the values than this, on average, a result is no answer to the question at all.
 _NONSENSE = 0.25
+_REFUSED = "its result is refused: "
 
 
 @dataclass(frozen=True)
@@ -195,11 +196,10 @@ class Guests:
 
     def _gained(self, entries: list[Entry], result: Result) -> bool:
         first, last = (result.worst_error(entry) for entry in (entries[0], entries[-1]))
-        return first is not None and (last is None or last < 0.9 * first)
+        return first is not None and last is not None and last < 0.9 * first
 
     def _errs_too_much(self, entry: Entry, result: Result) -> bool:
-        worst = result.worst_error(entry)
-        return entry.status == "ok" and worst is not None and worst > LIMIT
+        return entry.detail.startswith(_REFUSED) or (result.worst_error(entry) or 0.0) > LIMIT
 
     def _tell(self, peer: Peer, name: str, number: int, result: Result) -> None:
         options = dict(peer.settings[number].options)
@@ -228,7 +228,7 @@ class Guests:
             return Entry("missing", f"its result has shape {tuple(outcome.shape)}: {error}")
         wrong = _wrong(outcome, errors, self._problem)
         if wrong is not None:
-            return Entry("missing", f"its result is refused: {wrong}")
+            return Entry("missing", f"{_REFUSED}{wrong}")
         return Entry("ok", peer.settings[number].text, errors=errors)
 
 

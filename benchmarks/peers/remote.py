@@ -12,13 +12,15 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from inpaint_ops.benchmarks.harness.timing import GoneError
+
 # Seconds for one answer. A compiler needs minutes for a network.
 PATIENCE = 900.0
 
 _WORKER = (sys.executable, "-m", "inpaint_ops.benchmarks.peers.worker")
 
 
-class RemoteError(Exception):
+class RemoteError(GoneError):
     """The process cannot do what was asked; the text says why."""
 
 

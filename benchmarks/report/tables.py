@@ -168,7 +168,9 @@ def remarks(report: Report) -> list[str]:
 
 
 def busy_line(report: Report) -> str:
-    """Return a warning where other programs were running; empty otherwise."""
+    """Return a warning where other programs were running, or what was done about it; or nothing."""
+    if report.settings.get("clock") == "processor":
+        return "Times are those that the processor spent on a contestant, not the clock's."
     load = report.environment.get("load_at_start")
     if load is None or load < _BUSY:
         return ""

@@ -42,8 +42,12 @@ class Fake:
             print("no memory", file=sys.stderr, flush=True)
             os._exit(3)
         self.x, self.off = inputs[0], options.get("off", 0.0)
+        self.lasts = options.get("lasts", 10**9)
     def run(self):
         print("an engine talks")
+        self.lasts -= 1
+        if self.lasts < 0:
+            os._exit(3)
         self.y = 2 * self.x + np.float32(self.off)
     def outcome(self):
         return self.y
@@ -131,6 +135,10 @@ def test_an_engine_that_errs_much_is_there_at_both_accuracies(party):
     assert result.worst_error(entries["A" + OWN]) == pytest.approx(1024, rel=0.1)
     assert result.timing("A") is not None
     assert result.timing("A" + OWN) is not None
+    # Refused as it comes.
+    result = _run(party({"a": _peer("A", {"off": 100.0}, {})}))
+    assert set(result.entries) == {"ours", "eager", "A"}
+    assert result.entries["A"].detail == "exact"
     # Nothing gained: one entry.
     result = _run(party({"a": _peer("A", {"off": 2.0**-10}, {"off": 2.0**-10})}))
     assert set(result.entries) == {"ours", "eager", "A"}
@@ -191,6 +199,12 @@ def test_calls_elsewhere_take_their_own_time():
     assert timings["a"].median == 1e-3
     # A warm-up for the number of calls, then one call to wake up and the sample, twice.
     assert Elsewhere.asked == [1, 1, 2, 1, 2]
+
+
+def test_a_process_that_ends_while_it_is_timed_fails_nothing(party):
+    result = _run(party({"a": _peer("A", {"lasts": 2}), "b": _peer("B")}))
+    assert result.entries["A"] == runner.Entry("missing", "its process ended while it was timed")
+    assert result.timing("B") is not None
 
 
 # The command
