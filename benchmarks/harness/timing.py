@@ -25,6 +25,9 @@ class GoneError(Exception):
 class Sampled(Protocol):
     """A call that takes its own time: it runs in another process, and the way there costs too."""
 
+    def __call__(self) -> Any:
+        """Run once."""
+
     def sample(self, repeats: int) -> float:
         """Run so many times and return the seconds of one.
 
