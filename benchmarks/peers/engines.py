@@ -191,4 +191,10 @@ def _convert_mnn(source: Path, target: Path) -> None:
     import _tools
 
     command = ["mnnconvert", "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target)]
-    _tools.mnnconvert([*command, "--bizCode", "benchmark"])
+    before = Path.cwd()
+    # It leaves a file of its own in the working directory.
+    os.chdir(target.parent)
+    try:
+        _tools.mnnconvert([*command, "--bizCode", "benchmark"])
+    finally:
+        os.chdir(before)
