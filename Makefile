@@ -20,7 +20,7 @@ help:
 	@echo "make arm64     the operators' tests for 64-bit Arm under qemu (Debian)"
 	@echo "make lint      ruff, mypy, clang-format"
 	@echo "make format    apply ruff and clang-format"
-	@echo "make bench     the full benchmark report"
+	@echo "make bench     the benchmark report, a representative list (BENCH_ARGS=--all: everything; ISA=avx2: in that set)"
 	@echo "make gpu-compile  compile every GPU kernel for benchmarks/gpu/budget.json, no GPU needed (ALL=1: more chips)"
 	@echo "make gpu-test  the GPU kernels in Triton's interpreter (TRITON=3.6.0: this and gpu-compile with that release)"
 	@echo "make gpu-check  operators, layers and methods on the GPU of this machine, 10 minutes; installs nothing"
@@ -95,8 +95,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(SOURCES)
 
+# An instruction set below the machine's holds for ours and for PyTorch.
+BENCH_ISA = INPAINT_OPS_INSTRUCTION_SET=$(ISA) ATEN_CPU_CAPABILITY=$(ISA) ONEDNN_MAX_CPU_ISA=$(shell echo $(ISA) | tr a-z A-Z)
 bench: $(INSTALLED)
-	$(BIN)/python -m inpaint_ops.benchmarks --out reports
+	$(if $(ISA),$(BENCH_ISA)) $(BIN)/python -m inpaint_ops.benchmarks --out reports $(BENCH_ARGS)
 
 # With TRITON=3.6.0, say, the two targets below take that release, in an environment in front of the
 # first one. Its NumPy is one that the interpreter of Triton 3.6 can work with.

@@ -16,7 +16,7 @@ from inpaint_ops.masks import irregular_hole, random_box_hole
 
 Pixels = npt.NDArray[np.uint8]
 
-_HINT = "pip install 'inpaint-ops[peers]'"
+_HINT = "pip install 'inpaint-ops[fillers]'"
 # Its sparse solve grows much faster than the picture.
 _BIHARMONIC_PIXELS = 512 * 512
 # Radius 3 is what its own examples use; the default of 15 is many times slower.

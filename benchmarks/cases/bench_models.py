@@ -8,10 +8,11 @@ takes a few steps instead of hundreds.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from unittest import mock
 
@@ -19,7 +20,10 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import needed, ops, reference
+from inpaint_ops.benchmarks.harness.accuracy import Error
 from inpaint_ops.benchmarks.harness.case import Case, Problem, Target
+from inpaint_ops.benchmarks.harness.plain import Plain
+from inpaint_ops.exporting import export
 from inpaint_ops.models import InpaintingModel, create_model, list_models
 from inpaint_ops.models.blocks import conv_block, pictures
 from inpaint_ops.ops.shift_connection import concatenated_shift
@@ -35,6 +39,8 @@ CASES = tuple(
         {"model": name, "side": side},
         target=_TARGETS.get((name, side), Target(must=1, aim=1.3)),
         quick=(name, side) == ("deepfill_v2", 256),
+        usual=side == 256 or (name, side) == ("deepfill_v2", 512),
+        peers=True,
         curve=name,
         x=side,
         # A minute or more for each network and thread count.
@@ -61,18 +67,30 @@ def setup(case: Case) -> Problem:
         with public_formulas():
             return model.complete(image, hole)
 
-    def compiled() -> Callable[..., Any]:
-        fill = torch.compile(model._fill, dynamic=False)
+    def build(layout: torch.memory_format, compiled: bool) -> Callable[..., Any]:
+        model.to(memory_format=layout)  # type: ignore[call-overload]
+        fill = torch.compile(model._fill, dynamic=False) if compiled else model._fill
 
-        def call(image: Tensor, hole: Tensor) -> Tensor:
-            with public_formulas(), mock.patch.object(model, "_fill", fill):
+        def call(image: Tensor, hole: Tensor, *hints: Tensor) -> Tensor:
+            # It finds the hints itself, as the public code does.
+            with public_formulas(layout), mock.patch.object(model, "_fill", fill):
                 return model.complete(image, hole)
 
         return call
 
+    def plain() -> Plain:
+        given = (image, hole, *model.hints(image, hole > 0))
+        return Plain(given, partial(export, model, dynamic=False, sample=given), build)
+
     @cache
     def expected() -> Tensor:
         return eager(image, hole)
+
+    @cache
+    def exact() -> Tensor:
+        double = copy.deepcopy(model).double()
+        with public_formulas():
+            return double.complete(image.double(), hole.double())
 
     def check(outcome: Tensor) -> str | None:
         if outcome.shape != image.shape:
@@ -86,7 +104,11 @@ def setup(case: Case) -> Problem:
         inputs=(image, hole),
         implementations={"ours": model.complete, "eager": eager},
         check=check,
-        compiled=compiled,
+        compiled=partial(build, torch.contiguous_format, True),
+        errors=lambda outcome: {"picture": Error.of(outcome, exact())},
+        # A best match of two may turn with the last digit.
+        limited=False,
+        plain=plain,
     )
 
 
@@ -101,14 +123,14 @@ def _built(name: str) -> InpaintingModel:
 
 
 @contextmanager
-def public_formulas() -> Iterator[None]:
-    """Replace every operator that layers and models call by its plain version."""
+def public_formulas(layout: torch.memory_format = torch.contiguous_format) -> Iterator[None]:
+    """Replace every operator that layers and models call by its plain version, in a layout."""
     names = [name for name in ops.__all__ if name in reference.__all__]
     plain: dict[Any, Any] = {getattr(ops, name): getattr(reference, name) for name in names}
     plain[concatenated_shift] = _plain_shift
     with (
         mock.patch.object(needed, "saves", return_value=False),
-        mock.patch.object(pictures, "arranged", Tensor.contiguous),
+        mock.patch.object(pictures, "arranged", lambda x: x.contiguous(memory_format=layout)),
         mock.patch.object(conv_block.ConvBlock, "may_fold", False),
     ):
         patches = [

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import inpaint_ops
 from inpaint_ops.benchmarks.harness.case import Case, Problem, Target, Work, difference
+from inpaint_ops.benchmarks.harness.plain import Plain
+from inpaint_ops.exporting import export
 
 
 def _case(size: int, channels: int, *, batch: int = 1, backward: bool = False, **rest: Any) -> Case:
     sizes = {"batch": batch, "map": size, "channels": channels, "backward": backward}
     pass_ = "forward-backward" if backward else "forward"
     case_id = f"{pass_}-n{batch}-c{channels}-{size}x{size}"
-    return Case("shift_connection", case_id, sizes, **rest)
+    return Case("shift_connection", case_id, sizes, peers=not backward, **rest)
 
 
 def _curve(size: int, **rest: Any) -> Case:
@@ -87,6 +90,29 @@ def _rows(x: Tensor) -> Tensor:
     return windows.contiguous().view(x.shape[0], -1, x.shape[1])
 
 
+class _ForExport(nn.Module):
+    """The layer, which an exporter writes as its formula, with a mask that any engine takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = inpaint_ops.ShiftConnection()
+
+    def forward(self, x: Tensor, hole: Tensor) -> Tensor:
+        result: Tensor = self.layer(x, hole != 0)[0]
+        return result
+
+
+def _plain(x: Tensor, hole: Tensor) -> Plain:
+    given = (x, hole.to(x.dtype))
+
+    def build(layout: torch.memory_format, compiled: bool) -> Callable[..., Any]:
+        shift = torch.compile(dense_shift, dynamic=False) if compiled else dense_shift
+        return lambda x, hole: shift(x, hole != 0)
+
+    # Our exporter, which writes the layer as its formula.
+    return Plain(given, partial(export, _ForExport(), dynamic=False, sample=given), build)
+
+
 def dense_shift(x: Tensor, hole: Tensor) -> Tensor:
     """Return the result of the public formula."""
     result: Tensor = _DenseShift.apply(x, hole.flatten(1), 1.0)
@@ -122,6 +148,7 @@ def setup(case: Case) -> Problem:
         check=_judge(x.detach(), hole, gradient),
         work=Work(flops, float(moved)),
         gradient=gradient,
+        plain=None if gradient is not None else partial(_plain, x, hole),
     )
 
 

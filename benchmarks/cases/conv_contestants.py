@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import inpaint_ops
 from inpaint_ops.benchmarks.cases.conv_layers import Layer
+from inpaint_ops.benchmarks.harness.plain import Plain, of_module
 from inpaint_ops.reference.fused_conv2d import activate
 
 # Sums of order one err by a hundredth of this in float32.
@@ -156,10 +157,43 @@ def public(layer: Layer) -> Callable[..., Any]:
 
         def partial_layer(*args: Tensor) -> Tensor:
             *images, weight, bias = args
-            x = concatenated(layer, images)
-            valid = _public_masks(layer, x.device, x.dtype)
-            mask = concatenated(layer, [m.expand(len(x), -1, -1, -1) for m in valid])
-            return partial_public(x, mask, weight, bias, layer.stride, layer.pad)[0]
+            valid = _public_masks(layer, weight.device, weight.dtype)
+            return _partial_public(layer, images, valid, weight, bias)
 
         return partial_layer
     return convolved
+
+
+def _partial_public(
+    layer: Layer, images: Sequence[Tensor], valid: Sequence[Tensor], weight: Tensor, bias: Tensor
+) -> Tensor:
+    x = concatenated(layer, images)
+    mask = concatenated(layer, [m.expand(len(x), -1, -1, -1) for m in valid])
+    return partial_public(x, mask, weight, bias, layer.stride, layer.pad)[0]
+
+
+class PublicLayer(nn.Module):
+    """The public formula with its weights inside; a partial layer takes masks after its images."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        *_, weight, bias = draw(layer)
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """Return the layer's result."""
+        if self.layer.op != "partial":
+            result: Tensor = public(self.layer)(*given, self.weight, self.bias)
+            return result
+        images, valid = given[: len(given) // 2], given[len(given) // 2 :]
+        return _partial_public(self.layer, images, valid, self.weight, self.bias)
+
+
+def plain_layer(layer: Layer) -> Plain:
+    """Return the public formula as other engines take it."""
+    images = draw(layer)[:-2]
+    valid: tuple[Tensor, ...] = ()
+    if layer.op == "partial":
+        valid = _public_masks(layer, images[0].device, images[0].dtype)
+    return of_module(PublicLayer(layer), (*images, *valid))

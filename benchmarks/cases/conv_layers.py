@@ -1,4 +1,7 @@
-"""Every distinct convolution of the ten methods, by the layer tables of their papers and ports."""
+"""Every distinct convolution of the ten methods, by the layer tables of their papers and ports.
+
+A few that other networks have come with them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ class Layer:
     """One layer at the size its method runs at.
 
     Args:
-        method: the first method that has it.
+        method: the first method that has it, "others" if it is none of the ten.
         op: "fused", "gated", "partial" or "transposed".
         channels: of the input.
         out: channels of the result.
@@ -246,7 +249,7 @@ def _residual() -> list[Layer]:
 
 
 def all_layers() -> list[Layer]:
-    """Return every layer once, as the first method that has it."""
+    """Return every layer of the ten methods once, as the first method that has it."""
     families = (
         _deepfill_v2(),
         _deepfill_v1(),
@@ -261,3 +264,14 @@ def all_layers() -> list[Layer]:
         for layer in family:
             distinct.setdefault(layer.id, layer)
     return list(distinct.values())
+
+
+def other_layers() -> list[Layer]:
+    """Return layers that none of the ten methods has, but most other networks do."""
+    plain = partial(Layer, "others", "fused")
+    return [
+        plain(128, 128, 128, 1),
+        plain(3, 64, 256, 7),
+        plain(3, 64, 256, 7, 2),
+        plain(512, 512, 16),
+    ]

@@ -9,12 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.benchmarks.cases.conv_contestants import draw, ours, public, upstream
+from inpaint_ops.benchmarks.cases.conv_contestants import (
+    draw,
+    ours,
+    plain_layer,
+    public,
+    upstream,
+)
 from inpaint_ops.benchmarks.cases.conv_errors import apart, errors, judge
-from inpaint_ops.benchmarks.cases.conv_layers import Layer, all_layers
+from inpaint_ops.benchmarks.cases.conv_layers import Layer, all_layers, other_layers
 from inpaint_ops.benchmarks.harness.case import Case, Problem, Target, Work, difference
 
-LAYERS = {layer.id: layer for layer in all_layers()}
+LAYERS = {layer.id: layer for layer in (*all_layers(), *other_layers())}
 # Few enough to look at, one of each kind.
 QUICK = {
     "gated-96-96-128x128-k3-elu",
@@ -38,6 +44,25 @@ MEMORY = QUICK | {
     "partial-3-64-512x512-k7-s2",
     "partial-67-3-512x512-k3",
     "transposed-1024-512-4x4-k4-s2",
+}
+# The usual report has these too: layers of every size and kind, on which other engines are strong.
+USUAL = QUICK | {
+    "fused-128-128-128x128-k1",
+    "fused-3-64-256x256-k7",
+    "fused-3-64-256x256-k7-s2",
+    "fused-128-128-64x64-k5-reflect-elu",
+    "fused-128-128-64x64-k7-reflect-elu",
+    "fused-128-128-128x128-k3",
+    "fused-512-512-16x16-k3",
+    "fused-128-256-128x128-k3-s2",
+    "fused-4-32-256x256-k7-reflect-elu",
+    "fused-4-32-256x256-k3-reflect-elu",
+    "fused-12-3-512x512-k3-tanh",
+    "fused-4-64-256x256-k4-s2",
+    "fused-512-512-8x8-k4-s2",
+    "partial-3-64-512x512-k7-s2",
+    "transposed-1024-512-4x4-k4-s2",
+    "transposed-1024-512-8x8-k4-s2",
 }
 # Of the seconds that a whole method gets: there are hundreds of these.
 _TIME_SHARE = 0.3
@@ -68,6 +93,8 @@ def cases(op: str, kind: str) -> tuple[Case, ...]:
                     {"layer": layer.id, "method": layer.method, "backward": backward},
                     target=target_of(layer, backward),
                     quick=layer.id in QUICK and not backward,
+                    usual=layer.id in USUAL and (not backward or layer.id in QUICK),
+                    peers=not backward,
                     memory=layer.id in MEMORY,
                     compile=layer.id in QUICK,
                     time_share=_TIME_SHARE,
@@ -106,6 +133,7 @@ def setup(case: Case) -> Problem:
         # As direct sums: with fewer multiplications ours may pass this floor.
         work=Work(2.0 * passes * layer.multiplications, moved),
         gradient=upstream(layer) if backward else None,
+        plain=None if backward else partial(plain_layer, layer),
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from inpaint_ops.benchmarks.harness.accuracy import Error
+    from inpaint_ops.benchmarks.harness.plain import Plain
 
 # Each is a file cases/bench_<op>.py.
 OPS = (
@@ -61,6 +62,8 @@ class Case:
         curve: cases of one curve are drawn as time and memory against x.
         x: place on the curve.
         quick: part of the short report.
+        usual: part of the report that nothing else is asked of, with the quick ones.
+        peers: other engines can take part.
         memory: measure peak memory.
         compile: measure the public formula under torch.compile.
         compiled_memory: measure its peak memory too, for which it compiles once more.
@@ -77,6 +80,8 @@ class Case:
     curve: str = ""
     x: int = 0
     quick: bool = False
+    usual: bool = False
+    peers: bool = False
     memory: bool = True
     compile: bool = True
     compiled_memory: bool = False
@@ -121,7 +126,10 @@ class Problem:
             most `accuracy.LIMIT` times as much as eager.
         picture: an outcome as (H, W, 3) uint8.
         shown: pictures that are no outcome, such as the input.
+        limited: the limit holds; otherwise errors are for information, and only computed where
+            other engines take part.
         compiled: builds the compiled contestant where compiling "eager" as a whole would not do.
+        plain: makes the public formula as other engines take it, where they can.
     """
 
     inputs: tuple[Any, ...]
@@ -133,7 +141,9 @@ class Problem:
     errors: Callable[[Any], dict[str, Error]] | None = None
     picture: Callable[[Any], npt.NDArray[np.uint8]] | None = None
     shown: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    limited: bool = True
     compiled: Callable[[], Callable[..., Any]] | None = None
+    plain: Callable[[], Plain] | None = None
 
     def run(self, implementation: Callable[..., Any]) -> Any:
         """Return the results, or (results, gradients of the inputs that require one)."""

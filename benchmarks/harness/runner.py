@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-Times = Callable[[Mapping[str, Callable[[], Any]]], dict[str, Timing]]
+Calls = dict[str, Callable[[], Any]]
+Times = Callable[[Calls], dict[str, Timing]]
 
 OURS = "ours"
 EAGER = "eager"
 COMPILED = "compiled"
+# Ours at another commit.
+BASE = "base"
+
+# Seconds between the samples of calls in several processes.
+PAUSE = 0.01
 
 
 @dataclass
@@ -32,7 +39,7 @@ class Entry:
 
     Args:
         status: "ok", "wrong" (result refused, not timed), "error" (raised) or "missing".
-        detail: the reason, for the other statuses.
+        detail: the reason, for the other statuses; how another engine is set.
         timing: of status "ok".
         quality: figures for information.
         errors: of each part of the result against float64.
@@ -78,15 +85,19 @@ class Result:
         timing = self.timing(name)
         return None if timing is None or self.floor is None else self.floor / timing.median
 
-    def error_ratios(self) -> dict[str, tuple[float, float]]:
-        """Return our errors in multiples of eager's, by part: largest, root mean square."""
-        if OURS not in self.entries or EAGER not in self.entries:
-            return {}
-        eager = self.entries[EAGER].errors
+    def error_ratios(self, contestant: str = OURS) -> dict[str, tuple[float, float]]:
+        """Return errors in multiples of eager's, by part: largest, root mean square."""
+        entry = self.entries.get(contestant)
+        return {} if entry is None else self._over_eager(entry)
+
+    def worst_error(self, entry: Entry) -> float | None:
+        """Return the largest error of an entry in multiples of eager's, None if not known."""
+        return max(map(max, self._over_eager(entry).values()), default=None)
+
+    def _over_eager(self, entry: Entry) -> dict[str, tuple[float, float]]:
+        eager = self.entries[EAGER].errors if EAGER in self.entries else {}
         return {
-            name: error.times(eager[name])
-            for name, error in self.entries[OURS].errors.items()
-            if name in eager
+            part: error.times(eager[part]) for part, error in entry.errors.items() if part in eager
         }
 
     def verdict(self) -> str:
@@ -107,6 +118,13 @@ def verdict(target: Target, ratio: float | None) -> str:
     return "must reached" if ratio >= target.must else "below must"
 
 
+class Guests(Protocol):
+    """Contestants that run elsewhere."""
+
+    def __call__(self, result: Result) -> Mapping[str, Callable[[], Any]]:
+        """Put their entries into a result and return the calls of those that can be timed."""
+
+
 def run_case(
     case: Case,
     setup: Callable[[Case], Problem],
@@ -116,6 +134,7 @@ def run_case(
     with_compile: bool = True,
     min_rounds: int = 3,
     settle: Callable[[], Any] | None = None,
+    invite: Callable[[Problem], AbstractContextManager[Guests | None]] | None = None,
 ) -> Iterator[Result]:
     """Yield one result for each thread count in `peaks`.
 
@@ -127,6 +146,7 @@ def run_case(
             and warm-up come on top. None: only checks.
         with_compile: run "eager" under torch.compile as well.
         min_rounds, settle: see `interleave`.
+        invite: gives the problem to guests, which take part inside the context.
 
     Raises:
         Unavailable: from `setup`.
@@ -135,13 +155,20 @@ def run_case(
     times: Times | None = None
     if seconds is not None:
         seconds *= case.time_share
-        times = partial(interleave, seconds=seconds, min_rounds=min_rounds, settle=settle)
-    for threads, peak in peaks.items():
-        with thread_count(threads):
-            implementations = dict(problem.implementations)
-            if with_compile and case.compile and EAGER in implementations:
-                implementations[COMPILED] = compiled(problem)
-            yield _run(case, problem, implementations, peak, times)
+        times = partial(
+            interleave,
+            seconds=seconds,
+            min_rounds=min_rounds,
+            settle=settle,
+            pause=PAUSE if invite else 0.0,
+        )
+    with nullcontext() if invite is None else invite(problem) as guests:
+        for threads, peak in peaks.items():
+            with thread_count(threads):
+                implementations = dict(problem.implementations)
+                if with_compile and case.compile and EAGER in implementations:
+                    implementations[COMPILED] = compiled(problem)
+                yield _run(case, problem, implementations, peak, times, guests)
 
 
 def _run(
@@ -150,19 +177,32 @@ def _run(
     implementations: Mapping[str, Callable[..., Any] | Missing],
     peak: Peaks,
     times: Times | None,
+    guests: Guests | None,
 ) -> Result:
     result = Result(case, peak.threads, {}, pictures=dict(problem.shown))
-    calls: dict[str, Callable[[], Any]] = {}
+    calls: Calls = {}
+    with_errors = problem.limited or guests is not None
     for name, implementation in implementations.items():
-        result.entries[name] = _checked(name, implementation, problem, result)
+        result.entries[name] = _checked(name, implementation, problem, result, with_errors)
         if result.entries[name].status == "ok" and not isinstance(implementation, Missing):
             calls[name] = partial(problem.run, implementation)
-    if _errs_too_much(result):
+    if problem.limited and _errs_too_much(result):
         calls.pop(OURS, None)
-    for name, timing in times(calls).items() if times else ():
+    if guests is not None:
+        calls.update(guests(result))
+    for name, timing in _timings(calls, times).items():
         result.entries[name].timing = timing
+        if timing is None:
+            result.entries[name] = Entry("missing", "its process ended while it was timed")
     set_floor(result, problem, peak)
     return result
+
+
+def _timings(calls: Calls, times: Times | None) -> dict[str, Timing | None]:
+    if times is None:
+        return {}
+    found = times(calls)
+    return {name: found.get(name) for name in calls}
 
 
 def set_floor(result: Result, problem: Problem, peak: Peaks) -> None:
@@ -186,7 +226,11 @@ def _errs_too_much(result: Result) -> bool:
 
 
 def _checked(
-    name: str, implementation: Callable[..., Any] | Missing, problem: Problem, result: Result
+    name: str,
+    implementation: Callable[..., Any] | Missing,
+    problem: Problem,
+    result: Result,
+    with_errors: bool,
 ) -> Entry:
     if isinstance(implementation, Missing):
         return Entry("missing", implementation.reason)
@@ -202,7 +246,7 @@ def _checked(
         result.pictures[name] = problem.picture(outcome)
     quality = {} if problem.quality is None else problem.quality(outcome)
     errors = {}
-    if problem.errors is not None and name in (OURS, EAGER):
+    if with_errors and problem.errors is not None and name in (OURS, EAGER):
         errors = problem.errors(outcome)
     return Entry("ok", quality=quality, errors=errors)
 

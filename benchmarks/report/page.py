@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
-from inpaint_ops.benchmarks.harness.runner import EAGER, Result
-from inpaint_ops.benchmarks.report import plots, tables
+from inpaint_ops.benchmarks.harness.runner import Result
+from inpaint_ops.benchmarks.report import peers, plots, tables
 from inpaint_ops.benchmarks.report.report import METHOD, Report, seconds_text
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def _parts(report: Report) -> Iterator[str]:
     for line in tables.remarks(report):
         if line.startswith("FAILED"):
             yield f'<p class="fail">{escape(line)}</p>'
+    ahead = peers.table(report)
+    if ahead is not None:
+        yield f"<h2>Who is ahead</h2>\n{_table(ahead)}"
     accuracy = tables.accuracy(report)
     if accuracy is not None:
         yield f"<h2>Accuracy of convolutions</h2>\n{_table(accuracy)}"
@@ -113,7 +116,7 @@ def _section(report: Report, op: str) -> Iterator[str]:
     bars = plots.speedup_bars(report, op)
     if bars:
         yield _svg_image(bars, f"{op}: how many times as fast ours is, by case and thread count")
-    if any(EAGER in result.entries for result in results):
+    if tables.compared(report, op):
         yield _table(tables.summary(report, op))
     memory = tables.memory(report, op)
     if memory is not None:

@@ -15,13 +15,14 @@ from inpaint_ops.benchmarks.harness.runner import Entry, Result
 SCHEMA = 1
 
 METHOD = (
-    "The contestants of a case take turns in one process (A B C A B C ...) after each result was "
-    "checked in float64 and a warm-up; a ratio is the other's time over ours, of the medians and "
-    "of the minima, and the floor is the time the arithmetic or the memory traffic alone would "
-    "take at the rates measured on this machine. Cases marked 'one run' take minutes: a single "
-    "call in a process of its own. Extra memory is what one call adds to the high-water mark of a "
-    "fresh process. Errors of convolutions are those against float64 divided by eager float32's, "
-    "the larger quotient of the largest and of the root mean square; above 8 a result is refused."
+    "The contestants of a case take turns (A B C A B C ...), other engines and other commits in a "
+    "process each, after each result was checked in float64 and a warm-up; a ratio is the other's "
+    "time over ours, of the medians and of the minima, and the floor is the time the arithmetic or "
+    "the memory traffic alone would take at the rates measured on this machine. Cases marked 'one "
+    "run' take minutes: a single call in a process of its own. Extra memory is what one call adds "
+    "to the high-water mark of a fresh process. Errors of convolutions are those against float64 "
+    "divided by eager float32's, the larger quotient of the largest and of the root mean square; "
+    "above 8 a result is refused."
 )
 
 
@@ -109,7 +110,7 @@ def _result(result: Result) -> dict[str, Any]:
         "target": None if result.case.target is None else asdict(result.case.target),
         "verdict": result.verdict() or None,
         "contestants": {
-            name: _entry(entry, result.floor_reached(name))
+            name: _entry(entry, result.floor_reached(name), result.worst_error(entry))
             for name, entry in result.entries.items()
         },
         "ours_faster_than": {
@@ -124,7 +125,9 @@ def _result(result: Result) -> dict[str, Any]:
     }
 
 
-def _entry(entry: Entry, floor_reached: float | None) -> dict[str, Any]:
+def _entry(
+    entry: Entry, floor_reached: float | None, error_over_eager: float | None
+) -> dict[str, Any]:
     content: dict[str, Any] = {"status": entry.status}
     if entry.detail:
         content["detail"] = entry.detail
@@ -143,6 +146,7 @@ def _entry(entry: Entry, floor_reached: float | None) -> dict[str, Any]:
         content["quality"] = entry.quality
     if entry.errors:
         content["errors"] = {name: asdict(error) for name, error in entry.errors.items()}
+        content["error_over_eager"] = error_over_eager
     return content
 
 

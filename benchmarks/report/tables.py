@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inpaint_ops.benchmarks.harness.accuracy import AIM, LIMIT
-from inpaint_ops.benchmarks.harness.runner import COMPILED, EAGER, OURS, Result
+from inpaint_ops.benchmarks.harness.runner import BASE, COMPILED, EAGER, OURS, Result
 from inpaint_ops.benchmarks.report.report import (
     Report,
     bytes_text,
@@ -43,9 +43,8 @@ class Table:
 def summary(report: Report, op: str) -> Table:
     """Return one row for each case and thread count of an operator with a public formula."""
     results = report.of(op)
-    others = [EAGER]
-    if any(result.timing(COMPILED) for result in results):
-        others.append(COMPILED)
+    others = [EAGER] if any(EAGER in result.entries for result in results) else []
+    others += [name for name in (COMPILED, BASE) if any(result.timing(name) for result in results)]
     judged = any(result.error_ratios() for result in results)
     columns = (
         *("case", "threads", *others, "ours"),
@@ -69,6 +68,11 @@ def summary(report: Report, op: str) -> Table:
             ]
         )
     return Table(f"{op}: median time, and how many times as fast ours is", columns, rows)
+
+
+def compared(report: Report, op: str) -> bool:
+    """Return True if an operator has a public formula or another commit to be compared with."""
+    return any({EAGER, BASE} & set(result.entries) for result in report.of(op))
 
 
 def details(report: Report, op: str) -> Table:
@@ -164,7 +168,9 @@ def remarks(report: Report) -> list[str]:
 
 
 def busy_line(report: Report) -> str:
-    """Return a warning where other programs were running; empty otherwise."""
+    """Return a warning where other programs were running, or what was done about it; or nothing."""
+    if report.settings.get("clock") == "processor":
+        return "Times are those that the processor spent on a contestant, not the clock's."
     load = report.environment.get("load_at_start")
     if load is None or load < _BUSY:
         return ""

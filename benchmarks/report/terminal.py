@@ -6,8 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from inpaint_ops.benchmarks.harness.runner import EAGER
-from inpaint_ops.benchmarks.report import tables
+from inpaint_ops.benchmarks.report import peers, tables
 from inpaint_ops.benchmarks.report.report import Report
 
 _STYLES = {"": "", "win": "green", "loss": "red", "fail": "bold red"}
@@ -26,8 +25,8 @@ def show(report: Report, console: Console) -> None:
     if tables.busy_line(report):
         console.print(tables.busy_line(report), style="yellow", highlight=False)
     for op in report.ops:
-        public = any(EAGER in result.entries for result in report.of(op))
-        table = tables.summary(report, op) if public else tables.details(report, op)
+        kind = tables.summary if tables.compared(report, op) else tables.details
+        table = kind(report, op)
         console.print(_rich(table))
         memory = tables.memory(report, op)
         if memory is not None:
@@ -35,6 +34,9 @@ def show(report: Report, console: Console) -> None:
     accuracy = tables.accuracy(report)
     if accuracy is not None:
         console.print(_rich(accuracy))
+    ahead = peers.table(report)
+    if ahead is not None:
+        console.print(_rich(ahead))
     for line in tables.remarks(report):
         console.print(escape(line), style="red" if line.startswith("FAILED") else "dim")
 

@@ -21,7 +21,8 @@ EXTRAS = {
     "bench": ("matplotlib", "pytest-benchmark", "rich"),
     "triton": ("triton",),
     "train": ("accelerate", "tensorboard", "rich", "safetensors", "pillow"),
-    "peers": ("opencv-python-headless", "scikit-image", "pypatchmatch"),
+    "fillers": ("opencv-python-headless", "scikit-image", "pypatchmatch"),
+    "peers": ("onnx", "onnxscript", "onnxruntime", "openvino", "ncnn", "pnnx", "mnn"),
 }
 
 

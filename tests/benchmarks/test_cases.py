@@ -119,7 +119,7 @@ def test_fillers(monkeypatch):
     problem = photo_problem()
     for name, implementation in problem.implementations.items():
         if isinstance(implementation, Missing):
-            assert "inpaint-ops[peers]" in implementation.reason, name
+            assert "inpaint-ops[fillers]" in implementation.reason, name
             continue
         outcome = problem.run(implementation)
         assert problem.check(outcome) is None, name
@@ -140,7 +140,7 @@ def test_peers_and_photos_that_are_missing(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     problem = photo_problem()
     for name in ("OpenCV Telea", "OpenCV Navier-Stokes", "PatchMatch"):
-        assert "inpaint-ops[peers]" in problem.implementations[name].reason
+        assert "inpaint-ops[fillers]" in problem.implementations[name].reason
     assert isinstance(problem.implementations["ours"], Missing)
     monkeypatch.setitem(sys.modules, "skimage", None)
     with pytest.raises(Unavailable, match="skimage"):

@@ -12,7 +12,7 @@ pytest.importorskip("rich")
 
 from benchmark_cases import PEAKS, TINY, doubling, only, photo_problem, stand_in
 
-from inpaint_ops.benchmarks import main
+from inpaint_ops.benchmarks import main, options
 from inpaint_ops.benchmarks.cases import bench_nearest_patch
 from inpaint_ops.benchmarks.harness import case, memory, once, runner, timing
 from inpaint_ops.benchmarks.harness.accuracy import Error
@@ -114,6 +114,28 @@ def test_list(capsys):
     assert "astronaut-128-box" in printed
     assert main.run(["--list", "--ops", "contextual_attention", "--only", "512x512"]) == 0
     assert capsys.readouterr().out.startswith("contextual_attention  forward-sharp-c96-512x512")
+
+
+def test_the_usual_list_is_short_and_choosing_is_from_everything():
+    def chosen(*arguments):
+        return options.cases(options.parse(["--list", *arguments]))
+
+    usual, everything = chosen(), chosen("--all")
+    assert {c.op for c in usual} == set(case.OPS)
+    assert len(usual) < len(everything) / 5
+    assert {c.id for c in chosen("--quick")} < {c.id for c in usual}
+    assert len(chosen("--ops", "gated_conv2d")) == len(case.load("gated_conv2d").CASES)
+    assert any(c.once for c in chosen("--only", "512x512"))
+    peers = chosen("--peers")
+    assert {c.op for c in peers} >= {"models", "shift_connection", "partial_conv2d"}
+    assert not any("backward" in c.id for c in peers)
+
+
+def test_time_of_the_processor(monkeypatch):
+    assert timing.clock() is timing.time.perf_counter
+    monkeypatch.setenv(timing.CLOCK_VARIABLE, "processor")
+    assert timing.clock() is timing.time.process_time
+    assert options.parse(["--list", "--processor-time", "--threads", "1,2"]).threads == [1]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import inpaint_ops
-from inpaint_ops.benchmarks import main as benchmarks
+from inpaint_ops.benchmarks import options
 from inpaint_ops.cli.commands import cli
 from inpaint_ops.models import list_models
 from inpaint_ops.training import read_config
@@ -106,13 +106,14 @@ def check_command(name, *arguments):
 
 def check_benchmark(arguments):
     if "--help" not in arguments:
-        benchmarks._parse([*arguments, "--list"])
+        options.parse([*arguments, "--list"])
 
 
 def test_options_in_prose_exist():
     known = {option for c in cli.commands.values() for p in c.params for option in p.opts}
-    known |= {"--help", "--no-timing", "--resume"}
-    known |= set(re.findall(r'"(--[\w-]+)"', (ROOT / "benchmarks/gpu/check.py").read_text()))
+    known.add("--help")
+    for program in ("benchmarks/options.py", "benchmarks/gpu/check.py"):
+        known |= set(re.findall(r'"(--[\w-]+)"', (ROOT / program).read_text()))
     for name, text in TEXTS.items():
         for option in re.findall(r"`(--[\w-]+)[ `]", text):
             assert option in known, f"{name}: {option}"
