@@ -28,6 +28,7 @@ def packages() -> Any:
         import onnx  # noqa: F401
         import onnx_ir
         import onnxscript
+        import onnxscript.optimizer
     except ImportError as exc:
         raise ImportError(
             f"export: {exc.name} is not installed: pip install 'inpaint-ops[export]'"
@@ -57,13 +58,19 @@ def converted(program: ExportedProgram, graph: Graph, opset: int) -> Any:
     }
     try:
         with recording():
-            exported = torch.onnx.export(plain(program), dynamo=True, verbose=False, **options)
+            # onnxscript's own optimisation takes small numbers for nothing: x + 1e-8 becomes x, and
+            # a quotient by it NaN. What it saves otherwise, readers do themselves.
+            exported = torch.onnx.export(
+                plain(program), dynamo=True, verbose=False, optimize=False, **options
+            )
     except Exception as exc:  # as for `traced`
         raise ValueError(
             f"export: model must be one that ONNX can hold, torch says: {first_line(exc)}"
         ) from exc
     assert exported is not None
     model = exported.model
+    onnxscript.optimizer.fold_constants(model)
+    onnxscript.optimizer.remove_unused_nodes(model)
     _tidy(model, names, onnx_ir)
     return model
 

@@ -204,6 +204,18 @@ def test_layers_in_onnx_runtime(name, tmp_path):
             torch.testing.assert_close(result, one, rtol=1e-5, atol=1e-5)
 
 
+class Quotient(torch.nn.Module):
+    def forward(self, x):
+        return x / (x.abs() + 1e-8) + (x + 1e-8) * 1e8
+
+
+def test_small_numbers_are_not_taken_for_nothing(tmp_path):
+    x = torch.tensor([[[[0.0, 1e-8, 1.0]]]])
+    inpaint_ops.export(Quotient(), tmp_path / "module.onnx", sample=x)
+    (result,) = run(session(tmp_path / "module.onnx"), x)
+    torch.testing.assert_close(result, Quotient()(x))
+
+
 def test_sizes_that_are_not_free(tmp_path):
     layer = inpaint_ops.ChannelwiseLinear(2, (4, 5))
     sample = picture(2, 2, 4, 5)
