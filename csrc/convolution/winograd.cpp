@@ -12,8 +12,8 @@
 // Tiles of 5 x 5 inputs take 6.25 and 1.56 in place of 5.76 and 1.44, but their 4 outputs fill
 // images of 16 or 32 pixels, where those of 5 stand over.
 //
-// Those of 8 x 8 inputs, the large ones, take 4 for 5x5 (5 taps) and 10.24 for 7x7 (4 taps), and err
-// 2 to 3 times as much.
+// Those of 8 x 8 inputs, the large ones, take 4 for 5x5 (5 taps) and 10.24 for 7x7 (4 taps), and
+// err 2 to 3 times as much.
 //
 // A task takes a block of tiles: the transformed inputs of the block, (36, 25 or 64, tiles, parts x
 // channels), stay in L2 while panel after panel of filters is multiplied, transformed back and

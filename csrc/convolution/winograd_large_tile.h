@@ -11,8 +11,8 @@ namespace INPAINT_ISA {
 
 // One axis, as in winograd_transforms.h.
 //
-// Interpolation points 0, +-1, +-2, +-1/2 and infinity: of all that were tried these err least, 4
-// to 5 times as much as the small tiles, and all their powers are exact. For a point p of them with
+// Interpolation points 0, +-1, +-2, +-1/2 and infinity: of all that were tried these err least, 2
+// to 3 times as much as the small tiles, and all their powers are exact. For a point p of them with
 // the other two squared s = q^2 + r^2, t = q^2 r^2:
 //
 //   input   0: (d6 - d0) + 21/4 (d2 - d4)   +-p: (d6 - s d4 + t d2) +- p (d5 - s d3 + t d1)

@@ -189,8 +189,8 @@ MUTATIONS = (
     Mutation(
         "winograd-deep-sum",
         "convolution/winograd_products.h",
-        "store(to, c == 0 ? sum.v[r][j] : load(to) + sum.v[r][j]);",
-        "store(to, sum.v[r][j]);",
+        "store(one, c == begin ? chain.v[r][j] : load(one) + chain.v[r][j]);",
+        "store(one, chain.v[r][j]);",
         "of deep layers only the last channels count",
     ),
     Mutation(
