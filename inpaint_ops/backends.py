@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_BACKENDS = ("auto", "direct", "triton", "reference")
+# What our kernels may sum a convolution by on the CPU: the later, the less.
+ALGORITHMS = ("auto", "precise", "direct")
+_BACKENDS = (*ALGORITHMS, "triton", "reference")
 _current: ContextVar[str] = ContextVar("inpaint_ops_backend", default="auto")
 
 
@@ -16,12 +18,12 @@ def backend(name: str) -> Iterator[None]:
 
     Args:
         name: "auto" (the fused kernel of the device, else the reference; float64 on GPUs always
-            takes the reference), "direct" (the same, but convolutions never take Winograd's
-            algorithms, whose rounding errors are 1 to 4 times those of a direct sum and which
-            spread a NaN of x over up to 5 pixels more than the kernel reaches), "triton" (the GPU
-            kernels; on CPU tensors they run only in Triton's interpreter, in a process started with
-            TRITON_INTERPRET=1, and raise otherwise) or "reference" (plain PyTorch, for tests,
-            benchmarks and debugging).
+            takes the reference), "precise" (the same, but convolutions never take Winograd's large
+            tiles, whose rounding errors are 5 to 10 times those of a direct sum), "direct" (nor
+            his small ones, which err 1 to 4 times as much; every tile spreads a NaN of x over up to
+            5 pixels more than the kernel reaches), "triton" (the GPU kernels; on CPU tensors they
+            run only in Triton's interpreter, in a process started with TRITON_INTERPRET=1, and
+            raise otherwise) or "reference" (plain PyTorch, for tests, benchmarks and debugging).
 
     Raises:
         ValueError: for another name.

@@ -62,9 +62,10 @@ inline void store(T* to, Vector<T> v) {
   *reinterpret_cast<typename Simd<T>::Unaligned*>(to) = v;
 }
 
-// Past the caches, where the instruction set writes whole lines that way; `to` is aligned as a
-// vector is. Other threads see it after their next fence only.
-constexpr bool kStreams = kVectorBytes == 64;
+// Past the caches, where so many vectors side by side, one right after the other, are whole lines;
+// `to` is aligned as a vector is. Other threads see it after their next fence only.
+template <int VECTORS>
+constexpr bool kStreams = kVectorBytes >= 32 && VECTORS * kVectorBytes % 64 == 0;
 
 inline void stream(float* to, Vector<float> v) {
 #if defined(__AVX512F__)
@@ -74,13 +75,15 @@ inline void stream(float* to, Vector<float> v) {
   store(lanes, v);
   _mm256_stream_ps(to, _mm256_loadu_ps(lanes));
   _mm256_stream_ps(to + 8, _mm256_loadu_ps(lanes + 8));
+#elif defined(__AVX2__)
+  _mm256_stream_ps(to, (__m256)v);
 #else
   store(to, v);
 #endif
 }
 
 inline void stream_fence() {
-#if defined(__AVX512F__) || defined(INPAINT_AVX512_SHAPED)
+#if defined(__AVX2__)
   _mm_sfence();
 #endif
 }

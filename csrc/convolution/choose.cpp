@@ -11,10 +11,10 @@
 //   4x4 stride 2, 64 -> 128, 256^2        19.6     42       51
 //   4x4 stride 2, 256 -> 512, 32^2         5.0     10.2     12
 //   4x4 stride 2, 512 -> 512, 8^2          3.4      2.0      6.4
-//   5x5, 128 -> 128, 64^2                 13.9     31       32
+//   5x5, 128 -> 128, 64^2                  6.9     31       29   (13.9 by 6 x 6 inputs)
 //   5x5 stride 2, 512 -> 512, 16^2         5.9     10.8     12
 //   5x5 stride 2, 512 -> 512, 8^2          5.1      2.5      8.3
-//   7x7, 64 -> 64, 128^2                  25       64       62
+//   7x7, 64 -> 64, 128^2                  17.4     64       57   (25 by 6 x 6 inputs)
 //   7x7, 64 -> 3, 256^2                     -      17       61
 //   transposed 4x4, 256 -> 128, 64^2      20       41       44
 //   transposed 4x4, 1024 -> 256, 16^2      9.7     20       22
@@ -52,6 +52,9 @@ constexpr double kRead = 12.0;
 // Of each product of a tile the transforms of a channel and of a filter; of both where the products
 // are staged.
 constexpr double kTransformIn = 3.3, kTransformOut = 7.0, kTransformStaged = 32.0;
+// A part of a tile of so few channels that they are brought together first, for each product.
+constexpr int64_t kThinInput = 8;
+constexpr double kTransformThin = 110.0;
 // The gain that makes the change from direct sums, or from one tile to the next, worth while.
 constexpr double kGain = 1.1;
 // Of the weight's gradient: a product directly, where taps of fewer than kThin channels lie side by
@@ -61,6 +64,12 @@ constexpr double kOuter = 1.25, kOuterThin = 1.5, kOuterTiled = 1.8;
 constexpr int64_t kThin = 32;
 constexpr double kWrite = 30.0, kSum = 16.0, kTransformOuter = 9.2;
 
+// Terms of a sum of which the error of large tiles is at most 8 times that of PyTorch's own
+// convolution, whichever of its layouts: its error is small for short sums and for dilated kernels,
+// and hardly grows where it sums long ones in parts.
+constexpr int64_t kLargeFewest = 1500, kLargeMost = 3200;
+constexpr int64_t kLargeTaps = 25, kLargeTapsDilated = 49;
+
 // Weights that are read where they lie, once: of so many at least, for so few pixels of the result,
 // or of the input of a transposed convolution, at most.
 constexpr int64_t kUnpackedWeights = int64_t(1) << 16;
@@ -69,7 +78,9 @@ constexpr int64_t kUnpackedPixels = 8, kUnpackedPixelsTransposed = 16;
 constexpr Algorithm kTiles[] = {Algorithm::kWinograd4x3,
                                 Algorithm::kWinograd5x2,
                                 Algorithm::kWinograd4x2,
-                                Algorithm::kWinograd3x4};
+                                Algorithm::kWinograd3x4,
+                                Algorithm::kWinograd5x4,
+                                Algorithm::kWinograd4x5};
 
 // How a convolution falls into tiles of one kind.
 struct Tiling {
@@ -106,7 +117,12 @@ template <class Cost>
 Algorithm cheapest(const ChoiceArgs& a, double direct, const Cost& cost) {
   Algorithm best = Algorithm::kDirect;
   double least = direct;
+  const int64_t taps = a.kernel.y * a.kernel.x;
+  const bool dilated = a.dilation.y > 1 || a.dilation.x > 1;
+  const bool is_between = taps >= (dilated ? kLargeTapsDilated : kLargeTaps) &&
+                          taps * a.channels >= kLargeFewest && taps * a.channels <= kLargeMost;
   for (const Algorithm algorithm : kTiles) {
+    if (is_large(algorithm) && !(a.large && is_between)) continue;
     const Tiling tiling = tiling_of(algorithm, a);
     const double other = cost(tiling) * tiling.points;
     if (other * kGain < least) {
@@ -126,7 +142,9 @@ std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
   // kFewFilters filters with both a stride and a dilation, which are rare.
   if (a.groups != 1 || !is_direct(a.filters, false, a.stride, a.dilation)) return std::nullopt;
   const bool square = a.kernel.y == 3 && a.kernel.x == 3;
-  if (!may_be_tiled(a) || (a.filters <= kFewFilters && !square)) return Algorithm::kDirect;
+  if (!may_be_tiled(a) || pixels_in_lanes(a.filters, false, a.channels, a.stride) ||
+      (a.filters <= kFewFilters && !square))
+    return Algorithm::kDirect;
   const double weights = double(a.channels) * double(a.filters);
   const double taps = double(a.kernel.y * a.kernel.x);
   const double outputs = double(a.batch) * double(a.size.y) * double(a.size.x);
@@ -135,7 +153,8 @@ std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
     const int64_t depth = t.parts * a.channels;
     double product = depth < kDeep ? kTiled : kTiledDeep;
     double transforms = double(depth) * kTransformIn + double(a.filters) * kTransformOut;
-    if (staging_pays(t.tiles, depth, lanes)) {
+    if (a.channels < kThinInput && t.parts > 1) transforms += double(t.parts) * kTransformThin;
+    if (staging_pays(t.tiles, depth, lanes, t.points == 64)) {
       product = kTiledStaged;
       transforms = double(depth + a.filters) * kTransformStaged;
     }
@@ -157,9 +176,13 @@ std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& a) {
   return choose_algorithm(phase);
 }
 
-std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& a) {
+std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& args) {
+  ChoiceArgs a = args;
+  a.large = false;
   // Few filters would leave most lanes of a transformed gradient empty.
-  if (!may_be_tiled(a) || a.filters <= kFewFilters) return Algorithm::kDirect;
+  if (!may_be_tiled(a) || pixels_in_lanes(a.filters, false, a.channels, a.stride) ||
+      a.filters <= kFewFilters)
+    return Algorithm::kDirect;
   constexpr int64_t W = Simd<float>::kWidth;
   const double weights = double(a.channels) * double(a.filters);
   const double taps = double(a.kernel.y * a.kernel.x);

@@ -18,6 +18,7 @@ struct ChoiceArgs {
   int upsample;
   Size2 size;     // of the result; of a transposed convolution: of its input
   bool tiled;     // Winograd's algorithms may be taken
+  bool large;     // those with large tiles too
   bool in_place;  // the weight may be read where it lies
 };
 

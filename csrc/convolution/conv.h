@@ -19,6 +19,10 @@ namespace inpaint {
 //   winograd_5x2             6 x 6          36        3x3 and 4x4 with stride 2, transposed 4x4
 //   winograd_4x2             5 x 5          25        the same where outputs fall into whole tiles
 //   winograd_3x4             6 x 6          36        7x7, 4x4
+//   winograd_5x4             8 x 8          64        7x7, 4x4
+//   winograd_4x5             8 x 8          64        5x5
+//
+// Those of 8 x 8 inputs are the large tiles: they err more, and sum no gradients of weights.
 enum class Algorithm {
   kDirect,
   kWinograd4x3,
@@ -26,6 +30,8 @@ enum class Algorithm {
   kWinograd5x2,
   kWinograd4x2,
   kWinograd3x4,
+  kWinograd5x4,
+  kWinograd4x5,
   kUnpacked  // direct sums of a weight that is read where it lies, see convolution/unpacked.h
 };
 constexpr const char* kAlgorithmNames[] = {"direct",
@@ -34,7 +40,14 @@ constexpr const char* kAlgorithmNames[] = {"direct",
                                            "winograd_5x2",
                                            "winograd_4x2",
                                            "winograd_3x4",
+                                           "winograd_5x4",
+                                           "winograd_4x5",
                                            "unpacked"};
+
+// Whether an algorithm has the large tiles.
+constexpr bool is_large(Algorithm algorithm) {
+  return algorithm == Algorithm::kWinograd5x4 || algorithm == Algorithm::kWinograd4x5;
+}
 
 enum class PaddingMode { kZeros, kReflect, kReplicate };
 constexpr const char* kPaddingModeNames[] = {"zeros", "reflect", "replicate"};

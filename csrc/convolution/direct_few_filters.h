@@ -26,20 +26,21 @@ struct Dots {
                                      : (kManyRegisters ? 28 - FILTERS : 15 - FILTERS) / FILTERS;
   const ConvArgs& args;
   const Plan& plan;
-  const float* input;
-  int64_t row_stride;
+  const float* first_tap;  // of the first output
+  const Input& input;
   const float* weight;
   float* sums;  // (pixels, filters), filled up to whole vectors
 
   template <int PIXELS>
   void run() {
-    const int64_t step = args.stride.x * args.channels, depth = args.kernel.x * args.channels;
+    const int64_t step = args.stride.x * input.pixel_stride;
+    const int64_t depth = args.kernel.x * args.channels;
     constexpr int kSums = PIXELS * FILTERS;
     Vec sum[kSums];
     for (int i = 0; i < kSums; ++i) sum[i] = Vec{};
     const float* w = weight;
     for (int64_t ky = 0; ky < args.kernel.y; ++ky) {
-      const float* from = input + ky * plan.dilation.y * row_stride;
+      const float* from = first_tap + ky * plan.dilation.y * input.row_stride;
       int64_t k = 0;
       for (; k + W <= depth; k += W, w += FILTERS * W) {
         Vec taps[FILTERS];

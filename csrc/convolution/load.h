@@ -65,7 +65,48 @@ class SourcePart {
     return part_.x + n * part_.stride_n + row * part_.stride_y + column * part_.stride_x;
   }
 
+  // Whether a window of `rows` by `columns` pixels from (y, x) on is one of the image itself.
+  bool is_window(int64_t y, int64_t x, int64_t rows, int64_t columns) const {
+    if (part_.valid || part_.upsample != 1) return false;
+    // Neighbours differ by one at most: the ends are as far apart only if all of them go up.
+    const int64_t top = rows_[size_t(y)], left = columns_[size_t(x)];
+    return top >= 0 && left >= 0 && rows_[size_t(y + rows - 1)] == top + rows - 1 &&
+           columns_[size_t(x + columns - 1)] == left + columns - 1;
+  }
+
+  // Floats from one row of the image to the next, and from one pixel to the next.
+  int64_t row_stride() const { return part_.stride_y; }
+  int64_t pixel_stride() const { return part_.stride_x; }
+
+  // Calls body(j, count, from) for runs of the pixels (y, x), (y, x + step), ... of which j is the
+  // first: those of a run lie step * pixel_stride() apart from `from` on; null: they are zero.
+  template <class Body>
+  void each_run(
+      int64_t n, int64_t y, int64_t x, int64_t step, int64_t pixels, const Body& body) const {
+    const int64_t row = rows_[size_t(y)];
+    if (row < 0) return body(0, pixels, nullptr);
+    const float* first = part_.x + n * part_.stride_n + row * part_.stride_y;
+    const uint8_t* valid = valid_row(n, row);
+    const int64_t* columns = columns_.data() + x;
+    const auto read = [&](int64_t j) {
+      const int64_t column = columns[j * step];
+      return column >= 0 && (!valid || valid[column]);
+    };
+    for (int64_t j = 0, end; j < pixels; j = end) {
+      end = j + 1;
+      if (!read(j)) {
+        while (end < pixels && !read(end)) ++end;
+        body(j, end - j, nullptr);
+        continue;
+      }
+      const int64_t column = columns[j * step];
+      while (end < pixels && columns[end * step] == column + (end - j) * step && read(end)) ++end;
+      body(j, end - j, first + column * part_.stride_x);
+    }
+  }
+
   bool adjacent() const { return part_.stride_c == 1; }
+  int64_t channel_stride() const { return part_.stride_c; }
   int64_t channel_stride(const float* pixel) const { return pixel == zeros_ ? 1 : part_.stride_c; }
 
   // `at` for the pixels of a square lattice, row by row.
@@ -79,8 +120,7 @@ class SourcePart {
     for (int i = 0; i < ROWS; ++i) {
       const int64_t row = rows_[size_t(y[i])];
       const float* first = part_.x + n * part_.stride_n + row * part_.stride_y;
-      const uint8_t* valid = nullptr;
-      if (part_.valid) valid = part_.valid + n * part_.valid_stride_n + row * part_.width;
+      const uint8_t* valid = valid_row(n, row);
       for (int j = 0; j < ROWS; ++j) {
         const bool read = row >= 0 && columns[j] >= 0 && (!valid || valid[columns[j]]);
         to[i * ROWS + j] = read ? first + columns[j] * part_.stride_x : zeros_;
@@ -89,6 +129,13 @@ class SourcePart {
   }
 
  private:
+  // Which pixels of a row of the image are read; null: all.
+  const uint8_t* valid_row(int64_t n, int64_t row) const {
+    const uint8_t* valid = part_.valid;
+    if (valid) valid = part_.valid + n * part_.valid_stride_n + row * part_.width;
+    return valid;
+  }
+
   const Part& part_;
   std::vector<int64_t> rows_, columns_;
   const float* zeros_;

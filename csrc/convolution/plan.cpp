@@ -322,7 +322,8 @@ void weight_gradient(const PlanSpec& spec,
                      int threads) {
   require(grad.ndim() == 4 && grad_weight.ndim() == 4 && threads >= 1,
           "arguments must have four dimensions");
-  require(spec.algorithm != Algorithm::kUnpacked, "the algorithm does not take this");
+  require(spec.algorithm != Algorithm::kUnpacked && !is_large(spec.algorithm),
+          "the algorithm does not take this");
   WeightGradientArgs args{};
   ConvArgs& a = args.conv;
   check_shapes(spec.tensors);

@@ -67,6 +67,10 @@ inline Vector<float> load_first(const float* from, int64_t n) {
   if (n >= W) return load(from);
 #if defined(__AVX512F__)
   return (Vector<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
+  alignas(32) static constexpr int32_t kMasks[2 * W] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMasks + W - n));
+  return (Vector<float>)_mm256_maskload_ps(from, mask);
 #else
   float lanes[W] = {};
   for (int i = 0; i < n; ++i) lanes[i] = from[i];
@@ -82,6 +86,20 @@ inline void store_first(float* to, Vector<float> v, int64_t n) {
   }
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
+  // By halves: masked stores are slow on many processors.
+  __m128 rest = _mm256_castps256_ps128((__m256)v);
+  if (n & 4) {
+    _mm_storeu_ps(to, rest);
+    rest = _mm256_extractf128_ps((__m256)v, 1);
+    to += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(to), rest);
+    rest = _mm_movehl_ps(rest, rest);
+    to += 2;
+  }
+  if (n & 1) _mm_store_ss(to, rest);
 #else
   float lanes[W];
   store(lanes, v);
@@ -116,6 +134,9 @@ struct StorePanel {
   void run() {
     switch (panel.kind) {
       case PanelKind::kPlain:
+        if (panel.count == panel.vectors * Simd<float>::kWidth && !args.y_planes &&
+            !args.pre_activation)
+          return panel.vectors == 2 ? whole_pixels<A, 2>() : whole_pixels<A, 1>();
         return panel.vectors == 2 ? pixels<A, PanelKind::kPlain, 2>()
                                   : pixels<A, PanelKind::kPlain, 1>();
       case PanelKind::kPair:
@@ -126,6 +147,50 @@ struct StorePanel {
   }
 
  private:
+  // Whole vectors of plain filters, channels last.
+  template <Activation A, int VECS>
+  void whole_pixels() {
+    constexpr int W = Simd<float>::kWidth;
+    const bool streams = kStreams<VECS> && args.y_streams;
+    Vector<float> bias[VECS];
+    for (int j = 0; j < VECS; ++j) bias[j] = load(lane_bias + panel.lane0 + j * W);
+    for (int i = 0; i < count; ++i) {
+      if (pixel[i] < 0) continue;
+      float* y = args.y + pixel[i] * args.filters + panel.first;
+      Vector<float> v[VECS];
+      after_sums<VECS>(i, bias, v);
+#pragma GCC unroll 2
+      for (int j = 0; j < VECS; ++j) {
+        v[j] = activate<A>(v[j]);
+        if (streams) {
+          stream(y + j * W, v[j]);
+        } else {
+          store(y + j * W, v[j]);
+        }
+      }
+    }
+  }
+
+  // Ratio and bias of pixel i.
+  template <int VECS>
+  inline __attribute__((always_inline)) void after_sums(int i,
+                                                        const Vector<float>* bias,
+                                                        Vector<float>* v) {
+    constexpr int W = Simd<float>::kWidth;
+    if (!args.mask_ratio) {
+      for (int j = 0; j < VECS; ++j) v[j] = load(sums + (i * VECS + j) * W) + bias[j];
+      return;
+    }
+    const float mask_ratio = args.mask_ratio[pixel[i] - mask_shift];
+    const float update_mask = args.update_mask[pixel[i] - mask_shift];
+    for (int j = 0; j < VECS; ++j) {
+      v[j] = load(sums + (i * VECS + j) * W);
+      // A NaN that Winograd carried over from a neighbour must not survive where nothing is known.
+      v[j] = update_mask == 0 ? Vector<float>{}
+                              : multiply_add(v[j], mask_ratio, bias[j] * update_mask);
+    }
+  }
+
   template <Activation A, PanelKind K, int VECS>
   void pixels() {
     constexpr int W = Simd<float>::kWidth;
@@ -135,19 +200,7 @@ struct StorePanel {
     for (int i = 0; i < count; ++i) {
       if (pixel[i] < 0) continue;
       Vector<float> v[VECS];
-      if (args.mask_ratio) {
-        const float mask_ratio = args.mask_ratio[pixel[i] - mask_shift];
-        const float update_mask = args.update_mask[pixel[i] - mask_shift];
-        for (int j = 0; j < VECS; ++j) {
-          v[j] = load(sums + (i * VECS + j) * W);
-          // A NaN that Winograd carried over from a neighbour must not survive where nothing is
-          // known.
-          v[j] = update_mask == 0 ? Vector<float>{}
-                                  : multiply_add(v[j], mask_ratio, bias[j] * update_mask);
-        }
-      } else {
-        for (int j = 0; j < VECS; ++j) v[j] = load(sums + (i * VECS + j) * W) + bias[j];
-      }
+      after_sums<VECS>(i, bias, v);
       float* pre_activation = args.pre_activation
                                   ? args.pre_activation + pixel[i] * args.filters + panel.first
                                   : nullptr;
@@ -175,9 +228,12 @@ struct StorePanel {
     }
   }
 
-  void store_result(int64_t at, int64_t channel, Vector<float> v, int64_t size) {
+  inline __attribute__((always_inline)) void store_result(int64_t at,
+                                                          int64_t channel,
+                                                          Vector<float> v,
+                                                          int64_t size) {
     const int64_t channels = args.gated ? args.filters / 2 : args.filters;
-    if (kStreams && args.y_streams && size >= Simd<float>::kWidth)
+    if (kStreams<1> && args.y_streams && size >= Simd<float>::kWidth)
       return stream(args.y + at * channels + channel, v);
     if (!args.y_planes) {
       store_first(args.y + at * channels + channel, v, size);

@@ -13,6 +13,14 @@ constexpr int64_t kFewFilters = 4;
 // Returns whether direct sums go along the lanes, see Dots in convolution/direct.cpp.
 inline bool few_filters(int64_t filters, bool gated) { return !gated && filters <= kFewFilters; }
 
+// Channels of which planes are made to put pixels into the lanes.
+constexpr int64_t kFewChannels = 48;
+
+// Returns whether the lanes of direct sums for few filters are neighbouring pixels.
+inline bool pixels_in_lanes(int64_t filters, bool gated, int64_t channels, Size2 stride) {
+  return few_filters(filters, gated) && channels < kFewChannels && stride.x == 1;
+}
+
 // Returns whether direct sums take a convolution: sums along the lanes need dense rows.
 inline bool is_direct(int64_t filters, bool gated, Size2 stride, Size2 dilation) {
   return !few_filters(filters, gated) || stride.x == 1 || dilation.x == 1;

@@ -257,7 +257,7 @@ void gradient(const WeightGradientArgs& args) {
 }  // namespace
 
 void weight_gradient_winograd(const WeightGradientArgs& args) {
-  with_tile(args.conv.algorithm, [&](auto tile) { gradient<decltype(tile)>(args); });
+  with_small_tile(args.conv.algorithm, [&](auto tile) { gradient<decltype(tile)>(args); });
 }
 
 }  // namespace INPAINT_ISA

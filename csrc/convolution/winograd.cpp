@@ -1,6 +1,6 @@
-// Convolution by Winograd tiles of 6 x 6 inputs, or 5 x 5.
+// Convolution by Winograd tiles of 6 x 6 inputs, or 5 x 5, or 8 x 8.
 //
-// A kernel is cut along each axis into parts of 2, 3 or 4 taps: with stride 1 neighbouring taps,
+// A kernel is cut along each axis into parts of 2 to 5 taps: with stride 1 neighbouring taps,
 // with stride s taps s apart, so that a part reads every s-th pixel, as a convolution of stride 1
 // does. The sum over parts and channels is formed before the transform back, as if each part had
 // channels of its own: multiplications an output, of direct and of tiled sums
@@ -12,10 +12,13 @@
 // Tiles of 5 x 5 inputs take 6.25 and 1.56 in place of 5.76 and 1.44, but their 4 outputs fill
 // images of 16 or 32 pixels, where those of 5 stand over.
 //
-// A task takes a block of tiles: the transformed inputs of the block, (36 or 25, tiles, parts x
+// Those of 8 x 8 inputs, the large ones, take 4 for 5x5 (5 taps) and 10.24 for 7x7 (4 taps), and
+// err 2 to 3 times as much.
+//
+// A task takes a block of tiles: the transformed inputs of the block, (36, 25 or 64, tiles, parts x
 // channels), stay in L2 while panel after panel of filters is multiplied, transformed back and
 // stored. Left operand of the products: tiles, read in place; right operand: weights, transformed
-// ahead and packed (panel, 36 or 25, parts x channels, lanes), read once a block. Of deep
+// ahead and packed (panel, 36, 25 or 64, parts x channels, lanes), read once a block. Of deep
 // layers, whose weights no cache holds, that would be most of the time: there one product after
 // the other takes more tiles, see Convolution::staged; the bits are the same. After a doubling of
 // the image the 36 products share 25 inputs and 9 weights, see Tile4x3Upsampled.
@@ -214,7 +217,7 @@ class Convolution {
 
   void run() const {
     if (tiles_.empty()) return;
-    if (staging_pays(int64_t(tiles_.size()), depth_, lanes_of(panels_))) {
+    if (staging_pays(int64_t(tiles_.size()), depth_, lanes_of(panels_), T::kProducts == 8)) {
       staged();
     } else {
       fused();

@@ -16,14 +16,14 @@ template <class T, int VECS, class Body>
 inline __attribute__((always_inline)) void transform_back(const float* products, const Body& body) {
   constexpr int P = T::kProducts, R = T::kOutputs;
   Vec half[R * P];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int j = 0; j < P; ++j) {
     Vec column[P], out[R];
     for (int i = 0; i < P; ++i) column[i] = load(products + (i * P + j) * VECS * W);
     T::output(column, 1, out);
     for (int i = 0; i < R; ++i) half[i * P + j] = out[i];
   }
-#pragma GCC unroll 5
+#pragma GCC unroll 6
   for (int i = 0; i < R; ++i) {
     Vec out[R];
     T::output(half + i * P, 1, out);
@@ -55,7 +55,7 @@ struct StoreWhole {
       transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) {
         const int64_t at = pixel[i * T::kOutputs + j];
         if (at < 0) return;
-        if (kStreams && args.y_streams) {
+        if (kStreams<1> && args.y_streams) {
           stream(y + at * args.filters, activate<A>(sum + bias));
         } else {
           store(y + at * args.filters, activate<A>(sum + bias));
@@ -83,7 +83,7 @@ void store_tile(const ConvArgs& a,
           y >= 0 && y < a.out_height && x >= 0 && x < a.out_width && is_wanted(a, tile.n, y, x);
       pixel[i * R + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
       // The lines to be written are on their way during the transform.
-      if (wanted && !a.y_planes && !(kStreams && a.y_streams))
+      if (wanted && !a.y_planes && !(kStreams<1> && a.y_streams))
         for (int64_t lane = 0; lane < VECS * W; lane += kLine)
           __builtin_prefetch(a.y + pixel[i * R + j] * channels + panel.first + lane, 1);
     }

@@ -1,5 +1,5 @@
 // Winograd tiles: 36 multiplications for 4 x 4 outputs of 3 x 3 taps, 5 x 5 of 2 x 2, 3 x 3 of 4
-// x 4; 25 for 4 x 4 of 2 x 2.
+// x 4; 25 for 4 x 4 of 2 x 2. The large tiles: winograd_large_tile.h.
 #pragma once
 
 #include "base/simd.h"

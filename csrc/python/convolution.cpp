@@ -32,6 +32,7 @@ const char* call_choose(const std::string& kind,
                         int upsample,
                         const Pair& size,
                         bool tiled,
+                        bool large,
                         bool in_place) {
   const bool transposed = kind == "transposed", weight_gradient = kind == "weight_gradient";
   const auto [first, second, kernel_y, kernel_x] = weight_shape;
@@ -46,6 +47,7 @@ const char* call_choose(const std::string& kind,
                         upsample,
                         size2(size),
                         tiled,
+                        large,
                         in_place};
   require(transposed || weight_gradient || kind == "forward", "kind");
   require(batch >= 0 && first >= 1 && second >= 1 && groups >= 1, "sizes must be positive");
@@ -209,6 +211,7 @@ void bind_convolution(py::module_& m) {
         arg("upsample"),
         arg("size"),
         arg("tiled"),
+        arg("large"),
         arg("in_place"));
   m.def("pack_weight",
         &call_pack_weight,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_ops import checks
-from inpaint_ops.backends import current_backend
+from inpaint_ops.backends import ALGORITHMS, current_backend
 from inpaint_ops.needed.compute import compute
 from inpaint_ops.needed.needs import ALL, Need
 from inpaint_ops.needed.refill import remembered
@@ -84,7 +84,7 @@ def saves(missing: Tensor, network: nn.Module) -> bool:
         missing: (N, 1, H, W) bool.
         network: whatever is to be called.
     """
-    if missing.device.type != "cpu" or current_backend() not in ("auto", "direct"):
+    if missing.device.type != "cpu" or current_backend() not in ALGORITHMS:
         return False
     if missing.numel() < _LEAST_PIXELS or extension() is None:
         return False

@@ -179,6 +179,7 @@ class Extension(Protocol):
         upsample: int,
         size: tuple[int, int],
         tiled: bool,
+        large: bool,
         in_place: bool,
     ) -> str: ...
     def pack_weight(

@@ -26,13 +26,15 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
 ) -> Tensor:
     """Convolution y = activation(weight * pad(upsample(x)) + bias), fused into one pass.
 
-    On the CPU kernels larger than 1x1 are summed in Winograd tiles of 5 x 5 or 6 x 6 inputs where
-    that measures faster (`inpaint-ops doctor` lists the kinds of layers). All outputs of a tile, 3
-    to 5 a side, then err in proportion to the largest of its inputs: among values of one size 1 to
-    4 times as much as a direct sum, beside one value of 1e6 300,000 times as much, even where no
-    window holds that value; a NaN reaches them all. ``algorithm="direct"`` avoids this for a call,
-    ``with inpaint_ops.backend("direct")`` for many; docs/numerics.md has the bound. Of x and y the
-    backward pass keeps x and, for an activation, y (SiLU: the pre-activation).
+    On the CPU kernels larger than 1x1 are summed in Winograd tiles of 5 x 5, 6 x 6 or, "large", 8 x
+    8 inputs where that measures faster (`inpaint-ops doctor` lists the kinds of layers). All
+    outputs of a tile, 3 to 5 a side, then err in proportion to the largest of its inputs: among
+    values of one size 1 to 4 times as much as a direct sum, in a large tile 5 to 10 times, which is
+    2 to 6 times PyTorch's own error; beside one value of 1e6 300,000 times as much, even where no
+    window holds that value; a NaN reaches them all. ``algorithm="precise"`` forbids the large ones
+    and ``algorithm="direct"`` all of them for a call, ``with inpaint_ops.backend("direct")`` for
+    many; docs/numerics.md has the bound. Of x and y the backward pass keeps x and, for an
+    activation, y (SiLU: the pre-activation).
 
     On GPUs torch's switches hold as for its own convolutions: TF32 for float32 is on by default
     (``torch.backends.cudnn.conv.fp32_precision = "ieee"`` ends it), and gradients may differ in
@@ -52,7 +54,8 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
         padding_mode: "zeros", "reflect" (without the edge) or "replicate".
         activation: "identity", "relu", "leaky_relu" (slope 0.2), "elu", "silu", "tanh", "sigmoid".
         upsample: 2 repeats every pixel twice along both axes first (nearest).
-        algorithm: "auto", or "direct": never Winograd's, in this call and in its backward pass.
+        algorithm: "auto"; "precise": never Winograd's large tiles; or "direct": never Winograd's at
+            all; in this call and in its backward pass.
 
     Returns:
         (N, filters, Ho, Wo), dtype of x; channels_last if x or the weight is. Half precision is

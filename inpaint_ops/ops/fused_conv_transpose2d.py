@@ -40,7 +40,8 @@ def fused_conv_transpose2d(
         stride: pixels between the places of neighbouring inputs.
         padding: pixels cut off each side of the result.
         activation: "identity", "relu", "leaky_relu" (slope 0.2), "elu", "silu", "tanh", "sigmoid".
-        algorithm: "auto", or "direct": never Winograd's, in this call and in its backward pass.
+        algorithm: "auto"; "precise": never Winograd's large tiles; or "direct": never Winograd's at
+            all; in this call and in its backward pass.
 
     Returns:
         (N, filters, (H - 1) stride - 2 padding + kh, likewise), dtype of x; channels_last if x or
@@ -150,7 +151,7 @@ def _by_kernels(
         y,
         activation=activation,
         kind=_kind(x, g),
-        direct=spec.asked_for_direct(algorithm),
+        algorithm=spec.allowed(algorithm),
         wanted=wanted,
     )
 
@@ -203,9 +204,9 @@ def _plan(
     algorithm: str,
 ) -> tuple[Plan, Pair]:
     """The plan, and the size of the result."""
-    g, direct = _adjoint(stride, padding), spec.asked_for_direct(algorithm)
+    g, algorithm = _adjoint(stride, padding), spec.allowed(algorithm)
     applied = "identity" if keep else activation
-    chosen = cpu.transposed_plan(x, weight, g, applied, _kind(x, g), direct)
+    chosen = cpu.transposed_plan(x, weight, g, applied, _kind(x, g), algorithm)
     return chosen, _out_size(x, weight, stride, padding)
 
 
@@ -241,7 +242,7 @@ def _backward_cpu(
     if x.dtype == torch.float64:
         return _backward_reference(grad, x, weight, saved, *options)
     stride, padding, activation, wanted, algorithm = options
-    g, direct = _adjoint(stride, padding), spec.asked_for_direct(algorithm)
+    g, algorithm = _adjoint(stride, padding), spec.allowed(algorithm)
     grad_sums, grad_bias = cpu_backward.finish_backward(
         grad, saved, activation, gated=False, bias=wanted[2]
     )
@@ -250,11 +251,11 @@ def _backward_cpu(
         # The gradient of the input is the plain convolution with the same weight.
         into = cpu.channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
         parts = cpu.parts_of(grad_sums, g)
-        grad_x = cpu.convolve(parts, weight, None, Convolution(g), into, direct=direct)
+        grad_x = cpu.convolve(parts, weight, None, Convolution(g), into, algorithm=algorithm)
     if wanted[1]:
         # x and its gradient change places in the plain convolution's weight gradient.
         image = tensors.compute_dtype(x)
-        grad_weight = cpu_backward.weight_gradient(image, grad_sums, weight, g, direct)
+        grad_weight = cpu_backward.weight_gradient(image, grad_sums, weight, g, algorithm)
     return spec.settled_gradients(x, weight, (grad_x, grad_weight, grad_bias))
 
 

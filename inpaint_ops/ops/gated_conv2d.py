@@ -43,7 +43,8 @@ def gated_conv2d(
         padding_mode: "zeros", "reflect" (without the edge) or "replicate".
         activation: "identity", "relu", "leaky_relu" (slope 0.2), "elu", "silu", "tanh", "sigmoid".
         upsample: 2 repeats every pixel twice along both axes first (nearest).
-        algorithm: "auto", or "direct": never Winograd's, in this call and in its backward pass.
+        algorithm: "auto"; "precise": never Winograd's large tiles; or "direct": never Winograd's at
+            all; in this call and in its backward pass.
 
     Returns:
         (N, n, Ho, Wo), dtype of x; channels_last if x or the weight is. Half precision is summed in

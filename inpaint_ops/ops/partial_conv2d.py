@@ -64,7 +64,8 @@ def partial_conv2d(  # noqa: PLR0913 - the options of a convolution
             not 0, as in naoto0804's network.
         upsample: 1, or 2: images and masks are doubled before the padding, by nearest neighbours;
             for several tensors also a tuple with a factor for each.
-        algorithm: "auto", or "direct": never Winograd's, in this call and in its backward pass.
+        algorithm: "auto"; "precise": never Winograd's large tiles; or "direct": never Winograd's at
+            all; in this call and in its backward pass.
 
     Returns:
         y: (N, filters, Ho, Wo), dtype of x; channels_last if a tensor of x or the weight is. Half

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from inpaint_ops.backends import current_backend
+from inpaint_ops.backends import ALGORITHMS, current_backend
 from inpaint_ops.ops.native import extension
 
 
@@ -68,6 +68,6 @@ PARTLY: dict[Any, Partly] = {}
 
 def partly_of(operator: Any) -> Partly | None:
     """Return how torch's overload computes some pixels; None where our kernels do not serve it."""
-    if current_backend() not in ("auto", "direct") or extension() is None:
+    if current_backend() not in ALGORITHMS or extension() is None:
         return None
     return PARTLY.get(operator)

@@ -18,7 +18,7 @@ from inpaint_ops.ops import native
 ROUNDOFF = {"float64": 2**-53, "float32": 2**-24, "float16": 2**-11, "bfloat16": 2**-8}
 # Below these a type holds no more digits.
 SMALLEST = {"float64": 1e-300, "float32": 1e-36, "float16": 6e-8, "bfloat16": 1e-36}
-BACKENDS = ("auto",) * 6 + ("direct",) * 3 + ("reference",)
+BACKENDS = ("auto",) * 6 + ("precise",) + ("direct",) * 3 + ("reference",)
 
 Results = dict[str, Tensor]
 

@@ -228,7 +228,9 @@ class Convolution(Entry):
 
     def is_tiled(self, case: Case) -> bool:
         one_group = case["options"].get("groups", 1) == 1
-        return case["run"]["backend"] == "auto" and max(case["kernel"]) > 1 and one_group
+        return (
+            case["run"]["backend"] in ("auto", "precise") and max(case["kernel"]) > 1 and one_group
+        )
 
     def magnitudes(self, wide: dict[str, Tensor]) -> dict[str, Tensor]:
         """|x|, |weight| and |bias|, for bounds on sums."""
@@ -378,7 +380,7 @@ class TransposedConvolution(Convolution):
 
 def weight_in_place(case: Case, pixels: int, weights: int) -> Sequence[str]:
     """The weight, where few pixels read a contiguous one as it lies, in one of the passes."""
-    if case["run"]["backend"] != "auto":
+    if case["run"]["backend"] not in ("auto", "precise"):
         return ()
     # The rule for transposed convolutions, which takes the most pixels.
     what = plan.Convolution(Geometry((1, 1), (0, 0, 0, 0), (1, 1)), kind="scattered")

@@ -198,7 +198,7 @@ class PartialConvolution(Entry):
             given[f"x{i}"] = torch.where(wide[f"valid{i}"] != 0, wide[f"x{i}"], 0.0)
         leaves = {n: given[n].detach().requires_grad_() for n in names}
         y, share = self._apply(reference.partial_conv2d, case, {**given, **leaves})
-        tiled = case["run"]["backend"] == "auto" and max(case["kernel"]) > 1
+        tiled = case["run"]["backend"] in ("auto", "precise") and max(case["kernel"]) > 1
         sizes = {n: given[n].abs().requires_grad_() for n in names}
         total, _ = self._apply(reference.partial_conv2d, case, {**given, **sizes})
         size = total.detach()

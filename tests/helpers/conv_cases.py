@@ -38,6 +38,13 @@ GEOMETRIES = {
     "3x3-one-pixel": ((1, 3, 1, 1), 4, (3, 3), {"padding": 1}),
     "5x5": ((2, 5, 20, 28), 48, (5, 5), {"padding": 2}),
     "5x5-dilated": ((1, 20, 19, 20), 6, (5, 5), {"padding": 8, "dilation": 4}),
+    "5x5-large-tiles": ((1, 61, 10, 11), 24, (5, 5), {"padding": 2}),
+    "7x7-large-tiles": (
+        (1, 31, 13, 15),
+        20,
+        (7, 7),
+        {"padding": 6, "dilation": 2, "padding_mode": "reflect"},
+    ),
     "7x7-stride-2": ((1, 3, 31, 33), 64, (7, 7), {"padding": 3, "stride": 2}),
     "7x7-reflect": ((1, 20, 15, 17), 4, (7, 7), {"padding": 3, "padding_mode": "reflect"}),
     "4x4-stride-2": ((1, 16, 18, 16), 34, (4, 4), {"padding": 1, "stride": 2}),
@@ -115,7 +122,7 @@ def activations_and_geometries():
     return [*zip(GEOMETRIES, names), *(("3x3", a) for a in acts), *(("5x5", a) for a in acts)]
 
 
-BACKENDS = ["auto", "direct", "reference"]
+BACKENDS = ["auto", "precise", "direct", "reference"]
 
 
 def hole_mask(n, c, h, w, kind=torch.float32, seed=0):

@@ -62,7 +62,7 @@ def check(operator, images, args, *, size):
         assert torch.equal(y[where], whole[where]), name
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "direct"])
+@pytest.mark.parametrize("algorithm", ["auto", "precise", "direct"])
 @pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
 @pytest.mark.parametrize("geometry", list(GEOMETRIES))
 def test_convolutions(geometry, gated, algorithm, instruction_set):
@@ -140,5 +140,13 @@ def test_other_pixels_are_left_alone(tiled):
         pixels = wanted_maps(shape[0], *shape[2:])["scattered"]
         y = torch.full((shape[0], 6 if gated else 12, *shape[2:]), 7.0)
         parts, what = cpu.parts_of(x, g), Convolution(g, gated=gated, activation="elu")
-        cpu.convolve(parts, weight, bias, what, y, direct=not tiled, wanted=Wanted(pixels, (3, 2)))
+        cpu.convolve(
+            parts,
+            weight,
+            bias,
+            what,
+            y,
+            algorithm="auto" if tiled else "direct",
+            wanted=Wanted(pixels, (3, 2)),
+        )
         assert (y == 7).all(1).equal(pixels == 0)

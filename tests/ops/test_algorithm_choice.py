@@ -21,9 +21,9 @@ if platform.machine() in ("aarch64", "arm64"):
     ROW_TILE["baseline"] = 14
 
 
-def choose(batch, weight, g, size, kind="forward", direct=False):
+def choose(batch, weight, g, size, kind="forward", allowed="auto"):
     shapes = plan.Shapes(batch, size, weight, ((g.upsample, (weight[1],)),))
-    return plan.choose(plan.Convolution(g, kind=kind), shapes, direct)
+    return plan.choose(plan.Convolution(g, kind=kind), shapes, allowed)
 
 
 def test_codes_of_names_are_those_of_the_kernels():
@@ -90,7 +90,7 @@ def test_kernels_take_what_is_chosen(
             assert of_weight in native.algorithms
             if of_weight != "direct":
                 assert all(s == 1 or d == 1 for s, d in zip(stride, dilation))
-            assert choose(batch, weight, g, size, direct=True) in ("direct", "aten")
+            assert choose(batch, weight, g, size, allowed="direct") in ("direct", "aten")
     finally:
         native.set_instruction_set(before)
 

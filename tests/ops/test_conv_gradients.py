@@ -236,6 +236,7 @@ def test_the_binding_guards_memory():
         ({"grad": image(2, 6, 8, 8)}, "images are empty"),
         ({"stride": (2, 2), "dilation": (2, 2)}, "the algorithm does not take this"),
         ({"algorithm": "winograd_4x3_upsampled"}, "the algorithm does not take this"),
+        ({"algorithm": "winograd_4x5"}, "the algorithm does not take this"),
         ({"algorithm": "winograd"}, "algorithm"),
         ({"padding_mode": "circular"}, "padding mode"),
         ({"tensors": [(3, [4])]}, "upsample"),

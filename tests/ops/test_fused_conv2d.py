@@ -91,7 +91,21 @@ TILED = {
     "5x5-upsampled": ("winograd_4x3", (1, 32, 13, 14), 48, 5, {"padding": 2, "upsample": 2}),
     "7x7": ("winograd_3x4", (1, 32, 30, 28), 40, 7, {"padding": 3, "padding_mode": "replicate"}),
     "7x7-stride-2": ("winograd_3x4", (1, 4, 41, 47), 64, 7, {"padding": 3, "stride": 2}),
+    "5x5-large": (
+        "winograd_4x5",
+        (2, 64, 26, 25),
+        64,
+        5,
+        {"padding": 2, "padding_mode": "reflect"},
+    ),
+    "7x7-large-dilated": ("winograd_5x4", (1, 63, 33, 30), 34, 7, {"padding": 6, "dilation": 2}),
+    "7x7-large": ("winograd_5x4", (1, 32, 30, 28), 40, 7, {"padding": 3}),
+    "7x7-large-deep": ("winograd_5x4", (1, 65, 27, 28), 64, 7, {"padding": 3}),
     "uneven": ("winograd_4x3", (1, 48, 40, 41), 48, (3, 5), {"padding": (1, 2), "stride": (2, 1)}),
+    "few-filters": ("direct", (1, 20, 20, 290), 3, 3, {"padding": 1}),
+    "few-filters-dilated": ("direct", (2, 5, 30, 50), 2, (3, 5), {"padding": 4, "dilation": 2}),
+    "few-filters-upsampled": ("direct", (1, 12, 13, 17), 4, 3, {"padding": 1, "upsample": 2}),
+    "thin": ("direct", (2, 3, 41, 130), 64, 7, {"padding": 3, "stride": 2}),
     "as-direct-sums": ("direct", (1, 24, 40, 37), 48, 3, {"padding": 1, "stride": 2}),
 }
 
@@ -251,7 +265,9 @@ def test_bad_input(change, error, text):
 
 
 def test_backend_names():
-    with pytest.raises(ValueError, match="name must be one of auto, direct, triton, reference"):
+    with pytest.raises(
+        ValueError, match="name must be one of auto, precise, direct, triton, reference"
+    ):
         inpaint_ops.backend("winograd_4x3").__enter__()
 
 

@@ -31,7 +31,7 @@ GOLDENS = {
 
 @pytest.mark.parametrize("name", GOLDENS)
 @pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_IDS)
-@pytest.mark.parametrize("backend", ["auto", "direct", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "precise", "direct", "reference"])
 def test_golden(name, memory_format, backend):
     data = golden(name)
     n, c = data["weight"].shape[0] // 2, data["weight"].shape[1]

@@ -284,7 +284,9 @@ def test_backend_reference_agrees():
     assert torch.equal(index, expected[0])
     torch.testing.assert_close(score, expected[1])
     with (
-        pytest.raises(ValueError, match="one of auto, direct, triton, reference, got 'cpu'"),
+        pytest.raises(
+            ValueError, match="one of auto, precise, direct, triton, reference, got 'cpu'"
+        ),
         inpaint_ops.backend("cpu"),
     ):
         pass

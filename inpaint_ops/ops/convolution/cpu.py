@@ -65,7 +65,7 @@ def forward(
     *,
     gated: bool,
     keep: bool,
-    direct: bool,
+    algorithm: str,
     wanted: Wanted = _ALL,
 ) -> tuple[Tensor, Tensor]:
     """Compute `fused_conv2d` or `gated_conv2d`: the result and, if `keep`, the pre-activation.
@@ -83,7 +83,7 @@ def forward(
             Convolution(g, gated, activation),
             y,
             pre_activation if keep else None,
-            direct=direct,
+            algorithm=algorithm,
             wanted=wanted,
         )
     return y, pre_activation
@@ -97,7 +97,7 @@ def convolve(
     y: Tensor,
     pre_activation: Tensor | None = None,
     *,
-    direct: bool,
+    algorithm: str,
     planes: MaskPlanes | None = None,
     wanted: Wanted = _ALL,
 ) -> Tensor:
@@ -111,7 +111,7 @@ def convolve(
             have several.
         y: memory for the result, from `spec.result_like`.
         pre_activation: where the sums before activation and gate go.
-        direct: without Winograd's algorithms.
+        algorithm: one of `spec.ALGORITHMS`: what may be taken.
         planes: of a partial convolution.
         wanted: the pixels that are to be computed; the others may hold anything.
 
@@ -119,7 +119,7 @@ def convolve(
         The result: y, or other memory like it.
     """
     shapes = shapes_of(parts, weight, (y.shape[2], y.shape[3]), in_place=in_place(weight))
-    chosen = plan(what, shapes, direct)
+    chosen = plan(what, shapes, algorithm)
     bias = None if bias is None else tensors.compute_dtype(bias)
     if chosen.kernels is None:
         x = joined(parts, what.geometry)
@@ -226,7 +226,7 @@ def transposed(
     *,
     activation: str = "identity",
     kind: str = "transposed",
-    direct: bool,
+    algorithm: str,
     wanted: Wanted = _ALL,
 ) -> bool:
     """Fill y with a transposed convolution, if our kernels take it; return whether they do.
@@ -243,10 +243,10 @@ def transposed(
         y: (N, filters, Ho, Wo), any dtype but float64.
         activation: of the result.
         kind: "transposed", or "scattered": see `Convolution`.
-        direct: without Winograd's algorithms.
+        algorithm: one of `spec.ALGORITHMS`: what may be taken.
         wanted: see `convolve`.
     """
-    chosen = transposed_plan(x, weight, g, activation, kind, direct)
+    chosen = transposed_plan(x, weight, g, activation, kind, algorithm)
     if chosen.kernels is None:
         return False
     into = _float32_like(y)
@@ -259,7 +259,7 @@ def transposed(
 
 
 def transposed_plan(
-    x: Tensor, weight: Tensor, g: Geometry, activation: str, kind: str, direct: bool
+    x: Tensor, weight: Tensor, g: Geometry, activation: str, kind: str, algorithm: str
 ) -> Plan:
     """Return the plan of `transposed`."""
     channels, filters, kh, kw = weight.shape
@@ -270,7 +270,7 @@ def transposed_plan(
         ((1, (channels,)),),
         in_place(weight),
     )
-    return plan(Convolution(g, activation=activation, kind=kind), shapes, direct)
+    return plan(Convolution(g, activation=activation, kind=kind), shapes, algorithm)
 
 
 def adjacent(x: Tensor) -> Tensor:

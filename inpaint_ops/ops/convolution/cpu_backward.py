@@ -96,7 +96,7 @@ def convolve_backward(
     weight: Tensor,
     g: Geometry,
     wanted: Sequence[bool],
-    direct: bool,
+    algorithm: str,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of x and weight in float32 from that of the sums.
 
@@ -111,14 +111,14 @@ def convolve_backward(
         weight: (filters, C / groups, kh, kw).
         g: geometry.
         wanted: whether x's, whether weight's.
-        direct: without Winograd's algorithms.
+        algorithm: one of `spec.ALGORITHMS`: what may be taken.
     """
     x = tensors.compute_dtype(x)
     grad_x = grad_weight = None
     if wanted[0]:
-        grad_x = _input_gradient(grad, x, weight, g, direct)
+        grad_x = _input_gradient(grad, x, weight, g, algorithm)
     if wanted[1] and g.groups == 1:
-        grad_weight = weight_gradient(grad, x, weight, g, direct)
+        grad_weight = weight_gradient(grad, x, weight, g, algorithm)
     left = (wanted[0] and grad_x is None, wanted[1] and grad_weight is None)
     if any(left):
         by_aten = formulas.convolve_backward(
@@ -140,13 +140,13 @@ def _is_whole(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
 
 
 def weight_gradient(
-    grad: Tensor, x: Tensor | Sequence[InputPart], weight: Tensor, g: Geometry, direct: bool
+    grad: Tensor, x: Tensor | Sequence[InputPart], weight: Tensor, g: Geometry, algorithm: str
 ) -> Tensor:
     """The weight's gradient, (filters, C, kh, kw), by our own kernels; groups must be 1.
 
     x may be the parts that are read as one image, see `cpu.convolve`. In Winograd's domain where
-    that is chosen, with a fraction of the multiplications, unless `direct`. On one Zen 4 core 3x3,
-    96 -> 192 filters, 128^2: 28 ms, as direct sums 64, oneDNN 62 in planes and 73 in channels_last.
+    that is chosen, with a fraction of the multiplications. On one Zen 4 core 3x3, 96 -> 192
+    filters, 128^2: 28 ms, as direct sums 64, oneDNN 62 in planes and 73 in channels_last.
     """
     if isinstance(x, Tensor):
         if _is_whole(grad, x, weight, g):
@@ -156,7 +156,7 @@ def weight_gradient(
     if grad.numel() == 0:
         return result.zero_()
     shapes = cpu.shapes_of(x, weight, (grad.shape[2], grad.shape[3]))
-    chosen = plan(Convolution(g, kind="weight_gradient"), shapes, direct)
+    chosen = plan(Convolution(g, kind="weight_gradient"), shapes, algorithm)
     tensors.native().conv_weight_gradient(
         [cpu.adjacent(part.x) for part in x],
         [part.known for part in x],
@@ -174,15 +174,15 @@ def weight_gradient(
 
 
 def _input_gradient(
-    grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, direct: bool
+    grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, algorithm: str
 ) -> Tensor | None:
     """Return the gradient of x in float32, or None where oneDNN is to form it."""
     if g.groups != 1:
         return None
-    scattered = cpu.transposed_plan(grad, weight, g, "identity", "scattered", direct).kernels
+    scattered = cpu.transposed_plan(grad, weight, g, "identity", "scattered", algorithm).kernels
     if scattered and g.padding_mode == "zeros" and g.upsample == 1:
         into = cpu.channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
-        cpu.transposed(grad, weight, None, g, into, kind="scattered", direct=direct)
+        cpu.transposed(grad, weight, None, g, into, kind="scattered", algorithm=algorithm)
         return into
     if not _is_ours(grad, x, weight, g):
         return None
@@ -190,11 +190,11 @@ def _input_gradient(
         matrix = tensors.compute_dtype(weight).flatten(1)
         return (grad.flatten(1) @ matrix).view(x.shape)
     if g.padding_mode == "zeros":
-        return _inner(grad, x, weight, g, direct)
+        return _inner(grad, x, weight, g, algorithm)
     if g.stride != (1, 1):
-        return _folded(_strided(grad, x, weight, g, direct), x, g)
-    grad_x = _inner(grad, x, weight, g._replace(padding_mode="zeros"), direct)
-    _add_padding(grad_x, grad, weight, g, direct)
+        return _folded(_strided(grad, x, weight, g, algorithm), x, g)
+    grad_x = _inner(grad, x, weight, g._replace(padding_mode="zeros"), algorithm)
+    _add_padding(grad_x, grad, weight, g, algorithm)
     return grad_x
 
 
@@ -214,24 +214,24 @@ def _is_ours(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
     return even and g.dilation == (1, 1) and g.stride[0] <= min(weight.shape[2:])
 
 
-def _inner(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, direct: bool) -> Tensor:
+def _inner(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> Tensor:
     """The gradient without that of the padding."""
     if g.stride != (1, 1):
-        return formulas.unprepared(_strided(grad, x, weight, g, direct), x, g)
+        return formulas.unprepared(_strided(grad, x, weight, g, algorithm), x, g)
     if g.upsample == 2 and g.dilation == (1, 1) and min(weight.shape[2:]) > 1:
         return _doubled(grad, x, weight, g)
     size = (x.shape[2] * g.upsample, x.shape[3] * g.upsample)
-    image = _part(grad, weight, g, (g.padding[0], g.padding[2]), size, direct)
+    image = _part(grad, weight, g, (g.padding[0], g.padding[2]), size, algorithm)
     return formulas.unprepared(image, x, g)
 
 
 def _part(
-    grad: Tensor, weight: Tensor, g: Geometry, begin: Pair, size: Pair, direct: bool
+    grad: Tensor, weight: Tensor, g: Geometry, begin: Pair, size: Pair, algorithm: str
 ) -> Tensor:
     """The gradient of some of the padded image, (height, width) from `begin` on; stride 1."""
     before = [d * (k - 1) - b for d, k, b in zip(g.dilation, weight.shape[2:], begin)]
     flipped = Geometry((1, 1), (before[0], 0, before[1], 0), g.dilation)
-    return _flipped(grad, weight, Convolution(flipped, kind="flipped"), size, direct)
+    return _flipped(grad, weight, Convolution(flipped, kind="flipped"), size, algorithm)
 
 
 def _doubled(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
@@ -243,18 +243,18 @@ def _doubled(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
     before = [k - 1 - p for k, p in zip(weight.shape[2:], (g.padding[0], g.padding[2]))]
     strided = Geometry((2, 2), (before[0], 0, before[1], 0), (1, 1))
     size = (x.shape[2], x.shape[3])
-    return _flipped(grad, weight, Convolution(strided, kind="doubled"), size, direct=True)
+    return _flipped(grad, weight, Convolution(strided, kind="doubled"), size, algorithm="direct")
 
 
-def _flipped(grad: Tensor, weight: Tensor, what: Convolution, size: Pair, direct: bool) -> Tensor:
+def _flipped(grad: Tensor, weight: Tensor, what: Convolution, size: Pair, algorithm: str) -> Tensor:
     """A convolution with filters and channels of the weight exchanged and its taps turned."""
     into = cpu.channels_last(grad, weight.shape[1], size)
     parts = cpu.parts_of(grad, what.geometry)
-    cpu.run(plan(what, cpu.shapes_of(parts, weight, size), direct), parts, weight, None, into)
+    cpu.run(plan(what, cpu.shapes_of(parts, weight, size), algorithm), parts, weight, None, into)
     return into
 
 
-def _strided(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, direct: bool) -> Tensor:
+def _strided(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> Tensor:
     """The gradient of the padded image, or of x alone where zeros can be cut off; a stride."""
     # Zero padding is cut off by asking for no more outputs; other modes need the whole padded
     # image, folded back afterwards.
@@ -266,11 +266,11 @@ def _strided(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, direct: bool)
         size = (size[0] + top + bottom, size[1] + left + right)
     image = cpu.channels_last(x, x.shape[1], size)
     plain = Geometry(g.stride, (top if cut else 0,) * 4, (1, 1))
-    cpu.transposed(grad, weight, None, plain, image, direct=direct)
+    cpu.transposed(grad, weight, None, plain, image, algorithm=algorithm)
     return image
 
 
-def _add_padding(grad_x: Tensor, grad: Tensor, weight: Tensor, g: Geometry, direct: bool) -> None:
+def _add_padding(grad_x: Tensor, grad: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> None:
     """Add the gradient of reflected or repeated pixels, strip by strip; stride 1."""
     top, bottom, left, right = g.padding
     height, width = (size * g.upsample for size in grad_x.shape[2:])
@@ -279,12 +279,12 @@ def _add_padding(grad_x: Tensor, grad: Tensor, weight: Tensor, g: Geometry, dire
     )
     for begin, count in ((0, top), (top + height, bottom)):
         if count:
-            strip = _part(grad, weight, g, (begin, 0), (count, left + width + right), direct)
+            strip = _part(grad, weight, g, (begin, 0), (count, left + width + right), algorithm)
             inner = _narrow(strip, 3, left, width, columns, g)
             grad_x.index_add_(2, rows[begin : begin + count], inner)
     for begin, count in ((0, left), (left + width, right)):
         if count:
-            strip = _part(grad, weight, g, (top, begin), (height, count), direct)
+            strip = _part(grad, weight, g, (top, begin), (height, count), algorithm)
             inner = _narrow(strip, 2, 0, height, rows, g)
             grad_x.index_add_(3, columns[begin : begin + count], inner)
 

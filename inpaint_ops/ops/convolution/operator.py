@@ -94,8 +94,8 @@ def _cpu(
 ) -> tuple[Tensor, Tensor]:
     if x.dtype == torch.float64:
         return _reference(x, weight, bias, g, activation, keep, algorithm, gated=gated)
-    direct = spec.asked_for_direct(algorithm)
-    return cpu.forward(x, weight, bias, g, activation, gated=gated, keep=keep, direct=direct)
+    algorithm = spec.allowed(algorithm)
+    return cpu.forward(x, weight, bias, g, activation, gated=gated, keep=keep, algorithm=algorithm)
 
 
 def _reads(
@@ -143,7 +143,7 @@ def _plan(
 ) -> Plan:
     size = g.out_size(x, weight)
     shapes = cpu.shapes_of(cpu.parts_of(x, g), weight, size, in_place=in_place(weight))
-    return plan(Convolution(g, gated, activation), shapes, spec.asked_for_direct(algorithm))
+    return plan(Convolution(g, gated, activation), shapes, spec.allowed(algorithm))
 
 
 def _compute(
@@ -158,9 +158,9 @@ def _compute(
     *,
     gated: bool,
 ) -> tuple[Tensor, Tensor]:
-    direct = spec.asked_for_direct(algorithm)
+    algorithm = spec.allowed(algorithm)
     return cpu.forward(
-        x, weight, bias, g, activation, gated=gated, keep=keep, direct=direct, wanted=wanted
+        x, weight, bias, g, activation, gated=gated, keep=keep, algorithm=algorithm, wanted=wanted
     )
 
 
@@ -221,9 +221,7 @@ def _backward_cpu(
     grad_sums, grad_bias = cpu_backward.finish_backward(
         grad, saved, activation, gated=gated, bias=wanted[2]
     )
-    grads = cpu_backward.convolve_backward(
-        grad_sums, x, weight, g, wanted, spec.asked_for_direct(algorithm)
-    )
+    grads = cpu_backward.convolve_backward(grad_sums, x, weight, g, wanted, spec.allowed(algorithm))
     return spec.settled_gradients(x, weight, (*grads, grad_bias))
 
 

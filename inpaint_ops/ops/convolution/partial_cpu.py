@@ -146,7 +146,7 @@ def compute(
         bias,
         Convolution(g),
         cpu.taken(wanted, like),
-        direct=spec.asked_for_direct(algorithm),
+        algorithm=spec.allowed(algorithm),
         planes=cpu.MaskPlanes(mask_ratio[:, 0], update_mask[:, 0]),
         wanted=wanted,
     )
@@ -200,7 +200,7 @@ def _plan(
     parts = [cpu.InputPart(one, factor, (one.shape[1],)) for one, factor in zip(x, factors)]
     shapes = cpu.shapes_of(parts, weight, size, in_place=in_place(weight))
     what = Convolution(_upsampling(g, min(factors)))
-    return plan(what, shapes, spec.asked_for_direct(algorithm)), size
+    return plan(what, shapes, spec.allowed(algorithm)), size
 
 
 def backward(
@@ -210,7 +210,7 @@ def backward(
     if weight.dtype == torch.float64:
         return partial_formulas.backward_reference(grad, x, valid, weight, *rest)
     update_mask, mask_ratio, where, factors, needs, algorithm = rest
-    direct = spec.asked_for_direct(algorithm)
+    algorithm = spec.allowed(algorithm)
     *wanted, need_weight, need_bias = needs
     grad_sums, grad_bias = cpu_backward.ratio_backward(
         tensors.compute_dtype(grad), mask_ratio, update_mask, need_bias
@@ -221,7 +221,7 @@ def backward(
     grads: list[Tensor | None]
     if g.groups != 1:
         image, needed = cpu.joined(parts, g), (any(wanted), need_weight)
-        both = cpu_backward.convolve_backward(grad_sums, image, weight, g, needed, direct)
+        both = cpu_backward.convolve_backward(grad_sums, image, weight, g, needed, algorithm)
         grad_weight = both[1]
         grads = partial_formulas.parted(
             both[0], x, [factor // g.upsample for factor in factors], wanted
@@ -229,7 +229,7 @@ def backward(
     else:
         grad_weight = None
         if need_weight:
-            grad_weight = cpu_backward.weight_gradient(grad_sums, parts, weight, g, direct)
+            grad_weight = cpu_backward.weight_gradient(grad_sums, parts, weight, g, algorithm)
         # A convolution for each tensor: on one Zen 4 core one for all of them, split
         # afterwards, took 1.1 (512 + 512 channels, 16^2) to 2.6 times as long (128 + 64, 256^2).
         grads = []
@@ -244,7 +244,7 @@ def backward(
                     weight.detach()[:, begin:end],
                     _upsampling(where, part.upsample),
                     (True, False),
-                    direct,
+                    algorithm,
                 )
             begin = end
     grads = [one if one is None else _hidden(one, mask) for one, mask in zip(grads, masks)]

@@ -94,13 +94,13 @@ class Plan(NamedTuple):
     kernels: ConvPlan | None = None
 
 
-def plan(what: Convolution, shapes: Shapes, direct: bool) -> Plan:
-    """Return the plan; `direct`: without Winograd's algorithms."""
-    return _plan(what, shapes, direct, native().instruction_set())
+def plan(what: Convolution, shapes: Shapes, allowed: str) -> Plan:
+    """Return the plan; `allowed`: one of `spec.ALGORITHMS`."""
+    return _plan(what, shapes, allowed, native().instruction_set())
 
 
 @lru_cache(maxsize=4096)
-def _plan(what: Convolution, shapes: Shapes, direct: bool, instruction_set: str) -> Plan:
+def _plan(what: Convolution, shapes: Shapes, allowed: str, instruction_set: str) -> Plan:
     """Make a plan; the algorithms' choice and what they take depend on the instruction set."""
     g, kind = what.geometry, what.kind
     first, second, *kernel = shapes.weight
@@ -110,7 +110,7 @@ def _plan(what: Convolution, shapes: Shapes, direct: bool, instruction_set: str)
         algorithm = "direct"
         kernel = [size + 1 for size in kernel]
     else:
-        algorithm = choose(what, shapes, direct)
+        algorithm = choose(what, shapes, allowed)
     # The caller wants a weight read where it lies, or goes another way itself.
     if kind == "scattered" and algorithm != "unpacked":
         algorithm = "aten"
@@ -147,7 +147,7 @@ def _plan(what: Convolution, shapes: Shapes, direct: bool, instruction_set: str)
     return Plan(algorithm, None if algorithm == "unpacked" else form, kernels)
 
 
-def choose(what: Convolution, shapes: Shapes, direct: bool = False) -> str:
+def choose(what: Convolution, shapes: Shapes, allowed: str = "auto") -> str:
     """Return the algorithm of a float32 convolution, chosen by csrc/convolution/choose.cpp.
 
     `_plan` overrules the choice for two kinds of gradients of inputs, "doubled" and "scattered".
@@ -166,8 +166,9 @@ def choose(what: Convolution, shapes: Shapes, direct: bool = False) -> str:
         (g.padding[0], g.padding[2]),
         g.upsample,
         shapes.size,
-        not direct,
-        shapes.in_place and not direct,
+        allowed != "direct",
+        allowed == "auto",
+        shapes.in_place and allowed != "direct",
     )
     return name
 

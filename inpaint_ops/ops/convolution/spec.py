@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.backends import current_backend
+from inpaint_ops.backends import ALGORITHMS, current_backend
 from inpaint_ops.ops import tensors
 
 # Order and slope are those of csrc/base/activation_codes.h.
@@ -19,7 +19,6 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "silu", "tanh", "sigmoid
 # Those whose derivative does not follow from the result: SiLU takes a value twice.
 NEED_PRE_ACTIVATION = ("silu",)
 PADDING_MODES = ("zeros", "reflect", "replicate")
-ALGORITHMS = ("auto", "direct")
 LEAKY_SLOPE = 0.2
 
 Pair = tuple[int, int]
@@ -84,9 +83,12 @@ def check_algorithm(op: str, algorithm: Any) -> None:
     checks.check_choice(op, "algorithm", algorithm, ALGORITHMS)
 
 
-def asked_for_direct(algorithm: str) -> bool:
-    """Return whether only direct sums are asked for, in this call or for all of them."""
-    return algorithm == "direct" or current_backend() == "direct"
+def allowed(algorithm: str) -> str:
+    """Return the stricter of what this call asks for and of what is in force for all of them."""
+    context = current_backend()
+    if algorithm == "direct" or context not in ALGORITHMS or context == "auto":
+        return algorithm
+    return context
 
 
 def check_pair(op: str, name: str, value: Any, minimum: int) -> Pair:
