@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,8 @@ _SETTLED = 0.1 / 255
 _NOISE = 0.03
 
 
-class Matches(NamedTuple):
+@dataclass(frozen=True)
+class Matches:
     """Nearest known patches of the patches of a level's window.
 
     Attributes:
@@ -57,14 +58,12 @@ def begin(
     best, least = None, float("inf")
     starts = range(first, len(levels))
     for start in starts:
-        matches = settle(
-            levels[start],
-            peel(levels[start], size, seed),
-            None,
-            size,
-            iterations,
-            lambda done, trial=start - first: after_step((trial + done) / len(starts)),
-        )
+
+        def after(done: float, trial: int = start - first) -> None:
+            after_step((trial + done) / len(starts))
+
+        filled = peel(levels[start], size, seed)
+        matches = settle(levels[start], filled, None, size, iterations, after)
         for number in reversed(range(first, start)):
             matches = enlarge(matches, levels, number, size, iterations)
         energy = _misfit(levels[first], matches, size)
