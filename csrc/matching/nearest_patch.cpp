@@ -111,8 +111,7 @@ void nearest_patch(const NearestPatchArgs<T>& args) {
     Sample<T> sample(args, n);
     if (sample.wanted_count > 0 && sample.usable_count > 0) {
       const Choice choice = cheapest(sample);
-      const bool done =
-          TreeMatcher<T>::suits(sample) && TreeMatcher<T>(sample).run(choice.cost);
+      const bool done = TreeMatcher<T>::suits(sample) && TreeMatcher<T>(sample).run(choice.cost);
       switch (done ? Way::kNone : choice.way) {
         case Way::kNone:
           break;

@@ -38,9 +38,7 @@ class PixelRuns {
             int64_t width,
             const uint8_t* valid,
             int threads)
-      : channels_(channels),
-        stride_(width * channels),
-        data_(height * stride_ + Simd<T>::kWidth) {
+      : channels_(channels), stride_(width * channels), data_(height * stride_ + Simd<T>::kWidth) {
     for (int64_t i = 0; i < Simd<T>::kWidth; ++i) data_[height * stride_ + i] = T(0);
     constexpr int64_t kRows = 16;
     parallel_tasks(ceil_div(height, kRows), threads, [&](int64_t task) {
@@ -97,7 +95,8 @@ class PatchBasis {
           for (int64_t j = 0; j < kCoordinates; ++j)
             along[j] += row[d] * columns_[d * kCoordinates + j];
         for (int64_t d = 0; d < depth; ++d)
-          for (int64_t j = 0; j < kCoordinates; ++j) next[d * kCoordinates + j] += row[d] * along[j];
+          for (int64_t j = 0; j < kCoordinates; ++j)
+            next[d * kCoordinates + j] += row[d] * along[j];
       }
       columns_.swap(next);
       orthonormalise();

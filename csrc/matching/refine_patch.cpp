@@ -59,7 +59,8 @@ class Refiner {
     each_marked(pixel_tiles_, a_.key_height, a_.key_width, [&](const Rectangle& tile) {
       pack(a_.key, tile, a_.key_width, key_.data());
     });
-    each_marked(patch_tiles_, key_rows_, key_cols_, [&](const Rectangle& tile) { find_usable(tile); });
+    each_marked(
+        patch_tiles_, key_rows_, key_cols_, [&](const Rectangle& tile) { find_usable(tile); });
     parallel_tasks(query_rows_, a_.threads, [&](int64_t y) { match_row(y); });
   }
 

@@ -13,10 +13,10 @@ struct VotePatchesArgs {
   const uint8_t* hole;        // (H, W), pixels that take votes
   // (H - patch + 1, W - patch + 1), on the grid of patches of `features`; negative: no match
   const int64_t* index;
-  const float* distance;      // squared, of the match
-  const float* penalty;       // minus the logarithm of the weight of a patch's vote
-  bool best;                  // copy from the nearest match instead of averaging
-  float* out;                 // packed (C, H, W); only hole pixels are written
+  const float* distance;  // squared, of the match
+  const float* penalty;   // minus the logarithm of the weight of a patch's vote
+  bool best;              // copy from the nearest match instead of averaging
+  float* out;             // packed (C, H, W); only hole pixels are written
   int threads;
 };
 

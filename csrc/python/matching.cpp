@@ -1,5 +1,5 @@
-#include "matching/refine_patch.h"
 #include "matching/bent_surface.h"
+#include "matching/refine_patch.h"
 #include "matching/vote_patches.h"
 #include "python/arrays.h"
 
