@@ -589,9 +589,9 @@ MUTATIONS = (
     Mutation(
         "vote-offset",
         "matching/vote_patches.cpp",
-        "votes.source[i] = (match / columns + dy) * a.width + match % columns + dx;",
-        "votes.source[i] = (match / columns + dy) * columns + match % columns + dx;",
-        "rows of the image counted by the grid of patches",
+        "const int64_t key_columns = a.features_width - a.patch + 1;",
+        "const int64_t key_columns = columns;",
+        "places of the picture counted by the grid of the window",
     ),
     Mutation(
         "shift-scatter-set",
