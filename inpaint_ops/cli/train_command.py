@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inpaint_ops.cli.messages import failures, weights_notes
+from inpaint_ops.cli.messages import failures, notes
 
 if TYPE_CHECKING:
     from inpaint_ops.training import Config
@@ -63,7 +63,7 @@ def train(
     try:
         with failures():
             config = _config(method, data, out, file, settings, resume)
-            with weights_notes(), display(config.log_every) as (on_step, say):
+            with notes(), display(config.log_every) as (on_step, say):
                 weights = run(config, out, resume=resume, on_step=on_step, say=say)
     except Stopped:  # which was said
         context.exit(_TERMINATED)
