@@ -212,5 +212,6 @@ def _told(summary: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
         if one["bin"] == one["border"] == "all":
             values = [f"{name} {one[name]:.4g}" for name in columns if one[name] is not None]
             failed = f", {one['failed']} failed" if one["failed"] else ""
-            lines.append(f"{one['model']}: {one['pictures']} pictures{failed}: {', '.join(values)}")
+            count = f"{one['pictures']} picture{'' if one['pictures'] == 1 else 's'}"
+            lines.append(f"{one['model']}: {count}{failed}: {', '.join(values)}")
     return "\n".join(lines)

@@ -48,7 +48,7 @@ def page(results: Results, summary: Sequence[Mapping[str, Any]]) -> str:
     """
     count = len({row.index for row in results.rows})
     parts = [
-        f"<h1>{count} pictures, {len(results.models)} models</h1>",
+        f"<h1>{_counted(count, 'picture')}, {_counted(len(results.models), 'model')}</h1>",
         "<h2>All holes</h2>",
         _whole_table(results, summary),
         *(
@@ -75,6 +75,10 @@ def page(results: Results, summary: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _whole_table(results: Results, summary: Sequence[Mapping[str, Any]]) -> str:
     columns = results.summary_columns
     rows = {one["model"]: one for one in summary if (one["bin"], one["border"]) == (ALL, ALL)}
@@ -93,7 +97,13 @@ def _bin_table(
 ) -> str:
     """Return the table of one measure: models in rows; bins, each with its borders, in columns."""
     values = {(one["bin"], one["border"], one["model"]): one for one in summary}
-    columns = list(dict.fromkeys((one["bin"], one["border"]) for one in summary))
+    there = list(dict.fromkeys((one["bin"], one["border"]) for one in summary))
+    # Where all holes of a bin are at the border, or all inside, one column says it.
+    columns = [
+        (share, border)
+        for share, border in there
+        if border == ALL or {(share, TOUCHES), (share, INSIDE)}.issubset(there)
+    ]
     words = {ALL: "", TOUCHES: " at the border", INSIDE: " inside"}
     head = ["model"]
     for share, border in columns:
