@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +50,8 @@ class Row:
     failed: bool = False
 
 
-class Shown(NamedTuple):
+@dataclass(frozen=True)
+class Shown:
     """Pictures for the page, as JPEG files.
 
     Attributes:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import inpaint_ops
 from inpaint_ops import checks
-from inpaint_ops.data import Sample, Samples
+from inpaint_ops.data import HoleFiles, Pictures, Sample, Samples
 from inpaint_ops.evaluation.groups import bin_of, border_of
 from inpaint_ops.evaluation.measures import compare, torchmetrics
 from inpaint_ops.evaluation.perceptual import FrechetFeatures, PerceptualDistance
@@ -182,16 +182,17 @@ def _jpeg(image: Tensor) -> bytes:
 
 
 def _facts(samples: Samples, count: int, digest: str) -> dict[str, Any]:
-    lists = {"data": samples.pictures, "holes": getattr(samples.holes, "files", None)}
+    files = samples.holes.files if isinstance(samples.holes, HoleFiles) else None
+    lists = {"data": samples.pictures, "holes": files}
     return {
         "pictures": count,
         "seed": samples.seed,
         "framing": repr(samples.framing),
-        "drawn_holes": repr(samples.holes) if lists["holes"] is None else None,
+        "drawn_holes": repr(samples.holes) if files is None else None,
         **{
             kind: {"origin": one.origin, "count": len(one), "digest": one.digest}
             for kind, one in lists.items()
-            if hasattr(one, "digest")
+            if isinstance(one, Pictures)
         },
         # Of all pixels and holes: equal where two evaluations saw the same.
         "content_digest": digest,
