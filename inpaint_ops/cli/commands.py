@@ -8,6 +8,7 @@ from importlib import metadata
 import click
 
 from inpaint_ops.cli.check_data_command import check_data
+from inpaint_ops.cli.evaluate_command import evaluate
 from inpaint_ops.cli.export_command import export
 from inpaint_ops.cli.fill_command import fill
 from inpaint_ops.cli.masks_command import masks
@@ -29,6 +30,7 @@ def cli() -> None:
 
 
 cli.add_command(check_data)
+cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(fill)
 cli.add_command(masks)

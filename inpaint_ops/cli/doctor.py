@@ -21,6 +21,7 @@ EXTRAS = {
     "bench": ("matplotlib", "pytest-benchmark", "rich"),
     "triton": ("triton",),
     "train": ("accelerate", "tensorboard", "rich", "safetensors", "pillow"),
+    "evaluate": ("torchmetrics", "pillow"),
     "fillers": ("opencv-python-headless", "scikit-image", "pypatchmatch"),
     "peers": ("onnx", "onnxscript", "onnxruntime", "openvino", "ncnn", "pnnx", "mnn"),
 }

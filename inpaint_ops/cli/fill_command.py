@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 
 
-def _parse_window(
+def parse_window(
     context: click.Context, parameter: click.Parameter, value: str
 ) -> int | str | None:
+    """Return the window of ``--window auto|none|PIXELS``."""
     if value in ("auto", "none"):
         return None if value == "none" else value
     if not (value.isascii() and value.isdecimal() and int(value) > 0):
@@ -77,7 +78,7 @@ def _parse_window(
     metavar="auto|none|PIXELS",
     default="auto",
     show_default=True,
-    callback=_parse_window,
+    callback=parse_window,
     help="What the model sees of a picture: squares of PIXELS around the holes; none, the whole"
     " picture; auto, squares of the side it was trained for where the picture has more than twice"
     " that. exemplar needs none.",

@@ -10,7 +10,7 @@ from inpaint_ops.atomic import make_folder
 from inpaint_ops.cli.messages import failures
 
 # As `inpaint_ops.masks.HOLE_KINDS`, whose import takes its time.
-_KINDS = ("center", "box", "free-form", "irregular")
+KINDS = ("center", "box", "free-form", "irregular")
 
 
 def _parse_size(
@@ -23,9 +23,10 @@ def _parse_size(
     return height, width
 
 
-def _parse_ratio(
+def parse_ratio(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> tuple[float, float] | None:
+    """Return low and high of ``--ratio LOW-HIGH``."""
     if value is None:
         return None
     try:
@@ -37,11 +38,11 @@ def _parse_ratio(
 
 @click.command()
 @click.option("--size", required=True, metavar="HxW", callback=_parse_size, help="In pixels.")
-@click.option("--kind", type=click.Choice(_KINDS), default="irregular", show_default=True)
+@click.option("--kind", type=click.Choice(KINDS), default="irregular", show_default=True)
 @click.option(
     "--ratio",
     metavar="LOW-HIGH",
-    callback=_parse_ratio,
+    callback=parse_ratio,
     help="Share of missing pixels, in (LOW, HIGH].  [default: the kind's own]",
 )
 @click.option("--border", type=click.IntRange(min=0), default=0, help="Pixels known at each edge.")

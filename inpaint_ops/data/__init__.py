@@ -13,7 +13,7 @@ of them. `checking` reads every file and names the bad ones.
 """
 
 from inpaint_ops.data.checking import Fault, check_pictures
-from inpaint_ops.data.framing import Framing
+from inpaint_ops.data.framing import Framing, Whole
 from inpaint_ops.data.holes import DrawnHoles, HoleFiles, Holes
 from inpaint_ops.data.loading import Batch, Order, Rows, batches
 from inpaint_ops.data.samples import Sample, Samples
@@ -32,6 +32,7 @@ __all__ = [
     "Rows",
     "Sample",
     "Samples",
+    "Whole",
     "batches",
     "check_pictures",
     "find_pictures",

@@ -78,3 +78,12 @@ class Framing:
         if self.flip and mirrored:
             image = image.flip(3)
         return image[0].contiguous()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Pictures in their own size, as they are stored; nothing is drawn."""
+
+    def __call__(self, photo: Photo, _rng: np.random.Generator) -> Tensor:
+        """Return (3, height, width) float32 RGB in [0, 1]; alpha is dropped."""
+        return photo.image()[0]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from inpaint_ops import checks
-from inpaint_ops.data.framing import Framing
-from inpaint_ops.data.holes import Holes
+from inpaint_ops.data.framing import Framing, Whole
+from inpaint_ops.data.holes import HoleFiles, Holes
 from inpaint_ops.data.sources import Picture
 from inpaint_ops.program import reason
 
@@ -44,26 +44,45 @@ class Samples:
 
     Args:
         pictures: of `find_pictures`.
-        framing: makes them one size.
+        framing: makes them one size; `Whole` leaves each its own.
         holes: `DrawnHoles`, `HoleFiles` or a function like them.
         seed: of all that is drawn.
+        paired: the file of a hole is not drawn: picture i has file i of `HoleFiles`.
         on_error: "stop": a file that cannot be read is an error; "skip": the next picture in the
             order of `pictures` takes its place, and the sample says so.
+
+    Raises:
+        TypeError, ValueError: a wrong type or choice, or paired holes that are not as many files as
+            pictures.
     """
 
     def __init__(
         self,
         pictures: Sequence[Picture],
-        framing: Framing,
+        framing: Framing | Whole,
         holes: Holes,
         *,
         seed: int = 0,
+        paired: bool = False,
         on_error: str = "stop",
     ) -> None:
         checks.check_int("Samples", "seed", seed, 0)
         checks.check_choice("Samples", "on_error", on_error, ON_ERROR)
         self.pictures, self.framing, self.holes = pictures, framing, holes
         self.seed, self.on_error = seed, on_error
+        self._paired = self._pairs() if paired else None
+
+    def _pairs(self) -> HoleFiles:
+        if not isinstance(self.holes, HoleFiles):
+            raise TypeError(
+                f"Samples: holes must be HoleFiles where paired, got {type(self.holes).__name__}"
+            )
+        if len(self.holes.files) != len(self.pictures):
+            raise ValueError(
+                f"Samples: paired holes must be as many as pictures, {len(self.pictures)}, got "
+                f"{len(self.holes.files)} files of {self.holes.files.origin}"
+            )
+        return self.holes
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -94,4 +113,7 @@ class Samples:
             np.random.default_rng((self.seed, epoch, number, use)) for use in (_FRAME, _HOLE)
         )
         image = self.framing(picture.load(), frame)
-        return Sample(image, self.holes(self.framing.size, hole), picture.name)
+        size = int(image.shape[1]), int(image.shape[2])
+        if self._paired is not None:
+            return Sample(image, self._paired.hole(number, size), picture.name)
+        return Sample(image, self.holes(size, hole), picture.name)

@@ -37,7 +37,7 @@ def check(result, *texts):
 
 def test_import_needs_torch_and_numpy_only():
     blocked = ("triton", "PIL", "click", "rich", "matplotlib", "skimage", "cv2", "scipy")
-    blocked += ("accelerate", "tensorboard", "safetensors")
+    blocked += ("accelerate", "tensorboard", "safetensors", "torchmetrics")
     code = f"""
 import sys
 class Blocker:
@@ -46,7 +46,7 @@ class Blocker:
             raise ImportError("blocked: " + name)
 sys.meta_path.insert(0, Blocker())
 import inpaint_ops, inpaint_ops.images, inpaint_ops.masks, inpaint_ops.cli, torch
-import inpaint_ops.data, inpaint_ops.training
+import inpaint_ops.data, inpaint_ops.evaluation, inpaint_ops.training
 print(inpaint_ops.nearest_patch(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))[0].item())
 print([m for m in {blocked!r} if m in sys.modules])
 """
