@@ -107,10 +107,10 @@ class PointTree {
     // Whole leaves on the left, so that only the last leaf is not full.
     const int64_t middle = node.begin + ceil_div(ceil_div(count, kLeaf), 2) * kLeaf;
     const auto first = order_.begin();
-    std::nth_element(first + node.begin,
-                     first + middle,
-                     first + node.end,
-                     [&](int64_t a, int64_t b) { return coordinates(a)[axis] < coordinates(b)[axis]; });
+    std::nth_element(
+        first + node.begin, first + middle, first + node.end, [&](int64_t a, int64_t b) {
+          return coordinates(a)[axis] < coordinates(b)[axis];
+        });
     const int64_t begin = node.begin, end = node.end;
     node.left = int64_t(nodes.size());
     nodes.push_back(Node{{}, {}, begin, middle, -1});  // invalidates `node`
@@ -146,7 +146,8 @@ class TreeMatcher {
         run_(sample.k * sample.args.channels),
         vectors_(ceil_div(run_, W)),
         lanes_(last_lanes()),
-        queries_(pixels(sample.args.query, sample.args.query_height, sample.args.query_width, nullptr)),
+        queries_(
+            pixels(sample.args.query, sample.args.query_height, sample.args.query_width, nullptr)),
         keys_(pixels(sample.args.key, sample.args.key_height, sample.args.key_width, sample.valid)),
         basis_(sampled(), samples(), run_ * sample.k),
         key_points_(sample.usable_count * kCoordinates),
@@ -177,7 +178,8 @@ class TreeMatcher {
       for (int64_t i = task * kQueries; i < std::min(wanted, (task + 1) * kQueries); ++i) {
         const bool beside = i > task * kQueries && wanted_[i] == wanted_[i - 1] + 1 &&
                             wanted_[i] % s_.query_cols != 0;
-        const bool usable = beside && left >= 0 && (left + 1) % s_.key_cols != 0 && s_.usable[left + 1];
+        const bool usable =
+            beside && left >= 0 && (left + 1) % s_.key_cols != 0 && s_.usable[left + 1];
         find(i, usable ? left + 1 : -1, search);
         left = search.index;
         const T score = search.index < 0 ? kMinusInfinity<T> : score_of(wanted_[i], left);
@@ -248,7 +250,10 @@ class TreeMatcher {
       for (int64_t i = task * kPatches; i < end; i += PatchBasis::kBlock) {
         const int64_t patches = std::min(PatchBasis::kBlock, end - i);
         for (int64_t j = 0; j < patches; ++j)
-          block.set(j, image.at(origins[i + j] / columns, origins[i + j] % columns), run_, image.stride());
+          block.set(j,
+                    image.at(origins[i + j] / columns, origins[i + j] % columns),
+                    run_,
+                    image.stride());
         block.points(patches, out + i * kCoordinates);
         for (int64_t j = 0; j < patches; ++j)
           if (!(block.norm(j) <= most)) most = block.norm(j);
@@ -269,8 +274,10 @@ class TreeMatcher {
     return true;
   }
 
-  // Keys, as numbers in `usable_`, without those that equal an earlier one.
+  // Keys, as numbers in `usable_`, without those that equal an earlier one. Patches that differ may
+  // have the same point, all of them beside one huge number: then copies of a key may stay.
   std::vector<int64_t> distinct_keys() const {
+    constexpr int64_t kLooks = 64;
     const int64_t count = int64_t(usable_.size());
     size_t slots = 1;
     while (slots < size_t(2 * count)) slots *= 2;
@@ -287,13 +294,15 @@ class TreeMatcher {
       }
       size_t slot = size_t(hash) & (slots - 1);
       bool known = false;
-      for (; table[slot] >= 0 && !known; slot = (slot + 1) & (slots - 1)) {
+      int64_t looks = 0;
+      for (; table[slot] >= 0 && !known && looks < kLooks;
+           slot = (slot + 1) & (slots - 1), ++looks) {
         const T* other = key_points_.data() + table[slot] * kCoordinates;
         known = std::memcmp(p, other, sizeof(T) * kCoordinates) == 0 &&
                 same_patch(usable_[size_t(i)], usable_[size_t(table[slot])]);
       }
       if (known) continue;
-      table[slot] = i;
+      if (looks < kLooks) table[slot] = i;
       out.push_back(i);
     }
     return out;
@@ -332,7 +341,8 @@ class TreeMatcher {
         const T to_left = box_distance(q, child[0]), to_right = box_distance(q, child[1]);
         search.boxes += 2;
         const bool right_first = to_right < to_left;
-        const T farther = right_first ? to_left : to_right, nearer = right_first ? to_right : to_left;
+        const T farther = right_first ? to_left : to_right,
+                nearer = right_first ? to_right : to_left;
         if (farther <= search.limit)
           search.waiting.push_back({node->left + (right_first ? 0 : 1), farther});
         node = nearer <= search.limit ? child + (right_first ? 1 : 0) : nullptr;
@@ -345,7 +355,8 @@ class TreeMatcher {
   static T box_distance(const T* q, const typename Tree::Node& node) {
     Vector<T> sum{};
     for (int64_t d = 0; d < kCoordinates; d += W) {
-      const Vector<T> x = load(q + d), below = load(node.low + d) - x, above = x - load(node.high + d);
+      const Vector<T> x = load(q + d), below = load(node.low + d) - x,
+                      above = x - load(node.high + d);
       const Vector<T> out = max_or_second<T>(max_or_second<T>(below, above), Vector<T>{});
       sum = multiply_add(out, out, sum);
     }
