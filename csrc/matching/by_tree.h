@@ -174,8 +174,10 @@ class TreeMatcher {
     return true;
   }
 
-  // Keys, as numbers in `usable_`, without those that equal an earlier one.
+  // Keys, as numbers in `usable_`, without those that equal an earlier one. Patches that differ may
+  // have the same point, all of them beside one huge number: then copies of a key may stay.
   std::vector<int64_t> distinct_keys() const {
+    constexpr int64_t kLooks = 64;
     const int64_t count = int64_t(usable_.size());
     size_t slots = 1;
     while (slots < size_t(2 * count)) slots *= 2;
@@ -192,13 +194,15 @@ class TreeMatcher {
       }
       size_t slot = size_t(hash) & (slots - 1);
       bool known = false;
-      for (; table[slot] >= 0 && !known; slot = (slot + 1) & (slots - 1)) {
+      int64_t looks = 0;
+      for (; table[slot] >= 0 && !known && looks < kLooks;
+           slot = (slot + 1) & (slots - 1), ++looks) {
         const T* other = key_points_.data() + table[slot] * kCoordinates;
         known = std::memcmp(p, other, sizeof(T) * kCoordinates) == 0 &&
                 same_patch(usable_[size_t(i)], usable_[size_t(table[slot])]);
       }
       if (known) continue;
-      table[slot] = i;
+      if (looks < kLooks) table[slot] = i;
       out.push_back(i);
     }
     return out;

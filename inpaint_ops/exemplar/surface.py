@@ -36,9 +36,24 @@ def surface(image: Tensor, hole: Tensor) -> Tensor:
         small = F.pad(hole, (0, hole.shape[3] % 2, 0, hole.shape[2] % 2), value=True)
         small = ~box_any(~small, 2, 2)[..., ::2, ::2]
         coarse = surface(torch.where(small, 0.0, halve(image, ~hole)), small)
-        fine = F.interpolate(coarse, scale_factor=2, mode="bilinear")
+        fine = _double(coarse)
         start = torch.where(hole, fine[..., : hole.shape[2], : hole.shape[3]], image)
     return bent_surface(start, hole, torch.ones_like(hole))
+
+
+def _double(x: Tensor) -> Tensor:
+    """Return x at twice the size, bilinear.
+
+    Results of `torch.nn.functional.interpolate` differ in their last bits between one thread and
+    several.
+    """
+    for axis in (2, 3):
+        size = x.shape[axis]
+        before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, size - 1)], axis)
+        after = torch.cat([x.narrow(axis, 1, size - 1), x.narrow(axis, size - 1, 1)], axis)
+        both = [0.25 * side + 0.75 * x for side in (before, after)]
+        x = torch.stack(both, axis + 1).flatten(axis, axis + 1)
+    return x
 
 
 def bent_surface(start: Tensor, free: Tensor, inside: Tensor) -> Tensor:

@@ -53,6 +53,19 @@ def test_smooth_holes_are_no_worse_than_telea(name, hole, telea):
     assert torch.equal(filled[known], image[known])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_wide_surface_is_the_same_for_every_number_of_threads(channels):
+    # So wide that it starts from the surfaces at a half and a quarter of the size.
+    image = blurred("astronaut", 80, 97)[:, :channels]
+    hole = box(80, 97, 8, 8, 64, 79)
+    bent = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        bent.append(surface(torch.where(hole, 0.0, image), hole))
+    assert torch.equal(bent[0], bent[1])
+    assert torch.equal(bent[0], bent[2])
+
+
 @pytest.mark.usefixtures("instruction_set")
 def test_bent_surface_against_plain_pytorch():
     generator = torch.Generator().manual_seed(0)

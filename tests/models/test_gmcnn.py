@@ -140,7 +140,7 @@ def test_sizes_are_checked():
         GMCNN(critic_size=64)
     with pytest.raises(ValueError, match="base_channels must be even"):
         GMCNN(base_channels=3)
-    with pytest.raises(ValueError, match="features must be a feature network"):
+    with pytest.raises(ValueError, match="features must be given in phase finetune"):
         model.recipe("finetune")
 
 

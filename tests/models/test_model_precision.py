@@ -128,9 +128,7 @@ def phases():
 
 def features_of(name, dtype=torch.float32):
     if name == "gmcnn":  # ID-MRF tells features of many channels apart, not those of a toy
-        options = GMCNNRecipe.feature_network
-        network = FeatureNetwork.untrained(options["name"], layers=options["layers"])
-        return network.to(dtype)
+        return FeatureNetwork.untrained(**GMCNNRecipe.feature_network).to(dtype)
     made = CASES[name].features
     return None if made is None else made().to(dtype)
 

@@ -170,7 +170,7 @@ def test_sides_are_checked():
         PartialConvUNet(levels=4)
     with pytest.raises(ValueError, match="input_range must be one of"):
         PartialConvUNet(input_range="bytes")
-    with pytest.raises(ValueError, match="features must be a feature network"):
+    with pytest.raises(ValueError, match="features must be given in phase"):
         model.recipe()
 
 

@@ -86,7 +86,7 @@ def test_public_terms_of_a_shared_rectangle():
     ragged = centre()
     ragged[:, :, 68, 68] = 0
     assert "discounted_l1" not in recipe.step(image, ragged)
-    with pytest.raises(ValueError, match="features must be a feature network in phase public"):
+    with pytest.raises(ValueError, match="features must be given in phase public"):
         model.recipe("public")
 
 

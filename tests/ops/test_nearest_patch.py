@@ -409,6 +409,17 @@ def test_tree_leaves_what_is_not_finite_to_the_other_ways():
     assert torch.equal(score == -math.inf, exact < 0)
 
 
+def test_tree_of_keys_beside_one_huge_number():
+    # Rounded relative to it, the points of all patches are equal, though the patches are not.
+    query, key = waves(3, 20, 20, 0), waves(3, 250, 250, 0)
+    key[..., 125, 125] = 1e14
+    kwargs = {"patch_size": 5, "metric": "l2"}
+    index, _ = nearest_patch(query, key, **kwargs)
+    some = query[..., :6, :6].double()
+    exact, _ = reference.nearest_patch(some, key.double(), **kwargs)
+    assert torch.equal(index[:, :2, :2], exact)
+
+
 def test_lists_of_many_keys_are_gathered_piece_by_piece():
     generator = torch.Generator().manual_seed(5)
     # 170 x 170 keys of 64 x 3 x 3 numbers are 66 MB; a piece is 64 MB.
