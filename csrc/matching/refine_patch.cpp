@@ -300,7 +300,7 @@ void refine_patch(const RefinePatchArgs<T>& args) {
   }
   RefinePatchArgs<T> a = args;
   // Below this waking a second thread costs more than it saves.
-  if (rows * columns < 32768) a.threads = 1;
+  if (rows * columns < 4096) a.threads = 1;
   for (int64_t n = 0; n < args.batch; ++n) Refiner<T>(a, n).run();
 }
 

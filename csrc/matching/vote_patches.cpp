@@ -98,7 +98,7 @@ void write(const VotePatchesArgs& a, int64_t y, int64_t x, Votes& votes) {
 
 void vote_patches(const VotePatchesArgs& args) {
   // Below this waking a second thread costs more than it saves.
-  const int threads = args.height * args.width < 32768 ? 1 : args.threads;
+  const int threads = args.height * args.width < 4096 ? 1 : args.threads;
   parallel_tasks(args.height, threads, [&](int64_t y) {
     const uint8_t* hole = args.hole + y * args.width;
     if (std::find(hole, hole + args.width, uint8_t(1)) == hole + args.width) return;
