@@ -83,8 +83,8 @@ def _config(
     from inpaint_ops.training.run_folder import RunFolder
 
     model_class(method)
-    if resume and file is None and not settings:
-        # The run says itself what it is.
+    if resume and file is None:
+        # The run says itself what it is; what is given beside must agree.
         file = RunFolder.config_of(out)
     given: dict[str, Any] = {} if data is None else {"data.path": str(data)}
     config = read_config(method, file, settings, **given)

@@ -40,9 +40,10 @@ def test_a_run_from_photos_to_a_filled_picture(run, tmp_path):
         resumed = run(*arguments, *options, "--resume")
         assert resumed.exit_code == 0, resumed.output
         assert "0 of 4 steps to do" in resumed.stderr
-    other = run(*arguments, *OPTIONS, "--set", "batch=3", "--resume")
-    assert other.exit_code == 1
-    assert "holds another run: batch was 2, is 3" in other.stderr
+    for options in (OPTIONS, ()):
+        other = run(*arguments, *options, "--set", "batch=3", "--resume")
+        assert other.exit_code == 1
+        assert "holds another run: batch was 2, is 3" in other.stderr
 
     Image.fromarray(np.uint8(np.arange(32 * 32 * 3) % 251).reshape(32, 32, 3)).save("photo.png")
     hole = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
