@@ -50,15 +50,14 @@ demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(DEMO_INSTALLED))
 
 # In two lanes: exports, GPU kernels and methods need one processor for nearly as long as all else
 # needs the other. Threads that wait in a loop would take it from the other lane.
-SECOND_LANE = tests/exporting tests/gpu tests/models
 test: export OMP_WAIT_POLICY = passive
 test: export INPAINT_OPS_TEST_BUILD = 1
 test: $(INSTALLED)
 	mkdir -p build
-	( $(BIN)/python -P -m pytest -q $(SECOND_LANE) && \
+	( $(BIN)/python -P -m pytest -q tests/exporting tests/gpu && $(BIN)/python -P -m pytest -q tests/models && \
 	    TRITON_INTERPRET=1 $(BIN)/python -P -m pytest -q tests/interpreter ) > build/second_lane.log 2>&1 & \
 	lane=$$!; failed=; \
-	$(BIN)/python -P -m pytest -q $(addprefix --ignore=,$(SECOND_LANE)) $(PYTEST_ARGS) || failed=1; \
+	$(BIN)/python -P -m pytest -q --ignore=tests/exporting --ignore=tests/gpu --ignore=tests/models $(PYTEST_ARGS) || failed=1; \
 	wait $$lane || failed=1; \
 	cat build/second_lane.log; \
 	test -z "$$failed"
