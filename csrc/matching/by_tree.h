@@ -22,7 +22,6 @@
 #pragma once
 
 #include <cstring>
-#include <numeric>
 #include <vector>
 
 #include "matching/point_tree.h"

@@ -46,17 +46,18 @@ def fill_exemplar(
     """Fill holes so that every small patch of the filling occurs in the known picture.
 
     Minimises the sum, over the patches that touch the hole, of the squared distance to the nearest
-    known patch. It works from coarse to fine sizes. Each step finds all nearest patches,
-    exhaustively where that is affordable, else around the matches of the coarser size. Then the
-    overlapping patches vote for each pixel. At the end every pixel is copied, not averaged, and
-    faint steps of brightness between the copied pieces are removed.
+    known patch. It works from coarse to fine sizes. The first step at a size finds all nearest
+    patches, exhaustively where that is affordable; other steps look around the matches so far. Then
+    the overlapping patches vote for each pixel. At the end every pixel is copied, not averaged, and
+    faint steps of brightness between the copied pieces are removed. In smooth places a surface
+    through the known pixels replaces copies, where it restores hidden known pixels better.
 
     Args:
         image: (N, 3 or 1, H, W) floating, [0, 1] where known; holes may hold anything, NaN
             included. Any size from 1 x 1.
         hole: (N or 1, 1, H, W), 1 = missing; bool, or 0 and 1 in uint8 or float.
-        seed: of the random first fillings at coarse sizes, of which the best is kept; another
-            seed can give another result.
+        seed: 0 begins with the nearest patches; another seed draws among the near ones, and can
+            give another result.
         progress: called with the done fraction, which rises from 0 to 1, or None.
         patch_size: odd side of the patches, pixels, 3 or more. Larger ones keep larger structures
             together and find fewer matches.

@@ -16,9 +16,6 @@ from inpaint_ops.ops.refine_patch import refine_patch
 
 # Most patch pairs that one step compares exhaustively: a second or less on one core.
 _PAIRS = 6e8
-# First steps of a level, which search exhaustively; later ones look around the matches found.
-# More of them take longer and give no better fillings.
-_EXHAUSTIVE_STEPS = 1
 # First steps that also look around the matches of patches far away.
 _WIDE_STEPS = 3
 # Mean change of a feature in one step below which a level is done.
@@ -120,9 +117,10 @@ def settle(
         iterations: steps at most.
         after_step: called with the done fraction of these steps.
     """
+    # Once: more exhaustive steps take longer and give no better fillings.
     exhaustive = level.queries * level.keys <= _PAIRS
     for step in range(iterations):
-        if index is None or (exhaustive and step < _EXHAUSTIVE_STEPS):
+        if index is None or (exhaustive and step == 0):
             matches = _search(level, current, size, level.touching)
         else:
             matches = _refine(level, current, index, size, step)

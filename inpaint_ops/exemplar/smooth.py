@@ -56,7 +56,8 @@ def smooth_places(image: Tensor, hole: Tensor, level: Level, scale: int, size: i
     place = (..., slice(top, bottom), slice(left, right))
     weight = _smoothness(image[place], hole[place])
     everywhere = torch.zeros(hole.shape, dtype=image.dtype)
-    if float(weight[hole[place]].mean()) < _SHARE:
+    # In float64, here and below: its rounding leaves the choice the same for any number of threads.
+    if float(weight[hole[place]].double().mean()) < _SHARE:
         return everywhere
     small = F.avg_pool2d(weight, scale, ceil_mode=True)
     smooth = torch.zeros(level.known.shape, dtype=image.dtype)
@@ -133,6 +134,6 @@ def _moved(hole: Tensor, smooth: Tensor, size: int) -> list[Tensor]:
                 ..., max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)
             ]
             moved &= ~hole
-            found.append((float(smooth[moved].sum()), moved))
+            found.append((float(smooth[moved].double().sum()), moved))
     found.sort(key=lambda one: -one[0])
     return [moved for covered, moved in found[:_TRIALS] if covered >= max(_ENOUGH, found[0][0] / 2)]

@@ -36,12 +36,12 @@ def surface(image: Tensor, hole: Tensor) -> Tensor:
         small = F.pad(hole, (0, hole.shape[3] % 2, 0, hole.shape[2] % 2), value=True)
         small = ~box_any(~small, 2, 2)[..., ::2, ::2]
         coarse = surface(torch.where(small, 0.0, halve(image, ~hole)), small)
-        fine = _double(coarse)
+        fine = _enlarged(coarse)
         start = torch.where(hole, fine[..., : hole.shape[2], : hole.shape[3]], image)
     return bent_surface(start, hole, torch.ones_like(hole))
 
 
-def _double(x: Tensor) -> Tensor:
+def _enlarged(x: Tensor) -> Tensor:
     """Return x at twice the size, bilinear.
 
     Results of `torch.nn.functional.interpolate` differ in their last bits between one thread and
