@@ -587,6 +587,20 @@ MUTATIONS = (
         "median instead of the third quartile",
     ),
     Mutation(
+        "tree-limit",
+        "matching/by_tree.h",
+        "search.limit = reach * reach;",
+        "search.limit = reach * reach * T(0.5);",
+        "keys left out that are nearer than the best so far",
+    ),
+    Mutation(
+        "tree-equal",
+        "matching/by_tree.h",
+        "if (total == search.best && index >= search.index) return;",
+        "if (total == search.best) return;",
+        "of equal keys the first that the tree reaches, not the lowest",
+    ),
+    Mutation(
         "vote-offset",
         "matching/vote_patches.cpp",
         "const int64_t key_columns = a.features_width - a.patch + 1;",
