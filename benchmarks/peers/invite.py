@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from inpaint_ops import frozen
 from inpaint_ops.benchmarks.harness.accuracy import LIMIT, Error
 from inpaint_ops.benchmarks.harness.case import Problem
 from inpaint_ops.benchmarks.harness.machine import version
@@ -128,11 +130,21 @@ class Party:
 
     @contextmanager
     def given(self, problem: Problem) -> Iterator[Guests | None]:
-        """Yield the engines with the formula of a problem; None if it has none."""
+        """Yield the engines with the formula of a problem; None if it has none.
+
+        Their weights are constants, so ours are promised not to change either.
+        """
         if problem.plain is None:
             yield None
             return
-        with tempfile.TemporaryDirectory(prefix="inpaint-ops-peers-") as folder:
+        constants = nn.Module()
+        for number, value in enumerate(problem.inputs):
+            if isinstance(value, Tensor):
+                constants.register_buffer(str(number), value)
+        with (
+            frozen(constants),
+            tempfile.TemporaryDirectory(prefix="inpaint-ops-peers-") as folder,
+        ):
             yield Guests(self, problem, problem.plain(), Path(folder))
 
     def remote(self, name: str) -> Remote:

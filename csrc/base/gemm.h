@@ -21,12 +21,16 @@ inline int64_t tile_begin(int64_t rows, int64_t tile) {
   return rows * tile / tiles;
 }
 
+// Every loop over the sums is unrolled, here and in users: one that is not makes the compiler keep
+// them in memory and copy them for each product.
 template <class T, int ROWS, int VECS>
 struct Accumulator {
   Vector<T> v[ROWS][VECS];
 
   inline __attribute__((always_inline)) void clear() {
+#pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 2
       for (int j = 0; j < VECS; ++j) v[r][j] = Vector<T>{};
   }
 
@@ -72,6 +76,40 @@ struct Accumulator {
       }
 #pragma GCC unroll 8
       for (int g = 0; g < kBases; ++g) ++base[g];
+      b += ldb;
+    }
+  }
+
+  // The same over `runs` runs of `depth`, `run_step` apart, in one loop: where runs are short,
+  // loops of their own cost as much as the sums.
+  inline __attribute__((always_inline)) void add_runs(const T* __restrict a,
+                                                      ptrdiff_t lda,
+                                                      const T* __restrict b,
+                                                      ptrdiff_t ldb,
+                                                      int64_t depth,
+                                                      int64_t runs,
+                                                      ptrdiff_t run_step) {
+    constexpr int W = Simd<T>::kWidth;
+    constexpr int kBases = (ROWS + 2) / 3;
+    const T* base[kBases];
+    for (int g = 0; g < kBases; ++g) base[g] = a + 3 * g * lda;
+    int64_t left = depth;
+    for (int64_t k = 0; k < runs * depth; ++k) {
+      Vector<T> col[VECS];
+#pragma GCC unroll 2
+      for (int j = 0; j < VECS; ++j) col[j] = load(b + j * W);
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; ++r) {
+        const Vector<T> x = broadcast(base[r / 3][r % 3 * lda]);
+#pragma GCC unroll 2
+        for (int j = 0; j < VECS; ++j) v[r][j] = multiply_add(x, col[j], v[r][j]);
+      }
+      // All bits where a run ends: without a branch.
+      const int64_t ends = -int64_t(--left == 0);
+      const ptrdiff_t ahead = 1 + (ends & (run_step - depth));
+      left += ends & depth;
+#pragma GCC unroll 8
+      for (int g = 0; g < kBases; ++g) base[g] += ahead;
       b += ldb;
     }
   }

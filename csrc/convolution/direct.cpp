@@ -10,12 +10,12 @@
 // few channels, see direct_planes.h, or terms of the sum, see Dots.
 #include <algorithm>
 
-#include "base/gemm.h"
 #include "base/parallel.h"
 #include "convolution/direct_blocks.h"
 #include "convolution/direct_few_filters.h"
 #include "convolution/direct_load.h"
 #include "convolution/direct_planes.h"
+#include "convolution/direct_product.h"
 #include "convolution/reads.h"
 #include "convolution/store.h"
 #include "convolution/takes.h"
@@ -24,8 +24,6 @@ namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
-// Terms that are summed in one chain, see convolution/winograd_products.h.
-constexpr int64_t kSumDepth = 128;
 // Weights that stay in L2 while all outputs of a block use them.
 constexpr int64_t kResidentFloats = 48 << 10;
 // Register tiles of a row of a block.
@@ -34,56 +32,15 @@ static_assert(kRowTiles * kRowTile <= kMostRun);
 // Weights and input that stay in an L1 of 32 KiB together.
 constexpr int64_t kL1Floats = 7 << 10;
 
-// Part of the sums of ROWS neighbouring outputs: some kernel rows of runs of taps side by side.
+// Runs the tiles of `count` outputs, the larger ones first.
 template <int VECS>
-struct DirectProduct {
-  const float* first_tap;  // of the first output
-  int64_t step;            // from an output to the next
-  int64_t rows, row_step;  // kernel rows
-  int64_t runs, run_step;  // of a kernel row
-  int64_t depth;           // of a run
-  const float* weight;
-  bool put;  // not: added to the sums
-  float* sums;
-
-  // Apart from its caller, whose variables would take registers from the innermost loop.
-  template <int ROWS>
-  __attribute__((noinline)) void run() {
-    const float* w = weight;
-    int64_t summed = 0;
-    bool first = put;
-    Accumulator<float, ROWS, VECS> sum;
-    sum.clear();
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t i = 0; i < runs; ++i) {
-        const float* from = first_tap + row * row_step + i * run_step;
-        for (int64_t k = 0; k < depth; k += kSumDepth) {
-          const int64_t here = std::min(kSumDepth, depth - k);
-          if (summed + here > kSumDepth) {
-            flush<ROWS>(sum, first);
-            first = false;
-            summed = 0;
-          }
-          sum.add_strided(from + k, step, w, VECS * W, here);
-          w += here * VECS * W;
-          summed += here;
-        }
-      }
-    flush<ROWS>(sum, first);
-  }
-
- private:
-  template <int ROWS>
-  inline __attribute__((always_inline)) void flush(Accumulator<float, ROWS, VECS>& sum,
-                                                   bool first) {
-    for (int r = 0; r < ROWS; ++r)
-      for (int j = 0; j < VECS; ++j) {
-        float* to = sums + (r * VECS + j) * W;
-        store(to, first ? sum.v[r][j] : load(to) + sum.v[r][j]);
-      }
-    sum.clear();
-  }
-};
+void with_tiles(int64_t count, DirectProduct<VECS>& product) {
+  const int64_t tiles = tile_count(count), rows = count / tiles, larger = count % tiles;
+  product.tiles = larger;
+  if (larger > 0) with_rows(rows + 1, product);
+  product.tiles = tiles - larger;
+  with_rows(rows, product);
+}
 
 template <int VECS>
 void panel_block(const ConvArgs& a,
@@ -104,26 +61,35 @@ void panel_block(const ConvArgs& a,
   const int64_t runs = dense ? 1 : a.kernel.x, depth = dense ? a.kernel.x * a.channels : a.channels;
   const int64_t row_step = plan.dilation.y * input.row_stride;
   // A whole row at once, unless some of its outputs may be left out.
-  const int64_t most = a.wanted || a.update_mask ? kRowTile : kRowTiles * kRowTile;
+  const bool all = !a.wanted && !a.update_mask;
+  const int64_t most = all ? kRowTiles * kRowTile : kRowTile;
+  const bool simple = all && panel.kind == PanelKind::kPlain && panel.count == VECS * W &&
+                      !a.y_planes && !a.pre_activation && finishes_in_registers(a.activation);
   for (int64_t ky = 0; ky < a.kernel.y; ky += resident) {
     const int64_t end = std::min(a.kernel.y, ky + resident);
+    const bool last = end == a.kernel.y;
     each_run(a, plan, block, most, [&](int64_t row, int64_t x, int64_t count, int64_t* pixel) {
       float* here = whole ? sums : sums + (row * block.columns + x) * VECS * W;
-      for (int64_t t = 0; t < tile_count(count); ++t) {
-        const int64_t first = tile_begin(count, t);
-        DirectProduct<VECS> product{input.at(a, row, x + first) + ky * row_step,
-                                    a.stride.x * input.pixel_stride,
-                                    end - ky,
-                                    row_step,
-                                    runs,
-                                    plan.dilation.x * input.pixel_stride,
-                                    depth,
-                                    weights + ky * kernel_row,
-                                    ky == 0,
-                                    here + first * VECS * W};
-        with_rows(tile_begin(count, t + 1) - first, product);
-      }
-      if (end < a.kernel.y) return;
+      DirectProduct<VECS> product{input.at(a, row, x) + ky * row_step,
+                                  a.stride.x * input.pixel_stride,
+                                  end - ky,
+                                  row_step,
+                                  runs,
+                                  plan.dilation.x * input.pixel_stride,
+                                  depth,
+                                  weights + ky * kernel_row,
+                                  ky == 0,
+                                  here,
+                                  Finish{},
+                                  0};
+      if (simple && last)
+        product.finish = {a.y + pixel[0] * a.filters + panel.first,
+                          plan.grid.x * a.store_step.x * a.filters,
+                          lane_bias + panel.lane0,
+                          a.activation,
+                          a.y_streams};
+      with_tiles(count, product);
+      if (simple || !last) return;
       StorePanel store_panel{a, panel, lane_bias, here, pixel, int(count), mask_shift, block.n};
       with_activation(a.activation, store_panel);
     });

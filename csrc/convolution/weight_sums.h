@@ -41,7 +41,9 @@ struct OuterSum {
     sum.clear();
     for (int64_t s = 0; s < count; ++s)
       sum.add(stretches[s].left, stretches[s].right, right_step, depth, left_step);
+#pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 2
       for (int j = 0; j < VECS; ++j) {
         float* to = sums + r * sums_step + j * W;
         store(to, put ? sum.v[r][j] : load(to) + sum.v[r][j]);

@@ -65,7 +65,9 @@ struct Product {
       chain.clear();
       chain.add_strided(
           input + c, input_stride, weight + c * VECS * W, VECS * W, std::min(CHAIN, end - c));
+#pragma GCC unroll 16
       for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 2
         for (int j = 0; j < VECS; ++j) {
           float* one = to + r * stride + j * W;
           store(one, c == begin ? chain.v[r][j] : load(one) + chain.v[r][j]);

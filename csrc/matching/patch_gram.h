@@ -49,6 +49,7 @@ struct ProductTile {
     sum.add(left, right + v * W * channels, kPanel<T>, channels);
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 2
       for (int i = 0; i < VECS; ++i) store(out + r * ld + (v + i) * W, sum.v[r][i]);
   }
 };
