@@ -46,7 +46,7 @@ def convert(model: nn.Module, sample: Any = None, *, keep: str = "faster") -> Re
     Recognised are nn.Conv2d and nn.ConvTranspose2d with the activation after them, with symmetric
     padding and nearest upsampling by 2 before them, nn.InstanceNorm2d with activation and residual,
     gated convolutions (one split in two, or two), partial convolutions, contextual attention and
-    shift layers of public ports. docs/convert.md has the rules. Parameters stay the same objects
+    shift layers of public ports. docs/guides/convert.md has the rules. Parameters stay the same objects
     under the same keys of the state dict; hooks, spectral and weight norm, copies and pickles work
     as before. What is not recognised is left alone. `revert` takes all of it back.
 

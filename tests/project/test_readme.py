@@ -148,7 +148,7 @@ def test_readme_is_short_and_its_figures_are_those_of_the_long_tables():
 
 def test_tables_name_every_operator_and_method():
     for name in inpaint_ops.ops.__all__:
-        assert f"`{name}`" in TEXTS["docs/operators.md"], name
-    first = TEXTS["docs/methods.md"].split("\n## ")[0]
+        assert f"`{name}`" in TEXTS["docs/operators/index.md"], name
+    first = TEXTS["docs/methods/index.md"].split("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \|", first, re.MULTILINE)
     assert sorted(listed) == list_models()

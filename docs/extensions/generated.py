@@ -1,0 +1,25 @@
+"""A directive whose text is made from the code when the site is built."""
+
+from __future__ import annotations
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+
+class Generated(SphinxDirective):
+    """Subclasses return Markdown; the page is read as if it stood there."""
+
+    optional_arguments = 1
+
+    def markdown(self) -> str:
+        """Return the text."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the text."""
+        node = nodes.container()
+        node["classes"] = [f"{self.name}-text"]
+        lines = StringList(self.markdown().splitlines(), self.name)
+        self.state.nested_parse(lines, self.content_offset, node)
+        return [node]
