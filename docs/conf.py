@@ -24,7 +24,8 @@ extensions = [
     "commands",
 ]
 exclude_patterns = ["templates", "drawing", "extensions"]
-nitpicky = False
+# Typographers' quotes and dashes would change names of options.
+smartquotes = False
 show_warning_types = True
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -57,5 +58,4 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#e58ad8", "color-brand-content": "#e58ad8"},
     "top_of_page_buttons": [],
 }
-# Icons from the theme's own files, no source links to a host.
 copybutton_prompt_text = "$ "

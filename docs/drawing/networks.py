@@ -98,9 +98,7 @@ class _Follow(TorchDispatchMode):
         super().__init__()
         self.trace = trace
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         sources = self.trace.sources([args, kwargs or {}])
         if any(name in str(func) for name in _SUMS) and len(sources) > 1:
@@ -153,9 +151,7 @@ def _hooks(network: nn.Module, trace: Trace) -> Iterator[None]:
             if trace.inside == 1:
                 module.__dict__["_asked"] = trace.sources([args, kwargs])
 
-        def after(
-            module: nn.Module, args: Any, kwargs: Any, result: Any, name: str = name
-        ) -> None:
+        def after(module: nn.Module, args: Any, kwargs: Any, result: Any, name: str = name) -> None:
             trace.inside -= 1
             if trace.inside:
                 return
@@ -242,7 +238,7 @@ def draw(method: str, title: str, **options: Any) -> Canvas:
     columns = 1 + max(node.column for node in nodes)
     kinds = {node.kind: node.colour for node in nodes}
     width = max(40 + columns * _STEP, 190 * min(len(kinds), 3), 420)
-    legend = _TOP + sum(lanes) * _LANE
+    legend = _TOP + sum(lanes) * _LANE + 14
     canvas = Canvas(width, legend + 26 * math.ceil(len(kinds) / 3) + 14, title)
     canvas.text(12, 22, title, anchor="start", bold=True)
 
@@ -257,7 +253,9 @@ def draw(method: str, title: str, **options: Any) -> Canvas:
     for node in nodes:
         x, y = centre(node)
         tall = _height(node.side)
-        about = f"{node.name}: {node.kind} {node.words}, {node.channels} x {node.side} x {node.side}"
+        about = (
+            f"{node.name}: {node.kind} {node.words}, {node.channels} x {node.side} x {node.side}"
+        )
         canvas.rect(x - 9, y - tall / 2, 18, tall, node.colour, stroke=INK, round=2, title=about)
         canvas.text(x, y + tall / 2 + 12, str(node.channels), size=9)
         mark = _mark(node.words)

@@ -35,7 +35,9 @@ def nearest_patch() -> Canvas:
 
 def refine_patch() -> Canvas:
     """A guess, the guesses of neighbours, and the windows around them."""
-    canvas = Canvas(680, 256, "refine_patch: a patch tries its own guess and those of its neighbours")
+    canvas = Canvas(
+        680, 256, "refine_patch: a patch tries its own guess and those of its neighbours"
+    )
     fills = {(4, 4): ACCENT, (4, 2): GOLD, (4, 6): GOLD, (2, 4): GOLD, (6, 4): GOLD}
     canvas.grid(30, 40, 9, 9, _CELL, fills, fill=BLUE)
     windows: dict[tuple[int, int], str] = {}
@@ -59,7 +61,7 @@ def shift_connection() -> Canvas:
     hole = _hole(range(2, 6), range(2, 6))
     canvas.grid(20, 40, 8, 8, _CELL, hole, fill=WHITE)
     canvas.grid(260, 40, 8, 8, _CELL, hole, fill=KNOWN)
-    moved = {cell: colour for cell, colour in zip(hole, [KNOWN, "#9fcdae", "#7fb893"] * 6)}
+    moved = dict(zip(hole, [KNOWN, "#9fcdae", "#7fb893"] * 6))
     canvas.grid(510, 40, 8, 8, _CELL, moved, fill=WHITE)
     canvas.curve("M70 90C130 10 220 10 268 52", arrow=True, colour=ACCENT, thick=2)
     canvas.text(168, 20, "most similar by cosine", size=12)
@@ -107,7 +109,9 @@ def id_mrf_loss() -> Canvas:
     canvas.grid(20, 160, 4, 4, 18, fill=KNOWN)
     canvas.text(56, 250, "target")
     shades = ("#ffffff", "#ecd9ea", "#d9a6d2", "#b963ad", "#8a1c7c")
-    values = [[(row * 5 + column * 3 + row * column) % 5 for column in range(8)] for row in range(6)]
+    values = [
+        [(row * 5 + column * 3 + row * column) % 5 for column in range(8)] for row in range(6)
+    ]
     fills = {(r, c): shades[values[r][c]] for r in range(6) for c in range(8)}
     canvas.grid(220, 70, 6, 8, 22, fills)
     canvas.text(308, 38, "generated positions q", size=12)
@@ -175,7 +179,10 @@ def gated_conv2d() -> Canvas:
     canvas.box(20, 84, 90, 44, "x", BLUE)
     canvas.box(160, 84, 140, 44, "convolution,\n2n filters", GOLD, size=12)
     canvas.line(112, 106, 156, 106, arrow=True)
-    for y, words, f in ((40, "features: n channels", "activation"), (136, "gates: n channels", "sigmoid")):
+    for y, words, f in (
+        (40, "features: n channels", "activation"),
+        (136, "gates: n channels", "sigmoid"),
+    ):
         canvas.box(350, y, 100, 44, words.replace(": ", ":\n"), PALE, size=12)
         canvas.line(302, 106, 346, y + 22, arrow=True)
         canvas.box(480, y, 80, 44, f, KNOWN, size=12)
@@ -191,7 +198,9 @@ def gated_conv2d() -> Canvas:
 
 def fused_conv_transpose2d() -> Canvas:
     """Four small convolutions in place of one over zeros."""
-    canvas = Canvas(680, 250, "fused_conv_transpose2d: stride 2 splits a 4x4 kernel into four of 2x2")
+    canvas = Canvas(
+        680, 250, "fused_conv_transpose2d: stride 2 splits a 4x4 kernel into four of 2x2"
+    )
     colours = (BLUE, KNOWN, GOLD, HOLE)
     phases = {(r, c): colours[2 * (r % 2) + c % 2] for r in range(8) for c in range(8)}
     canvas.grid(30, 60, 4, 4, 24, fill=GREY)
@@ -218,7 +227,9 @@ def partial_conv2d() -> Canvas:
     canvas.grid(20, 40, 8, 8, _CELL, hole, fill=KNOWN)
     _frame(canvas, 20 + 2 * _CELL, 40 + 1 * _CELL, 3)
     canvas.text(100, 222, "x and valid, pink = hole")
-    canvas.grid(250, 60, 3, 3, 28, {(1, 1): HOLE, (1, 2): HOLE, (2, 1): HOLE, (2, 2): HOLE}, fill=KNOWN)
+    canvas.grid(
+        250, 60, 3, 3, 28, {(1, 1): HOLE, (1, 2): HOLE, (2, 1): HOLE, (2, 2): HOLE}, fill=KNOWN
+    )
     canvas.text(292, 48, "one window")
     canvas.text(292, 168, "S = 5 of N = 9 are known")
     canvas.text(292, 188, "sum over these 5, times 9/5")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -18,8 +17,4 @@ class Generated(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Parse the text."""
-        node = nodes.container()
-        node["classes"] = [f"{self.name}-text"]
-        lines = StringList(self.markdown().splitlines(), self.name)
-        self.state.nested_parse(lines, self.content_offset, node)
-        return [node]
+        return self.parse_text_to_nodes(self.markdown(), allow_section_headings=True)

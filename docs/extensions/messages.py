@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,9 @@ AREAS = (
     ("GPU kernels", ("kernels",)),
 )
 # Calls that make a message: exceptions, the refusals of the page, and warnings.
-_MAKES = re.compile(r"(Error|Refusal|Refused|BadParameter|ClickException|NoKnownPatch|Unavailable|warn)$")
+_MAKES = re.compile(
+    r"(Error|Refusal|Refused|BadParameter|ClickException|NoKnownPatch|Unavailable|warn)$"
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Message:
         return re.fullmatch(".*?".join(parts), shown, re.DOTALL) is not None
 
 
+@cache
 def messages(area: tuple[str, ...]) -> list[Message]:
     """Return the messages of files and folders, without repetitions, in the order of files."""
     found: dict[str, Message] = {}

@@ -33,7 +33,8 @@ SPREAD = {
     "glcic activation first": 0.15,
     "glcic poisson": 0.15,
 }
-# Mean difference from float32 over missing pixels, of [0, 1]; docs/reference/precision.md quotes them.
+# Mean difference from float32 over missing pixels, of [0, 1], which docs/reference/precision.md
+# quotes.
 COMPLETED = {torch.float16: 1e-3, torch.bfloat16: 1e-2, torch.float64: 1e-5}
 # The norm of the difference of a network's gradient by its norm.
 LEARNT = {torch.float16: 0.25, torch.bfloat16: 0.5}
