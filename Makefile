@@ -10,12 +10,13 @@ SOURCES = $(wildcard csrc/*/*.h csrc/*/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-isa arm64 lint format bench gpu-compile gpu-test gpu-roofline gpu-check sanitize fuzz mutants \
+.PHONY: help install demo docs test test-isa arm64 lint format bench gpu-compile gpu-test gpu-roofline gpu-check sanitize fuzz mutants \
     sanitized-build clean
 
 help:
 	@echo "make demo      install what it needs, fill real photos, measure a minute: pictures in demo/"
 	@echo "make test      install everything, run all tests"
+	@echo "make docs      the documentation as a site: build/docs/index.html"
 	@echo "make test-isa  the operators' tests once for each instruction set of this machine"
 	@echo "make arm64     the operators' tests for 64-bit Arm under qemu (Debian)"
 	@echo "make lint      ruff, mypy, clang-format"
@@ -47,6 +48,10 @@ $(DEMO_INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 # Where everything is installed, nothing else is.
 demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(DEMO_INSTALLED))
 	$(BIN)/python -m inpaint_ops.benchmarks.demo --out demo
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo build/docs/index.html
 
 # In two lanes: exports, GPU kernels and methods need one processor for nearly as long as all else
 # needs the other. Threads that wait in a loop would take it from the other lane.

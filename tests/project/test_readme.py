@@ -89,6 +89,8 @@ def test_commands_exist(page, line):
         extras = re.findall(r"\[(.*?)\]", " ".join(arguments))
         for extra in ",".join(extras).split(",") if extras else ():
             assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    elif arguments[0].startswith("examples/"):
+        assert (ROOT / arguments[0]).is_file()
     else:
         assert (program, arguments[0]) == ("python", "-m")
         assert find_spec(arguments[1]) is not None
