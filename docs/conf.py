@@ -1,7 +1,7 @@
 """How the pages of docs/ become a site: ``make docs``. Nothing is fetched, here or by a reader."""
 
+import re
 import sys
-from importlib.metadata import version as installed
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -10,7 +10,8 @@ sys.path[:0] = [str(DOCS / "extensions")]
 project = "inpaint_ops"
 author = "the inpaint_ops authors"
 copyright = "Apache-2.0"
-release = version = installed("inpaint-ops")
+declared = (DOCS.parent / "pyproject.toml").read_text(encoding="utf-8")
+release = version = re.findall(r'^version = "(.*)"$', declared, re.MULTILINE)[0]
 
 extensions = [
     "myst_parser",
