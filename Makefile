@@ -41,8 +41,13 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 
 # For those who only look: an ordinary build, and no tool of development.
 $(DEMO_INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
+	@echo "1 of 3: what the build needs"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install -q -c constraints.txt -e ".[demo]"
+	$(BIN)/python -m pip install -q "setuptools>=77" "pybind11>=3"
+	@echo "2 of 3: the kernels, some minutes of processor time"
+	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_SHOW_BUILD=1 $(BIN)/python setup.py -q build_ext --inplace
+	@echo "3 of 3: PyTorch and what the demo draws with"
+	INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e ".[demo]"
 	touch $@
 
 # Where everything is installed, nothing else is.
