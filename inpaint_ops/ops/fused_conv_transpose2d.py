@@ -280,7 +280,7 @@ def _backward_reference(
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
     x, weight, bias, ctx.stride, ctx.padding, ctx.activation, keep, ctx.algorithm = inputs
-    saved = spec.saved_result(_OP, x, output, ctx.activation, gated=False, keep=keep)
+    saved = spec.saved_result(_OP, output, ctx.activation, gated=False, keep=keep)
     curved = second.is_curved(ctx.activation, gated=False)
     ctx.save_for_backward(x, weight, saved, bias if curved else None)
 
@@ -288,7 +288,7 @@ def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) ->
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     wanted = list(needs[:3])
     options = (ctx.stride, ctx.padding, ctx.activation, wanted, ctx.algorithm)
-    grads = _backward_operator(grad, *ctx.saved_tensors[:3], *options)
+    grads = _backward_operator(grad, *spec.saved_tensors(ctx), *options)
     return (*spec.wanted_gradients(wanted, grads), *(None,) * 5)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution import cpu, formulas, spec
 from inpaint_ops.ops.convolution.cpu import InputPart
-from inpaint_ops.ops.convolution.plan import Convolution, plan
+from inpaint_ops.ops.convolution.plan import Convolution, Plan, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
 
 # Pixels of a padded image for one of the result, beyond which oneDNN forms its gradient.
@@ -133,7 +133,7 @@ def convolve_backward(
     return grad_x, grad_weight
 
 
-def _is_whole(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
+def is_whole(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
     """Return whether the kernel is as large as the image: one output, a matrix product."""
     one = grad.shape[2:] == (1, 1) and x.shape[2:] == weight.shape[2:]
     return one and g.groups == g.upsample == 1 and g.padding == (0, 0, 0, 0)
@@ -149,7 +149,7 @@ def weight_gradient(
     filters, 128^2: 28 ms, as direct sums 64, oneDNN 62 in planes and 73 in channels_last.
     """
     if isinstance(x, Tensor):
-        if _is_whole(grad, x, weight, g):
+        if is_whole(grad, x, weight, g):
             return (grad.flatten(1).T @ x.flatten(1)).view(weight.shape)
         x = cpu.parts_of(x, g)
     result = torch.empty(weight.shape, dtype=torch.float32)
@@ -179,14 +179,12 @@ def _input_gradient(
     """Return the gradient of x in float32, or None where oneDNN is to form it."""
     if g.groups != 1:
         return None
-    scattered = cpu.transposed_plan(grad, weight, g, "identity", "scattered", algorithm).kernels
-    if scattered and g.padding_mode == "zeros" and g.upsample == 1:
-        into = cpu.channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
-        cpu.transposed(grad, weight, None, g, into, kind="scattered", algorithm=algorithm)
-        return into
+    chosen = input_plan(grad, x, weight, g, algorithm)
+    if chosen is not None:
+        return _run(chosen, grad, x, weight)
     if not _is_ours(grad, x, weight, g):
         return None
-    if _is_whole(grad, x, weight, g) and not scattered:
+    if is_whole(grad, x, weight, g):
         matrix = tensors.compute_dtype(weight).flatten(1)
         return (grad.flatten(1) @ matrix).view(x.shape)
     if g.padding_mode == "zeros":
@@ -196,6 +194,58 @@ def _input_gradient(
     grad_x = _inner(grad, x, weight, g._replace(padding_mode="zeros"), algorithm)
     _add_padding(grad_x, grad, weight, g, algorithm)
     return grad_x
+
+
+def input_plan(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> Plan | None:
+    """Return the plan by which our kernels form the gradient of x at one go.
+
+    Of the tensors only the shapes count; groups must be 1. None where the gradient takes more than
+    that, or is not our kernels'.
+    """
+    if g.padding_mode != "zeros":
+        return None
+    if g.upsample == 1:
+        scattered = cpu.transposed_plan(grad, weight, g, "identity", "scattered", algorithm)
+        if scattered.kernels is not None:
+            return scattered
+    if not _is_ours(grad, x, weight, g) or is_whole(grad, x, weight, g):
+        return None
+    return _inner_plan(grad, x, weight, g, algorithm)
+
+
+def _inner_plan(
+    grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, algorithm: str
+) -> Plan | None:
+    """Return the plan that `_inner` can do with, if there is one."""
+    size = (x.shape[2], x.shape[3])
+    if g.stride != (1, 1):
+        if not _is_cut(weight, g):
+            return None
+        return cpu.transposed_plan(
+            grad, weight, _unpadded(weight, g), "identity", "transposed", algorithm
+        )
+    if g.upsample == 2:
+        if g.dilation != (1, 1) or min(weight.shape[2:]) == 1:
+            return None
+        # Pixel i is read as 2 i and 2 i + 1, so its gradient is a convolution with stride 2, by
+        # sums of two by two neighbouring taps: (kh + 1) (kw + 1) of them instead of 4 kh kw. The
+        # gradient of the doubled image is never made.
+        before = [k - 1 - p for k, p in zip(weight.shape[2:], (g.padding[0], g.padding[2]))]
+        strided = Geometry((2, 2), (before[0], 0, before[1], 0), (1, 1))
+        return _flipped_plan(grad, weight, Convolution(strided, kind="doubled"), size, "direct")
+    flipped = _turned(weight, g, (g.padding[0], g.padding[2]))
+    return _flipped_plan(grad, weight, flipped, size, algorithm)
+
+
+def _run(chosen: Plan, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of x by a plan for it."""
+    into = cpu.channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
+    cpu.run(chosen, _read(grad), weight, None, into)
+    return into
+
+
+def _read(grad: Tensor) -> list[InputPart]:
+    return [InputPart(grad, 1, (grad.shape[1],))]
 
 
 def _is_ours(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
@@ -216,10 +266,11 @@ def _is_ours(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
 
 def _inner(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> Tensor:
     """The gradient without that of the padding."""
+    chosen = _inner_plan(grad, x, weight, g, algorithm)
+    if chosen is not None:
+        return _run(chosen, grad, x, weight)
     if g.stride != (1, 1):
         return formulas.unprepared(_strided(grad, x, weight, g, algorithm), x, g)
-    if g.upsample == 2 and g.dilation == (1, 1) and min(weight.shape[2:]) > 1:
-        return _doubled(grad, x, weight, g)
     size = (x.shape[2] * g.upsample, x.shape[3] * g.upsample)
     image = _part(grad, weight, g, (g.padding[0], g.padding[2]), size, algorithm)
     return formulas.unprepared(image, x, g)
@@ -229,44 +280,45 @@ def _part(
     grad: Tensor, weight: Tensor, g: Geometry, begin: Pair, size: Pair, algorithm: str
 ) -> Tensor:
     """The gradient of some of the padded image, (height, width) from `begin` on; stride 1."""
-    before = [d * (k - 1) - b for d, k, b in zip(g.dilation, weight.shape[2:], begin)]
-    flipped = Geometry((1, 1), (before[0], 0, before[1], 0), g.dilation)
-    return _flipped(grad, weight, Convolution(flipped, kind="flipped"), size, algorithm)
-
-
-def _doubled(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> Tensor:
-    """Return the gradient of an image from that of its doubling, which is never made.
-
-    Pixel i is read as 2 i and 2 i + 1, so its gradient is a convolution with stride 2, by sums of
-    two by two neighbouring taps: (kh + 1) (kw + 1) of them instead of 4 kh kw.
-    """
-    before = [k - 1 - p for k, p in zip(weight.shape[2:], (g.padding[0], g.padding[2]))]
-    strided = Geometry((2, 2), (before[0], 0, before[1], 0), (1, 1))
-    size = (x.shape[2], x.shape[3])
-    return _flipped(grad, weight, Convolution(strided, kind="doubled"), size, algorithm="direct")
-
-
-def _flipped(grad: Tensor, weight: Tensor, what: Convolution, size: Pair, algorithm: str) -> Tensor:
-    """A convolution with filters and channels of the weight exchanged and its taps turned."""
     into = cpu.channels_last(grad, weight.shape[1], size)
-    parts = cpu.parts_of(grad, what.geometry)
-    cpu.run(plan(what, cpu.shapes_of(parts, weight, size), algorithm), parts, weight, None, into)
+    chosen = _flipped_plan(grad, weight, _turned(weight, g, begin), size, algorithm)
+    cpu.run(chosen, _read(grad), weight, None, into)
     return into
+
+
+def _turned(weight: Tensor, g: Geometry, begin: Pair) -> Convolution:
+    """The convolution with filters and channels exchanged and taps turned; stride 1."""
+    before = [d * (k - 1) - b for d, k, b in zip(g.dilation, weight.shape[2:], begin)]
+    return Convolution(Geometry((1, 1), (before[0], 0, before[1], 0), g.dilation), kind="flipped")
+
+
+def _flipped_plan(
+    grad: Tensor, weight: Tensor, what: Convolution, size: Pair, algorithm: str
+) -> Plan:
+    return plan(what, cpu.shapes_of(_read(grad), weight, size), algorithm)
+
+
+def _is_cut(weight: Tensor, g: Geometry) -> bool:
+    """Return whether zero padding is cut off by asking for no more outputs."""
+    top, _, left, _ = g.padding
+    reach_y, reach_x = (k - 1 for k in weight.shape[2:])
+    return g.padding_mode == "zeros" and top <= reach_y and left <= reach_x
+
+
+def _unpadded(weight: Tensor, g: Geometry) -> Geometry:
+    """What a strided convolution does after its padding, or with it where that `_is_cut`."""
+    return Geometry(g.stride, (g.padding[0] if _is_cut(weight, g) else 0,) * 4, (1, 1))
 
 
 def _strided(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> Tensor:
     """The gradient of the padded image, or of x alone where zeros can be cut off; a stride."""
-    # Zero padding is cut off by asking for no more outputs; other modes need the whole padded
-    # image, folded back afterwards.
+    # Other modes of padding need the whole padded image, folded back afterwards.
     top, bottom, left, right = g.padding
-    reach_y, reach_x = (k - 1 for k in weight.shape[2:])
-    cut = g.padding_mode == "zeros" and top <= reach_y and left <= reach_x
     size = (x.shape[2], x.shape[3])
-    if not cut:
+    if not _is_cut(weight, g):
         size = (size[0] + top + bottom, size[1] + left + right)
     image = cpu.channels_last(x, x.shape[1], size)
-    plain = Geometry(g.stride, (top if cut else 0,) * 4, (1, 1))
-    cpu.transposed(grad, weight, None, plain, image, algorithm=algorithm)
+    cpu.transposed(grad, weight, None, _unpadded(weight, g), image, algorithm=algorithm)
     return image
 
 
