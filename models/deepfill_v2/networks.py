@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from inpaint_ops.layers import ContextualAttention, FusedConv2d, GatedConv2d
