@@ -3,6 +3,9 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
 
 #include "convolution/epilogue.h"
 #include "python/watchers.h"
@@ -68,17 +71,60 @@ OptionalFloats optional_floats(bool there, const TensorView& view) {
   return there ? OptionalFloats(view) : std::nullopt;
 }
 
-// The tensor itself, or a copy in channels_last; sets the view.
-py::object channels_last(PyObject* tensor, TensorView& view) {
-  if (floats(view).is_channels_last()) return py::reinterpret_borrow<py::object>(tensor);
+struct Freed {
+  void operator()(float* memory) const { std::free(memory); }
+};
+
+// An image in channels_last: a tensor, or memory of ours.
+struct Image {
+  py::object tensor;
+  std::unique_ptr<float, Freed> memory;
+  TensorView view;
+
+  Array<float> array() const { return Array<float>(view); }
+};
+
+// Memory for an image of that size.
+Image image_like(const TensorView& size) {
+  Image image;
+  image.view = size;
+  const int64_t *shape = size.shape, channels = shape[1], row = shape[3] * channels;
+  const int64_t strides[4] = {shape[2] * row, 1, row, channels};
+  std::copy_n(strides, 4, image.view.strides);
+  constexpr size_t kLine = 64;
+  const size_t bytes = (size_t(size.size) * sizeof(float) + kLine) / kLine * kLine;
+  image.memory.reset(static_cast<float*>(std::aligned_alloc(kLine, bytes)));
+  if (!image.memory) throw std::bad_alloc();
+  image.view.data = image.memory.get();
+  return image;
+}
+
+// The image of a tensor: itself or a copy.
+Image channels_last(PyObject* tensor, const TensorView& view) {
+  Image image;
+  if (floats(view).is_channels_last()) {
+    image.view = view;
+    return image;
+  }
+  // Torch's copy runs on all threads; that of a few values takes less time than the way there.
+  constexpr int64_t kFew = 16384;
+  if (view.size <= kFew) {
+    image = image_like(view);
+    const float* from = floats(view).data();
+    float* to = image.memory.get();
+    for (int64_t n = 0; n < view.shape[0]; ++n)
+      for (int64_t y = 0; y < view.shape[2]; ++y)
+        for (int64_t x = 0; x < view.shape[3]; ++x)
+          for (int64_t c = 0; c < view.shape[1]; ++c)
+            *to++ = from[n * view.strides[0] + c * view.strides[1] + y * view.strides[2] +
+                         x * view.strides[3]];
+    return image;
+  }
   PyObject* arguments[2] = {tensor, conv_python().channels_last};
-  py::object copy =
-      method(conv_python().contiguous, arguments, conv_python().channels_last_keyword);
-  TensorView own;
-  require(read_layout(copy.ptr(), Element::kFloat, own), "copy");
-  read_data(copy.ptr(), own);
-  view = own;
-  return copy;
+  image.tensor = method(conv_python().contiguous, arguments, conv_python().channels_last_keyword);
+  require(read_layout(image.tensor.ptr(), Element::kFloat, image.view), "copy");
+  read_data(image.tensor.ptr(), image.view);
+  return image;
 }
 
 Memory memory(const Layout& layout) { return Memory(layout.first, layout.second); }
@@ -150,8 +196,10 @@ ConvCall::ConvCall(py::object plan,
 void ConvCall::set_gradients(py::object plan,
                              py::object form,
                              const Layout& grad_x,
+                             const std::optional<Pair>& padded,
+                             int upsample,
                              const Layout& grad_weight,
-                             const Layout& grad_sums,
+                             int64_t filters,
                              const std::string& algorithm,
                              const Pair& stride,
                              const Pair& padding,
@@ -161,9 +209,10 @@ void ConvCall::set_gradients(py::object plan,
                              bool exchanged) {
   input_kernels_ = ConvKernels(std::move(plan), std::move(form));
   grad_x_ = memory(grad_x);
+  if (padded) padded_ = size2(*padded);
+  upsample_ = upsample;
   grad_weight_ = memory(grad_weight);
-  grad_sums_ = memory(grad_sums);
-  filters_ = grad_sums.first.at(1);
+  filters_ = filters;
   grad_bias_ = Memory({filters_}, {1});
   weight_spec_.algorithm = named<Algorithm>(kAlgorithmNames, algorithm, "algorithm");
   weight_spec_.stride = size2(stride);
@@ -208,50 +257,82 @@ struct ConvCall::Saved {
   TensorView grad_view, x_view, weight_view, result_view;
 };
 
-std::pair<py::object, TensorView> ConvCall::grad_sums(const Saved& saved,
-                                                      double* grad_bias) const {
-  TensorView grad = saved.grad_view, result;
-  py::object image = channels_last(saved.grad, grad);
-  py::object kept_result, out = image;
+// The gradient of the sums.
+struct ConvCall::Sums {
+  Image image;
+};
+
+ConvCall::Sums ConvCall::grad_sums(const Saved& saved, double* grad_bias) const {
+  Image grad = channels_last(saved.grad, saved.grad_view);
+  if (linear_ && !grad_bias) return {std::move(grad)};
   EpilogueBackwardArgs a{};
   a.filters = filters_;
   a.gated = gated_;
   a.activation = activation_;
-  a.grad = a.saved = floats(grad).data();
-  a.pixels = grad.shape[0] * grad.shape[2] * grad.shape[3];
+  a.grad = a.saved = grad.array().data();
+  a.pixels = grad.view.shape[0] * grad.view.shape[2] * grad.view.shape[3];
   a.grad_bias = grad_bias;
-  TensorView sums = grad;
-  if (linear_) {
-    if (!grad_bias) return {image, sums};
-  } else {
-    result = saved.result_view;
-    kept_result = channels_last(saved.result, result);
-    a.saved = floats(result).data();
-    a.from_result = !sums_;
-    out = grad_sums_.make(sums);
-    a.grad_pre_activation = Array<float>(sums).mutable_data();
-  }
   a.threads = threads();
+  Image result, sums;
+  if (!linear_) {
+    result = channels_last(saved.result, saved.result_view);
+    a.saved = result.array().data();
+    a.from_result = !sums_;
+    sums = image_like(saved.result_view);
+    a.grad_pre_activation = sums.memory.get();
+  }
   auto* kernel = INPAINT_PICK(epilogue_backward);
-  py::gil_scoped_release release;
-  kernel(a);
-  return {out, sums};
+  {
+    py::gil_scoped_release release;
+    kernel(a);
+  }
+  return {std::move(linear_ ? grad : sums)};
 }
 
-py::object ConvCall::grad_weight(const Saved& saved,
-                                 PyObject* sums,
-                                 const TensorView& sums_view) const {
-  TensorView out, read = exchanged_ ? sums_view : saved.x_view;
-  TensorView other = exchanged_ ? saved.x_view : sums_view;
-  py::object read_owner, other_owner;
-  if (read.shape[1] != 1 && read.strides[1] != 1) read_owner = channels_last(saved.x, read);
-  other_owner = channels_last(exchanged_ ? saved.x : sums, other);
+py::object ConvCall::grad_x(const Saved& saved, const Sums& sums) const {
+  TensorView out;
+  py::object result = grad_x_.make(out);
+  Image padded;
+  TensorView into = out;
+  if (padded_) {
+    const int64_t channels = out.shape[1];
+    into.shape[2] = padded_->y;
+    into.shape[3] = padded_->x;
+    into.size = out.shape[0] * channels * padded_->y * padded_->x;
+    padded = image_like(into);
+    into = padded.view;
+  }
+  input_kernels_.run(
+      saved.weight, saved.weight_view, sums.image.view, std::nullopt, into, std::nullopt);
+  if (padded_) {
+    const FoldArgs args = fold_args(padded.array(),
+                                    Array<float>(out),
+                                    weight_spec_.padding,
+                                    upsample_,
+                                    weight_spec_.padding_mode,
+                                    threads());
+    auto* kernel = INPAINT_PICK(fold_padding);
+    py::gil_scoped_release release;
+    kernel(args);
+  }
+  return result;
+}
+
+py::object ConvCall::grad_weight(const Saved& saved, const Sums& sums) const {
+  TensorView out, read = exchanged_ ? sums.image.view : saved.x_view;
+  Image copy, other;
+  if (read.shape[1] != 1 && read.strides[1] != 1) {
+    copy = channels_last(saved.x, read);
+    read = copy.view;
+  }
+  if (exchanged_) other = channels_last(saved.x, saved.x_view);
   py::object result = grad_weight_.make(out);
   const Images images{floats(read)};
   const Masks masks(1);
   const int count = threads();
+  const Array<float> second = exchanged_ ? other.array() : sums.image.array();
   py::gil_scoped_release release;
-  weight_gradient(weight_spec_, images, masks, floats(other), floats(out), count);
+  weight_gradient(weight_spec_, images, masks, second, floats(out), count);
   return result;
 }
 
@@ -266,7 +347,10 @@ py::object ConvCall::backward(PyObject* ctx, PyObject* grad) const {
           PyTuple_GET_ITEM(tensors.ptr(), 0),
           PyTuple_GET_ITEM(tensors.ptr(), 1),
           PyTuple_GET_ITEM(tensors.ptr(), 2),
-          {}, {}, {}, {}};
+          {},
+          {},
+          {},
+          {}};
   PyObject* const all[4] = {s.grad, s.x, s.weight, s.result};
   TensorView* const views[4] = {&s.grad_view, &s.x_view, &s.weight_view, &s.result_view};
   const size_t count = linear_ ? 3 : 4;
@@ -275,7 +359,8 @@ py::object ConvCall::backward(PyObject* ctx, PyObject* grad) const {
     if (!read_layout(all[i], Element::kFloat, *views[i])) return py::none();
   const Memory& result = sums_ ? *sums_ : y_;
   if (!y_.has_shape_of(s.grad_view) || !grad_x_.has_shape_of(s.x_view) ||
-      !grad_weight_.has_shape_of(s.weight_view) || !(linear_ || result.has_shape_of(s.result_view)))
+      !grad_weight_.has_shape_of(s.weight_view) || !floats(s.weight_view).is_packed() ||
+      !(linear_ || result.has_shape_of(s.result_view)))
     return py::none();
   for (size_t i = 0; i < count; ++i) read_data(all[i], *views[i]);
 
@@ -283,14 +368,10 @@ py::object ConvCall::backward(PyObject* ctx, PyObject* grad) const {
   require(PyTuple_Check(needs.ptr()) && PyTuple_GET_SIZE(needs.ptr()) == 4, "needs_input_grad");
   const auto needed = [&](int i) { return PyTuple_GET_ITEM(needs.ptr(), i) == Py_True; };
   std::vector<double> bias(needed(3) ? size_t(filters_) : 0);
-  const auto [sums, sums_view] = grad_sums(s, needed(3) ? bias.data() : nullptr);
+  const Sums sums = grad_sums(s, needed(3) ? bias.data() : nullptr);
   py::object grads[4] = {py::none(), py::none(), py::none(), py::none()};
-  if (needed(1)) {
-    TensorView out;
-    grads[1] = grad_x_.make(out);
-    input_kernels_.run(s.weight, s.weight_view, sums_view, std::nullopt, out, std::nullopt);
-  }
-  if (needed(2)) grads[2] = grad_weight(s, sums.ptr(), sums_view);
+  if (needed(1)) grads[1] = grad_x(s, sums);
+  if (needed(2)) grads[2] = grad_weight(s, sums);
   if (needed(3)) {
     TensorView out;
     grads[3] = grad_bias_.make(out);

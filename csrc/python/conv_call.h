@@ -53,14 +53,17 @@ class ConvCall {
            bool curved,
            py::dict context);
 
-  // Takes the backward pass, too: `plan` and `form` of the gradient of x; the other arguments are
-  // those of the weight's gradient, see `conv_weight_gradient`. `exchanged`: x and the gradient of
-  // the sums change places there.
+  // Takes the backward pass, too: `plan` and `form` of the gradient of x, or of the upsampled and
+  // padded image of a size, to be folded back; `filters` of the sums; the other arguments are those
+  // of the weight's gradient, see `conv_weight_gradient`. `exchanged`: x and the gradient of the
+  // sums change places there.
   void set_gradients(py::object plan,
                      py::object form,
                      const Layout& grad_x,
+                     const std::optional<Pair>& padded,
+                     int upsample,
                      const Layout& grad_weight,
-                     const Layout& grad_sums,
+                     int64_t filters,
                      const std::string& algorithm,
                      const Pair& stride,
                      const Pair& padding,
@@ -81,8 +84,10 @@ class ConvCall {
 
  private:
   struct Saved;
-  std::pair<py::object, TensorView> grad_sums(const Saved& saved, double* grad_bias) const;
-  py::object grad_weight(const Saved& saved, PyObject* sums, const TensorView& sums_view) const;
+  struct Sums;
+  Sums grad_sums(const Saved& saved, double* grad_bias) const;
+  py::object grad_x(const Saved& saved, const Sums& sums) const;
+  py::object grad_weight(const Saved& saved, const Sums& sums) const;
 
   ConvKernels kernels_;
   Memory y_;
@@ -94,7 +99,9 @@ class ConvCall {
 
   bool has_gradients_ = false, exchanged_ = false;
   ConvKernels input_kernels_;
-  Memory grad_x_, grad_weight_, grad_sums_, grad_bias_;
+  Memory grad_x_, grad_weight_, grad_bias_;
+  std::optional<Size2> padded_;
+  int upsample_ = 1;
   int64_t filters_ = 0;
   PlanSpec weight_spec_ = {};
 };

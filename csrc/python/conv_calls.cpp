@@ -89,6 +89,9 @@ PyObject* guarded(const Call& call) {
   return nullptr;
 }
 
+// What `ConvCalls::run` has read of the tensors that autograd's function is about to hand on.
+thread_local const ConvTensors* handed_on = nullptr;
+
 class ConvCalls {
  public:
   // `make`: from the arguments of a call the `ConvCall`, or None where there is none.
@@ -109,11 +112,14 @@ class ConvCalls {
     if (!is_open(arguments, t.has_bias() ? 3 : 2) || !read(t)) return py::none().release().ptr();
     const py::object found = known(t, arguments, count);
     if (found.is_none()) return py::none().release().ptr();
+    read_all_data(t);
     if (asks_for_gradient(t)) {
       PyObject* recorded[4] = {found.ptr(), t.x, t.weight, t.bias};
-      return PyObject_Vectorcall(apply_.ptr(), recorded, 4, nullptr);
+      handed_on = &t;
+      PyObject* y = PyObject_Vectorcall(apply_.ptr(), recorded, 4, nullptr);
+      handed_on = nullptr;
+      return y;
     }
-    read_all_data(t);
     return py::cast<const ConvCall*>(found)->forward(t, nullptr).release().ptr();
   }
 
@@ -165,9 +171,10 @@ PyObject* call_of(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
 PyObject* forward_of(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&] {
     require(count == 5, "arguments");
-    ConvTensors t{arguments[2], arguments[3], arguments[4], {}, {}, {}};
-    require(read(t), "tensors");
-    read_all_data(t);
+    require(handed_on, "it is called by `ConvCalls` alone");
+    const ConvTensors t = *handed_on;
+    handed_on = nullptr;
+    require(t.x == arguments[2] && t.weight == arguments[3] && t.bias == arguments[4], "tensors");
     const auto* call = py::cast<const ConvCall*>(py::handle(arguments[1]));
     return call->recorded(arguments[0], arguments[1], t).release().ptr();
   });
@@ -186,8 +193,10 @@ PyObject* backward_of(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
 
 template <class Function>
 PyMethodDef definition(const char* name, Function* function) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)),
-          METH_FASTCALL, nullptr};
+  return {name,
+          reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)),
+          METH_FASTCALL,
+          nullptr};
 }
 
 py::object function_of(PyMethodDef& method, PyObject* self) {
@@ -226,8 +235,10 @@ void bind_conv_calls(py::module_& m) {
            arg("plan"),
            arg("form"),
            arg("grad_x"),
+           arg("padded"),
+           arg("upsample"),
            arg("grad_weight"),
-           arg("grad_sums"),
+           arg("filters"),
            arg("algorithm"),
            arg("stride"),
            arg("padding"),
@@ -241,17 +252,18 @@ void bind_conv_calls(py::module_& m) {
       .def("record_by", &ConvCalls::record_by, arg("apply"))
       .def("forget", &ConvCalls::forget)
       .def("size", &ConvCalls::size)
-      .def("function", [](const py::object& self) {
-        auto* calls = py::cast<ConvCalls*>(self);
-        const auto release = [](PyObject* capsule) {
-          Py_XDECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule)));
-        };
-        PyObject* made = PyCapsule_New(calls, nullptr, release);
-        if (!made) throw py::error_already_set();
-        const auto capsule = py::reinterpret_steal<py::object>(made);
-        PyCapsule_SetContext(made, self.inc_ref().ptr());
-        return function_of(call, made);
-      })
+      .def("function",
+           [](const py::object& self) {
+             auto* calls = py::cast<ConvCalls*>(self);
+             const auto release = [](PyObject* capsule) {
+               Py_XDECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule)));
+             };
+             PyObject* made = PyCapsule_New(calls, nullptr, release);
+             if (!made) throw py::error_already_set();
+             const auto capsule = py::reinterpret_steal<py::object>(made);
+             PyCapsule_SetContext(made, self.inc_ref().ptr());
+             return function_of(call, made);
+           })
       .def_static("forward", [] { return function_of(forward, nullptr); })
       .def_static("backward", [] { return function_of(backward, nullptr); });
 }

@@ -98,8 +98,10 @@ class ConvCall(Protocol):
         plan: ConvPlan,
         form: Any,
         grad_x: Layout,
+        padded: tuple[int, int] | None,
+        upsample: int,
         grad_weight: Layout,
-        grad_sums: Layout,
+        filters: int,
         algorithm: str,
         stride: tuple[int, int],
         padding: tuple[int, int],
@@ -237,6 +239,15 @@ class Extension(Protocol):
         large: bool,
         in_place: bool,
     ) -> str: ...
+    def fold_padding(
+        self,
+        padded: Tensor,
+        out: Tensor,
+        before: tuple[int, int],
+        upsample: int,
+        padding_mode: str,
+        threads: int,
+    ) -> None: ...
     def pack_weight(
         self,
         weight: Tensor,

@@ -115,9 +115,10 @@ def _checked(  # noqa: PLR0913 - the same
 
 
 def _call(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> ConvCall | None:
+    """The call that the extension takes as a whole."""
     g = _checked(x, weight, bias, *options)[3]
     *_, activation, _, algorithm = options
-    return operator.call_for(x, weight, g, activation, algorithm, gated=False)
+    return operator.call_for(x, weight, bias, g, activation, algorithm, gated=False)
 
 
 OPERATOR = operator.register(_OP)

@@ -109,9 +109,10 @@ def _checked(
 
 
 def _call(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> ConvCall | None:
+    """The call that the extension takes as a whole."""
     g = _checked(x, weight, bias, *options)[3]
     *_, activation, _, algorithm = options
-    return operator.call_for(x, weight, g, activation, algorithm, gated=True)
+    return operator.call_for(x, weight, bias, g, activation, algorithm, gated=True)
 
 
 _operator = operator.register(_OP, plain=PLAIN)

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.backends import current_backend
+from inpaint_ops.backends import ALGORITHMS, current_backend
 from inpaint_ops.ops import dispatch, native, recording, shortcut
-from inpaint_ops.ops.convolution import cpu, second, spec
+from inpaint_ops.ops.convolution import cpu, cpu_backward, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution, Plan, plan
 from inpaint_ops.ops.convolution.spec import Geometry
 from inpaint_ops.ops.extension import ConvCall, ConvCalls
@@ -78,6 +78,12 @@ def layout_of(tensor: Tensor) -> tuple[Sequence[int], Sequence[int]]:
     return tuple(tensor.shape), tuple(tensor.stride())
 
 
+def are_known(x: Tensor, bias: Tensor | None) -> bool:
+    """Return whether the extension can take calls with these tensors, on the backend in force."""
+    packed = bias is None or bias.is_contiguous()
+    return packed and x.numel() > 0 and current_backend() in ALGORITHMS
+
+
 def call_of(
     chosen: Plan, y: Tensor, sums: Tensor | None, what: Convolution, context: dict[str, Any]
 ) -> ConvCall | None:
@@ -107,7 +113,7 @@ def call_of(
 
 def add_gradients(
     call: ConvCall,
-    input_plan: Plan | None,
+    found: cpu_backward.InputPlan | None,
     read: Tensor,
     sums: Tensor,
     x: Tensor,
@@ -119,7 +125,7 @@ def add_gradients(
 
     Args:
         call: gets it.
-        input_plan: of the gradient of x.
+        found: the plan of the gradient of x.
         read: what the weight's gradient reads by `g`: x or, of a transposed convolution, the
             gradient of the sums.
         sums: like the gradient of the sums.
@@ -128,18 +134,20 @@ def add_gradients(
         g: geometry.
         algorithm: one of `spec.ALGORITHMS`: what may be taken.
     """
-    if input_plan is None or input_plan.kernels is None or not weight.is_contiguous():
+    if found is None or found.plan.kernels is None or not weight.is_contiguous():
         return
     other = x if read is sums else sums
     shapes = cpu.shapes_of(cpu.parts_of(read, g), weight, (other.shape[2], other.shape[3]))
     chosen = plan(Convolution(g, kind="weight_gradient"), shapes, algorithm)
     grad_x = spec.gradients_like(x, weight, (True, False, False), 0)[0]
     call.set_gradients(
-        input_plan.kernels,
-        input_plan.form,
+        found.plan.kernels,
+        found.plan.form,
         layout_of(grad_x),
+        found.padded,
+        g.upsample,
         layout_of(weight),
-        layout_of(cpu.channels_last(sums, sums.shape[1], (sums.shape[2], sums.shape[3]))),
+        sums.shape[1],
         chosen.algorithm,
         g.stride,
         (g.padding[0], g.padding[2]),

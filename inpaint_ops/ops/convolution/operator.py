@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.backends import ALGORITHMS, current_backend
 from inpaint_ops.ops import dispatch, partly, tensors, triton
 from inpaint_ops.ops.convolution import calls, cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution, Plan, in_place, plan
@@ -72,6 +71,7 @@ def register(op: str, *, plain: dispatch.Registered | None = None) -> dispatch.R
 def call_for(
     x: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     g: Geometry,
     activation: str,
     algorithm: str,
@@ -79,10 +79,10 @@ def call_for(
     gated: bool,
 ) -> ConvCall | None:
     """Return the call that the extension takes as a whole, of arguments that are checked."""
-    if current_backend() not in ALGORITHMS or g.groups != 1 or not x.numel():
+    if not calls.are_known(x, bias) or g.groups != 1:
         return None
     allowed = spec.allowed(algorithm)
-    y, sums = _fake(x, weight, None, g, activation, True, algorithm, gated=gated)
+    y, sums = _fake(x, weight, bias, g, activation, True, algorithm, gated=gated)
     needs_sums = spec.needs_pre_activation(activation, gated)
     call = calls.call_of(
         _plan(x, weight, g, activation, algorithm, gated),
@@ -92,10 +92,9 @@ def call_for(
         {"geometry": g, "activation": activation, "algorithm": algorithm},
     )
     if call is not None:
-        input_plan = cpu_backward.input_plan(sums, x, weight, g, allowed)
-        whole = cpu_backward.is_whole(sums, x, weight, g)
-        if not whole:
-            calls.add_gradients(call, input_plan, x, sums, x, weight, g, allowed)
+        found = cpu_backward.input_plan(sums, x, weight, g, allowed)
+        if not cpu_backward.is_whole(sums, x, weight, g):
+            calls.add_gradients(call, found, x, sums, x, weight, g, allowed)
     return call
 
 
