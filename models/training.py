@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from inpaint_ops import checks
 from inpaint_ops.features import FeatureNetwork
-from inpaint_ops.models.blocks import lines
+from inpaint_ops.models.blocks import lines, pictures
 from inpaint_ops.models.trainable import Trainable
 
 # What feature networks are made of, or one.
@@ -240,7 +240,7 @@ class TrainingRecipe:
         self.prepare()
         update: Callable[..., dict[str, Tensor]] = self.update
         losses = update(
-            image.contiguous(memory_format=torch.channels_last),
+            pictures.arranged(image),
             missing.expand(image.shape[0], 1, *size),
             *(() if given is None else (given,)),
         )

@@ -183,6 +183,20 @@ void call_weight_gradient(const Images& x,
   weight_gradient(spec, x, valid, grad, grad_weight, threads);
 }
 
+// `padded` in channels_last; `before`: padding above and to the left.
+void call_fold_padding(const Array<float>& padded,
+                       const Array<float>& out,
+                       const Pair& before,
+                       int upsample,
+                       const std::string& padding_mode,
+                       int threads) {
+  const FoldArgs args =
+      fold_args(padded, out, size2(before), upsample, padding_mode_of(padding_mode), threads);
+  auto* kernel = INPAINT_PICK(fold_padding);
+  py::gil_scoped_release release;
+  kernel(args);
+}
+
 template <size_t N>
 py::tuple names(const char* const (&of)[N]) {
   py::tuple result(N);
@@ -224,6 +238,14 @@ void bind_convolution(py::module_& m) {
         arg("padding"),
         arg("threads"),
         tensor("spare"));
+  m.def("fold_padding",
+        &call_fold_padding,
+        tensor("padded"),
+        tensor("out"),
+        arg("before"),
+        arg("upsample"),
+        arg("padding_mode"),
+        arg("threads"));
   py::class_<ConvPlan>(m, "ConvPlan")
       .def(py::init(&make_plan),
            arg("algorithm"),
