@@ -88,9 +88,9 @@ class TrainingRecipe:
     """
 
     phases: ClassVar[tuple[Phase, ...]] = ()
-    # Names of the phases that need `features`, and the arguments of `FeatureNetwork` with which the
-    # source of the method makes them.
-    needs_features: ClassVar[tuple[str, ...]] = ()
+    # Names of the loss weights whose losses need `features`, and the arguments of `FeatureNetwork`
+    # with which the source of the method makes them.
+    feature_losses: ClassVar[tuple[str, ...]] = ()
     feature_network: ClassVar[Mapping[str, Any]] = {}
     # Names of the phases of a whole training, one after the other; None: all, in their order.
     sequence: ClassVar[tuple[str, ...] | None] = None
@@ -118,10 +118,10 @@ class TrainingRecipe:
                 numbers = ", ".join(sorted(self.phase.numbers))
                 raise TypeError(f"{op}: phase {name} has no number {key!r}, only {numbers}")
             checks.check_finite(op, key, value)
-        needed = name in self.needs_features
-        self.features = self._checked_features(op, features) if needed else None
         self.scaler = scaler
         self.numbers: dict[str, float] = {**self.phase.numbers, **overrides}
+        needed = self.needs_features(self.numbers)
+        self.features = self._checked_features(op, features) if needed else None
         self.iteration = 0
         self._part, self._parts = 0, 1
         self._descended: set[str] = set()
@@ -130,6 +130,11 @@ class TrainingRecipe:
         if wrap is not None:
             self.model = _with_wrapped(model, self.trained, wrap)
         self.optimizers: dict[str, Optimizer] = self.build_optimizers()
+
+    @classmethod
+    def needs_features(cls, numbers: Mapping[str, float]) -> bool:
+        """Return whether a phase with these numbers has losses of features, not all weighted 0."""
+        return any(numbers.get(name, 0) != 0 for name in cls.feature_losses)
 
     def _checked_features(self, op: str, features: Features | None) -> nn.Module:
         """Return the feature network of a phase that needs one."""
@@ -141,7 +146,7 @@ class TrainingRecipe:
             raise ValueError(
                 f"{op}: features must be given in phase {phase}: a file of {asked['name']} with "
                 f"torchvision's keys, of which {source} is made, as the method's source does; got "
-                "None"
+                f"None; with {_zeros(self.feature_losses)} there are no such losses"
             )
         if not isinstance(features, nn.Module):
             return FeatureNetwork(weights=features, **asked)
@@ -327,6 +332,10 @@ class TrainingRecipe:
             one.load_state_dict(state["optimizers"][name])
         if self.scaler is not None and state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
+
+
+def _zeros(names: Sequence[str]) -> str:
+    return " and ".join(f"{name}=0" for name in names)
 
 
 def _with_wrapped(model: Any, names: Iterable[str], wrap: Wrap) -> Any:

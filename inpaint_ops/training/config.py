@@ -44,10 +44,10 @@ class DataOptions:
 class HoleOptions:
     """What is missing: drawn, or with `path` of files, whose `polarity` must be given.
 
-    `kind` None is that of the method's source.
+    `kind` None is that of the method's source; of several, each sample has one.
     """
 
-    kind: str | None = None
+    kind: str | tuple[str, ...] | None = None
     ratio: tuple[float, float] | None = None
     border: int = 0
     path: str | None = None

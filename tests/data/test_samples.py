@@ -94,6 +94,18 @@ def test_holes_are_drawn_by_kind(kind):
     assert torch.equal(hole, DrawnHoles(kind)((32, 48), rng()))
 
 
+def test_holes_of_several_kinds():
+    mixed = DrawnHoles(("center", "box"))
+    made = [mixed((32, 48), np.random.default_rng(seed)) for seed in range(12)]
+    centre = DrawnHoles("center")((32, 48), rng())
+    assert 0 < sum(torch.equal(hole, centre) for hole in made) < len(made)
+    assert torch.equal(made[3], mixed((32, 48), np.random.default_rng(3)))
+    with pytest.raises(ValueError, match=r"kind must be one of .*'round'"):
+        DrawnHoles(("box", "round"))
+    with pytest.raises(ValueError, match="kind must not be empty"):
+        DrawnHoles(())
+
+
 def test_holes_of_files_need_a_polarity(tmp_path):
     hole = torch.zeros(1, 1, 20, 20, dtype=torch.bool)
     hole[..., :5, :] = True

@@ -15,9 +15,11 @@ EXTREME = [
     ("context_encoder", {"variant": "alexnet"}, "reconstruction"),
 ]
 NEEDING = [
-    (name, phase)
+    (name, phase.name)
     for name in list_models()
-    for phase in model_class(name).recipe_class.needs_features
+    for recipe in (model_class(name).recipe_class,)
+    for phase in recipe.phases
+    if recipe.needs_features(phase.numbers)
 ]
 
 
@@ -56,6 +58,16 @@ def test_a_missing_feature_network_is_named_as_the_source_has_it(name, phase):
     text = str(caught.value)
     for word in (phase, asked["name"], repr(asked["rule"]), *asked["layers"]):
         assert word in text
+
+
+@pytest.mark.parametrize(("name", "phase"), NEEDING)
+def test_without_weight_losses_of_features_need_no_network(name, phase):
+    model = small(name)
+    with_features = recipe_of(model, phase).step(*batch(name))
+    zeros = dict.fromkeys(model.recipe_class.feature_losses, 0.0)
+    asked = {key: 0.0 for key in zeros if key in with_features}
+    losses = model.recipe(phase, **asked).step(*batch(name))
+    assert set(losses) == set(with_features) - set(zeros)
 
 
 @pytest.mark.parametrize(("name", "phase"), NEEDING)
