@@ -33,7 +33,9 @@ if X86:
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
 # What is the same for every instruction set: bindings, plans, and what the machine has.
 SHARED_SOURCES = [
-    s for s in SOURCES if Path(s).parent.name == "python" or Path(s).stem in ("cpu", "pack", "plan")
+    s
+    for s in SOURCES
+    if Path(s).parent.name == "python" or Path(s).stem in ("costs", "cpu", "pack", "plan")
 ]
 KERNEL_SOURCES = [s for s in SOURCES if s not in SHARED_SOURCES]
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h"))

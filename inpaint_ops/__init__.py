@@ -44,7 +44,7 @@ from inpaint_ops.ops import (
     partial_conv2d,
     shift_connection,
 )
-from inpaint_ops.ops.convolution.memory import release_memory
+from inpaint_ops.ops.convolution.memory import memory_held, release_memory
 from inpaint_ops.ops.weight_state import frozen
 
 try:
@@ -75,6 +75,7 @@ __all__ = [
     "gated_conv2d",
     "id_mrf_loss",
     "layers",
+    "memory_held",
     "nearest_patch",
     "ops",
     "partial_conv2d",

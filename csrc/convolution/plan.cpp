@@ -210,7 +210,8 @@ void ConvPlan::run(const PlanCall& call,
     used += packed_size(pack_args(a));
     if (any) jobs.push_back(a);
   }
-  require(packed_floats == used, "packed weights");
+  // Memory of packed weights serves several layers, one after the other.
+  require(packed_floats >= used, "packed weights");
   auto* kernel =
       a.algorithm == Algorithm::kDirect ? INPAINT_PICK(conv_direct) : INPAINT_PICK(conv_winograd);
   for (const ConvArgs& job : jobs) kernel(job);

@@ -14,6 +14,7 @@ from inpaint_ops.cli.fill_command import fill
 from inpaint_ops.cli.masks_command import masks
 from inpaint_ops.cli.serve_command import serve
 from inpaint_ops.cli.train_command import train
+from inpaint_ops.cli.tune_command import tune
 
 
 def _version() -> str:
@@ -36,6 +37,7 @@ cli.add_command(fill)
 cli.add_command(masks)
 cli.add_command(serve)
 cli.add_command(train)
+cli.add_command(tune)
 
 
 @cli.command()

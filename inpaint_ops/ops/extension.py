@@ -144,6 +144,7 @@ class Extension(Protocol):
     algorithms: tuple[str, ...]
     activations: tuple[str, ...]
     padding_modes: tuple[str, ...]
+    cost_names: tuple[str, ...]
     leaky_slope: float
 
     def is_open(self, tensors: list[Tensor]) -> bool: ...
@@ -238,6 +239,7 @@ class Extension(Protocol):
         tiled: bool,
         large: bool,
         in_place: bool,
+        costs: Sequence[float],
     ) -> str: ...
     def fold_padding(
         self,
@@ -248,6 +250,27 @@ class Extension(Protocol):
         padding_mode: str,
         threads: int,
     ) -> None: ...
+    def measured_costs(self, instruction_set: str) -> list[float]: ...
+    def convolution_work(
+        self,
+        algorithm: str,
+        kind: str,
+        batch: int,
+        weight_shape: tuple[int, int, int, int],
+        stride: tuple[int, int],
+        dilation: tuple[int, int],
+        size: tuple[int, int],
+    ) -> list[float]: ...
+    def packed_floats(
+        self,
+        weight: Tensor,
+        algorithm: str,
+        stride: tuple[int, int],
+        gated: bool,
+        flipped: bool,
+        step: int,
+        padding: tuple[int, int],
+    ) -> int: ...
     def pack_weight(
         self,
         weight: Tensor,
