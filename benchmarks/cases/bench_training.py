@@ -82,7 +82,9 @@ def setup(case: Case) -> Problem:
     hole = torch.zeros(batch, 1, side, side)
     hole[:, :, side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 1
     # Finding them is not part of the step.
-    hints = {name: (line < 0.1).expand(batch, 1, side, side) for name in model.hint_names}
+    hints: dict[str, Any] = {
+        name: (line < 0.1).expand(batch, 1, side, side) for name in model.hint_names
+    }
 
     def ours() -> Callable[..., dict[str, float]]:
         step = _recipe(model, case).step
