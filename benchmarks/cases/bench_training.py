@@ -2,9 +2,10 @@
 
 A step is all of a phase: forward and backward passes of every network, losses, optimisers. Weights
 change at each of them, so the packing of weights counts. "eager" is the recipe with every operator
-replaced by its plain version, in contiguous images, "eager_channels_last" the same in that layout,
-"compiled" the first with its networks under torch.compile. Networks of features have random
-weights. Each contestant trains a model of its own, all from the same weights.
+replaced by its plain version, in contiguous images, and Adam as torch has it by default;
+"eager_channels_last" the same in that layout, "compiled" the first with its networks under
+torch.compile. Networks of features have random weights. Each contestant trains a model of its own,
+all from the same weights.
 """
 
 from __future__ import annotations
@@ -81,14 +82,20 @@ def setup(case: Case) -> Problem:
     hole = torch.zeros(batch, 1, side, side)
     hole[:, :, side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 1
     # Finding them is not part of the step.
-    hints = {name: (line < 0.1).expand(batch, 1, side, side) for name in model.hint_names}
+    hints: dict[str, Any] = {
+        name: (line < 0.1).expand(batch, 1, side, side) for name in model.hint_names
+    }
 
     def ours() -> Callable[..., dict[str, float]]:
         step = _recipe(model, case).step
         return lambda image, hole: step(image, hole, **hints)
 
     def eager(layout: torch.memory_format, **options: Any) -> Callable[..., dict[str, float]]:
-        step = _recipe(model, case, **options).step
+        recipe = _recipe(model, case, **options)
+        for optimizer in recipe.optimizers.values():
+            for group in optimizer.param_groups:
+                group.update(fused=None)
+        step = recipe.step
 
         def call(image: Tensor, hole: Tensor) -> dict[str, float]:
             with public_formulas(layout):

@@ -109,6 +109,7 @@ class ConvCalls {
     if (count < Py_ssize_t(kTensors) || count > Py_ssize_t(kTensors + kMostOptions))
       throw std::invalid_argument("arguments");
     ConvTensors t{arguments[0], arguments[1], arguments[2], {}, {}, {}};
+    if (is_other_tensor(t.x, Element::kFloat)) return py::none().release().ptr();
     if (!is_open(arguments, t.has_bias() ? 3 : 2) || !read(t)) return py::none().release().ptr();
     const py::object found = known(t, arguments, count);
     if (found.is_none()) return py::none().release().ptr();

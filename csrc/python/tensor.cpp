@@ -73,6 +73,12 @@ bool read_tensor(PyObject* object, Element element, TensorView& view) {
   return true;
 }
 
+bool is_other_tensor(PyObject* object, Element element) {
+  if (Py_TYPE(object) != torch_.tensor) return false;
+  return attribute(object, torch_.dtype).ptr() != torch_.dtypes[int(element)] ||
+         attribute(object, torch_.is_cpu).ptr() != Py_True;
+}
+
 bool read_layout(PyObject* tensor, Element element, TensorView& view) {
   if (attribute(tensor, torch_.dtype).ptr() != torch_.dtypes[int(element)]) return false;
   if (attribute(tensor, torch_.is_cpu).ptr() != Py_True) return false;

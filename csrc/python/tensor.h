@@ -51,6 +51,9 @@ bool read_tensor(PyObject* object, Element element, TensorView& view);
 // four dimensions; then all of `view` but its data is filled.
 bool read_layout(PyObject* tensor, Element element, TensorView& view);
 
+// Returns whether the object is a plain tensor, no subclass, of another element type or elsewhere.
+bool is_other_tensor(PyObject* object, Element element);
+
 // Fills in the data of a view with a layout. Throws as `read_tensor`.
 void read_data(PyObject* tensor, TensorView& view);
 
