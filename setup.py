@@ -84,9 +84,13 @@ class BuildKernels(build_ext):
         self.tell(0, len(jobs))
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             running = {pool.submit(self.compile_once, *jobs[i]): i for i in order}
-            for done in as_completed(running):
-                built[running[done]] = done.result()
-                self.tell(len(built), len(jobs))
+            try:
+                for done in as_completed(running):
+                    built[running[done]] = done.result()
+                    self.tell(len(built), len(jobs))
+            except BaseException:  # after an error, or Ctrl-C, nothing more is begun
+                pool.shutdown(cancel_futures=True)
+                raise
         ext.extra_objects = [built[i] for i in range(len(jobs))]
         ext.sources = []
         ext.language = "c++"
