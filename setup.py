@@ -83,11 +83,16 @@ class BuildKernels(build_ext):
         # Large files first, so that no processor waits for one of them at the end.
         order = sorted(range(len(jobs)), key=lambda i: -Path(jobs[i][0]).stat().st_size)
         built: dict[int, str] = {}
+        self.tell(0, len(jobs))
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             running = {pool.submit(self.compile_once, *jobs[i]): i for i in order}
-            for done in as_completed(running):
-                built[running[done]] = done.result()
-                self.tell(len(built), len(jobs))
+            try:
+                for done in as_completed(running):
+                    built[running[done]] = done.result()
+                    self.tell(len(built), len(jobs))
+            except BaseException:  # after an error, or Ctrl-C, nothing more is begun
+                pool.shutdown(cancel_futures=True)
+                raise
         ext.extra_objects = [built[i] for i in range(len(jobs))]
         ext.sources = []
         ext.language = "c++"
@@ -103,7 +108,7 @@ class BuildKernels(build_ext):
     def tell(self, count: int, total: int) -> None:
         """Shows how far the build is, where somebody looks."""
         if sys.stdout.isatty() or os.environ.get("INPAINT_OPS_SHOW_BUILD"):
-            end = "\n" if count == total else "\r"
+            end = "\r" if sys.stdout.isatty() and count < total else "\n"
             print(f"compiled {count} of {total} files", end=end, flush=True)
 
     def compile_once(self, source: str, name: str, flags: list[str], include: list[str]) -> str:
