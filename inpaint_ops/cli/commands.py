@@ -53,7 +53,7 @@ def models(as_json: bool) -> None:
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
     """Show versions, kernels, devices and extras, and why something is missing."""
-    from inpaint_ops.cli.doctor import collect, render
+    from inpaint_ops.doctor import collect, render
 
     facts = collect()
     click.echo(json.dumps(facts, indent=2) if as_json else render(facts))

@@ -120,9 +120,9 @@ class FillerChoice:
             progress: Progress = None,
             **given: Tensor,
         ) -> Tensor:
-            result: Tensor = model.complete(image, hole, window=window, seed=seed, **given)
-            if progress is not None:
-                progress(1.0)
+            result: Tensor = model.complete(
+                image, hole, window=window, seed=seed, progress=progress, **given
+            )
             return result
 
         return _on(fill, device)

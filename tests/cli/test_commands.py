@@ -15,7 +15,7 @@ from command_line import HOLE, RGB, read, write
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from inpaint_ops.cli import doctor
+from inpaint_ops import doctor
 from inpaint_ops.images import load_hole
 from inpaint_ops.masks import HOLE_RATIO_BINS
 from inpaint_ops.models import create_model, list_models, save_weights
