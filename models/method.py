@@ -357,12 +357,9 @@ class InpaintingModel(nn.Module):
         checks.check_int(op, "width of image", size[1])
         device = next(self.parameters()).device
         if image.device != device:
-            raise ValueError(f"{op}: image must be on {device}, got {image.device}")
+            raise ValueError(f"{op}: image must be on {device}, got {image.device}; .to moves it")
         missing = checks.binary(op, "hole", hole).expand(image.shape[0], 1, *size)
-        outside = ~((image >= 0) & (image <= 1)) & ~missing
-        if outside.any():
-            bad = image[outside].flatten()[0].item()
-            raise ValueError(f"{op}: image must be in [0, 1] where it is known, got {bad}")
+        checks.check_known(op, image, missing)
         return missing
 
 

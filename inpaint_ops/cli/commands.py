@@ -8,6 +8,7 @@ from importlib import metadata
 import click
 
 from inpaint_ops.cli.check_data_command import check_data
+from inpaint_ops.cli.completion import completion
 from inpaint_ops.cli.evaluate_command import evaluate
 from inpaint_ops.cli.export_command import export
 from inpaint_ops.cli.fill_command import fill
@@ -30,6 +31,7 @@ def cli() -> None:
 
 
 cli.add_command(check_data)
+cli.add_command(completion)
 cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(fill)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inpaint_ops import progress
+from inpaint_ops.cli.completion import complete_evaluated
 from inpaint_ops.cli.devices import device_option, find_device
 from inpaint_ops.cli.fill_command import parse_window
 from inpaint_ops.cli.masks_command import KINDS, parse_ratio
@@ -52,6 +53,7 @@ def _parse_size(
     multiple=True,
     required=True,
     metavar="[LABEL:]NAME[=FILE[,FILE...]]",
+    shell_complete=complete_evaluated,
     help="A method and its weights, exemplar, telea, navier-stokes or biharmonic; can be repeated."
     " LABEL is its name in the tables.",
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inpaint_ops import progress
+from inpaint_ops.cli.completion import complete_filler
 from inpaint_ops.cli.devices import device_option, find_device
 from inpaint_ops.cli.messages import failures, notes
 
@@ -52,6 +53,7 @@ def parse_window(
     "--model",
     default="exemplar",
     show_default=True,
+    shell_complete=complete_filler,
     help="What fills the hole: exemplar needs no weights; see inpaint-ops models.",
 )
 @click.option(

@@ -74,7 +74,10 @@ class FillerChoice:
             known = ", ".join([*FILLERS, *list_models()])
             raise ValueError(f"unknown model {self.model!r}, known: {known}")
         if not self.weights:
-            raise ValueError(f"{self.model} needs --weights FILE; {', '.join(FILLERS)} does not")
+            raise ValueError(
+                f"{self.model} needs --weights FILE; {', '.join(FILLERS)} does not (inpaint-ops "
+                "models lists the files that load)"
+            )
         if self.features is not None and not hasattr(model_class(self.model), "load_features"):
             raise ValueError(f"{self.model} takes no --features")
         for text in self.options:

@@ -132,12 +132,11 @@ def _check_values(image: Tensor, missing: Tensor) -> None:
     missing = missing.to(image.device)
     for n in range(image.shape[0]):
         if bool(missing[n].all()):
-            raise ValueError(f"{_NAME}: hole must leave a known pixel, got none in picture {n}")
-    bad = ~missing & ~((image >= 0) & (image <= 1))
-    if bool(bad.any()):
-        raise ValueError(
-            f"{_NAME}: image must be in [0, 1] where it is known, got {image[bad][0].item()}"
-        )
+            raise ValueError(
+                f"{_NAME}: hole must leave a known pixel, got none in picture {n}; 1 is missing, "
+                "not known"
+            )
+    checks.check_known(_NAME, image, missing)
 
 
 def _fill(
