@@ -68,7 +68,8 @@ TESTED_IN = {
 }
 # Folders of tests that mirror no folder.
 TESTS_OF_THEIR_OWN = {
-    *("fuzz", "golden", "gpu", "helpers", "interpreter", "manifests", "mutants", "project"),
+    *("examples", "fuzz", "golden", "gpu", "helpers", "interpreter", "manifests", "mutants"),
+    "project",
 }
 
 LINES_OF_A_FILE = 400
