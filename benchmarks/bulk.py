@@ -88,7 +88,7 @@ def with_ray(folder: Path, out: Path, options: Row, batch: int, actors: int) -> 
         InpaintBatch,
         fn_constructor_kwargs=arguments,
         batch_size=batch,
-        concurrency=actors,
+        compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=1,
     )
     told: list[Row] = filled.map(saved, fn_args=(str(out),)).take_all()

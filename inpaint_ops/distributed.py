@@ -40,7 +40,7 @@ class InpaintBatch:
         pictures.map_batches(
             InpaintBatch,
             fn_constructor_kwargs={"model": "deepfill_v2", "weights": "deepfill_v2.safetensors"},
-            batch_size=16, concurrency=4, num_gpus=1,
+            compute=ray.data.ActorPoolStrategy(size=4), batch_size=16, num_gpus=1,
         )
 
     Args:
