@@ -46,7 +46,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "drop-in": ("compat", "conversion", "exporting"),
     "package": ("",),
     "methods": ("models",),
-    "training": ("training", "evaluation", "visualize"),
+    "training": ("training", "evaluation", "visualize", "distributed"),
     # `kernels.tune` is a command: it measures the layers that the benchmarks know.
     "programs": ("cli", "doctor", "serving", "benchmarks", "kernels.tune"),
 }

@@ -36,6 +36,7 @@ class DataOptions:
     scale: tuple[float, float] = (1.0, 1.0)
     crop: str = "random"
     flip: bool = True
+    recolour: bool = False
     on_error: str = "stop"
     workers: int | None = None
 

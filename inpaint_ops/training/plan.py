@@ -82,7 +82,9 @@ def make_plan(config: Config, features: nn.Module | None = None) -> Plan:
     pictures = find_pictures(config.data.path, split=config.data.split, root=config.data.root)
     options = config.data
     size = _size(model, config)
-    framing = Framing(size, options.resize, options.scale, options.crop, options.flip)
+    framing = Framing(
+        *(size, options.resize, options.scale, options.crop, options.flip, options.recolour)
+    )
     middle = Framing(size, options.resize, crop="center", flip=False)
     holes = _holes(config, recipe)
     return Plan(
