@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from inpaint_ops.cli.messages import failures, progress_bar
+from inpaint_ops.cli.messages import failures
+from inpaint_ops.progress import bar
 
 
 @click.command()
@@ -47,11 +48,11 @@ def tune(context: click.Context, dry_run: bool, forget: bool, rounds: int) -> No
             tuning.keep(tuning.Outcome(None, [], (0.0, 0.0)))
             click.echo(f"deleted {found}" if gone else f"there is no {found}")
             return
-        with progress_bar("layers") as progress:
+        with bar("layers") as move:
             outcome = tuning.tune(
                 tuning.LAYERS,
                 rounds=rounds,
-                progress=progress if progress is not None else lambda done: None,
+                progress=move if move is not None else lambda done: None,
             )
         click.echo(f"{costs.cpu_name()}, {name}")
         before, after = outcome.errors
