@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +46,9 @@ COMPILE_FLAGS = [
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", f"-ffile-prefix-map={ROOT}=."),
 ]
 OPENMP_FLAGS = [] if platform.system() == "Darwin" else ["-fopenmp"]
+# A wheel meets another libgomp than the one it was linked with: PyTorch brings its own, which it
+# makes global, and two in one process would be two teams of threads. So a wheel names none.
+LINK_FLAGS = [] if os.environ.get("INPAINT_OPS_WHEEL") else OPENMP_FLAGS
 SANITIZE_FLAGS = (
     ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O2", "-g"]
     if os.environ.get("INPAINT_OPS_SANITIZE")
@@ -72,14 +76,16 @@ class BuildKernels(build_ext):
         # Objects are linked in this order, what fewer machines run later: an inline function of the
         # standard library that several of them hold is taken from the first, which runs wherever
         # the others do.
-        jobs = [(s, "module", flags + TEST_FLAGS, ext.include_dirs) for s in ext.sources]
+        # Bindings alone depend on the version of Python.
+        module = f"module-{sys.implementation.cache_tag}"
+        jobs = [(s, module, flags + TEST_FLAGS, ext.include_dirs) for s in ext.sources]
         for name, isa_flags in INSTRUCTION_SETS.items():
             jobs += [(source, name, flags + isa_flags, ["csrc"]) for source in KERNEL_SOURCES]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             ext.extra_objects = list(pool.map(lambda job: self.compile_once(*job), jobs))
         ext.sources = []
         ext.language = "c++"
-        ext.extra_link_args = OPENMP_FLAGS + SANITIZE_FLAGS
+        ext.extra_link_args = LINK_FLAGS + SANITIZE_FLAGS
         super().build_extension(ext)
 
     def compile_once(self, source: str, name: str, flags: list[str], include: list[str]) -> str:
