@@ -10,12 +10,13 @@ SOURCES = $(wildcard csrc/*/*.h csrc/*/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-isa arm64 lint format bench gpu-compile gpu-test gpu-roofline gpu-check sanitize fuzz mutants \
+.PHONY: help install demo docs test test-isa arm64 lint format bench gpu-compile gpu-test gpu-roofline gpu-check sanitize fuzz mutants \
     sanitized-build clean
 
 help:
 	@echo "make demo      install what it needs, fill real photos, measure a minute: pictures in demo/"
 	@echo "make test      install everything, run all tests"
+	@echo "make docs      the documentation as a site: build/docs/index.html"
 	@echo "make test-isa  the operators' tests once for each instruction set of this machine"
 	@echo "make arm64     the operators' tests for 64-bit Arm under qemu (Debian)"
 	@echo "make lint      ruff, mypy, clang-format"
@@ -40,13 +41,22 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 
 # For those who only look: an ordinary build, and no tool of development.
 $(DEMO_INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
+	@echo "1 of 3: what the build needs"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install -q -c constraints.txt -e ".[demo]"
+	$(BIN)/python -m pip install -q "setuptools>=77" "pybind11>=3"
+	@echo "2 of 3: the kernels, some minutes of processor time"
+	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_SHOW_BUILD=1 $(BIN)/python setup.py -q build_ext --inplace
+	@echo "3 of 3: PyTorch and what the demo draws with"
+	INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e ".[demo]"
 	touch $@
 
 # Where everything is installed, nothing else is.
 demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(DEMO_INSTALLED))
 	$(BIN)/python -m inpaint_ops.benchmarks.demo --out demo
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo build/docs/index.html
 
 # In two lanes: exports, GPU kernels and methods need one processor for nearly as long as all else
 # needs the other. Threads that wait in a loop would take it from the other lane.

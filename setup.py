@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
@@ -81,16 +81,35 @@ class BuildKernels(build_ext):
         jobs = [(s, module, flags + TEST_FLAGS, ext.include_dirs) for s in ext.sources]
         for name, isa_flags in INSTRUCTION_SETS.items():
             jobs += [(source, name, flags + isa_flags, ["csrc"]) for source in KERNEL_SOURCES]
+        # The longest first, so that no processor waits for one file at the end.
+        order = sorted(range(len(jobs)), key=lambda i: -Path(jobs[i][0]).stat().st_size)
+        built: dict[int, str] = {}
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            ext.extra_objects = list(pool.map(lambda job: self.compile_once(*job), jobs))
+            running = {pool.submit(self.compile_once, *jobs[i]): i for i in order}
+            for done in as_completed(running):
+                built[running[done]] = done.result()
+                self.tell(len(built), len(jobs))
+        ext.extra_objects = [built[i] for i in range(len(jobs))]
         ext.sources = []
         ext.language = "c++"
         ext.extra_link_args = LINK_FLAGS + SANITIZE_FLAGS
         super().build_extension(ext)
 
+    def objects(self) -> Path:
+        """The folder of objects; an editable install keeps them, too, instead of a passing one."""
+        if getattr(self, "editable_mode", False):
+            return ROOT / "build" / f"temp.{self.plat_name}-{sys.implementation.cache_tag}"
+        return Path(self.build_temp)
+
+    def tell(self, count: int, total: int) -> None:
+        """Shows how far the build is, where somebody looks."""
+        if sys.stdout.isatty() or os.environ.get("INPAINT_OPS_SHOW_BUILD"):
+            end = "\n" if count == total else "\r"
+            print(f"compiled {count} of {total} files", end=end, flush=True)
+
     def compile_once(self, source: str, name: str, flags: list[str], include: list[str]) -> str:
         """Compiles a file for an instruction set unless its object is still right."""
-        folder = str(Path(self.build_temp) / name)
+        folder = str(self.objects() / name)
         (built,) = self.compiler.object_filenames([source], output_dir=folder)
         if self.force or not is_current(Path(built), flags):
             self.compiler.compile(
@@ -114,6 +133,7 @@ for inner in INNER:
 
 setup(
     packages=PACKAGES,
+    include_package_data=False,  # MANIFEST.in is the sdist's list
     package_dir={f"inpaint_ops.{inner}": inner for inner in INNER},
     package_data={
         "inpaint_ops": ["py.typed"],

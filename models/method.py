@@ -190,7 +190,7 @@ class InpaintingModel(nn.Module):
             window: None: the networks see the whole picture. Pixels: they see squares of this side
                 around the holes, in pictures with a longer side; see `window_side` for the least.
                 "auto": squares of the side that the method was trained for, in pictures with a side
-                of more than twice that. docs/large_pictures.md says what differs.
+                of more than twice that. docs/guides/large_pictures.md says what differs.
             sketch: (N or 1, 1, H, W), bool or in [0, 1], 1 = line: what is drawn into the hole, for
                 networks that were trained so (`DeepFillV2` with sketch=True). None: nothing.
             edges: the same of the edges of what is known, for `EdgeConnect`. None: it finds them.

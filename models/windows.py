@@ -2,7 +2,8 @@
 
 A method was trained on pictures of some side and sees no farther than that: what it makes of a hole
 in a large photograph, it makes of a window around the hole. `Windows` cuts such windows, has them
-filled, and puts the holes' pixels back. docs/large_pictures.md says what that means for the result.
+filled, and puts the holes' pixels back. docs/guides/large_pictures.md says what that means for the
+result.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ _TERMINATED = 143
 @click.argument("method")
 @click.option("--data", type=_FILE, help="Pictures: folder, list (.flist, .txt) or shard (.tar).")
 @click.option("--out", required=True, type=_FILE, help="Folder of the run; made if missing.")
-@click.option("--config", "file", type=_FILE, help="TOML; the names are in docs/training.md.")
+@click.option(
+    "--config", "file", type=_FILE, help="TOML; the names are in docs/guides/training.md."
+)
 @click.option(
     "--set",
     "settings",

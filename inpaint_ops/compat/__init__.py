@@ -2,7 +2,8 @@
 
 One module for each repository. Its classes have the port's names, arguments in the port's order
 with the port's defaults, its buffers, state-dict keys and return values; what they compute runs on
-the kernels of this package. docs/drop_in.md lists the import lines and what differs on purpose.
+the kernels of this package. docs/guides/drop_in.md lists the import lines and what differs on
+purpose.
 
     nvidia       NVIDIA/partialconv
     naoto0804    naoto0804/pytorch-inpainting-with-partial-conv

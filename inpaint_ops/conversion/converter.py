@@ -46,9 +46,9 @@ def convert(model: nn.Module, sample: Any = None, *, keep: str = "faster") -> Re
     Recognised are nn.Conv2d and nn.ConvTranspose2d with the activation after them, with symmetric
     padding and nearest upsampling by 2 before them, nn.InstanceNorm2d with activation and residual,
     gated convolutions (one split in two, or two), partial convolutions, contextual attention and
-    shift layers of public ports. docs/convert.md has the rules. Parameters stay the same objects
-    under the same keys of the state dict; hooks, spectral and weight norm, copies and pickles work
-    as before. What is not recognised is left alone. `revert` takes all of it back.
+    shift layers of public ports. docs/guides/convert.md has the rules. Parameters stay the same
+    objects under the same keys of the state dict; hooks, spectral and weight norm, copies and
+    pickles work as before. What is not recognised is left alone. `revert` takes all of it back.
 
     Each layer is compared with what it did before, on random inputs of a few pixels, or with
     `sample` on inputs of the shapes that it meets there, in results and gradients; a difference

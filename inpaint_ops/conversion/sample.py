@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 # Largest differences, relative to the largest value, of one layer and of a model: tile algorithms
-# round more than direct sums do (docs/numerics.md), and norms between layers enlarge what is left.
+# round more than direct sums do (docs/reference/numerics.md), and norms between layers enlarge what
+# is left.
 LAYER_TOLERANCE = 2e-4
 MODEL_TOLERANCE = 5e-3
 # Below this a layer does not count as faster.

@@ -19,8 +19,8 @@ class PartialConv2d(nn.Conv2d):
     layer counts padded pixels as invalid and reads them nevertheless.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-            padding_mode, device, dtype: of nn.Conv2d.
+        in_channels, out_channels, kernel_size, stride, padding, dilation: of nn.Conv2d.
+        groups, bias, padding_mode, device, dtype: of nn.Conv2d.
         multi_channel: masks have in_channels channels instead of one.
         return_mask: also return the updated mask.
         algorithm: of `partial_conv2d`.

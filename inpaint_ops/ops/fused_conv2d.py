@@ -33,7 +33,7 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     2 to 6 times PyTorch's own error; beside one value of 1e6 300,000 times as much, even where no
     window holds that value; a NaN reaches them all. ``algorithm="precise"`` forbids the large ones
     and ``algorithm="direct"`` all of them for a call, ``with inpaint_ops.backend("direct")`` for
-    many; docs/numerics.md has the bound. Of x and y the backward pass keeps x and, for an
+    many; docs/reference/numerics.md has the bound. Of x and y the backward pass keeps x and, for an
     activation, y (SiLU: the pre-activation).
 
     On GPUs torch's switches hold as for its own convolutions: TF32 for float32 is on by default

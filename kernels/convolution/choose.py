@@ -8,7 +8,7 @@ doubled layers).
 
 The depths are those with the least sum over the layers of the ten methods with 1, 4 and 16 images,
 by the times that ``benchmarks.gpu.roofline`` predicts from data sheets and the kernels' machine
-code: no measurements (docs/gpu_choices.md). INPAINT_OPS_CONV=fused or =library overrides all.
+code: no measurements (docs/how/gpu_choices.md). INPAINT_OPS_CONV=fused or =library overrides all.
 """
 
 import os

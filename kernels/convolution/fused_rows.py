@@ -5,7 +5,8 @@ Names are kind ("gated", "plain", "partial") and class. In half precision: "smal
 where it was measured to be faster. In float32 "tf32" and "ieee". `fused.pick_row` chooses.
 
 A block of m pixels by n columns reads m + n rows for m n products of each. What the caches deliver
-of them bounds the large blocks, what instructions a step takes the small ones: docs/gpu_budget.md.
+of them bounds the large blocks, what instructions a step takes the small ones:
+docs/how/gpu_budget.md.
 """
 
 from dataclasses import replace

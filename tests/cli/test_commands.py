@@ -160,7 +160,7 @@ def test_doctor_extras_are_those_of_the_package():
             declared.setdefault(found[2], set()).add(found[1].lower())
     for extra, distributions in doctor.EXTRAS.items():
         assert declared[extra] == set(distributions), extra
-    assert set(declared) - {"demo", "test", "dev", "all"} == set(doctor.EXTRAS)
+    assert set(declared) - {"demo", "docs", "notebook", "test", "dev", "all"} == set(doctor.EXTRAS)
 
 
 def test_bench_forwards_everything(run, monkeypatch):

@@ -40,8 +40,8 @@ class Operator:
         call: for the transforms of functions, a function of some tensors and these tensors, with
             what `tensors` leaves out: views, lists. None: the first result as that of `leaves`.
         terms: the length of the sums behind a value, for the tolerance.
-        ours: whether a registered operator serves it, with the bits that docs/numerics.md promises;
-            else it is made of torch's own operators, derivatives of any kind included.
+        ours: whether a registered operator serves it, with the bits that docs/reference/numerics.md
+            promises; else it is made of torch's own operators, derivatives of any kind included.
         autocast: "float32": it computes in float32 under autocast, and so are its results; "kept":
             likewise, with results in the dtype of its first tensor; "lower": in autocast's dtype.
     """

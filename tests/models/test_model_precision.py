@@ -33,7 +33,8 @@ SPREAD = {
     "glcic activation first": 0.15,
     "glcic poisson": 0.15,
 }
-# Mean difference from float32 over missing pixels, of [0, 1]; docs/precision.md quotes them.
+# Mean difference from float32 over missing pixels, of [0, 1], which docs/reference/precision.md
+# quotes.
 COMPLETED = {torch.float16: 1e-3, torch.bfloat16: 1e-2, torch.float64: 1e-5}
 # The norm of the difference of a network's gradient by its norm.
 LEARNT = {torch.float16: 0.25, torch.bfloat16: 0.5}
@@ -343,7 +344,7 @@ def test_weights_keep_the_models_dtype(name, dtype, tmp_path):
 
 
 def test_the_document_quotes_these_tolerances():
-    text = (Path(__file__).parents[2] / "docs" / "precision.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "precision.md").read_text()
     for label, row in (("after", COMPLETED), ("under", COMPLETED), ("gradients", LEARNT)):
         line = next(one for one in text.splitlines() if re.match(rf"\| .*{label}", one))
         cells = [cell.strip() for cell in line.strip("|").split("|")][1:]

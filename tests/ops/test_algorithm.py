@@ -126,7 +126,7 @@ def test_winograd_spreads_it(name):
 @pytest.mark.parametrize("name", ["fused", "fused-5x5", "fused-7x7", "fused-strided"])
 @pytest.mark.usefixtures("instruction_set")
 def test_winograd_errs_within_its_bound(name):
-    """Twice what docs/numerics.md says, and nothing outside the tiles that read the large value."""
+    """Twice what docs/reference/numerics.md says, and nothing outside the large value's tiles."""
     _, plain, shape, options = OPERATORS[name]
     x, (weight, _) = draw(1, C, SIZE, SIZE), parameters(shape, name)
     for large in OUTLIERS:

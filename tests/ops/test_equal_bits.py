@@ -1,4 +1,4 @@
-"""The promises of docs/numerics.md about equal bits, for every operator and instruction set."""
+"""The equal bits of docs/reference/numerics.md, for every operator and instruction set."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

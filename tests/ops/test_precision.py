@@ -1,4 +1,4 @@
-"""Dtypes of operators: the table of docs/precision.md, and what it promises."""
+"""Dtypes of operators: the table of docs/reference/precision.md, and what it promises."""
 
 import re
 from contextlib import contextmanager, nullcontext
@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensorMode
 from inpaint_ops import backend, fused_conv2d, gated_conv2d, ops
 
 DTYPES = (*HALVES, torch.float32, torch.float64)
-DOCUMENT = Path(__file__).parents[2] / "docs" / "precision.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "precision.md"
 # The names of an operator's results where it has several.
 RESULTS = {
     "partial_conv2d": ("y", "valid_out"),
