@@ -10,5 +10,7 @@ In the order of a run:
 - `options`: arguments of the command, and the cases that they mean.
 - `main`: the command that ties them, ``python -m inpaint_ops.benchmarks``.
 - `demo`, `demo_speed`: ``make demo``, pictures and a minute of these cases.
+- `bulk`: many pictures, by the folder command, `InpaintBatch` and Ray Data.
+- `learning`: proofs that the methods learn.
 - `gpu`: checks, compilation and predictions of the GPU kernels.
 """

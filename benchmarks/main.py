@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import threading
@@ -50,13 +51,11 @@ def run(argv: list[str]) -> int:
         options = choices.parse(argv)
     except SystemExit as exit_:  # argparse has printed its text
         return exit_.code if isinstance(exit_.code, int) else 2
-    probe = Console()
-    console = probe if probe.is_terminal else Console(width=_PIPE_WIDTH)
+    probe = Console(stderr=options.json)
+    console = probe if probe.is_terminal else Console(width=_PIPE_WIDTH, stderr=options.json)
     cases = choices.cases(options)
     if options.list:
-        for case in cases:
-            sizes = ", ".join(f"{key} {value}" for key, value in case.sizes.items())
-            console.print(f"{case.op}  {case.id}  ({sizes})", highlight=False, soft_wrap=True)
+        _list(cases, console, as_json=options.json)
         return 0
     if options.processor_time:
         os.environ[timing.CLOCK_VARIABLE] = "processor"
@@ -82,9 +81,21 @@ def run(argv: list[str]) -> int:
     for name, text in files.items():
         _write(options.out / name, text)
         console.print(str(options.out / name), highlight=False, soft_wrap=True)
+    if options.json:
+        print(files[_JSON], end="")
     if report.interrupted:
         return 130
     return 1 if report.failures() else 0
+
+
+def _list(cases: Sequence[Case], console: Console, *, as_json: bool) -> None:
+    if as_json:
+        found = [{"op": one.op, "case": one.id, "sizes": dict(one.sizes)} for one in cases]
+        print(json.dumps(found, indent=1))
+        return
+    for case in cases:
+        sizes = ", ".join(f"{key} {value}" for key, value in case.sizes.items())
+        console.print(f"{case.op}  {case.id}  ({sizes})", highlight=False, soft_wrap=True)
 
 
 def _take_over(report: Report, earlier: Report) -> None:

@@ -61,6 +61,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
     parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print benchmark.json, or the list, alone; the rest goes to standard error",
+    )
+    parser.add_argument(
         "--seconds",
         type=_positive,
         help="timing of one case at one thread count; default: 2, or 0.5 with --quick",

@@ -5,7 +5,8 @@
 
 The features are a small pattern that repeats every 16 cells. A hole is cut into it. Attention
 should rebuild each missing cell from one that is a whole number of periods away, and the map shows
-that: the hue of a cell says in which direction its source lies, the saturation how far.
+that: the hue of a cell says in which direction its source lies, the saturation how far. Cells
+outside the hole are grey.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from pathlib import Path
 import torch
 
 from inpaint_ops import contextual_attention
-from inpaint_ops.images import Photo
-from inpaint_ops.layers import flow_picture
+from inpaint_ops.visualize import match_map
 
 
 def main(arguments: Sequence[str]) -> float:
@@ -44,8 +44,7 @@ def main(arguments: Sequence[str]) -> float:
     error = float(((rebuilt - features) * missing).abs().mean() / missing.mean())
     print(f"{share:.0%} of the missing cells come from one a period away; mean error {error:.3f}")
 
-    colours = flow_picture(index, 32)[0].repeat_interleave(8, 1).repeat_interleave(8, 2)
-    Photo((colours.permute(1, 2, 0) * 255).round().byte().numpy()).save(out)
+    match_map(index, hole=hole).save(out)
     print(out)
     return share
 

@@ -4,11 +4,12 @@ In reading order: `layers` hold parameters and call the operators in `ops`. An o
 arguments and runs a kernel of the CPU (csrc, compiled to `_C`), a kernel of the GPU (`kernels`), or
 the formula in `reference`. `models` are the ten methods, with `losses` and `features` for their
 training. `exemplar` is the training-free filler, `images` and `masks` read and write pictures and
-holes, `blending` joins predictions to pictures. `cli` is the program, `benchmarks` measure.
+holes, `blending` joins predictions to pictures. `cli` is the program, `benchmarks` measure, and
+`doctor` says what this installation has.
 
 Helpers at the root import nothing else of the package: `checks` (arguments), `backends` (choice of
 implementation), `checkpoints` (files of weights), `atomic` (files that appear whole), `program`
-(Ctrl-C and streams of the program).
+(Ctrl-C and streams of the program), `progress` (how far long work is).
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -44,7 +45,7 @@ from inpaint_ops.ops import (
     partial_conv2d,
     shift_connection,
 )
-from inpaint_ops.ops.convolution.memory import release_memory
+from inpaint_ops.ops.convolution.memory import memory_held, release_memory
 from inpaint_ops.ops.weight_state import frozen
 
 try:
@@ -75,6 +76,7 @@ __all__ = [
     "gated_conv2d",
     "id_mrf_loss",
     "layers",
+    "memory_held",
     "nearest_patch",
     "ops",
     "partial_conv2d",

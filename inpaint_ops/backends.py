@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from sys import intern
 
 # What our kernels may sum a convolution by on the CPU: the later, the less.
 ALGORITHMS = ("auto", "precise", "direct")
 _BACKENDS = (*ALGORITHMS, "triton", "reference")
-_current: ContextVar[str] = ContextVar("inpaint_ops_backend", default="auto")
+# The choice in force. The extension reads it, too, and knows words by their addresses.
+CURRENT: ContextVar[str] = ContextVar("inpaint_ops_backend", default="auto")
 
 
 @contextmanager
@@ -30,13 +32,13 @@ def backend(name: str) -> Iterator[None]:
     """
     if name not in _BACKENDS:
         raise ValueError(f"backend: name must be one of {', '.join(_BACKENDS)}, got {name!r}")
-    token = _current.set(name)
+    token = CURRENT.set(intern(name))
     try:
         yield
     finally:
-        _current.reset(token)
+        CURRENT.reset(token)
 
 
 def current_backend() -> str:
     """Return the choice in force."""
-    return _current.get()
+    return CURRENT.get()

@@ -138,7 +138,9 @@ def read_checkpoint(weights: Weights | Checkpoint, name: str = "weights") -> Che
         found = "a folder, not a file" if path.is_dir() else "not a file"
         raise FileNotFoundError(f"load_weights: {path} is {found}")
     if path.stat().st_size == 0:
-        raise ValueError(f"load_weights: {path} cannot be read as weights: it is empty")
+        raise ValueError(
+            f"load_weights: {path} cannot be read as weights: it is empty; download it again"
+        )
     if path.suffix == ".safetensors" or _looks_like_safetensors(path):
         return _read_safetensors(path)
     return _read_torch(path)
@@ -196,7 +198,8 @@ def _check_archive(path: Path) -> None:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception as exc:
         raise ValueError(
-            f"load_weights: {path} cannot be read as weights (damaged archive: {reason(exc)})"
+            f"load_weights: {path} cannot be read as weights (damaged archive: {reason(exc)}); "
+            "download it again"
         ) from exc
     size = path.stat().st_size
     if unpacked > _MOST_UNPACKED * size + (1 << 20):
@@ -228,7 +231,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
     except Exception as exc:
         raise ValueError(
-            f"load_weights: {path} cannot be read as safetensors: {reason(exc)}"
+            f"load_weights: {path} cannot be read as safetensors: {reason(exc)}; "
+            "a whole file is one, download it again"
         ) from exc
     return Checkpoint(content, metadata, str(path))
 

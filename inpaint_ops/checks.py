@@ -21,9 +21,12 @@ def check_image(
         raise TypeError(f"{op}: {name} must be a Tensor, got {type(x).__name__}")
     if x.dtype not in dtypes:
         wanted = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
-        raise TypeError(f"{op}: {name} must have dtype {wanted}, got {x.dtype}")
+        raise TypeError(
+            f"{op}: {name} must have dtype {wanted}, got {x.dtype}; .float() converts it"
+        )
     if x.dim() != 4:
-        raise ValueError(f"{op}: {name} must have shape (N, C, H, W), got {tuple(x.shape)}")
+        hint = "; [None] adds the batch" if x.dim() == 3 else ""
+        raise ValueError(f"{op}: {name} must have shape (N, C, H, W), got {tuple(x.shape)}{hint}")
     if x.shape[1] == 0:
         raise ValueError(f"{op}: {name} must have at least one channel, got {tuple(x.shape)}")
 
@@ -124,9 +127,13 @@ def _has_memory(x: Tensor) -> bool:
 def check_same(op: str, names: str, a: Tensor, b: Tensor) -> None:
     """Check that two tensors have one dtype and are on one device."""
     if a.dtype != b.dtype:
-        raise TypeError(f"{op}: {names} must have one dtype, got {a.dtype} and {b.dtype}")
+        raise TypeError(
+            f"{op}: {names} must have one dtype, got {a.dtype} and {b.dtype}; .to(dtype) converts"
+        )
     if a.device != b.device:
-        raise ValueError(f"{op}: {names} must be on one device, got {a.device} and {b.device}")
+        raise ValueError(
+            f"{op}: {names} must be on one device, got {a.device} and {b.device}; .to(device) moves"
+        )
 
 
 def check_mask(
@@ -136,10 +143,14 @@ def check_mask(
     if not isinstance(mask, Tensor):
         raise TypeError(f"{op}: {name} must be a Tensor, got {type(mask).__name__}")
     if mask.dtype not in MASK_DTYPES:
-        raise TypeError(f"{op}: {name} must be bool, uint8 or floating, got {mask.dtype}")
+        raise TypeError(
+            f"{op}: {name} must be bool, uint8 or floating, got {mask.dtype}; .bool() converts it"
+        )
     check_mask_shape(op, name, mask, [(batch, 1, *size), (1, 1, *size)])
     if mask.device != device:
-        raise ValueError(f"{op}: {name} must be on {device}, got {mask.device}")
+        raise ValueError(
+            f"{op}: {name} must be on {device}, got {mask.device}; .to(device) moves it"
+        )
 
 
 def check_mask_shape(op: str, name: str, mask: Tensor, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -198,6 +209,16 @@ def check_choice(op: str, name: str, value: str, choices: Sequence[str]) -> None
         raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}")
 
 
+def check_known(op: str, image: Tensor, missing: Tensor) -> None:
+    """Check that a picture is in [0, 1] but for its missing pixels, a bool that expands to it."""
+    outside = ~((image >= 0) & (image <= 1)) & ~missing
+    if outside.any():
+        raise ValueError(
+            f"{op}: image must be in [0, 1] where it is known, got {image[outside][0].item()}; "
+            "divide levels of 8 bits by 255"
+        )
+
+
 def has_values(x: Tensor) -> bool:
     """Return whether a tensor holds values, and not just a place in a program that is recorded."""
     return not isinstance(x, (FakeTensor, FunctionalTensor))
@@ -218,5 +239,8 @@ def binary(op: str, name: str, mask: Tensor) -> Tensor:
     readable = has_values(mask) and mask.is_cpu and not torch._C._len_torch_dispatch_stack()
     if readable and not torch.equal(result.to(mask.dtype), mask):
         bad = mask[(mask != 0) & (mask != 1)].flatten()[0].item()
-        raise ValueError(f"{op}: {name} must hold only 0 and 1, got {bad}")
+        raise ValueError(
+            f"{op}: {name} must hold only 0 and 1, got {bad}; a comparison such as {name} > 0.5 "
+            "makes it so"
+        )
     return result

@@ -244,7 +244,11 @@ class FeatureNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the options, for printing."""
-        return f"{self.name!r}, layers={self.layers}, pooling={self.pooling!r}, ceil={self.ceil}"
+        names = [name for name, rule in INPUT_RULES.items() if rule == self.rule]
+        return (
+            f"{self.name!r}, layers={self.layers}, rule={names[0] if names else self.rule!r}, "
+            f"pooling={self.pooling!r}, ceil={self.ceil}"
+        )
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from inpaint_ops import checks, needed
 from inpaint_ops.checkpoints import State
 from inpaint_ops.exporting import Graph
 from inpaint_ops.models.blocks import lines, pictures
+from inpaint_ops.models.describing import described
 from inpaint_ops.models.training import Features, Phase, TrainingRecipe, Wrap
 from inpaint_ops.models.weights.layouts import Implied, Layout
 from inpaint_ops.models.windows import Fill, Windows
+from inpaint_ops.progress import Progress, check_progress, following
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,6 +86,9 @@ class InpaintingModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Return the dtype of the weights, in which `complete` and training steps run."""
         return next(self.get_submodule(self.completion_networks[0]).parameters()).dtype
+
+    def __repr__(self) -> str:
+        return described(self, self.name, self.trained_size, super().__repr__())
 
     def hints(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
         """Return planes that the networks need besides, if the user gives none.
@@ -171,6 +176,7 @@ class InpaintingModel(nn.Module):
         sketch: Tensor | None = None,
         edges: Tensor | None = None,
         seed: int = 0,
+        progress: Progress = None,
     ) -> Tensor:
         """Fill the missing pixels.
 
@@ -195,6 +201,9 @@ class InpaintingModel(nn.Module):
                 networks that were trained so (`DeepFillV2` with sketch=True). None: nothing.
             edges: the same of the edges of what is known, for `EdgeConnect`. None: it finds them.
             seed: of methods that draw random numbers; equal seeds give equal results.
+            progress: called with the done fraction, which rises from 0 to 1 over windows, holes and
+                steps of an optimisation (one pass of the networks is one step); True: a bar on
+                standard error, where that is a terminal or a notebook; None: nothing.
 
         Returns:
             (N, 3, H, W), dtype of image: known pixels bit for bit as given, the others in [0, 1].
@@ -206,10 +215,12 @@ class InpaintingModel(nn.Module):
         op = f"{self.name}.complete"
         checks.check_choice(op, "compute", compute, ("needed", "all"))
         side = self.window_side(window)
+        check_progress(op, progress)
         missing = self._check(image, hole)
         given = lines.given(op, self.hint_names, image, sketch=sketch, edges=edges)
         if image.numel() == 0 or not missing.any():
-            return image.clone()
+            with following(progress, op):
+                return image.clone()
         training = self.training
         self.eval()
 
@@ -225,9 +236,11 @@ class InpaintingModel(nn.Module):
 
         holes = self._separated(fill)
         try:
-            if side is None or max(image.shape[2:]) <= (2 * side if window == "auto" else side):
-                return holes(image, missing, None, given)
-            return Windows(holes, side, int(side * self.hole_share)).complete(image, missing, given)
+            with following(progress, op):
+                if side is None or max(image.shape[2:]) <= (2 * side if window == "auto" else side):
+                    return holes(image, missing, None, given)
+                windows = Windows(holes, side, int(side * self.hole_share))
+                return windows.complete(image, missing, given)
         finally:
             self.train(training)
 
@@ -344,12 +357,9 @@ class InpaintingModel(nn.Module):
         checks.check_int(op, "width of image", size[1])
         device = next(self.parameters()).device
         if image.device != device:
-            raise ValueError(f"{op}: image must be on {device}, got {image.device}")
+            raise ValueError(f"{op}: image must be on {device}, got {image.device}; .to moves it")
         missing = checks.binary(op, "hole", hole).expand(image.shape[0], 1, *size)
-        outside = ~((image >= 0) & (image <= 1)) & ~missing
-        if outside.any():
-            bad = image[outside].flatten()[0].item()
-            raise ValueError(f"{op}: image must be in [0, 1] where it is known, got {bad}")
+        checks.check_known(op, image, missing)
         return missing
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.models.method import InpaintingModel
 from inpaint_ops.needed import Memory, remembering
+from inpaint_ops.progress import Progress
 
 
 class Session:
@@ -47,6 +48,9 @@ class Session:
         self._memory = Memory()
         self._turn = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"Session({self.model.name}, image {tuple(self.image.shape)} {self.image.dtype})"
+
     def fill(
         self,
         hole: Tensor,
@@ -54,6 +58,7 @@ class Session:
         sketch: Tensor | None = None,
         edges: Tensor | None = None,
         seed: int = 0,
+        progress: Progress = None,
     ) -> Tensor:
         """Fill the missing pixels.
 
@@ -62,6 +67,7 @@ class Session:
             sketch: of `InpaintingModel.complete`.
             edges: likewise.
             seed: likewise.
+            progress: likewise.
 
         Returns:
             As `InpaintingModel.complete`.
@@ -71,7 +77,9 @@ class Session:
             ValueError: wrong shape, device, range or option.
         """
         with self._turn, remembering(self._memory):
-            return self.model.complete(self.image, hole, sketch=sketch, edges=edges, seed=seed)
+            return self.model.complete(
+                self.image, hole, sketch=sketch, edges=edges, seed=seed, progress=progress
+            )
 
     def forget(self) -> None:
         """Free what is kept; the next `fill` is a first one."""

@@ -17,6 +17,7 @@ from inpaint_ops.models.blocks import centre
 from inpaint_ops.models.holes import Holes, Rect
 from inpaint_ops.models.windows import Fill, Windows
 from inpaint_ops.ops import tensors
+from inpaint_ops.progress import Part
 
 # Side of the cells of `Holes`: missing pixels less than one cell apart are of one hole.
 _CELL = 8
@@ -61,20 +62,25 @@ class Squares(Windows):
         everywhere = Rect(0, 0, *self.size)
         # The first hole of each sample, the second, ...: these are filled together.
         rounds: list[list[tuple[int, Tensor]]] = []
+        in_parts: list[tuple[slice, Tensor, Rect]] = []
         for sample, mask in enumerate(wanted[:, 0]):
             holes, count = Holes(mask, _CELL), 0
             for hole in holes.shared(self.part):
                 own = holes.of(hole, everywhere, mask)
                 if hole.box.longest > self.part and own.sum() < _FULL * hole.box.longest**2:
-                    one = slice(sample, sample + 1)
-                    self._in_parts(result[one], missing[one], own[None, None], hole.box)
+                    in_parts.append((slice(sample, sample + 1), own[None, None], hole.box))
                     continue
                 if count == len(rounds):
                     rounds.append([])
                 rounds[count].append((sample, own))
                 count += 1
-        for jobs in rounds:
-            self._one_each(result, missing, jobs)
+        steps = len(in_parts) + len(rounds)
+        for number, (one, own, box) in enumerate(in_parts):
+            with Part(number / steps, (number + 1) / steps):
+                self._in_parts(result[one], missing[one], own, box)
+        for number, jobs in enumerate(rounds, len(in_parts)):
+            with Part(number / steps, (number + 1) / steps):
+                self._one_each(result, missing, jobs)
         return result
 
     def _one_each(self, result: Tensor, missing: Tensor, jobs: list[tuple[int, Tensor]]) -> None:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from inpaint_ops import checks
 from inpaint_ops.features import FeatureNetwork
-from inpaint_ops.models.blocks import lines
+from inpaint_ops.models.blocks import lines, pictures
 from inpaint_ops.models.trainable import Trainable
 
 # What feature networks are made of, or one.
@@ -88,9 +88,9 @@ class TrainingRecipe:
     """
 
     phases: ClassVar[tuple[Phase, ...]] = ()
-    # Names of the phases that need `features`, and the arguments of `FeatureNetwork` with which the
-    # source of the method makes them.
-    needs_features: ClassVar[tuple[str, ...]] = ()
+    # Names of the loss weights whose losses need `features`, and the arguments of `FeatureNetwork`
+    # with which the source of the method makes them.
+    feature_losses: ClassVar[tuple[str, ...]] = ()
     feature_network: ClassVar[Mapping[str, Any]] = {}
     # Names of the phases of a whole training, one after the other; None: all, in their order.
     sequence: ClassVar[tuple[str, ...] | None] = None
@@ -118,10 +118,10 @@ class TrainingRecipe:
                 numbers = ", ".join(sorted(self.phase.numbers))
                 raise TypeError(f"{op}: phase {name} has no number {key!r}, only {numbers}")
             checks.check_finite(op, key, value)
-        needed = name in self.needs_features
-        self.features = self._checked_features(op, features) if needed else None
         self.scaler = scaler
         self.numbers: dict[str, float] = {**self.phase.numbers, **overrides}
+        needed = self.needs_features(self.numbers)
+        self.features = self._checked_features(op, features) if needed else None
         self.iteration = 0
         self._part, self._parts = 0, 1
         self._descended: set[str] = set()
@@ -130,6 +130,11 @@ class TrainingRecipe:
         if wrap is not None:
             self.model = _with_wrapped(model, self.trained, wrap)
         self.optimizers: dict[str, Optimizer] = self.build_optimizers()
+
+    @classmethod
+    def needs_features(cls, numbers: Mapping[str, float]) -> bool:
+        """Return whether a phase with these numbers has losses of features, not all weighted 0."""
+        return any(numbers.get(name, 0) != 0 for name in cls.feature_losses)
 
     def _checked_features(self, op: str, features: Features | None) -> nn.Module:
         """Return the feature network of a phase that needs one."""
@@ -141,7 +146,7 @@ class TrainingRecipe:
             raise ValueError(
                 f"{op}: features must be given in phase {phase}: a file of {asked['name']} with "
                 f"torchvision's keys, of which {source} is made, as the method's source does; got "
-                "None"
+                f"None; with {_zeros(self.feature_losses)} there are no such losses"
             )
         if not isinstance(features, nn.Module):
             return FeatureNetwork(weights=features, **asked)
@@ -240,7 +245,7 @@ class TrainingRecipe:
         self.prepare()
         update: Callable[..., dict[str, Tensor]] = self.update
         losses = update(
-            image.contiguous(memory_format=torch.channels_last),
+            pictures.arranged(image),
             missing.expand(image.shape[0], 1, *size),
             *(() if given is None else (given,)),
         )
@@ -329,6 +334,10 @@ class TrainingRecipe:
             self.scaler.load_state_dict(state["scaler"])
 
 
+def _zeros(names: Sequence[str]) -> str:
+    return " and ".join(f"{name}=0" for name in names)
+
+
 def _with_wrapped(model: Any, names: Iterable[str], wrap: Wrap) -> Any:
     """Return a copy of a model that shares all with it but the networks of those names."""
     view = copy.copy(model)
@@ -373,5 +382,11 @@ def cut_off(x: Tensor) -> Tensor:
 def adam(
     parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float] = (0.9, 0.999)
 ) -> Optimizer:
-    """Return Adam over those parameters that take gradients."""
-    return torch.optim.Adam([p for p in parameters if p.requires_grad], lr=rate, betas=betas)
+    """Return Adam over those parameters that take gradients, in one pass over each where it can.
+
+    Adam's formulas one after the other take 4 to 9 times as long: Context Encoder's 74 million
+    weights 0.42 s on one Zen 4 core, more than the networks' forward and backward pass.
+    """
+    chosen = [p for p in parameters if p.requires_grad]
+    ready = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in chosen)
+    return torch.optim.Adam(chosen, lr=rate, betas=betas, fused=ready or None)

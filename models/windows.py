@@ -19,6 +19,7 @@ from torch import Tensor
 from inpaint_ops.models.blocks.pictures import hole_box
 from inpaint_ops.models.holes import Hole, Holes, Rect
 from inpaint_ops.ops import tensors
+from inpaint_ops.progress import Part
 
 # Windows that are filled at once.
 _BATCH = 4
@@ -76,18 +77,33 @@ class Windows:
         # Means are taken of what a hole holds before it is filled, which may be anything.
         result = torch.where(missing, image.new_zeros(()), image)
         size = (image.shape[2], image.shape[3])
-        jobs = []
+        jobs, large = [], []
         for sample, mask in enumerate(missing[:, 0]):
             holes = Holes(mask, max(self.side // _CELLS // 8 * 8, 8))
             for hole in holes.shared(self.part):
-                if hole.box.longest <= self.part:
-                    jobs.append(_Job(sample, hole.box.around(self.side, *size), holes, hole))
-                else:
-                    one = slice(sample, sample + 1)
-                    self._large(result[one], mask, holes, hole, _cut(given, one))
+                own = jobs if hole.box.longest <= self.part else large
+                own.append(_Job(sample, hole.box.around(self.side, *size), holes, hole))
+        done, work = 0, len(jobs) + sum(map(self._windows, large))
+        for job in large:
+            one, count = slice(job.sample, job.sample + 1), self._windows(job)
+            with Part(done / work, (done + count) / work):
+                mask, lines = missing[job.sample, 0], _cut(given, one)
+                self._large(result[one], mask, job.holes, job.hole, lines)
+            done += count
         for first in range(0, len(jobs), _BATCH):
-            self._at_once(result, missing, jobs[first : first + _BATCH], given)
+            some = jobs[first : first + _BATCH]
+            with Part(done / work, (done + len(some)) / work):
+                self._at_once(result, missing, some, given)
+            done += len(some)
         return result
+
+    def _windows(self, job: _Job) -> int:
+        """Return about how many windows a hole takes that is filled in parts."""
+        box = job.hole.box
+        rows, columns = (
+            -(-side // self.part) for side in (box.bottom - box.top, box.right - box.left)
+        )
+        return rows * columns
 
     def _at_once(
         self, result: Tensor, missing: Tensor, jobs: Sequence[_Job], given: Tensor | None
@@ -148,15 +164,19 @@ class Windows:
             filled = self.fill(values, missing[window], mine, _cut(given, window))
             values.copy_(torch.where(mine, filled, values))
             return
+        # A picture of half the size has a quarter of the parts, and so has what guides it.
+        before = 0.25 if guided else 0.0
         if guided:
             small, unknown = _halved(image, missing)
             part = unknown & (F.max_pool2d(own.float(), 2, ceil_mode=True) > 0)
             lines = None if given is None else F.max_pool2d(given, 2, ceil_mode=True)
-            self._fill_own(small, unknown, part, lines, guided=True)
+            with Part(0.0, before):
+                self._fill_own(small, unknown, part, lines, guided=True)
             guide = _doubled(small, part | ~unknown, (height, width))
             image.copy_(torch.where(own, guide, image))
             missing = missing & ~own
-        self._fill_parts(image, missing.clone(), own, box, given)
+        with Part(before, 1.0):
+            self._fill_parts(image, missing.clone(), own, box, given)
 
     def _fill_parts(
         self, image: Tensor, missing: Tensor, own: Tensor, box: Rect, given: Tensor | None
@@ -168,7 +188,8 @@ class Windows:
         that fall linearly to the end of each part.
         """
         weights = image.new_zeros((1, 1, box.bottom - box.top, box.right - box.left))
-        for part, weight in self.parts(box, image):
+        parts = list(self.parts(box, image))
+        for number, (part, weight) in enumerate(parts):
             mine = own[(..., *part.pixels)]
             if not mine.any():
                 continue
@@ -177,7 +198,8 @@ class Windows:
             wanted = torch.zeros_like(missing[window])
             wanted[inside] = mine
             lines = _cut(given, window)
-            made = self.fill(image[window], missing[window] | wanted, wanted, lines)[inside]
+            with Part(number / len(parts), (number + 1) / len(parts)):
+                made = self.fill(image[window], missing[window] | wanted, wanted, lines)[inside]
             total = weights[(..., *part.within(box).pixels)]
             total += weight
             values = image[(..., *part.pixels)]

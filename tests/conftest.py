@@ -20,6 +20,9 @@ settings.load_profile("project")
 with torch.device("meta"):
     torch.empty(0)
 
+# Choices of algorithms are those of the table, whatever somebody tuned on this machine.
+os.environ["INPAINT_OPS_TUNED"] = "0"
+
 # Triton decides at import whether it compiles or interprets: its tests need their own process.
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreter"]
 

@@ -30,7 +30,7 @@ OPERATORS: dict[str, tuple[str | None, bool]] = {
 # longest name that a module begins with decides; ".*" is for what is inside a package alone.
 LAYERS: dict[str, tuple[str, ...]] = {
     "helpers": (
-        *("_C", "program", "atomic", "backends", "checks", "checkpoints"),
+        *("_C", "program", "atomic", "backends", "checks", "checkpoints", "progress"),
         # The rule for changed weights asks the extension for fingerprints; the loaders import no
         # other part of the package.
         *("ops.weight_state", "ops.extension", "ops.native", "ops.triton"),
@@ -46,9 +46,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "drop-in": ("compat", "conversion", "exporting"),
     "package": ("",),
     "methods": ("models",),
-    "training": ("training", "evaluation"),
+    "training": ("training", "evaluation", "visualize", "distributed"),
     # `kernels.tune` is a command: it measures the layers that the benchmarks know.
-    "programs": ("cli", "serving", "benchmarks", "kernels.tune"),
+    "programs": ("cli", "doctor", "serving", "benchmarks", "kernels.tune"),
 }
 
 # Imports inside functions that close a cycle and may, each with its reason: (module, module).
@@ -68,7 +68,8 @@ TESTED_IN = {
 }
 # Folders of tests that mirror no folder.
 TESTS_OF_THEIR_OWN = {
-    *("fuzz", "golden", "gpu", "helpers", "interpreter", "manifests", "mutants", "project"),
+    *("examples", "fuzz", "golden", "gpu", "helpers", "interpreter", "manifests", "mutants"),
+    "project",
 }
 
 LINES_OF_A_FILE = 400

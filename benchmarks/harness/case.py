@@ -31,6 +31,7 @@ OPS = (
     "nearest_patch",
     "shift_connection",
     "models",
+    "training",
     "needed",
     "exemplar",
 )

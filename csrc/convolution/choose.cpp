@@ -41,28 +41,17 @@ namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
-// Costs are in multiply-adds of the peak, fitted to the layers of benchmarks/cases/conv_layers.py.
-// Products: direct; tiled, with inputs of a block of tiles inside and, from kDeep channels on,
-// outside of a 1 MiB L2; tiled and staged.
-constexpr double kDirect = 1.1, kTiled = 1.3, kTiledDeep = 1.8, kTiledStaged = 1.2;
+// Channels of all parts from which on the inputs of a block of tiles leave L2.
 constexpr int64_t kDeep = 512;
-// A weight read from memory, by two threads at once, whose packed form a training has to write as
-// well: one image of 8 x 8 outputs is not worth Winograd's many weights.
-constexpr double kRead = 12.0;
-// Of each product of a tile the transforms of a channel and of a filter; of both where the products
-// are staged.
-constexpr double kTransformIn = 3.3, kTransformOut = 7.0, kTransformStaged = 32.0;
-// A part of a tile of so few channels that they are brought together first, for each product.
+// Channels of a part so few that they are brought together first, for each product.
 constexpr int64_t kThinInput = 8;
-constexpr double kTransformThin = 110.0;
+// Channels so few that a weight's gradient sums taps side by side.
+constexpr int64_t kThin = 32;
 // The gain that makes the change from direct sums, or from one tile to the next, worth while.
 constexpr double kGain = 1.1;
-// Of the weight's gradient: a product directly, where taps of fewer than kThin channels lie side by
-// side, and in tiles; a weight and one of its sums, on their way to memory; a transformed channel
-// or filter of a tile.
-constexpr double kOuter = 1.25, kOuterThin = 1.5, kOuterTiled = 1.8;
-constexpr int64_t kThin = 32;
-constexpr double kWrite = 30.0, kSum = 16.0, kTransformOuter = 9.2;
+// Packed weights, in the layer's own, up to which that gain is enough; and the gain beyond.
+constexpr int64_t kMostPacked = 4;
+constexpr double kGainBeyond = 1.3;
 
 // Terms of a sum of which the error of large tiles is at most 8 times that of PyTorch's own
 // convolution, whichever of its layouts: its error is small for short sums and for dilated kernels,
@@ -86,7 +75,9 @@ constexpr Algorithm kTiles[] = {Algorithm::kWinograd4x3,
 // How a convolution falls into tiles of one kind.
 struct Tiling {
   int64_t tiles, parts;
-  int points;  // products of a tile
+  int points;        // products of a tile
+  int64_t products;  // the same of all parts, without those that are zero
+  bool large;
 };
 
 Tiling tiling_of(Algorithm algorithm, const ChoiceArgs& a) {
@@ -97,8 +88,47 @@ Tiling tiling_of(Algorithm algorithm, const ChoiceArgs& a) {
     const auto columns = tile_starts(0, a.size.x, layout.grid.x, T::kOutputs);
     return Tiling{a.batch * int64_t(rows.size() * columns.size()),
                   layout.parts(),
-                  T::kProducts * T::kProducts};
+                  T::kProducts * T::kProducts,
+                  layout.products(),
+                  is_large(algorithm)};
   });
+}
+
+double pairs_of(const ChoiceArgs& a) { return double(a.channels) * double(a.filters); }
+
+// Direct multiply-adds.
+double direct_products(const ChoiceArgs& a) {
+  const double outputs = double(a.batch) * double(a.size.y) * double(a.size.x);
+  return pairs_of(a) * double(a.kernel.y * a.kernel.x) * outputs;
+}
+
+// Floats of the packed form. Gated layers are treated like all others.
+int64_t packed_floats(const ChoiceArgs& a, Algorithm algorithm) {
+  PackArgs args{};
+  args.algorithm = algorithm;
+  args.filters = a.filters;
+  args.channels = a.channels;
+  args.kernel = a.kernel;
+  args.stride = a.stride;
+  return algorithm == Algorithm::kDirect ? direct_packed_size(args) : winograd_packed_size(args);
+}
+
+Work tiled_work(const ChoiceArgs& a, const Tiling& t) {
+  Work work{};
+  const int64_t depth = t.parts * a.channels;
+  const bool staged =
+      staging_pays(t.tiles, depth, lanes_of(panels_of(a.filters, false)), t.large);
+  const double tiles = double(t.tiles), points = tiles * double(t.points);
+  const Term product = staged ? kTiledStaged : depth < kDeep ? kTiled : kTiledDeep;
+  work[product] = pairs_of(a) * tiles * double(t.products);
+  if (staged) {
+    work[kTransformStaged] = points * double(depth + a.filters);
+  } else {
+    work[kTransformIn] = points * double(depth);
+    work[kTransformOut] = points * double(a.filters);
+    if (a.channels < kThinInput && t.parts > 1) work[kTransformThin] = points * double(t.parts);
+  }
+  return work;
 }
 
 // Returns whether tiles come into question: one tap along an axis leaves them nothing to save.
@@ -113,71 +143,95 @@ bool is_unpacked(const ChoiceArgs& a, int64_t most) {
          weights >= kUnpackedWeights;
 }
 
-// The cheapest of `direct` and the costs of the tiles, cost(tiling).
-template <class Cost>
-Algorithm cheapest(const ChoiceArgs& a, double direct, const Cost& cost) {
-  Algorithm best = Algorithm::kDirect;
-  double least = direct;
+// Returns whether an algorithm errs little enough for a convolution.
+bool is_exact_enough(const ChoiceArgs& a, Algorithm algorithm) {
+  if (!is_large(algorithm)) return true;
   const int64_t taps = a.kernel.y * a.kernel.x;
   const bool dilated = a.dilation.y > 1 || a.dilation.x > 1;
-  const auto is_exact_enough = [&](Algorithm algorithm) {
-    const int64_t most = algorithm == Algorithm::kWinograd4x5 ? kLargeMost5 : kLargeMost4;
-    return a.large && taps >= (dilated ? kLargeTapsDilated : kLargeTaps) &&
-           taps * a.channels >= kLargeFewest && taps * a.channels <= most;
-  };
-  for (const Algorithm algorithm : kTiles) {
-    if (is_large(algorithm) && !is_exact_enough(algorithm)) continue;
-    const Tiling tiling = tiling_of(algorithm, a);
-    const double other = cost(tiling) * tiling.points;
-    if (other * kGain < least) {
+  const int64_t most = algorithm == Algorithm::kWinograd4x5 ? kLargeMost5 : kLargeMost4;
+  return a.large && taps >= (dilated ? kLargeTapsDilated : kLargeTaps) &&
+         taps * a.channels >= kLargeFewest && taps * a.channels <= most;
+}
+
+// The cheapest of `direct` sums and the tiles, cost(algorithm), whose weights take `packed`
+// floats: any that gains enough over the one before, of those whose packed weights are within the
+// limit; then of those beyond it the cheapest, if it gains more.
+template <class Cost, class Packed>
+Algorithm cheapest(const ChoiceArgs& a, double direct, const Cost& cost, const Packed& packed) {
+  const int64_t most = kMostPacked * a.filters * a.channels * a.kernel.y * a.kernel.x;
+  const bool upsampled = is_upsampled_3x3(a.kernel, a.stride, a.dilation, a.padding, a.upsample);
+  Algorithm best = Algorithm::kDirect, beyond = Algorithm::kDirect;
+  double least = direct, least_beyond = direct;
+  for (Algorithm algorithm : kTiles) {
+    if (!is_exact_enough(a, algorithm)) continue;
+    if (upsampled && algorithm == Algorithm::kWinograd4x3)
+      algorithm = Algorithm::kWinograd4x3Upsampled;
+    const double its = cost(algorithm);
+    if (packed(algorithm) > most) {
+      if (its < least_beyond) {
+        beyond = algorithm;
+        least_beyond = its;
+      }
+    } else if (its * kGain < least) {
       best = algorithm;
-      least = other;
+      least = its;
     }
   }
-  const bool upsampled = is_upsampled_3x3(a.kernel, a.stride, a.dilation, a.padding, a.upsample);
-  return best == Algorithm::kWinograd4x3 && upsampled ? Algorithm::kWinograd4x3Upsampled : best;
+  return least_beyond * kGainBeyond < least ? beyond : best;
 }
 
 }  // namespace
 
+Work convolution_work(const ChoiceArgs& a, Algorithm algorithm) {
+  Work work{};
+  if (algorithm == Algorithm::kDirect) {
+    work[kDirect] = direct_products(a);
+  } else {
+    work = tiled_work(a, tiling_of(algorithm, a));
+  }
+  work[kPacked] = double(packed_floats(a, algorithm));
+  return work;
+}
+
 std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
   if (is_unpacked(a, kUnpackedPixels)) return Algorithm::kUnpacked;
-  // Gated layers are treated like all others. The difference concerns only those of at most
-  // kFewFilters filters with both a stride and a dilation, which are rare.
+  // The difference of gated layers concerns only those of at most kFewFilters filters with both a
+  // stride and a dilation, which are rare.
   if (a.groups != 1 || !is_direct(a.filters, false, a.stride, a.dilation)) return std::nullopt;
   const bool square = a.kernel.y == 3 && a.kernel.x == 3;
   if (!may_be_tiled(a) || pixels_in_lanes(a.filters, false, a.channels, a.stride) ||
       (a.filters <= kFewFilters && !square))
     return Algorithm::kDirect;
-  const double weights = double(a.channels) * double(a.filters);
-  const double taps = double(a.kernel.y * a.kernel.x);
-  const double outputs = double(a.batch) * double(a.size.y) * double(a.size.x);
-  const int64_t lanes = lanes_of(panels_of(a.filters, false));
-  return cheapest(a, weights * taps * std::max(outputs * kDirect, kRead), [&](const Tiling& t) {
-    const int64_t depth = t.parts * a.channels;
-    double product = depth < kDeep ? kTiled : kTiledDeep;
-    double transforms = double(depth) * kTransformIn + double(a.filters) * kTransformOut;
-    if (a.channels < kThinInput && t.parts > 1) transforms += double(t.parts) * kTransformThin;
-    if (staging_pays(t.tiles, depth, lanes, t.points == 64)) {
-      product = kTiledStaged;
-      transforms = double(depth + a.filters) * kTransformStaged;
-    }
-    return double(t.parts) * weights * std::max(double(t.tiles) * product, kRead) +
-           double(t.tiles) * transforms;
-  });
+  const auto cost = [&](Algorithm algorithm) {
+    return cost_of(convolution_work(a, algorithm), a.costs);
+  };
+  const auto packed = [&](Algorithm algorithm) { return packed_floats(a, algorithm); };
+  return cheapest(a, cost(Algorithm::kDirect), cost, packed);
 }
 
-std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& a) {
-  if (is_unpacked(a, kUnpackedPixelsTransposed)) return Algorithm::kUnpacked;
-  if (a.stride.y > a.kernel.y || a.stride.x > a.kernel.x) return std::nullopt;
-  // The largest of the convolutions that it falls into.
+namespace {
+
+// The largest of the convolutions that a transposed one falls into.
+ChoiceArgs largest_phase(const ChoiceArgs& a) {
   ChoiceArgs phase = a;
   phase.kernel = {ceil_div(a.kernel.y, a.stride.y), ceil_div(a.kernel.x, a.stride.x)};
   phase.stride = phase.dilation = {1, 1};
   phase.padding = {0, 0};
   phase.upsample = 1;
   phase.in_place = false;
-  return choose_algorithm(phase);
+  return phase;
+}
+
+}  // namespace
+
+Work transposed_work(const ChoiceArgs& args, Algorithm algorithm) {
+  return convolution_work(largest_phase(args), algorithm);
+}
+
+std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& a) {
+  if (is_unpacked(a, kUnpackedPixelsTransposed)) return Algorithm::kUnpacked;
+  if (a.stride.y > a.kernel.y || a.stride.x > a.kernel.x) return std::nullopt;
+  return choose_algorithm(largest_phase(a));
 }
 
 std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& args) {
@@ -188,19 +242,26 @@ std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& args
       a.filters <= kFewFilters)
     return Algorithm::kDirect;
   constexpr int64_t W = Simd<float>::kWidth;
-  const double weights = double(a.channels) * double(a.filters);
-  const double taps = double(a.kernel.y * a.kernel.x);
-  const double outputs = double(a.batch) * double(a.size.y) * double(a.size.x);
-  const double product = a.channels < kThin ? kOuterThin : kOuter;
-  return cheapest(a, weights * taps * (outputs * product + kWrite), [&](const Tiling& t) {
-    const double sums = double(t.parts) * weights * (double(t.tiles) * kOuterTiled + kSum);
+  const double pairs = pairs_of(a);
+  Work direct{};
+  direct[a.channels < kThin ? kOuterThin : kOuter] = direct_products(a);
+  direct[kOuterWrite] = pairs * double(a.kernel.y * a.kernel.x);
+  const auto cost = [&](Algorithm algorithm) {
+    const Tiling t = tiling_of(algorithm, a);
+    Work work{};
+    work[kOuterTiled] = double(t.parts * t.points) * pairs * double(t.tiles);
+    work[kOuterSum] = double(t.parts * t.points) * pairs;
     // Inputs are transformed once for 64 filters, gradients once for 64 rows: channels of up to
     // four parts.
     const int64_t inputs = t.parts * round_up(a.channels, W) * ceil_div(a.filters, 64);
     const int64_t rows = a.channels * std::min<int64_t>(t.parts, 4);
     const int64_t gradients = a.filters * ceil_div(rows, 64);
-    return sums + double(t.tiles) * double(inputs + gradients) * kTransformOuter;
-  });
+    work[kTransformOuter] = double(t.tiles * t.points) * double(inputs + gradients);
+    return cost_of(work, a.costs);
+  };
+  // Nothing is packed.
+  const auto packed = [](Algorithm) { return int64_t(0); };
+  return cheapest(a, cost_of(direct, a.costs), cost, packed);
 }
 
 }  // namespace INPAINT_ISA

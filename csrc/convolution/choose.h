@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "convolution/conv.h"
+#include "convolution/costs.h"
 
 namespace inpaint {
 
@@ -20,6 +21,7 @@ struct ChoiceArgs {
   bool tiled;     // Winograd's algorithms may be taken
   bool large;     // those with large tiles too
   bool in_place;  // the weight may be read where it lies
+  Costs costs;
 };
 
 // clang-format off
@@ -30,6 +32,11 @@ INPAINT_EACH_ISA(
   std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& args);
   // Of the sums that are the gradient of a weight: there always is one; groups must be 1.
   std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& args);
+
+  // What an algorithm that is packed does for the sums of a convolution; of a transposed one, what
+  // one of its phases does: the largest.
+  Work convolution_work(const ChoiceArgs& args, Algorithm algorithm);
+  Work transposed_work(const ChoiceArgs& args, Algorithm algorithm);
 )
 // clang-format on
 

@@ -16,6 +16,7 @@
 #include "convolution/direct_load.h"
 #include "convolution/direct_planes.h"
 #include "convolution/direct_product.h"
+#include "convolution/pack_taps.h"
 #include "convolution/reads.h"
 #include "convolution/store.h"
 #include "convolution/takes.h"
@@ -179,15 +180,13 @@ void pack_direct(const PackArgs& a) {
     const Panel& panel = panels[size_t(task)];
     const int64_t lanes = panel.vectors * W;
     float* packed = a.packed + panel.lane0 * taps * a.channels;
-    for (int64_t lane = 0; lane < lanes; ++lane) {
-      const int64_t filter = filter_in_lane(panel, a.filters, lane);
+    each_tap_block(a, panel, [&](int64_t first, int64_t channels, const float* block) {
       for (int64_t t = 0; t < taps; ++t)
-        for (int64_t c = 0; c < a.channels; ++c)
-          packed[(t * a.channels + c) * lanes + lane] =
-              filter < 0 ? 0.0f
-                         : a.weight[filter * a.stride_filter + c * a.stride_channel +
-                                    t / a.kernel.x * a.stride_y + t % a.kernel.x * a.stride_x];
-    }
+        for (int64_t c = 0; c < channels; ++c)
+          std::copy_n(block + (c * taps + t) * lanes,
+                      lanes,
+                      packed + (t * a.channels + first + c) * lanes);
+    });
   });
 }
 

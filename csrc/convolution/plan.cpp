@@ -210,7 +210,8 @@ void ConvPlan::run(const PlanCall& call,
     used += packed_size(pack_args(a));
     if (any) jobs.push_back(a);
   }
-  require(packed_floats == used, "packed weights");
+  // Memory of packed weights serves several layers, one after the other.
+  require(packed_floats >= used, "packed weights");
   auto* kernel =
       a.algorithm == Algorithm::kDirect ? INPAINT_PICK(conv_direct) : INPAINT_PICK(conv_winograd);
   for (const ConvArgs& job : jobs) kernel(job);
@@ -350,6 +351,41 @@ void weight_gradient(const PlanSpec& spec,
   auto* kernel =
       direct ? INPAINT_PICK(weight_gradient_direct) : INPAINT_PICK(weight_gradient_winograd);
   kernel(args);
+}
+
+FoldArgs fold_args(const Array<float>& padded,
+                   Array<float> out,
+                   Size2 before,
+                   int upsample,
+                   PaddingMode mode,
+                   int threads) {
+  require(padded.is_channels_last() && out.ndim() == 4 && threads >= 1, "images");
+  require(padded.shape(0) == out.shape(0) && padded.shape(1) == out.shape(1), "image size");
+  require(upsample == 1 || upsample == 2, "upsample");
+  const Size2 size{out.shape(2), out.shape(3)};
+  const int64_t height = padded.shape(2), width = padded.shape(3);
+  const Size2 inside{size.y * upsample, size.x * upsample};
+  require(size.y >= 1 && size.x >= 1 && before.y >= 0 && before.x >= 0, "padding");
+  const Size2 after{height - inside.y - before.y, width - inside.x - before.x};
+  require(after.y >= 0 && after.x >= 0, "padding");
+  require(mode != PaddingMode::kReflect ||
+              (std::max(before.y, after.y) < inside.y && std::max(before.x, after.x) < inside.x),
+          "padding must be smaller than the image to reflect");
+  return {padded.data(),
+          out.shape(0),
+          out.shape(1),
+          height,
+          width,
+          before,
+          size,
+          upsample,
+          mode,
+          out.mutable_data(),
+          out.stride(0),
+          out.shape(1) == 1 ? 1 : out.stride(1),
+          out.stride(2),
+          out.stride(3),
+          threads};
 }
 
 }  // namespace inpaint

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/array.h"
+#include "convolution/fold.h"
 #include "convolution/pack.h"
 
 namespace inpaint {
@@ -102,5 +103,14 @@ void weight_gradient(const PlanSpec& spec,
                      const Array<float>& grad,
                      Array<float> grad_weight,
                      int threads);
+
+// Arguments of fold_padding for images (N, C, H, W): `padded` in channels_last, `out` the gradient
+// of the image, `before` the padding above and to the left.
+FoldArgs fold_args(const Array<float>& padded,
+                   Array<float> out,
+                   Size2 before,
+                   int upsample,
+                   PaddingMode mode,
+                   int threads);
 
 }  // namespace inpaint

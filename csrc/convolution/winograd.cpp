@@ -9,6 +9,9 @@
 //   5x5, any stride  25    9    (3 taps)      3x3 stride 2      9    5.76 (2 taps)
 //   7x7, any stride  49   16    (4 taps)      2x2               4    1.44 (2 taps)
 //
+// less what the last tap of a part would take that has one tap fewer than others, see Axis: 0.84 of
+// it for 3x3 with stride 2, 5x5 and 7x7.
+//
 // Tiles of 5 x 5 inputs take 6.25 and 1.56 in place of 5.76 and 1.44, but their 4 outputs fill
 // images of 16 or 32 pixels, where those of 5 stand over.
 //
@@ -149,55 +152,6 @@ int64_t block_tiles(int64_t tiles, int64_t planes, int64_t channel_stride, int t
   return std::max<int64_t>(std::min(registers, share), 1) * kRowTile;
 }
 
-template <class T>
-void pack(const PackArgs& a) {
-  constexpr int N = T::kWeights, R = T::kTaps;
-  const std::vector<Panel> panels = panels_of(a.filters, a.gated);
-  const Layout<T> layout(a);
-  const int64_t depth = layout.parts() * a.channels;
-  // Doubles in a vector as wide as that of floats has half the lanes.
-  constexpr int64_t H = Simd<double>::kWidth;
-  typedef float Narrow __attribute__((vector_size(H * 4), aligned(4)));
-  parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
-    const Panel& panel = panels[size_t(task)];
-    const int64_t lanes = panel.vectors * W;
-    const float* filters[2 * W];  // of each lane, null: none
-    for (int64_t lane = 0; lane < lanes; ++lane) {
-      const int64_t filter = filter_in_lane(panel, a.filters, lane);
-      filters[lane] = filter < 0 ? nullptr : a.weight + filter * a.stride_filter;
-    }
-    float* packed = a.packed + panel.lane0 * N * N * depth;
-    for (const int64_t first_y : layout.rows.first)
-      for (const int64_t first_x : layout.columns.first)
-        for (int64_t c = 0; c < a.channels; ++c, packed += lanes)
-          for (int64_t lane = 0; lane < lanes; lane += H) {
-            Vector<double> g[R * R], half[R * N], out[N];
-            for (int t = 0; t < R * R; ++t) {
-              const int64_t y = first_y + t / R * layout.rows.tap_step;
-              const int64_t x = first_x + t % R * layout.columns.tap_step;
-              double taps[H] = {};
-              if (y < a.kernel.y && x < a.kernel.x) {
-                const int64_t at = c * a.stride_channel + y * a.stride_y + x * a.stride_x;
-                for (int64_t i = 0; i < H; ++i)
-                  taps[i] = filters[lane + i] ? filters[lane + i][at] : 0.0f;
-              }
-              g[t] = load(taps);
-            }
-            for (int x = 0; x < R; ++x) {
-              T::weight(g + x, R, out);
-              for (int i = 0; i < N; ++i) half[i * R + x] = out[i];
-            }
-            for (int i = 0; i < N; ++i) {
-              T::weight(half + i * R, 1, out);
-              for (int j = 0; j < N; ++j) {
-                float* to = packed + (i * N + j) * depth * lanes + lane;
-                *reinterpret_cast<Narrow*>(to) = __builtin_convertvector(out[j], Narrow);
-              }
-            }
-          }
-  });
-}
-
 // Floats that the staged order holds of a block of tiles.
 constexpr int64_t kStagedFloats = int64_t(2) << 20;
 
@@ -213,7 +167,9 @@ class Convolution {
         source_(a_, layout_.extent(a_)),
         depth_(layout_.parts() * a.channels),
         stride_(padded_channels(depth_)),
-        thin_(a.channels < W && layout_.parts() > 1) {}
+        thin_(a.channels < W && layout_.parts() > 1) {
+    for (int last = 0; last < 4; ++last) runs_[last] = layout_.runs(last & 2, last & 1, a.channels);
+  }
 
   void run() const {
     if (tiles_.empty()) return;
@@ -311,10 +267,11 @@ class Convolution {
                 float* products) const {
     const float* weights = a_.packed + panel.lane0 * T::kWeights * T::kWeights * depth_;
     const int i = point / T::kProducts, j = point % T::kProducts;
+    const auto& runs = runs_[2 * (i + 1 == T::kProducts) + (j + 1 == T::kProducts)];
     if (panel.vectors == 2) {
-      multiply_point<T, 2>(i, j, inputs, tiles, plane, stride_, weights, depth_, products);
+      multiply_point<T, 2>(i, j, inputs, tiles, plane, stride_, weights, depth_, runs, products);
     } else {
-      multiply_point<T, 1>(i, j, inputs, tiles, plane, stride_, weights, depth_, products);
+      multiply_point<T, 1>(i, j, inputs, tiles, plane, stride_, weights, depth_, runs, products);
     }
   }
 
@@ -336,21 +293,11 @@ class Convolution {
   const Source source_;
   const int64_t depth_, stride_;
   const bool thin_;
+  // Of products outside of and in the last column and the last row, see Layout::runs.
+  std::vector<DepthRun> runs_[4];
 };
 
 }  // namespace
-
-int64_t winograd_packed_size(const PackArgs& a) {
-  return with_tile(a.algorithm, [&](auto tile) {
-    using T = decltype(tile);
-    const int64_t depth = Layout<T>(a).parts() * a.channels;
-    return lanes_of(panels_of(a.filters, a.gated)) * T::kWeights * T::kWeights * depth;
-  });
-}
-
-void pack_winograd(const PackArgs& a) {
-  with_tile(a.algorithm, [&](auto tile) { pack<decltype(tile)>(a); });
-}
 
 bool winograd_takes(const ConvArgs& a) {
   if (a.algorithm != Algorithm::kWinograd4x3Upsampled) return is_tiled(a.stride, a.dilation);

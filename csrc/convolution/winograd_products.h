@@ -26,51 +26,56 @@ struct Product {
   const float* input;
   int64_t input_stride;
   const float* weight;
-  int64_t channels;
+  const std::vector<DepthRun>& depth;
   float* out;
   int64_t out_stride;
 
   template <int ROWS>
   void run() {
-    if constexpr (LARGE) {
-      sum_groups<ROWS>();
-    } else {
-      sum<ROWS, kSumDepth>(0, channels, out, out_stride);
+    bool put = true;
+    for (const DepthRun& run : depth) {
+      if constexpr (LARGE) {
+        sum_groups<ROWS>(run, put);
+      } else {
+        sum<ROWS, kSumDepth>(run, out, out_stride, put);
+      }
+      put = false;
     }
   }
 
  private:
   template <int ROWS>
-  void sum_groups() {
+  void sum_groups(const DepthRun& run, bool put) {
     float group[ROWS * VECS * W] = {};
-    for (int64_t c = 0; c < channels; c += kGroupLarge) {
-      sum<ROWS, kSumDepthLarge>(c, std::min(channels, c + kGroupLarge), group, VECS * W);
+    for (int64_t c = run.begin; c < run.end; c += kGroupLarge) {
+      const DepthRun part = {c, std::min(run.end, c + kGroupLarge)};
+      sum<ROWS, kSumDepthLarge>(part, group, VECS * W, true);
       for (int r = 0; r < ROWS; ++r)
         for (int j = 0; j < VECS; ++j) {
           float* to = out + r * out_stride + j * W;
           const Vec its = load(group + (r * VECS + j) * W);
-          store(to, c == 0 ? its : load(to) + its);
+          store(to, put && c == run.begin ? its : load(to) + its);
         }
     }
   }
 
-  // Of channels begin .. end, in chains.
+  // In chains; `put`: not added to what is there.
   template <int ROWS, int64_t CHAIN>
-  inline __attribute__((always_inline)) void sum(int64_t begin,
-                                                 int64_t end,
+  inline __attribute__((always_inline)) void sum(const DepthRun& run,
                                                  float* to,
-                                                 int64_t stride) {
-    for (int64_t c = begin; c < end; c += CHAIN) {
+                                                 int64_t stride,
+                                                 bool put) {
+    for (int64_t c = run.begin; c < run.end; c += CHAIN) {
       Accumulator<float, ROWS, VECS> chain;
       chain.clear();
       chain.add_strided(
-          input + c, input_stride, weight + c * VECS * W, VECS * W, std::min(CHAIN, end - c));
+          input + c, input_stride, weight + c * VECS * W, VECS * W, std::min(CHAIN, run.end - c));
 #pragma GCC unroll 16
       for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 2
         for (int j = 0; j < VECS; ++j) {
           float* one = to + r * stride + j * W;
-          store(one, c == begin ? chain.v[r][j] : load(one) + chain.v[r][j]);
+          store(one, put && c == run.begin ? chain.v[r][j] : load(one) + chain.v[r][j]);
         }
     }
   }
@@ -86,6 +91,7 @@ void multiply_point(int i,
                     int64_t channel_stride,
                     const float* weights,
                     int64_t channels,
+                    const std::vector<DepthRun>& depth,
                     float* out) {
   const float* input = inputs + (T::input_of[i] * T::kInputs + T::input_of[j]) * plane;
   const int weight = T::weight_of[i] * T::kWeights + T::weight_of[j];
@@ -95,7 +101,7 @@ void multiply_point(int i,
         input + begin * channel_stride,
         channel_stride,
         weights + weight * channels * VECS * W,
-        channels,
+        depth,
         out + ((begin * T::kProducts + i) * T::kProducts + j) * VECS * W,
         T::kProducts * T::kProducts * VECS * W};
     with_rows(end - begin, product);

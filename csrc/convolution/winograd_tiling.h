@@ -22,13 +22,29 @@ struct Tile {
 // a tile that begins at output o is read at o * stride + first[p] * dilation + i * read_step.
 struct Axis {
   std::vector<int64_t> first;
+  // Whether a part has its last tap. Where it has not, its weight at infinity is zero, and the
+  // last of a tile's products goes without it.
+  std::vector<bool> full;
   int64_t tap_step, read_step;
 
   Axis(int64_t kernel, int64_t stride, int64_t dilation, int taps)
       : tap_step(stride), read_step(stride > 1 ? stride : dilation) {
     for (int64_t phase = 0; phase < std::min(stride, kernel); ++phase)
-      for (int64_t tap = phase; tap < kernel; tap += taps * stride) first.push_back(tap);
+      for (int64_t tap = phase; tap < kernel; tap += taps * stride) {
+        first.push_back(tap);
+        full.push_back(tap + (taps - 1) * stride < kernel);
+      }
   }
+
+  // Parts that the last product of a tile, or another one, takes.
+  int64_t taking(bool last) const {
+    return last ? std::count(full.begin(), full.end(), true) : int64_t(first.size());
+  }
+};
+
+// Neighbouring channels of parts: begin <= c < end.
+struct DepthRun {
+  int64_t begin, end;
 };
 
 // How a convolution falls into tiles: parts along both axes, and the distance of a tile's outputs.
@@ -46,6 +62,34 @@ struct Layout {
 
   Size2 read_step() const { return {rows.read_step, columns.read_step}; }
   int64_t parts() const { return int64_t(rows.first.size() * columns.first.size()); }
+
+  // What products with and without the last row and the last column of a tile sum: parts of
+  // `channels` each. All of them where none has its last tap: such a product is zero.
+  std::vector<DepthRun> runs(bool last_row, bool last_column, int64_t channels) const {
+    std::vector<DepthRun> found;
+    int64_t begin = 0;
+    for (const bool row : rows.full)
+      for (const bool column : columns.full) {
+        const int64_t end = begin + channels;
+        if ((row || !last_row) && (column || !last_column)) {
+          if (!found.empty() && found.back().end == begin) {
+            found.back().end = end;
+          } else {
+            found.push_back({begin, end});
+          }
+        }
+        begin = end;
+      }
+    return found.empty() ? std::vector<DepthRun>{{0, begin}} : found;
+  }
+
+  // Products of a channel and a filter in a tile.
+  int64_t products() const {
+    const auto along = [](const Axis& axis) {
+      return (T::kProducts - 1) * axis.taking(false) + axis.taking(true);
+    };
+    return along(rows) * along(columns);
+  }
 
   // Coordinates that tiles may ask for, those of unwanted outputs included.
   Size2 extent(const ConvArgs& a) const {

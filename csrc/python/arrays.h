@@ -32,6 +32,7 @@ inline MaskView mask_view(const OptionalBytes& mask, int64_t batch, int64_t heig
 
 // One function a family, called by python/module.cpp.
 void bind_attention(py::module_& m);
+void bind_conv_calls(py::module_& m);
 void bind_convolution(py::module_& m);
 void bind_epilogue(py::module_& m);
 void bind_fingerprint(py::module_& m);
@@ -39,5 +40,6 @@ void bind_instance_norm(py::module_& m);
 void bind_mask_planes(py::module_& m);
 void bind_matching(py::module_& m);
 void bind_shift_connection(py::module_& m);
+void bind_watchers(py::module_& m);
 
 }  // namespace inpaint

@@ -20,20 +20,20 @@ PaddingMode padding_mode_of(const std::string& name) {
   return named<PaddingMode>(kPaddingModeNames, name, "padding mode");
 }
 
-// The name of an algorithm, or "aten" where none takes the convolution. `kind`: "forward",
-// "transposed" or "weight_gradient".
-const char* call_choose(const std::string& kind,
-                        int64_t batch,
-                        const std::array<int64_t, 4>& weight_shape,
-                        int64_t groups,
-                        const Pair& stride,
-                        const Pair& dilation,
-                        const Pair& padding,
-                        int upsample,
-                        const Pair& size,
-                        bool tiled,
-                        bool large,
-                        bool in_place) {
+// `kind`: "forward", "transposed" or "weight_gradient".
+ChoiceArgs choice_args(const std::string& kind,
+                       int64_t batch,
+                       const std::array<int64_t, 4>& weight_shape,
+                       int64_t groups,
+                       const Pair& stride,
+                       const Pair& dilation,
+                       const Pair& padding,
+                       int upsample,
+                       const Pair& size,
+                       bool tiled,
+                       bool large,
+                       bool in_place,
+                       const Costs& costs) {
   const bool transposed = kind == "transposed", weight_gradient = kind == "weight_gradient";
   const auto [first, second, kernel_y, kernel_x] = weight_shape;
   const ChoiceArgs args{batch,
@@ -48,20 +48,59 @@ const char* call_choose(const std::string& kind,
                         size2(size),
                         tiled,
                         large,
-                        in_place};
+                        in_place,
+                        costs};
   require(transposed || weight_gradient || kind == "forward", "kind");
   require(batch >= 0 && first >= 1 && second >= 1 && groups >= 1, "sizes must be positive");
   for (const Size2& each : {args.kernel, args.stride, args.dilation})
     require(each.y >= 1 && each.x >= 1, "kernel, stride and dilation must be positive");
   require(!weight_gradient || groups == 1, "a weight's gradient takes no groups");
-  auto* choose = transposed        ? INPAINT_PICK(choose_transposed_algorithm)
-                 : weight_gradient ? INPAINT_PICK(choose_weight_gradient_algorithm)
-                                   : INPAINT_PICK(choose_algorithm);
+  return args;
+}
+
+// The name of an algorithm, or "aten" where none takes the convolution.
+template <class... Rest>
+const char* call_choose(const std::string& kind, Rest... rest) {
+  const ChoiceArgs args = choice_args(kind, rest...);
+  auto* choose = kind == "transposed"        ? INPAINT_PICK(choose_transposed_algorithm)
+                 : kind == "weight_gradient" ? INPAINT_PICK(choose_weight_gradient_algorithm)
+                                             : INPAINT_PICK(choose_algorithm);
   const auto algorithm = choose(args);
   return algorithm ? kAlgorithmNames[static_cast<int>(*algorithm)] : "aten";
 }
 
-// `spare`: an earlier result that nobody reads any more.
+// How much work of each kind an algorithm does for a "forward" or "transposed" convolution.
+Work call_work(const std::string& algorithm,
+               const std::string& kind,
+               int64_t batch,
+               const std::array<int64_t, 4>& weight_shape,
+               const Pair& stride,
+               const Pair& dilation,
+               const Pair& size) {
+  require(kind != "weight_gradient", "kind");
+  const ChoiceArgs args = choice_args(
+      kind, batch, weight_shape, 1, stride, dilation, {0, 0}, 1, size, true, true, false, {});
+  const Algorithm its = algorithm_of(algorithm);
+  require(its != Algorithm::kUnpacked, "the algorithm takes no packed weights");
+  auto* work =
+      kind == "transposed" ? INPAINT_PICK(transposed_work) : INPAINT_PICK(convolution_work);
+  return work(args, its);
+}
+
+// Floats of a packed weight.
+int64_t call_packed_floats(const Array<float>& weight,
+                           const std::string& algorithm,
+                           const Pair& stride,
+                           bool gated,
+                           bool flipped,
+                           int64_t step,
+                           const Pair& padding) {
+  const PackSpec spec{algorithm_of(algorithm), size2(stride), gated, flipped, step, size2(padding)};
+  return WeightPacking(weight, spec, 1).floats();
+}
+
+// `spare`: memory that nobody reads any more, taken if it is large enough: the packed weight is
+// then at its begin. Pages of its own would cost a third of the packing.
 Packed call_pack_weight(const Array<float>& weight,
                         const std::string& algorithm,
                         const Pair& stride,
@@ -73,9 +112,8 @@ Packed call_pack_weight(const Array<float>& weight,
                         const std::optional<Packed>& spare) {
   const PackSpec spec{algorithm_of(algorithm), size2(stride), gated, flipped, step, size2(padding)};
   const WeightPacking packing(weight, spec, threads);
-  // Memory of that size is written again: pages of its own cost a third of the packing.
-  const bool again = spare && spare->size() == packing.floats();
-  Packed packed = again ? *spare : Packed(packing.floats());
+  const bool fits = spare && spare->size() >= packing.floats();
+  Packed packed = fits ? *spare : Packed(packing.floats());
   float* to = packed.mutable_data();
   py::gil_scoped_release release;
   packing.run(to);
@@ -183,6 +221,20 @@ void call_weight_gradient(const Images& x,
   weight_gradient(spec, x, valid, grad, grad_weight, threads);
 }
 
+// `padded` in channels_last; `before`: padding above and to the left.
+void call_fold_padding(const Array<float>& padded,
+                       const Array<float>& out,
+                       const Pair& before,
+                       int upsample,
+                       const std::string& padding_mode,
+                       int threads) {
+  const FoldArgs args =
+      fold_args(padded, out, size2(before), upsample, padding_mode_of(padding_mode), threads);
+  auto* kernel = INPAINT_PICK(fold_padding);
+  py::gil_scoped_release release;
+  kernel(args);
+}
+
 template <size_t N>
 py::tuple names(const char* const (&of)[N]) {
   py::tuple result(N);
@@ -199,8 +251,30 @@ void bind_convolution(py::module_& m) {
   m.attr("activations") = names(kActivationNames);
   m.attr("padding_modes") = names(kPaddingModeNames);
   m.attr("leaky_slope") = kLeakySlope;
+  m.attr("cost_names") = names(kTermNames);
+  m.def("measured_costs", &measured_costs, arg("instruction_set"));
+  m.def("convolution_work",
+        &call_work,
+        arg("algorithm"),
+        arg("kind"),
+        arg("batch"),
+        arg("weight_shape"),
+        arg("stride"),
+        arg("dilation"),
+        arg("size"));
   m.def("choose_algorithm",
-        &call_choose,
+        &call_choose<int64_t,
+                     const std::array<int64_t, 4>&,
+                     int64_t,
+                     const Pair&,
+                     const Pair&,
+                     const Pair&,
+                     int,
+                     const Pair&,
+                     bool,
+                     bool,
+                     bool,
+                     const Costs&>,
         arg("kind"),
         arg("batch"),
         arg("weight_shape"),
@@ -212,7 +286,17 @@ void bind_convolution(py::module_& m) {
         arg("size"),
         arg("tiled"),
         arg("large"),
-        arg("in_place"));
+        arg("in_place"),
+        arg("costs"));
+  m.def("packed_floats",
+        &call_packed_floats,
+        tensor("weight"),
+        arg("algorithm"),
+        arg("stride"),
+        arg("gated"),
+        arg("flipped"),
+        arg("step"),
+        arg("padding"));
   m.def("pack_weight",
         &call_pack_weight,
         tensor("weight"),
@@ -224,6 +308,14 @@ void bind_convolution(py::module_& m) {
         arg("padding"),
         arg("threads"),
         tensor("spare"));
+  m.def("fold_padding",
+        &call_fold_padding,
+        tensor("padded"),
+        tensor("out"),
+        arg("before"),
+        arg("upsample"),
+        arg("padding_mode"),
+        arg("threads"));
   py::class_<ConvPlan>(m, "ConvPlan")
       .def(py::init(&make_plan),
            arg("algorithm"),

@@ -34,10 +34,12 @@ PYBIND11_MODULE(_C, m) {
       py::call_guard<py::gil_scoped_release>());
   bind_attention(m);
   bind_convolution(m);
+  bind_conv_calls(m);
   bind_epilogue(m);
   bind_fingerprint(m);
   bind_instance_norm(m);
   bind_mask_planes(m);
   bind_matching(m);
   bind_shift_connection(m);
+  bind_watchers(m);
 }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 
 #include "python/arrays.h"
@@ -10,6 +11,7 @@ struct Torch {
   PyTypeObject* tensor;
   PyObject* dtypes[5];  // In the order of Element.
   PyObject *data_ptr, *shape, *stride, *dtype, *is_cpu, *is_neg;
+  PyObject *empty_strided, *dtype_keyword;
 };
 
 Torch torch_ = {};
@@ -51,6 +53,11 @@ int numbers(PyObject* tensor, const py::object& tuple, int64_t* to) {
   return int(length);
 }
 
+void set_size(TensorView& view) {
+  view.size = 1;
+  for (int axis = 0; axis < view.ndim; ++axis) view.size *= view.shape[axis];
+}
+
 }  // namespace
 
 bool read_tensor(PyObject* object, Element element, TensorView& view) {
@@ -61,12 +68,58 @@ bool read_tensor(PyObject* object, Element element, TensorView& view) {
   if (numbers(object, call(object, torch_.stride), view.strides) != view.ndim)
     refuse(object, "sizes and strides differ in number");
   if (call(object, torch_.is_neg).ptr() != Py_False) refuse(object, "its values are negated");
-  view.data = PyLong_AsVoidPtr(call(object, torch_.data_ptr).ptr());
-  if (!view.data && PyErr_Occurred()) refuse(object);
-  view.size = 1;
-  for (int axis = 0; axis < view.ndim; ++axis) view.size *= view.shape[axis];
-  if (!view.data && view.size > 0) refuse(object, "its storage is empty");
+  set_size(view);
+  read_data(object, view);
   return true;
+}
+
+bool is_other_tensor(PyObject* object, Element element) {
+  if (Py_TYPE(object) != torch_.tensor) return false;
+  return attribute(object, torch_.dtype).ptr() != torch_.dtypes[int(element)] ||
+         attribute(object, torch_.is_cpu).ptr() != Py_True;
+}
+
+bool read_layout(PyObject* tensor, Element element, TensorView& view) {
+  if (attribute(tensor, torch_.dtype).ptr() != torch_.dtypes[int(element)]) return false;
+  if (attribute(tensor, torch_.is_cpu).ptr() != Py_True) return false;
+  const py::object shape = attribute(tensor, torch_.shape);
+  if (!PyTuple_Check(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) > TensorView::kMaxDims)
+    return false;
+  view.ndim = numbers(tensor, shape, view.shape);
+  if (numbers(tensor, call(tensor, torch_.stride), view.strides) != view.ndim) return false;
+  set_size(view);
+  return true;
+}
+
+void read_data(PyObject* tensor, TensorView& view) {
+  view.data = PyLong_AsVoidPtr(call(tensor, torch_.data_ptr).ptr());
+  if (!view.data && PyErr_Occurred()) refuse(tensor);
+  if (!view.data && view.size > 0) refuse(tensor, "its storage is empty");
+}
+
+Memory::Memory(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides) {
+  require(shape.size() == strides.size() && shape.size() <= TensorView::kMaxDims, "memory");
+  view_.ndim = int(shape.size());
+  std::copy(shape.begin(), shape.end(), view_.shape);
+  std::copy(strides.begin(), strides.end(), view_.strides);
+  set_size(view_);
+  shape_ = py::tuple(py::cast(shape));
+  strides_ = py::tuple(py::cast(strides));
+}
+
+py::object Memory::make(TensorView& view) const {
+  // Named, since a program may have changed the dtype that torch makes without it.
+  PyObject* arguments[3] = {shape_.ptr(), strides_.ptr(), torch_.dtypes[int(Element::kFloat)]};
+  PyObject* made = PyObject_Vectorcall(torch_.empty_strided, arguments, 2, torch_.dtype_keyword);
+  if (!made) throw py::error_already_set();
+  py::object tensor = py::reinterpret_steal<py::object>(made);
+  view = view_;
+  read_data(made, view);
+  return tensor;
+}
+
+bool Memory::has_shape_of(const TensorView& view) const {
+  return view.ndim == view_.ndim && std::equal(view.shape, view.shape + view.ndim, view_.shape);
 }
 
 void find_torch() {
@@ -86,6 +139,8 @@ void find_torch() {
   torch_.dtype = name("dtype");
   torch_.is_cpu = name("is_cpu");
   torch_.is_neg = name("is_neg");
+  torch_.empty_strided = kept(torch.attr("empty_strided"));
+  torch_.dtype_keyword = kept(py::make_tuple("dtype"));
 }
 
 }  // namespace inpaint

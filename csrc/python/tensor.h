@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "base/array.h"
 
@@ -45,6 +46,32 @@ struct ElementOf<double> {
 // TypeError for a tensor of that type whose memory cannot be addressed: not in the CPU's memory,
 // not strided, without storage, or stored negated.
 bool read_tensor(PyObject* object, Element element, TensorView& view);
+
+// Returns whether the object, a tensor, is of that element type, in the CPU's memory and of at most
+// four dimensions; then all of `view` but its data is filled.
+bool read_layout(PyObject* tensor, Element element, TensorView& view);
+
+// Returns whether the object is a plain tensor, no subclass, of another element type or elsewhere.
+bool is_other_tensor(PyObject* object, Element element);
+
+// Fills in the data of a view with a layout. Throws as `read_tensor`.
+void read_data(PyObject* tensor, TensorView& view);
+
+// Memory of a result in float32 whose shape and strides, tuples of Python, are made once.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides);
+
+  // Returns a new tensor, and sets its view.
+  pybind11::object make(TensorView& view) const;
+  // Returns whether a view has this shape.
+  bool has_shape_of(const TensorView& view) const;
+
+ private:
+  pybind11::object shape_, strides_;
+  TensorView view_;
+};
 
 // To be called once, when the module is made.
 void find_torch();

@@ -2,6 +2,7 @@
 
 import re
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 # What reStructuredText would take for a reference, a substitution or emphasis.
@@ -46,7 +47,15 @@ def escape(
         lines[number] = head.group() + _escaped(line[head.end() :])
 
 
+def dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """Set a dash between an argument and its meaning."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text.startswith(" -- "):
+            text.parent.replace(text, nodes.Text(f" – {text[4:]}"))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Run before the extension that reads the sections of docstrings."""
     app.connect("autodoc-process-docstring", escape, priority=100)
+    app.connect("doctree-read", dashes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,7 +12,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # Folders and files in the order of the page, and their heading.
 AREAS = (
-    ("Operators", ("inpaint_ops/checks.py", "inpaint_ops/ops", "inpaint_ops/reference")),
+    (
+        "Operators",
+        (
+            *("inpaint_ops/checks.py", "inpaint_ops/progress.py", "inpaint_ops/ops"),
+            "inpaint_ops/reference",
+        ),
+    ),
     ("Layers and losses", ("inpaint_ops/layers", "inpaint_ops/losses", "inpaint_ops/features.py")),
     ("Methods", ("models",)),
     ("Files of weights", ("inpaint_ops/checkpoints.py", "inpaint_ops/atomic.py")),
@@ -23,6 +29,7 @@ AREAS = (
     ("Export", ("inpaint_ops/exporting",)),
     ("Data and training", ("inpaint_ops/data", "inpaint_ops/training")),
     ("Evaluation", ("inpaint_ops/evaluation",)),
+    ("Visualisation", ("inpaint_ops/visualize",)),
     ("Command line", ("inpaint_ops/cli", "inpaint_ops/program.py", "inpaint_ops/backends.py")),
     ("The page of serve", ("inpaint_ops/serving",)),
     ("GPU kernels", ("kernels",)),

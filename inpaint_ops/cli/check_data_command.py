@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from inpaint_ops.cli.messages import failures, progress_bar
+from inpaint_ops import progress
+from inpaint_ops.cli.messages import failures
 
 _FILE = click.Path(path_type=Path)
 
@@ -50,7 +51,7 @@ def check_data(
     from inpaint_ops.data import HoleFiles, Picture, check_pictures, find_pictures
 
     bad = 0
-    with failures(), progress_bar(data.name) as progress:
+    with failures(), progress.bar(data.name) as move:
         check = Picture.load
         if polarity is None:
             pictures = find_pictures(data, split=split, root=root)
@@ -61,7 +62,7 @@ def check_data(
             if fault is not None:
                 bad += 1
                 click.echo(f"{fault.name}: {fault.why}")
-            if progress is not None:
-                progress(number / len(pictures))
+            if move is not None:
+                move(number / len(pictures))
     click.echo(f"{pictures.origin}: {len(pictures)} files, {bad} bad")
     context.exit(1 if bad else 0)

@@ -8,12 +8,14 @@ from importlib import metadata
 import click
 
 from inpaint_ops.cli.check_data_command import check_data
+from inpaint_ops.cli.completion import completion
 from inpaint_ops.cli.evaluate_command import evaluate
 from inpaint_ops.cli.export_command import export
 from inpaint_ops.cli.fill_command import fill
 from inpaint_ops.cli.masks_command import masks
 from inpaint_ops.cli.serve_command import serve
 from inpaint_ops.cli.train_command import train
+from inpaint_ops.cli.tune_command import tune
 
 
 def _version() -> str:
@@ -30,12 +32,14 @@ def cli() -> None:
 
 
 cli.add_command(check_data)
+cli.add_command(completion)
 cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(fill)
 cli.add_command(masks)
 cli.add_command(serve)
 cli.add_command(train)
+cli.add_command(tune)
 
 
 @cli.command()
@@ -53,7 +57,7 @@ def models(as_json: bool) -> None:
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
     """Show versions, kernels, devices and extras, and why something is missing."""
-    from inpaint_ops.cli.doctor import collect, render
+    from inpaint_ops.doctor import collect, render
 
     facts = collect()
     click.echo(json.dumps(facts, indent=2) if as_json else render(facts))

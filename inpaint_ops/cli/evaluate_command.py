@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from inpaint_ops import progress
+from inpaint_ops.cli.completion import complete_evaluated
 from inpaint_ops.cli.devices import device_option, find_device
 from inpaint_ops.cli.fill_command import parse_window
 from inpaint_ops.cli.masks_command import KINDS, parse_ratio
-from inpaint_ops.cli.messages import failures, notes, progress_bar
+from inpaint_ops.cli.messages import failures, notes
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +53,7 @@ def _parse_size(
     multiple=True,
     required=True,
     metavar="[LABEL:]NAME[=FILE[,FILE...]]",
+    shell_complete=complete_evaluated,
     help="A method and its weights, exemplar, telea, navier-stokes or biharmonic; can be repeated."
     " LABEL is its name in the tables.",
 )
@@ -194,13 +197,13 @@ def _measured(
         "window": window,
         "device": str(device),
     }
-    with progress_bar(title) as progress:
+    with progress.bar(title) as move:
         return evaluate(
             *(samples, models),
             fid_features=None if fid_features is None else FrechetFeatures(fid_features, device),
             lpips=None if lpips is None else PerceptualDistance(lpips, device),
             facts=facts,
-            progress=progress,
+            progress=move,
             **settings,
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from inpaint_ops.cli.completion import complete_method
 from inpaint_ops.cli.messages import failures, notes
 
 _FILE = click.Path(path_type=Path)
@@ -26,7 +27,7 @@ def _parse_size(
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_method)
 @click.option("-o", "--out", required=True, type=_FILE, help="File; .onnx or .pt2.")
 @click.option(
     "--weights",

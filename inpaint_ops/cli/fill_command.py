@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from inpaint_ops import progress
+from inpaint_ops.cli.completion import complete_filler
 from inpaint_ops.cli.devices import device_option, find_device
-from inpaint_ops.cli.messages import failures, notes, progress_bar
+from inpaint_ops.cli.messages import failures, notes
 
 if TYPE_CHECKING:
     from inpaint_ops.cli.fillers import Filler
@@ -51,6 +53,7 @@ def parse_window(
     "--model",
     default="exemplar",
     show_default=True,
+    shell_complete=complete_filler,
     help="What fills the hole: exemplar needs no weights; see inpaint-ops models.",
 )
 @click.option(
@@ -211,8 +214,8 @@ def _fill_one(
     from inpaint_ops.cli.filling import fill_file
 
     started = time.monotonic()
-    with failures(), progress_bar(image.name) as progress:
-        report = fill_file(image, hole, out, filler, settings, progress)
+    with failures(), progress.bar(image.name) as move:
+        report = fill_file(image, hole, out, filler, settings, move)
     _echo_notes(report.notes)
     seconds = time.monotonic() - started
     click.echo(f"{out}: {100 * report.share:.1f} % filled in {seconds:.1f} s")
@@ -224,8 +227,8 @@ def _fill_many(
     from inpaint_ops.cli.filling import fill_folder
 
     started = time.monotonic()
-    with failures(), progress_bar(images.name) as progress:
-        report = fill_folder(images, holes, out, filler, settings, progress)
+    with failures(), progress.bar(images.name) as move:
+        report = fill_folder(images, holes, out, filler, settings, move)
     _echo_notes(report.notes)
     for path, why in report.failed:
         click.echo(f"failed: {path.name}: {why}", err=True)

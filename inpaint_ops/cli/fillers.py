@@ -74,7 +74,10 @@ class FillerChoice:
             known = ", ".join([*FILLERS, *list_models()])
             raise ValueError(f"unknown model {self.model!r}, known: {known}")
         if not self.weights:
-            raise ValueError(f"{self.model} needs --weights FILE; {', '.join(FILLERS)} does not")
+            raise ValueError(
+                f"{self.model} needs --weights FILE; {', '.join(FILLERS)} does not (inpaint-ops "
+                "models lists the files that load)"
+            )
         if self.features is not None and not hasattr(model_class(self.model), "load_features"):
             raise ValueError(f"{self.model} takes no --features")
         for text in self.options:
@@ -120,9 +123,9 @@ class FillerChoice:
             progress: Progress = None,
             **given: Tensor,
         ) -> Tensor:
-            result: Tensor = model.complete(image, hole, window=window, seed=seed, **given)
-            if progress is not None:
-                progress(1.0)
+            result: Tensor = model.complete(
+                image, hole, window=window, seed=seed, progress=progress, **given
+            )
             return result
 
         return _on(fill, device)

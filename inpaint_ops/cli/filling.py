@@ -11,7 +11,7 @@ from inpaint_ops.atomic import make_folder, remove_left_overs
 from inpaint_ops.cli import messages
 from inpaint_ops.cli.fillers import Filler, Progress
 from inpaint_ops.cli.outputs import Outputs, partner_of, pictures_in, same_file
-from inpaint_ops.images import load_lines, load_photo, read_hole
+from inpaint_ops.images import READ_SUFFIXES, load_lines, load_photo, read_hole
 from inpaint_ops.images.holes import load_hole_file, readings
 from inpaint_ops.masks.reading import DEFAULT_POLARITY, other_ways
 from inpaint_ops.program import reason
@@ -140,7 +140,10 @@ def _about_much(hole: Path | None, image: Path, share: float, polarity: str | No
     """Return a note on a large hole, which may be the wrong way round; ValueError if it is all."""
     if hole is None:
         if share == 1.0:
-            raise ValueError(f"{image}: the hole covers the whole picture, which is transparent")
+            raise ValueError(
+                f"{image}: the hole covers the whole picture, which is transparent; give a hole "
+                "file"
+            )
         return f"{100 * share:.1f} % of the picture is missing, all that is transparent"
     marks = polarity or DEFAULT_POLARITY
     mask = load_hole_file(hole)
@@ -182,7 +185,9 @@ def fill_folder(
     """
     pictures = pictures_in(images)
     if not pictures:
-        raise ValueError(f"{images}: no picture found in this folder")
+        raise ValueError(
+            f"{images}: no picture found in this folder; it must hold {', '.join(READ_SUFFIXES)}"
+        )
     hole_files = [] if holes is None else pictures_in(holes) if holes.is_dir() else [holes]
     hole_folder = holes if holes is not None and holes.is_dir() else None
     if out.is_dir():
@@ -217,7 +222,9 @@ def fill_folder(
 
 def _check_target(image: Path, hole: Path | None, out: Path, overwrite: bool) -> None:
     if hole is not None and same_file(hole, out):
-        raise FileExistsError(f"{out}: the output would replace the hole file")
+        raise FileExistsError(
+            f"{out}: the output would replace the hole file; give --out another name"
+        )
     if same_file(image, out) and not overwrite:
         raise FileExistsError(f"{out}: the output would replace the input; use --overwrite")
     if out.exists() and not out.is_dir() and not overwrite:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from inpaint_ops import progress
 from inpaint_ops.atomic import make_folder
 from inpaint_ops.cli.messages import failures
 
@@ -83,7 +84,10 @@ def masks(
                 f"{existing[0]}: exists already ({len(existing)} of {count} files do);"
                 " use --overwrite"
             )
-        for index, path in enumerate(paths):
-            rng = np.random.default_rng((seed, index))
-            save_hole(draw_hole(kind, *size, seed=rng, ratio=ratio, border=border), path)
+        with progress.bar(out.name) as move:
+            for index, path in enumerate(paths):
+                rng = np.random.default_rng((seed, index))
+                save_hole(draw_hole(kind, *size, seed=rng, ratio=ratio, border=border), path)
+                if move is not None:
+                    move((index + 1) / count)
     click.echo(f"{out}: {count} {kind} hole{'s' if count > 1 else ''} written")

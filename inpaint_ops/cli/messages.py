@@ -1,19 +1,15 @@
-"""Messages on standard error: expected failures, notes about weights, the bar of progress."""
+"""Messages on standard error: expected failures, notes about weights."""
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from inpaint_ops.program import reason
-
-if TYPE_CHECKING:
-    from inpaint_ops.cli.fillers import Progress
 
 
 @contextmanager
@@ -46,18 +42,3 @@ def notes(tell: Callable[[str], object] = _print) -> Iterator[None]:
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield
-
-
-@contextmanager
-def progress_bar(name: str) -> Iterator[Progress]:
-    """Yield a function of the done fraction that moves a bar; None where nobody would see it."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(name), total=1.0)
-        yield lambda fraction: bar.update(task, completed=fraction)

@@ -34,7 +34,9 @@ class Outputs:
                 raise ValueError(_shared(target, other.name))
             source = self._inputs.get(_identity(target), image)
             if source != image:
-                raise ValueError(f"its output {target} would replace the input {source}")
+                raise ValueError(
+                    f"its output {target} would replace the input {source}; take another --out"
+                )
         return target
 
     def claim(self, image: Path, target: Path) -> None:
@@ -76,8 +78,10 @@ def partner_of(image: Path, folder: Path, candidates: list[Path], kind: str = "h
     stem = unicodedata.normalize("NFC", image.stem)
     matches = [path for path in candidates if unicodedata.normalize("NFC", path.stem) == stem]
     if not matches:
-        raise FileNotFoundError(f"no {kind} named {image.stem}.* in {folder}")
+        raise FileNotFoundError(
+            f"no {kind} named {image.stem}.* in {folder}; its stem must be that of the picture"
+        )
     if len(matches) > 1:
         names = ", ".join(path.name for path in matches)
-        raise ValueError(f"several {kind}s named {image.stem}.* in {folder}: {names}")
+        raise ValueError(f"several {kind}s named {image.stem}.* in {folder}: {names}; leave one")
     return matches[0]

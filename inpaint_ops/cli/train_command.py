@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from inpaint_ops.cli.completion import complete_method
 from inpaint_ops.cli.messages import failures, notes
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _TERMINATED = 143
 
 
 @click.command()
-@click.argument("method")
+@click.argument("method", shell_complete=complete_method)
 @click.option("--data", type=_FILE, help="Pictures: folder, list (.flist, .txt) or shard (.tar).")
 @click.option("--out", required=True, type=_FILE, help="Folder of the run; made if missing.")
 @click.option(

@@ -101,6 +101,10 @@ class SpectralConv2d(Conv2d):
         """Columns of length 1."""
         return F.normalize(x, p=2, dim=0, eps=self.eps)
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"{super().extra_repr()}, n_iter={self.n_iter}, eps={self.eps}"
+
 
 def output_to_image(out: Tensor) -> Any:
     """Return the first sample of (N, C, H, W) in [-1, 1] as (H, W, C) uint8 array, truncated."""

@@ -48,6 +48,10 @@ class LayerNorm(nn.Module):
         shape = (1, -1, *ones[1:])
         return x * self.gamma.view(shape) + self.beta.view(shape)
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"{self.num_features}, eps={self.eps}, affine={self.affine}"
+
 
 def l2normalize(v: Tensor, eps: float = 1e-12) -> Tensor:
     """V / (|v| + eps)."""
@@ -120,3 +124,7 @@ class SpectralNorm(nn.Module):
             return self.module.forward(*args, **neighbours)
         finally:  # copies and pickles of the module hold no part of a graph
             delattr(self.module, self.name)
+
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"name={self.name!r}, power_iterations={self.power_iterations}"

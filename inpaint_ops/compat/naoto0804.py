@@ -290,6 +290,10 @@ class PConvUNet(nn.Module):
                     module.eval()
         return self
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"layer_size={self.layer_size}, upsampling_mode={self.upsampling_mode!r}"
+
 
 def _pair(value: tuple[int, ...]) -> Pair:
     return value[0], value[1]

@@ -188,6 +188,14 @@ class IDMRFLoss(nn.Module):
             maps = self.featlayer(images)
         return maps
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return (
+            f"style={self.feat_style_layers}, content={self.feat_content_layers}, "
+            f"lambda_style={self.lambda_style}, lambda_content={self.lambda_content}, "
+            f"nn_stretch_sigma={self.nn_stretch_sigma}, bias={self.bias}"
+        )
+
 
 class SpectralNorm(_norms.SpectralNorm):
     """A module whose weight is divided by its largest singular value at every call.
@@ -240,6 +248,10 @@ class ConfidenceDrivenMaskLayer(nn.Module):
         weights = confidence_mask(mask, iterations=self.iters, size=self.size, sigma=self.sigma)
         return weights.to(mask.dtype) if mask.is_floating_point() else weights
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"size={self.size}, sigma={self.sigma}, iters={self.iters}"
+
 
 class PureUpsampling(nn.Module):
     """Upsampling by a whole factor; all modes but "nearest" with aligned corners.
@@ -266,3 +278,7 @@ class PureUpsampling(nn.Module):
         size = (x.shape[2] * self.scale, x.shape[3] * self.scale)
         corners = None if self.mode == "nearest" else True
         return F.interpolate(x, size=size, mode=self.mode, align_corners=corners)
+
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"scale={self.scale}, mode={self.mode!r}"

@@ -208,6 +208,10 @@ class TransposeConv2dLayer(nn.Module):
         """(N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
         return _upsampled(self.conv2d, x, self.scale_factor)
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"scale_factor={self.scale_factor}"
+
 
 class TransposeGatedConv2d(nn.Module):
     """Nearest upsampling, then a `GatedConv2d`; in one pass for a factor of 2.
@@ -249,6 +253,10 @@ class TransposeGatedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
         return _upsampled(self.gated_conv2d, x, self.scale_factor)
+
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"scale_factor={self.scale_factor}"
 
 
 def _upsampled(layer: nn.Module, x: Tensor, factor: float) -> Tensor:

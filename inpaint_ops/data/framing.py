@@ -30,6 +30,8 @@ class Framing:
             takes 256 to 384 pixels for crops of 256, a range of 1 to 1.5.
         crop: "random" or "center".
         flip: mirror half of the pictures, drawn at random.
+        recolour: let the channels change places at random, and squeeze each into a random part of
+            [0, 1], at least 0.4 of it: a few photographs then stand for many colours.
 
     Raises:
         TypeError, ValueError: a wrong type, size, range or choice.
@@ -40,6 +42,7 @@ class Framing:
     scale: tuple[float, float] = (1.0, 1.0)
     crop: str = "random"
     flip: bool = True
+    recolour: bool = False
 
     def __post_init__(self) -> None:
         for name, side in zip(("height", "width"), self.size):
@@ -77,7 +80,16 @@ class Framing:
             image = image.clamp(0, 1)
         if self.flip and mirrored:
             image = image.flip(3)
+        if self.recolour:
+            image = _recoloured(image, rng)
         return image[0].contiguous()
+
+
+def _recoloured(image: Tensor, rng: np.random.Generator) -> Tensor:
+    order = rng.permutation(3)
+    low, high = 0.3 * rng.random(3), 1 - 0.3 * rng.random(3)
+    span, lowest = (image.new_tensor(x).view(3, 1, 1) for x in (high - low, low))
+    return image[:, order] * span + lowest
 
 
 @dataclass(frozen=True)

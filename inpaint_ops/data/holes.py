@@ -26,18 +26,31 @@ class Holes(Protocol):
 
 @dataclass(frozen=True)
 class DrawnHoles:
-    """Holes of a kind; the arguments are those of `inpaint_ops.masks.draw_hole`."""
+    """Holes of a kind, or each of one that is drawn from several.
 
-    kind: str
+    The arguments are those of `inpaint_ops.masks.draw_hole`.
+    """
+
+    kind: str | tuple[str, ...]
     ratio: tuple[float, float] | None = None
     border: int = 0
 
     def __post_init__(self) -> None:
-        checks.check_choice("DrawnHoles", "kind", self.kind, HOLE_KINDS)
+        if not self._kinds:
+            raise ValueError("DrawnHoles: kind must not be empty")
+        for kind in self._kinds:
+            checks.check_choice("DrawnHoles", "kind", kind, HOLE_KINDS)
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return (self.kind,) if isinstance(self.kind, str) else self.kind
 
     def __call__(self, size: tuple[int, int], rng: np.random.Generator) -> Tensor:
         """As `Holes`."""
-        return draw_hole(self.kind, *size, seed=rng, ratio=self.ratio, border=self.border)[0]
+        kinds = self._kinds
+        # One kind draws nothing here: its holes are those that `draw_hole` gives for the seed.
+        kind = kinds[int(rng.integers(len(kinds)))] if len(kinds) > 1 else kinds[0]
+        return draw_hole(kind, *size, seed=rng, ratio=self.ratio, border=self.border)[0]
 
 
 class HoleFiles:

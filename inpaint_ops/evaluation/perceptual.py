@@ -195,7 +195,10 @@ def load_program(
     with file.open("rb"):  # torch's own errors do not always say that there is no file
         pass
     if not is_program(file):
-        raise ValueError(f"{file}: is neither TorchScript nor a program of torch.export (.pt2)")
+        raise ValueError(
+            f"{file}: is neither TorchScript nor a program of torch.export (.pt2); torch.jit.save "
+            "and torch.export.save write them"
+        )
     try:
         if file.suffix == _EXPORTED:
             exported = torch.export.load(file).module()

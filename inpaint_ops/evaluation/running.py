@@ -6,7 +6,7 @@ import hashlib
 import io
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from inpaint_ops.evaluation.measures import compare, torchmetrics
 from inpaint_ops.evaluation.perceptual import FrechetFeatures, PerceptualDistance
 from inpaint_ops.evaluation.results import Results, Row, Shown
 from inpaint_ops.program import reason
+from inpaint_ops.progress import Part, Progress, check_progress, following
 
 ON_ERROR = ("stop", "skip")
 # Nothing in photos has it.
@@ -49,7 +50,7 @@ def evaluate(
     on_error: str = "stop",
     shown: int = 24,
     facts: Mapping[str, Any] | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress = None,
 ) -> Results:
     """Fill every picture with every model, and measure the results.
 
@@ -66,7 +67,8 @@ def evaluate(
             be read; "skip": both are counted.
         shown: pictures that the page shows, evenly spread over the list.
         facts: what the results' facts shall say besides.
-        progress: called with the fraction that is done.
+        progress: called with the done fraction, which rises from 0 to 1; True: a bar on standard
+            error, where that is a terminal or a notebook; None: nothing.
 
     Raises:
         ImportError: torchmetrics or Pillow is not installed; the extra is named.
@@ -75,6 +77,7 @@ def evaluate(
     """
     checks.check_choice("evaluate", "on_error", on_error, ON_ERROR)
     checks.check_int("evaluate", "shown", shown, 0)
+    check_progress("evaluate", progress)
     if not models:
         raise ValueError("evaluate: models must not be empty")
     if samples.on_error != "stop":
@@ -88,20 +91,20 @@ def evaluate(
     pictures = {place * total // shown for place in range(shown)} if shown else set()
     digest = hashlib.sha256()
     one = _One(models, samples.seed, fid_features, lpips, on_error == "stop", results)
-    for index in range(total):
-        try:
-            sample = samples[0, index]
-        except ValueError as exc:
-            if on_error == "stop":
-                raise
-            results.faults.append(str(exc))
-        else:
+    with following(progress, "evaluate"):
+        for index in range(total):
+            try:
+                sample = samples[0, index]
+            except ValueError as exc:
+                if on_error == "stop":
+                    raise
+                results.faults.append(str(exc))
+                continue
             truth, hole = (sample.image[None] * 255).round() / 255, sample.hole[None]
             digest.update((truth * 255).round().to(torch.uint8).numpy().tobytes())
             digest.update(hole.numpy().tobytes())
-            one.measure(index, sample, truth, hole, index in pictures)
-        if progress is not None:
-            progress((index + 1) / total)
+            with Part(index / total, (index + 1) / total):
+                one.measure(index, sample, truth, hole, index in pictures)
     if not results.rows:
         raise ValueError(f"evaluate: no picture could be read: {results.faults[0]}")
     results.facts = {**_facts(samples, total, digest.hexdigest()), **(facts or {})}
@@ -135,11 +138,12 @@ class _One:
         size = (int(truth.shape[2]), int(truth.shape[3]))
         if self._fid_features is not None:
             results.features[None][index] = self._fid_features(truth)
-        for name, fill in self._models.items():
+        for number, (name, fill) in enumerate(self._models.items()):
             where = (index, sample.name, name, size, ratio, *about)
             started = time.perf_counter()
             try:
-                result = fill(truth.masked_fill(hole, 0), hole.clone(), seed=self._seed)
+                with Part(number / len(self._models), (number + 1) / len(self._models)):
+                    result = fill(truth.masked_fill(hole, 0), hole.clone(), seed=self._seed)
                 seconds = time.perf_counter() - started
                 _check(result, truth, hole)
             except Exception as exc:

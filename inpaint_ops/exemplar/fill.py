@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,9 +21,9 @@ from inpaint_ops.exemplar.search import Matches, begin, enlarge
 from inpaint_ops.exemplar.smooth import SURFACE_MARGIN, smooth_places
 from inpaint_ops.exemplar.surface import surface
 from inpaint_ops.exemplar.vote import vote
+from inpaint_ops.progress import Part, Progress, check_progress, following, tell
 
 _NAME = "fill_exemplar"
-Progress: TypeAlias = "Callable[[float], None] | None"
 
 # Most patch pairs of the level that is filled first: its trials then take about a second in all.
 _FIRST_PAIRS = 3e7
@@ -58,7 +56,8 @@ def fill_exemplar(
         hole: (N or 1, 1, H, W), 1 = missing; bool, or 0 and 1 in uint8 or float.
         seed: 0 begins with the nearest patches; another seed draws among the near ones, and can
             give another result.
-        progress: called with the done fraction, which rises from 0 to 1, or None.
+        progress: called with the done fraction, which rises from 0 to 1; True: a bar on standard
+            error, where that is a terminal or a notebook; None: nothing.
         patch_size: odd side of the patches, pixels, 3 or more. Larger ones keep larger structures
             together and find fewer matches.
         texture_weight: weight of the local mean gradient beside the colours in a comparison, 0 or
@@ -88,41 +87,17 @@ def fill_exemplar(
     missing = checks.binary(_NAME, "hole", hole).cpu()
     missing = missing.expand(image.shape[0], 1, *image.shape[2:])
     _check_values(image, missing)
-    report = _Reporter(progress, image.shape[0])
-    result = image.clone()
-    with torch.no_grad():
-        for n in range(image.shape[0]):
-            if bool(missing[n].any()):
-                one, one_hole = image[n : n + 1].detach().float().cpu(), missing[n : n + 1]
-                filled = _fill(
-                    one, one_hole, seed, report, patch_size, texture_weight, iterations
-                ).to(image)
-                result[n : n + 1] = torch.where(one_hole.to(image.device), filled, image[n : n + 1])
-            report.next_picture()
+    result, count = image.clone(), image.shape[0]
+    with torch.no_grad(), following(progress, _NAME):
+        for n in range(count):
+            with Part(n / count, (n + 1) / count):
+                if bool(missing[n].any()):
+                    one, one_hole = image[n : n + 1].detach().float().cpu(), missing[n : n + 1]
+                    filled = _fill(one, one_hole, seed, patch_size, texture_weight, iterations)
+                    result[n : n + 1] = torch.where(
+                        one_hole.to(image.device), filled.to(image), image[n : n + 1]
+                    )
     return result
-
-
-class _Reporter:
-    """Progress over pictures, and over weighted steps within each."""
-
-    def __init__(self, progress: Progress, pictures: int) -> None:
-        self._progress, self._pictures, self._picture = progress, max(1, pictures), 0
-        self._last = -1.0
-        self.done(0.0)
-        if pictures == 0:
-            self._emit(1.0)
-
-    def done(self, fraction: float) -> None:
-        self._emit((self._picture + fraction) / self._pictures)
-
-    def next_picture(self) -> None:
-        self._picture += 1
-        self._emit(self._picture / self._pictures)
-
-    def _emit(self, fraction: float) -> None:
-        if self._progress is not None and fraction > self._last:
-            self._last = fraction
-            self._progress(min(1.0, fraction))
 
 
 def _check(
@@ -143,10 +118,7 @@ def _check(
     size = (image.shape[2], image.shape[3])
     checks.check_mask(_NAME, "hole", hole, image.shape[0], size, image.device)
     checks.check_int(_NAME, "seed", seed, minimum=0)
-    if progress is not None and not callable(progress):
-        raise TypeError(
-            f"{_NAME}: progress must be callable or None, got {type(progress).__name__}"
-        )
+    check_progress(_NAME, progress)
     checks.check_int(_NAME, "patch_size", patch_size, minimum=3)
     if patch_size % 2 == 0:
         raise ValueError(f"{_NAME}: patch_size must be odd, got {patch_size}")
@@ -160,19 +132,17 @@ def _check_values(image: Tensor, missing: Tensor) -> None:
     missing = missing.to(image.device)
     for n in range(image.shape[0]):
         if bool(missing[n].all()):
-            raise ValueError(f"{_NAME}: hole must leave a known pixel, got none in picture {n}")
-    bad = ~missing & ~((image >= 0) & (image <= 1))
-    if bool(bad.any()):
-        raise ValueError(
-            f"{_NAME}: image must be in [0, 1] where it is known, got {image[bad][0].item()}"
-        )
+            raise ValueError(
+                f"{_NAME}: hole must leave a known pixel, got none in picture {n}; 1 is missing, "
+                "not known"
+            )
+    checks.check_known(_NAME, image, missing)
 
 
 def _fill(
     image: Tensor,
     hole: Tensor,
     seed: int,
-    report: _Reporter,
     patch_size: int,
     texture_weight: float,
     iterations: int,
@@ -182,7 +152,7 @@ def _fill(
     scattered, solid = split(image, hole, patch_size)
     if bool(scattered.any()):
         share = 0.2 if bool(solid.any()) else 1.0
-        image = interpolate(image, scattered, solid, lambda s: report.done(share * s))
+        image = interpolate(image, scattered, solid, lambda s: tell(share * s))
         if share == 1.0:
             return image
         hole = solid
@@ -200,7 +170,7 @@ def _fill(
     done = 0
 
     def after(share: float) -> None:
-        report.done((done + share * current) / sum(work))
+        tell((done + share * current) / sum(work))
 
     current = work[first]
     matches = begin(levels, first, size, seed, iterations, after)

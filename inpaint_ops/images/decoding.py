@@ -113,7 +113,8 @@ def _refuse(picture: Image, source: str, max_pixels: int, hole: bool) -> None:
     width, height = picture.size
     if width * height > max_pixels:
         raise ValueError(
-            f"{source}: {width}x{height} pixels are more than max_pixels = {max_pixels}"
+            f"{source}: {width}x{height} pixels are more than max_pixels = {max_pixels}; scale it"
+            " down"
         )
     with _readable(source):
         frames = getattr(picture, "n_frames", 1)

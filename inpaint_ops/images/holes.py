@@ -92,12 +92,15 @@ def read_hole(
         raise ValueError(f"load_hole: polarity must be one of {POLARITIES}, got {polarity!r}")
     photo = load_hole_file(path, max_pixels=max_pixels)
     if polarity == "alpha" and not photo.has_alpha:
-        raise ValueError(f"{path}: has no alpha channel that could mark the hole")
+        raise ValueError(
+            f"{path}: has no alpha channel that could mark the hole; is it white or black?"
+        )
     size = photo.size if size is None else (size[0], size[1])
     if photo.size != size and not resize:
         raise ValueError(
             f"{path}: the hole has {size_text(photo.size)} pixels,"
             f" but the picture has {size_text(size)}; resizing was not asked for"
+            " (--resize-hole, resize=True)"
         )
     try:
         missing, notes = read_missing(photo.pixels, polarity)
@@ -114,7 +117,10 @@ def read_hole(
         )
         missing = missing[rows[:, None], columns]
         if not missing.any() and not allow_empty:
-            raise ValueError(f"{path}: the hole vanished as it was resized to {size_text(size)}")
+            raise ValueError(
+                f"{path}: the hole vanished as it was resized to {size_text(size)};"
+                " give one of that size"
+            )
     return torch.from_numpy(np.ascontiguousarray(missing))[None, None], notes
 
 

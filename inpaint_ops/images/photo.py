@@ -99,7 +99,9 @@ class Photo:
             ValueError: the picture has no alpha channel, or nothing is missing.
         """
         if not self.has_alpha:
-            raise ValueError("the picture has no alpha channel that could mark the hole")
+            raise ValueError(
+                "the picture has no alpha channel that could mark the hole; give a hole file"
+            )
         least = int(self.pixels[..., -1].min())
         if least > 0 and not allow_empty:
             raise ValueError(

@@ -192,10 +192,22 @@ def flow_picture(index: Tensor, columns: int) -> Tensor:
     sample = torch.arange(greatest.shape[0], device=index.device)
     greatest = torch.where(sample[:, None] >= sample, greatest, 0).amax(1)
     scale = (greatest + torch.finfo(torch.float64).eps)[:, None, None]
-    dy, dx = dy / scale, dx / scale
+    return displacement_colours(dy / scale, dx / scale)
+
+
+def displacement_colours(dy: Tensor, dx: Tensor) -> Tensor:
+    """Return the Middlebury colours of displacements.
+
+    Args:
+        dy: (N, h, w) float64, rows to go down, as a part of the greatest length.
+        dx: the same of columns to the right.
+
+    Returns:
+        (N, 3, h, w) float32, levels k / 255.
+    """
     length = (dy.square() + dx.square()).sqrt()
 
-    wheel = _colour_wheel(index.device)
+    wheel = _colour_wheel(dy.device)
     place = (torch.atan2(-dx, -dy) / math.pi + 1) / 2 * (wheel.shape[0] - 1)
     low = place.floor()
     weight = (place - low)[..., None]

@@ -124,7 +124,8 @@ def _valid(input: Tensor, mask_in: Tensor | None, channels: int | None) -> Tenso
     if has_override(input, mask_in):
         return call(_valid, locals())
     if not isinstance(input, Tensor) or input.dim() != 4:
-        raise ValueError("PartialConv2d: input must be a Tensor of shape (N, C, H, W)")
+        got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+        raise ValueError(f"PartialConv2d: input must be a Tensor of shape (N, C, H, W), got {got}")
     if mask_in is None:
         batch = 1 if channels is None else input.shape[0]
         return input.new_ones((batch, 1, *input.shape[2:]))

@@ -187,7 +187,10 @@ def _halves(layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
         return call(_halves, locals())
     checks.check_image(layer, "x", x)
     if x.shape[1] % 2:
-        raise ValueError(f"{layer}: x must have an even number of channels, got {tuple(x.shape)}")
+        raise ValueError(
+            f"{layer}: x must have an even number of channels, decoder's before encoder's, got "
+            f"{tuple(x.shape)}"
+        )
     decoder, encoder = x.chunk(2, 1)
     return decoder, encoder
 

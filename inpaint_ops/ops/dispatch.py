@@ -96,14 +96,16 @@ class Registered:
         self._transformed: Any = None
         self._formula: Callable[..., Any] | None = None
         self.pullback: derivatives.Pullback | None = None
+        # The backward pass, once there is one: `recording.Gradients` that chooses the backend.
+        self.gradients: recording.Gradients = _no_gradients
         _library.impl(name, self._autograd, "Autograd", with_keyset=True)
 
     def __call__(self, *args: Any) -> Any:
         """Call the operator."""
-        if not shortcut.AVAILABLE or torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return self._dispatched(*args)
         tensors = recording.tensors_of(args)
-        if not shortcut.is_open(tensors):
+        if not shortcut.AVAILABLE or not shortcut.is_open(tensors):
             return self._watched(args)
         implementation = self._cpu if tensors[0].is_cpu else self._gpu
         if not recording.is_needed(tensors):
@@ -204,7 +206,7 @@ class Registered:
             with backend(ctx.backend):
                 return pullback(ctx, needs, grad)
 
-        self.pullback, self._formula = pullback, formula
+        self.pullback, self._formula, self.gradients = pullback, formula, gradients
         self._record(gradients, setup, shared.arguments)
 
     def compute_partly(
@@ -244,6 +246,10 @@ class Registered:
         self._function = recording.ordinary_function(self.name, gradients, setup)
         self._apply = recording.plain_apply(self._function)
         self._transformed = recording.transformed_function(self.name, gradients, setup, shared)
+
+
+def _no_gradients(ctx: Any, needs: Sequence[Any], grad: Any) -> Sequence[Any]:
+    raise NotImplementedError("the operator has no backward pass")
 
 
 def _owned(results: Any, args: Sequence[Any]) -> Any:

@@ -6,7 +6,7 @@ with the built module.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, overload
 
 from numpy.typing import NDArray
@@ -75,8 +75,62 @@ class ConvPlan(Protocol):
     ) -> None: ...
 
 
+# Shape and strides.
+Layout = tuple[Sequence[int], Sequence[int]]
+
+
+class ConvCall(Protocol):
+    """Instance of the extension's `ConvCall`."""
+
+    def __init__(
+        self,
+        plan: ConvPlan,
+        form: Any,
+        y: Layout,
+        sums: Layout | None,
+        gated: bool,
+        activation: str,
+        curved: bool,
+        context: dict[str, Any],
+    ) -> None: ...
+    def set_gradients(
+        self,
+        plan: ConvPlan,
+        form: Any,
+        grad_x: Layout,
+        padded: tuple[int, int] | None,
+        upsample: int,
+        grad_weight: Layout,
+        filters: int,
+        algorithm: str,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        padding_mode: str,
+        tensors: Sequence[tuple[int, Sequence[int]]],
+        exchanged: bool,
+    ) -> None: ...
+    def context(self) -> dict[str, Any]: ...
+
+
+class ConvCalls(Protocol):
+    """Instance of the extension's `ConvCalls`."""
+
+    def __init__(self, make: Callable[..., ConvCall | None]) -> None: ...
+    def record_by(self, apply: Callable[..., Any]) -> None: ...
+    def forget(self) -> None: ...
+    def size(self) -> int: ...
+    def function(self) -> Callable[..., Tensor | None]: ...
+    @staticmethod
+    def forward() -> Callable[..., Tensor]: ...
+    @staticmethod
+    def backward() -> Callable[..., tuple[Any, ...] | None]: ...
+
+
 WeightMemoryClass = type[WeightMemory]
 ConvPlanClass = type[ConvPlan]
+ConvCallClass = type[ConvCall]
+ConvCallsClass = type[ConvCalls]
 
 
 class Extension(Protocol):
@@ -84,12 +138,16 @@ class Extension(Protocol):
 
     WeightMemory: WeightMemoryClass
     ConvPlan: ConvPlanClass
+    ConvCall: ConvCallClass
+    ConvCalls: ConvCallsClass
     openmp: bool
     algorithms: tuple[str, ...]
     activations: tuple[str, ...]
     padding_modes: tuple[str, ...]
+    cost_names: tuple[str, ...]
     leaky_slope: float
 
+    def is_open(self, tensors: list[Tensor]) -> bool: ...
     def instruction_sets(self) -> list[str]: ...
     def instruction_set(self) -> str: ...
     def set_instruction_set(self, name: str) -> None: ...
@@ -181,7 +239,38 @@ class Extension(Protocol):
         tiled: bool,
         large: bool,
         in_place: bool,
+        costs: Sequence[float],
     ) -> str: ...
+    def fold_padding(
+        self,
+        padded: Tensor,
+        out: Tensor,
+        before: tuple[int, int],
+        upsample: int,
+        padding_mode: str,
+        threads: int,
+    ) -> None: ...
+    def measured_costs(self, instruction_set: str) -> list[float]: ...
+    def convolution_work(
+        self,
+        algorithm: str,
+        kind: str,
+        batch: int,
+        weight_shape: tuple[int, int, int, int],
+        stride: tuple[int, int],
+        dilation: tuple[int, int],
+        size: tuple[int, int],
+    ) -> list[float]: ...
+    def packed_floats(
+        self,
+        weight: Tensor,
+        algorithm: str,
+        stride: tuple[int, int],
+        gated: bool,
+        flipped: bool,
+        step: int,
+        padding: tuple[int, int],
+    ) -> int: ...
     def pack_weight(
         self,
         weight: Tensor,

@@ -1,10 +1,14 @@
 """fused_conv2d: convolution with padding, upsampling, bias and activation in one pass."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import recording
-from inpaint_ops.ops.convolution import operator, spec
+from inpaint_ops.ops import recording, shortcut
+from inpaint_ops.ops.convolution import calls, operator, spec
+from inpaint_ops.ops.extension import ConvCall
 from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "fused_conv2d"
@@ -68,6 +72,30 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     """
     if (has_override(x, weight, bias) or tracing()) and not inside():
         return call(fused_conv2d, locals())
+    options = (stride, padding, dilation, groups, padding_mode, activation, upsample, algorithm)
+    if shortcut.AVAILABLE and not torch.compiler.is_dynamo_compiling():
+        taken = _taken(x, weight, bias, *options)
+        if taken is not None:
+            return taken
+    x, weight, bias, g = _checked(x, weight, bias, *options)
+    keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
+    y: Tensor = OPERATOR(x, weight, bias, g, activation, keep, algorithm)[0]
+    return y
+
+
+def _checked(  # noqa: PLR0913 - the same
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    padding_mode: str,
+    activation: str,
+    upsample: int,
+    algorithm: str,
+) -> tuple[Tensor, Tensor, Tensor | None, spec.Geometry]:
     x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     g = spec.check_geometry(
         _OP,
@@ -83,9 +111,15 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
     spec.check_algorithm(_OP, algorithm)
     spec.check_bias(_OP, bias, weight.shape[0])
-    keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
-    y: Tensor = OPERATOR(x, weight, bias, g, activation, keep, algorithm)[0]
-    return y
+    return x, weight, bias, g
+
+
+def _call(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> ConvCall | None:
+    """The call that the extension takes as a whole."""
+    g = _checked(x, weight, bias, *options)[3]
+    *_, activation, _, algorithm = options
+    return operator.call_for(x, weight, bias, g, activation, algorithm, gated=False)
 
 
 OPERATOR = operator.register(_OP)
+_taken = calls.register(OPERATOR, _call)

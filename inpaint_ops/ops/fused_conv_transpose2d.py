@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import dispatch, partly, recording, tensors, triton
-from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
+from inpaint_ops.ops import dispatch, partly, recording, shortcut, tensors, triton
+from inpaint_ops.ops.convolution import calls, cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution, Plan
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
+from inpaint_ops.ops.extension import ConvCall
 from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "fused_conv_transpose2d"
@@ -54,6 +55,26 @@ def fused_conv_transpose2d(
     """
     if (has_override(x, weight, bias) or tracing()) and not inside():
         return call(fused_conv_transpose2d, locals())
+    options = (stride, padding, activation, algorithm)
+    if shortcut.AVAILABLE and not torch.compiler.is_dynamo_compiling():
+        taken = _taken(x, weight, bias, *options)
+        if taken is not None:
+            return taken
+    x, weight, bias = _checked(x, weight, bias, *options)
+    keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
+    y: Tensor = _operator(x, weight, bias, stride, padding, activation, keep, algorithm)[0]
+    return y
+
+
+def _checked(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    activation: str,
+    algorithm: str,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     checks.check_int(_OP, "stride", stride)
     checks.check_int(_OP, "padding", padding, 0)
@@ -71,9 +92,35 @@ def fused_conv_transpose2d(
             f"{tuple(x.shape)} and weight of {tuple(weight.shape)}"
         )
     checks.check_result(_OP, "stride", (x.shape[0], weight.shape[1], *size), stride)
-    keep = spec.needs_pre_activation(activation) and recording.may_be_recorded((x, weight, bias))
-    y: Tensor = _operator(x, weight, bias, stride, padding, activation, keep, algorithm)[0]
-    return y
+    return x, weight, bias
+
+
+def _call(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    activation: str,
+    algorithm: str,
+) -> ConvCall | None:
+    """The call that the extension takes as a whole."""
+    _checked(x, weight, bias, stride, padding, activation, algorithm)
+    if not calls.are_known(x, bias) or spec.needs_pre_activation(activation):
+        return None
+    options = (stride, padding, activation, False, algorithm)
+    y = _fake(x, weight, bias, *options)[0]
+    chosen = _plan(x, weight, *options)[0]
+    g, allowed = _adjoint(stride, padding), spec.allowed(algorithm)
+    context = {"stride": stride, "padding": padding, "activation": activation}
+    what = Convolution(g, activation=activation)
+    call = calls.call_of(chosen, y, None, what, {**context, "algorithm": algorithm})
+    if call is not None and not cpu_backward.is_whole(x, y, weight, g):
+        # The gradient of the input is the plain convolution with the same weight; x and its
+        # gradient change places in that one's weight gradient.
+        found = cpu_backward.InputPlan(cpu.forward_plan(y, x, weight, g, allowed))
+        calls.add_gradients(call, found, y, y, x, weight, g, allowed)
+    return call
 
 
 def _out_size(x: Tensor, weight: Tensor, stride: int, padding: int) -> Pair:
@@ -280,7 +327,7 @@ def _backward_reference(
 
 def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
     x, weight, bias, ctx.stride, ctx.padding, ctx.activation, keep, ctx.algorithm = inputs
-    saved = spec.saved_result(_OP, x, output, ctx.activation, gated=False, keep=keep)
+    saved = spec.saved_result(_OP, output, ctx.activation, gated=False, keep=keep)
     curved = second.is_curved(ctx.activation, gated=False)
     ctx.save_for_backward(x, weight, saved, bias if curved else None)
 
@@ -288,7 +335,7 @@ def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) ->
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Any, ...]:
     wanted = list(needs[:3])
     options = (ctx.stride, ctx.padding, ctx.activation, wanted, ctx.algorithm)
-    grads = _backward_operator(grad, *ctx.saved_tensors[:3], *options)
+    grads = _backward_operator(grad, *spec.saved_tensors(ctx), *options)
     return (*spec.wanted_gradients(wanted, grads), *(None,) * 5)
 
 
@@ -327,4 +374,5 @@ _operator.differentiate(
     _backward, _setup_context, formula=_formula, second=_second, shared=second.SHARED
 )
 _backward_operator.forbid_derivative()
+_taken = calls.register(_operator, _call)
 _operator.compute_partly(_reads, _compute, _touched)

@@ -1,10 +1,14 @@
 """gated_conv2d: features times the sigmoid of their gates, out of one convolution."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from inpaint_ops import checks
-from inpaint_ops.ops import recording
-from inpaint_ops.ops.convolution import operator, spec
+from inpaint_ops.ops import recording, shortcut
+from inpaint_ops.ops.convolution import calls, operator, spec
+from inpaint_ops.ops.extension import ConvCall
 from inpaint_ops.ops.fused_conv2d import OPERATOR as PLAIN
 from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
@@ -60,6 +64,29 @@ def gated_conv2d(
     """
     if (has_override(x, weight, bias) or tracing()) and not inside():
         return call(gated_conv2d, locals())
+    options = (stride, padding, dilation, padding_mode, activation, upsample, algorithm)
+    if shortcut.AVAILABLE and not torch.compiler.is_dynamo_compiling():
+        taken = _taken(x, weight, bias, *options)
+        if taken is not None:
+            return taken
+    x, weight, bias, g = _checked(x, weight, bias, *options)
+    keep = recording.may_be_recorded((x, weight, bias))
+    y: Tensor = _operator(x, weight, bias, g, activation, keep, algorithm)[0]
+    return y
+
+
+def _checked(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    padding_mode: str,
+    activation: str,
+    upsample: int,
+    algorithm: str,
+) -> tuple[Tensor, Tensor, Tensor | None, spec.Geometry]:
     x, weight, bias = spec.check_tensors(_OP, x, weight, bias)
     if weight.shape[0] % 2:
         raise ValueError(
@@ -78,9 +105,15 @@ def gated_conv2d(
     checks.check_choice(_OP, "activation", activation, spec.ACTIVATIONS)
     spec.check_algorithm(_OP, algorithm)
     spec.check_bias(_OP, bias, weight.shape[0])
-    keep = recording.may_be_recorded((x, weight, bias))
-    y: Tensor = _operator(x, weight, bias, g, activation, keep, algorithm)[0]
-    return y
+    return x, weight, bias, g
+
+
+def _call(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> ConvCall | None:
+    """The call that the extension takes as a whole."""
+    g = _checked(x, weight, bias, *options)[3]
+    *_, activation, _, algorithm = options
+    return operator.call_for(x, weight, bias, g, activation, algorithm, gated=True)
 
 
 _operator = operator.register(_OP, plain=PLAIN)
+_taken = calls.register(_operator, _call)

@@ -108,7 +108,10 @@ class Checkpoints:
         except OSError:
             raise
         except Exception as exc:
-            raise ValueError(f"{path / _STATE}: is damaged: {reason(exc)}") from exc
+            raise ValueError(
+                f"{path / _STATE}: is damaged: {reason(exc)}; remove {path}, and "
+                "--resume takes the one before"
+            ) from exc
         if average is not None:
             _fill(average.model, path / _AVERAGE)
             average.steps = int(state["averaged"])

@@ -36,6 +36,7 @@ class DataOptions:
     scale: tuple[float, float] = (1.0, 1.0)
     crop: str = "random"
     flip: bool = True
+    recolour: bool = False
     on_error: str = "stop"
     workers: int | None = None
 
@@ -44,10 +45,10 @@ class DataOptions:
 class HoleOptions:
     """What is missing: drawn, or with `path` of files, whose `polarity` must be given.
 
-    `kind` None is that of the method's source.
+    `kind` None is that of the method's source; of several, each sample has one.
     """
 
-    kind: str | None = None
+    kind: str | tuple[str, ...] | None = None
     ratio: tuple[float, float] | None = None
     border: int = 0
     path: str | None = None

@@ -71,7 +71,8 @@ def make_plan(config: Config, features: nn.Module | None = None) -> Plan:
         if not recipe.feature_network:
             raise ValueError(f"train: {config.method} takes no features, got {config.features}")
         features = FeatureNetwork(weights=config.features, **recipe.feature_network)
-    needing = [s.name for s in stages if s.name in recipe.needs_features]
+    sources = {phase.name: phase.numbers for phase in recipe.phases}
+    needing = [s.name for s in stages if recipe.needs_features({**sources[s.name], **s.numbers})]
     if needing and features is None:
         network = ", ".join(f"{key}={value!r}" for key, value in recipe.feature_network.items())
         raise ValueError(
@@ -81,7 +82,9 @@ def make_plan(config: Config, features: nn.Module | None = None) -> Plan:
     pictures = find_pictures(config.data.path, split=config.data.split, root=config.data.root)
     options = config.data
     size = _size(model, config)
-    framing = Framing(size, options.resize, options.scale, options.crop, options.flip)
+    framing = Framing(
+        *(size, options.resize, options.scale, options.crop, options.flip, options.recolour)
+    )
     middle = Framing(size, options.resize, crop="center", flip=False)
     holes = _holes(config, recipe)
     return Plan(

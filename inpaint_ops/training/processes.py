@@ -55,7 +55,10 @@ class Processes:
         self.count: int = self._state.num_processes
         self._networks: list[DistributedDataParallel] = []
         if self.count == 1 and launched:
-            raise ValueError(f"train: {os.environ['WORLD_SIZE']} processes were started apart")
+            raise ValueError(
+                f"train: {os.environ['WORLD_SIZE']} processes were started apart; start them by "
+                "accelerate launch"
+            )
         if config.sync_batch_norm and self.device.type != "cuda":
             raise ValueError(f"train: sync_batch_norm needs GPUs, got {self.device}")
 

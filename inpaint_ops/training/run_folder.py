@@ -106,7 +106,9 @@ class RunFolder:
                     f"{today['count']} of {today['origin']}"
                 )
         if differing:
-            raise ValueError(f"{self.path}: holds another run: {'; '.join(differing)}")
+            raise ValueError(
+                f"{self.path}: holds another run: {'; '.join(differing)}; give --out a new one"
+            )
 
     def open_losses(self, step: int) -> None:
         """Open the list of losses behind those of a step; what came after it is removed."""

@@ -141,6 +141,12 @@ class ConvBlock(nn.Module):
         sources = (conv.weight, conv.bias, norm.weight, norm.bias, mean, variance)
         return self._folded.of(sources, fold, (norm.eps,))
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"activation={self.activation!r}, norm_first={self.norm_first}" + (
+            f", alpha={self.alpha}" if self.alpha != 1 else ""
+        )
+
 
 def activate(x: Tensor, activation: str, alpha: float = 1.0) -> Tensor:
     """Apply the activation of that name, in place where PyTorch offers it.

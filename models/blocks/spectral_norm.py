@@ -85,6 +85,10 @@ class SpectralNorm(nn.Module):
 
         return self._kept.of((weight, self._u, self._v), quotient)[0]
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return f"dim={self.dim}, always={self.always}"
+
 
 def spectral(layer: nn.Module, *, dim: int = 0, always: bool = False) -> Any:
     """Put the weight of a layer under spectral normalisation and return the layer."""

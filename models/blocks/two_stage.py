@@ -23,7 +23,7 @@ def check_sides(op: str, x: Tensor) -> None:
     if x.dim() != 4 or shape[2] % 4 or shape[3] % 4:
         raise ValueError(
             f"{op}: x must have shape (N, C, H, W) with sides that are multiples of 4, got "
-            f"{tuple(x.shape)}"
+            f"{tuple(x.shape)}; complete pads"
         )
 
 

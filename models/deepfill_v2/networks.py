@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from inpaint_ops.layers import ContextualAttention, FusedConv2d, GatedConv2d
+from inpaint_ops.models.blocks import pictures
 from inpaint_ops.models.blocks.pictures import composite, pad_for
 from inpaint_ops.models.blocks.spectral_norm import spectral
 from inpaint_ops.models.blocks.two_stage import COARSE, Refinement, chain, check_sides, to_picture
@@ -51,9 +51,7 @@ class Generator(nn.Module):
         """
         check_sides("deepfill_v2.generator", x)
         first: Tensor = self.coarse(x)
-        second = self.refinement(
-            composite(x[:, :3], first, hole).contiguous(memory_format=torch.channels_last), hole
-        )
+        second = self.refinement(pictures.arranged(composite(x[:, :3], first, hole)), hole)
         return first, second
 
 

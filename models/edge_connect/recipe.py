@@ -56,7 +56,7 @@ class EdgeConnectRecipe(TrainingRecipe):
         "layers": (*_CONTENT, *_STYLE),
         "rule": "plain",
     }
-    needs_features = ("inpaint", "inpaint_edges", "joint")
+    feature_losses = ("content", "style")
 
     @property
     def _stages(self) -> tuple[str, ...]:
@@ -120,20 +120,19 @@ class EdgeConnectRecipe(TrainingRecipe):
         critic, adversarial, _, _ = self._adversarial(
             self.model.inpaint_discriminator, image, painted
         )
-        losses = {
-            "l1": l1_loss(painted, image, per=hole),
-            "content": perceptual_loss(
+        losses = {"l1": l1_loss(painted, image, per=hole)}
+        if self.features is not None:
+            losses["content"] = perceptual_loss(
                 self._features(painted),
                 self._features(image),
                 weights=dict.fromkeys(_CONTENT, 1.0),
-            ),
-            "style": style_loss(
+            )
+            losses["style"] = style_loss(
                 self._features(painted * hole),
                 self._features(image * hole),
                 weights=dict.fromkeys(_STYLE, 1.0),
-            ),
-            "adversarial": adversarial,
-        }
+            )
+        losses["adversarial"] = adversarial
         total = torch.stack([numbers[name] * value for name, value in losses.items()]).sum()
         return {**losses, "inpaint_critic": critic, "inpaint_generator": total}
 

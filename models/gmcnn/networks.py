@@ -113,7 +113,8 @@ class Generator(nn.Module):
             )
         if shape[2] % 4 or shape[3] % 4:
             raise ValueError(
-                f"gmcnn: x must have sides that are multiples of 4, got {tuple(x.shape)}"
+                f"gmcnn: x must have sides that are multiples of 4, got {tuple(x.shape)}; complete "
+                "pads"
             )
         y: Tensor = self.merge(torch.cat([column(x) for column in self.columns], 1))
         y = self.to_picture(y)

@@ -53,7 +53,7 @@ class GMCNNRecipe(TrainingRecipe):
             {**_PIXELS, "texture": 0.05, "adversarial": 1e-3, "critic_steps": 5},
         ),
     )
-    needs_features = ("finetune",)
+    feature_losses = ("texture",)
     # `layer_weights` are those of the ID-MRF loss.
     feature_network: ClassVar[Mapping[str, Any]] = {
         "name": "vgg19",
@@ -96,7 +96,8 @@ class GMCNNRecipe(TrainingRecipe):
             logits = self.model.discriminator(filled, squares[1])
             whole, local = (losses.generator_loss(x, "hinge") for x in logits)
             terms["adversarial"] = whole + local
-            terms["texture"] = self._texture(squares[1], squares[0])
+            if self.features is not None:
+                terms["texture"] = self._texture(squares[1], squares[0])
             return self._descend(terms, {"critic": critic})
 
     def _descend(self, terms: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ from inpaint_ops.models.squares import hole_by_hole
 from inpaint_ops.models.weights.layouts import Implied
 from inpaint_ops.models.windows import Fill
 from inpaint_ops.ops import tensors
+from inpaint_ops.progress import Part
 
 _ENERGIES = ("paper", "released", "none")
 
@@ -224,7 +225,11 @@ class MSNPS(InpaintingModel):
             return content
         content = needed.computed(content)
         own = hole if wanted is None else wanted.to(hole.dtype)
-        return torch.stack([self._synthesise(*sample) for sample in zip(content, own, hole)])
+        made = []
+        for number, sample in enumerate(zip(content, own, hole)):
+            with Part(number / len(hole), (number + 1) / len(hole)):
+                made.append(self._synthesise(*sample))
+        return torch.stack(made)
 
     def for_export(self) -> Graph:
         """As `InpaintingModel.for_export`; what is exported is the content network's completion.

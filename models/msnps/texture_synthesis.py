@@ -17,6 +17,7 @@ from inpaint_ops.models.msnps.texture_energies import (
     Settings,
     overwritten,
 )
+from inpaint_ops.progress import Part, tell
 
 Energy = Callable[[Tensor], dict[str, Tensor]]
 # Steps that L-BFGS remembers, and evaluations allowed per iteration, as in the released code.
@@ -94,21 +95,25 @@ def synthesise(
     if settings.energy == "released":
         large, missing = resized(image, full), resized_hole(closed, full)
         style = overwritten(large, missing, round(_MARGIN * max(full) / 512))
-    for level in reversed(range(levels)):
+    # A scale has four times the pixels of the one before.
+    work = [4**number for number in range(levels)]
+    for number, level in enumerate(reversed(range(levels))):
         size = (full[0] >> level, full[1] >> level)
         content, missing = resized(image, size), resized_hole(hole, size)
         start = content if not optimised else resized(x, size)
+        part = Part(sum(work[:number]) / sum(work), sum(work[: number + 1]) / sum(work))
         try:
             if settings.energy == "paper":
                 start = composite(content, start, missing)
                 without = resized_hole(closed, size)
                 energy: Energy = PaperEnergy(features, missing, start, settings, unknown=without)
-                x = descend(energy, start, missing, settings.iterations, trace, search=True)
+                with part:
+                    x = descend(energy, start, missing, settings.iterations, trace, search=True)
             else:
                 energy = ReleasedEnergy(features, content, resized(style, size))
-                everywhere = torch.ones_like(missing)
-                scale = ReleasedEnergy.scale
-                x = descend(energy, start, everywhere, settings.iterations, trace, scale=scale)
+                free, scale = torch.ones_like(missing), ReleasedEnergy.scale
+                with part:
+                    x = descend(energy, start, free, settings.iterations, trace, scale=scale)
         except NoKnownPatch:
             x = start
             continue
@@ -143,11 +148,12 @@ def descend(
     Returns:
         (1, 3, H, W) in [0, 1]; `start` if the result is not finite.
     """
+    most = int(_EVALUATIONS * iterations)
     variable = (start * scale).detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [variable],
         max_iter=iterations,
-        max_eval=int(_EVALUATIONS * iterations),
+        max_eval=most,
         history_size=_HISTORY,
         tolerance_grad=0.0,
         tolerance_change=0.0,
@@ -162,6 +168,7 @@ def descend(
         total.backward()
         values = {name: float(value.detach()) for name, value in terms.items()}
         record.append({**values, "total": float(total.detach())})
+        tell(min(1.0, len(record) / most))
         return total
 
     with torch.enable_grad():

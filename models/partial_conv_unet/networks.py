@@ -130,7 +130,7 @@ class PartialConvUNetwork(nn.Module):
         if x.dim() != 4 or shape[2] % step or shape[3] % step:
             raise ValueError(
                 f"partial_conv_unet: x must have sides that are multiples of {step}, got "
-                f"{tuple(x.shape)}"
+                f"{tuple(x.shape)}; complete pads"
             )
         known = valid != 0
         maps, masks = [x], [known]

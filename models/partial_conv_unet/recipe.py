@@ -37,7 +37,7 @@ class PartialConvUNetRecipe(TrainingRecipe):
         Phase("train", 500_000, 16, {"learning_rate": 2e-4, **_WEIGHTS}),
         Phase("finetune", 500_000, 16, {"learning_rate": 5e-5, **_WEIGHTS}),
     )
-    needs_features = ("train", "finetune")
+    feature_losses = ("perceptual", "style")
     feature_network: ClassVar[Mapping[str, Any]] = {
         "name": "vgg16",
         "layers": ("pool1", "pool2", "pool3"),
@@ -61,17 +61,24 @@ class PartialConvUNetRecipe(TrainingRecipe):
     def terms(self, made: Tensor, truth: Tensor, hole: Tensor) -> dict[str, Tensor]:
         """Return the losses by name, of pictures (N, 3, H, W) in the range of the network."""
         filled = composite(truth, made, hole)
+        terms = {
+            "valid": losses.l1_loss(made, truth, 1 - hole),
+            "hole": losses.l1_loss(made, truth, hole),
+        }
+        if self.features is not None:
+            terms.update(self._feature_terms(made, filled, truth))
+        terms["variation"] = losses.total_variation(filled, hole, rule=self.variation_rule)
+        return terms
+
+    def _feature_terms(self, made: Tensor, filled: Tensor, truth: Tensor) -> dict[str, Tensor]:
         pictures = self.model.unnormalised(torch.cat((made, filled)))
         with torch.no_grad():
             wanted = self._maps(self.model.unnormalised(truth))
         mapped = self._maps(pictures)
         both = [{name: x.chunk(2)[i] for name, x in mapped.items()} for i in (0, 1)]
         return {
-            "valid": losses.l1_loss(made, truth, 1 - hole),
-            "hole": losses.l1_loss(made, truth, hole),
             "perceptual": _over(losses.perceptual_loss, both, wanted),
             "style": _over(losses.style_loss, both, wanted),
-            "variation": losses.total_variation(filled, hole, rule=self.variation_rule),
         }
 
     def _maps(self, picture: Tensor) -> Maps:

@@ -81,7 +81,7 @@ class ShiftNetRecipe(TrainingRecipe):
         "layers": ("pool1", "pool2", "pool3"),
         "rule": "plain",
     }
-    needs_features = ("public",)
+    feature_losses = ("style", "content")
 
     def build_optimizers(self) -> dict[str, Optimizer]:
         """Return Adam (0.5, 0.999) for generator and discriminator."""
@@ -108,7 +108,7 @@ class ShiftNetRecipe(TrainingRecipe):
         losses = {"l1": l1_loss(made, truth), "guidance": guidance(features, hole)}
         if box is not None:
             losses["discounted_l1"] = discounted_l1(made, truth, box)
-        if public:
+        if self.features is not None:
             made_maps, true_maps = self._features(fake), self._features(real)
             losses["style"] = style_loss(made_maps, true_maps, distance="l2")
             losses["content"] = perceptual_loss(made_maps, true_maps, distance="l2")

@@ -27,6 +27,21 @@ def test_cases(op):
     assert all(c.op == op for c in cases)
 
 
+def test_training_steps_have_the_losses_of_the_public_formulas(monkeypatch):
+    module = case.load("training")
+    options = {"base_channels": 8, "critic_channels": 4}
+    monkeypatch.setitem(module._METHODS, "deepfill_v2", module._Method(options=options))
+    sizes = {"model": "deepfill_v2", "phase": "joint", "batch": 2, "side": 64}
+    problem = module.setup(Case("training", "small", sizes))
+    for implementation in problem.implementations.values():
+        step, losses = problem.run(implementation)
+        assert problem.check((step, losses)) is None
+        assert problem.check((1, {**losses, "l1": 0.0})) == "losses are wrong: l1"
+        assert problem.check((2, {**losses, "l1": 0.0})) is None
+        assert problem.check((2, {**losses, "l1": float("nan")})) == "losses are wrong: l1"
+        assert problem.run(implementation)[0] == 2
+
+
 def test_unknown_operator():
     with pytest.raises(ValueError, match="unknown operator 'os'"):
         case.load("os")

@@ -72,6 +72,36 @@ def test_end_to_end(tiny_op, tmp_path, capsys):
     assert sorted(p.name for p in out.iterdir()) == ["benchmark.html", "benchmark.json"]
 
 
+# The keys that programs may rely on.
+KEYS = {
+    *("schema", "method", "environment", "settings", "interrupted", "peaks", "results", "memory"),
+    *("skipped", "failures"),
+}
+RESULT_KEYS = {
+    *("op", "case", "sizes", "dtype", "threads", "floor_seconds", "floor_set_by", "target"),
+    *("verdict", "contestants", "ours_faster_than", "error_over_eager"),
+}
+
+
+def test_json_is_all_that_standard_output_gets(tiny_op, tmp_path, capsys):
+    arguments = ("--ops", "nearest_patch", "--only", "tiny-12", "--out", str(tmp_path), "--json")
+    assert main.run(_quick(*arguments)) == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert set(report) == KEYS
+    assert set(report["results"][0]) >= RESULT_KEYS
+    assert report == json.loads((tmp_path / "benchmark.json").read_text())
+    assert "vs eager" in printed.err
+
+
+def test_list_as_json(tiny_op, capsys):
+    assert main.run(["--list", "--json", "--ops", "nearest_patch"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["case"] for one in found] == ["tiny-12", "tiny-16"]
+    assert found[0]["op"] == "nearest_patch"
+    assert found[0]["sizes"]["map"] == 12
+
+
 def test_a_failed_check_decides_the_exit_code(tiny_op, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(tiny_op, "_ours", lambda *inputs: (torch.zeros(1, 3, 3), torch.zeros(1)))
     assert main.run(_quick("--ops", "nearest_patch", "--out", str(tmp_path))) == 1

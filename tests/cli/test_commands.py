@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 import types
 from importlib import metadata
@@ -11,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from command_line import HOLE, RGB, read, write
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from inpaint_ops.cli import doctor
+from inpaint_ops import doctor
+from inpaint_ops.cli import commands
 from inpaint_ops.images import load_hole
 from inpaint_ops.masks import HOLE_RATIO_BINS
 from inpaint_ops.models import create_model, list_models, save_weights
@@ -97,6 +101,101 @@ def test_doctor_json(run):
         assert facts["convolutions"]["3x3"].startswith("winograd")
         assert facts["convolutions"]["grouped"] == "aten"
     assert facts["extras"]["cli"]["missing"] == []
+
+
+# The keys that programs may rely on, by command.
+DOCTOR_KEYS = {
+    *("versions", "machine", "extension", "backends", "convolutions", "cuda", "gpu_kernels"),
+    *("extras", "broken"),
+}
+MODEL_KEYS = {"summary", "networks", "layouts", "options", "multiple", "minimum"}
+
+
+def test_keys_of_json_are_stable(run):
+    facts = json.loads(run("doctor", "--json").output)
+    assert set(facts) == DOCTOR_KEYS
+    assert set(facts["extension"]) == {
+        *("available", "built", "error", "instruction_set", "instruction_sets", "openmp"),
+    }
+    assert set(facts["machine"]) == {"platform", "cpu", "cores", "torch_threads"}
+    listed = json.loads(run("models", "--json").output)
+    assert list(listed) == list_models()
+    for model in listed.values():
+        assert set(model) == MODEL_KEYS
+        for layout in model["layouts"]:
+            assert set(layout) == {"name", "network", "source", "licence", "channel_order"}
+
+
+def test_doctor_needs_neither_click_nor_rich(monkeypatch, capsys):
+    for name in ("click", "rich"):
+        monkeypatch.setitem(sys.modules, name, None)
+    broken = doctor.collect()["broken"]
+    assert doctor.main(["--json"]) == (1 if broken else 0)
+    assert set(json.loads(capsys.readouterr().out)) == DOCTOR_KEYS
+    assert doctor.main([]) == (1 if broken else 0)
+    assert re.search(r"^torch +2\.", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_doctor_is_a_module_that_runs():
+    code = (
+        "import runpy, sys\n"
+        "sys.modules.update(click=None, rich=None)\n"
+        "sys.argv[1:] = ['--json']\n"
+        "runpy.run_module('inpaint_ops.doctor', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert set(json.loads(done.stdout)) == DOCTOR_KEYS, done.stderr
+    assert done.returncode in (0, 1)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(run, shell):
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert f"_INPAINT_OPS_COMPLETE={shell}_complete" in result.output
+    assert "inpaint-ops" in result.output
+
+
+def test_bash_takes_the_script(run, tmp_path):
+    if shutil.which("bash") is None:
+        pytest.skip("no bash")
+    script = write_text(tmp_path / "script", run("completion", "bash").output)
+    done = subprocess.run(
+        ["bash", "-c", f"source {script} && complete -p inpaint-ops"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "inpaint-ops" in done.stdout, done.stderr
+
+
+def write_text(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "found", "not_found"),
+    [
+        (["fi"], {"fill"}, {"masks"}),
+        (["fill", "--model", "deepfill"], {"deepfill_v1", "deepfill_v2"}, {"exemplar", "glcic"}),
+        (["fill", "--model", "e"], {"exemplar", "edge_connect"}, {"telea"}),
+        (["evaluate", "--model", ""], {"exemplar", "telea", *list_models()}, set()),
+        (["train", "g"], {"glcic", "gmcnn"}, {"exemplar"}),
+        (["export", "shift"], {"shift_net"}, set()),
+        (["masks", "--kind", "i"], {"irregular"}, {"box"}),
+        (["doctor", "--js"], {"--json"}, set()),
+    ],
+)
+def test_completion_knows_commands_options_and_methods(words, found, not_found):
+    """As bash asks: the words of the line, and the number of the one to be completed."""
+    line = {"COMP_WORDS": " ".join(["inpaint-ops", *words]), "COMP_CWORD": str(len(words))}
+    answer = CliRunner(env={**line, "_INPAINT_OPS_COMPLETE": "bash_complete"}).invoke(
+        commands.cli, prog_name="inpaint-ops"
+    )
+    given = {row.partition(",")[2] for row in answer.output.split()}
+    assert found <= given, answer.output
+    assert not not_found & given
 
 
 def test_doctor_text_names_what_is_missing_and_how_to_get_it(run, monkeypatch):

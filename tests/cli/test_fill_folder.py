@@ -10,7 +10,8 @@ import pytest
 from command_line import FILLED, FOLDER_ARGUMENTS, HOLE, RGB, read, write
 from PIL import Image
 
-from inpaint_ops.cli import filling, messages
+from inpaint_ops import progress
+from inpaint_ops.cli import filling, main
 
 
 def test_folder_is_filled_and_taken_up_again(run, filler, folders):
@@ -189,12 +190,11 @@ def test_progress_of_a_folder_rises_to_one(filler, folders):
     assert any(0.4 < value < 0.6 for value in seen)
 
 
-def test_progress_bar_on_a_terminal(filler, pair, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    # Unescaped, this name would be taken for markup and refused.
-    with messages.progress_bar("[/odd] name") as progress:
-        progress(0.5)
-    assert "[/odd] name" in capsys.readouterr().err
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    with messages.progress_bar("name") as progress:
-        assert progress is None
+@pytest.mark.parametrize("seen", [True, False])
+def test_progress_bar_on_a_terminal(filler, pair, tmp_path, monkeypatch, capsys, seen):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: seen, raising=False)
+    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
+    assert main(["fill", *map(str, pair), "-o", str(tmp_path / "out.png")]) == 0
+    captured = capsys.readouterr()
+    assert ("photo.png [############............]  50 %" in captured.err) == seen
+    assert "photo.png [" not in captured.out

@@ -64,6 +64,25 @@ def test_frames_are_flipped_and_cropped_at_random():
     assert len({float(one[0].min()) for one in made}) > 20
 
 
+def test_pictures_are_recoloured_at_random():
+    photo = Photo(rng().integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    orders = set()
+    for seed in range(30):
+        plain, made = (
+            Framing((20, 20), recolour=recolour)(photo, np.random.default_rng(seed)).flatten(1)
+            for recolour in (False, True)
+        )
+        # Of the same frame, each channel is one of the picture's, squeezed.
+        fits = np.corrcoef(np.concatenate([made.numpy(), plain.numpy()]))[:3, 3:] > 0.9999
+        assert (fits.sum(0) == 1).all()
+        assert (fits.sum(1) == 1).all()
+        orders.add(fits.tobytes())
+        assert made.min() >= 0
+        assert made.max() <= 1
+        assert (made.amax(1) - made.amin(1)).min() > 0.38
+    assert len(orders) == 6
+
+
 def test_grey_deep_and_transparent_pictures_are_framed():
     for shape, kind in (((9, 9, 1), np.uint8), ((9, 9, 4), np.uint8), ((9, 9, 1), np.uint16)):
         image = Framing((6, 6))(Photo(np.full(shape, np.iinfo(kind).max, kind)), rng())
@@ -92,6 +111,18 @@ def test_holes_are_drawn_by_kind(kind):
     assert hole.dtype == torch.bool
     assert 0 < hole.float().mean() < 1
     assert torch.equal(hole, DrawnHoles(kind)((32, 48), rng()))
+
+
+def test_holes_of_several_kinds():
+    mixed = DrawnHoles(("center", "box"))
+    made = [mixed((32, 48), np.random.default_rng(seed)) for seed in range(12)]
+    centre = DrawnHoles("center")((32, 48), rng())
+    assert 0 < sum(torch.equal(hole, centre) for hole in made) < len(made)
+    assert torch.equal(made[3], mixed((32, 48), np.random.default_rng(3)))
+    with pytest.raises(ValueError, match=r"kind must be one of .*'round'"):
+        DrawnHoles(("box", "round"))
+    with pytest.raises(ValueError, match="kind must not be empty"):
+        DrawnHoles(())
 
 
 def test_holes_of_files_need_a_polarity(tmp_path):

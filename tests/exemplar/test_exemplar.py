@@ -372,7 +372,7 @@ def test_blend_evens_out_a_faint_step_and_keeps_an_edge():
         ({"hole": torch.full((1, 1, 9, 9), 0.5)}, ValueError, "hole must hold only 0 and 1"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"seed": 1.0}, TypeError, "seed must be an int"),
-        ({"progress": 3}, TypeError, "progress must be callable or None"),
+        ({"progress": 3}, TypeError, "progress must be callable"),
         ({"patch_size": 8}, ValueError, "patch_size must be odd"),
         ({"patch_size": 1}, ValueError, "patch_size must be at least 3"),
         ({"texture_weight": -1.0}, ValueError, "texture_weight must be at least 0"),

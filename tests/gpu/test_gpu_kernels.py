@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import inpaint_ops
+from inpaint_ops import doctor
 from inpaint_ops.benchmarks.cases import conv_layers
 from inpaint_ops.benchmarks.gpu import compile, loops, roofline
 from inpaint_ops.benchmarks.gpu.compile import Measured
-from inpaint_ops.cli import doctor
 from inpaint_ops.kernels import launch, plans, tune
 from inpaint_ops.kernels.convolution import choose, fused
 from inpaint_ops.kernels.convolution.fused_kernel import CONV

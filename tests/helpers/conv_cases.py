@@ -7,6 +7,7 @@ from support import check_close
 
 import inpaint_ops
 from inpaint_ops import reference
+from inpaint_ops.ops import shortcut
 from inpaint_ops.ops.convolution import plan, spec
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -137,3 +138,5 @@ def force_algorithm(monkeypatch, name):
     """Lets one algorithm sum every convolution; plans are made anew for each."""
     monkeypatch.setattr(plan, "choose", lambda *_: name)
     monkeypatch.setattr(plan, "_plan", plan._plan.__wrapped__)
+    # Calls that are known hold plans.
+    monkeypatch.setattr(shortcut, "AVAILABLE", False)

@@ -310,7 +310,13 @@ def test_complete_any_size(energy, paper_features, released_features):
     image = torch.cat([picture(70, 91), picture(70, 91, seed=2)])
     hole = torch.cat([box(70, 91, 20, 41, 30, 60), torch.ones(1, 1, 70, 91)])
     damaged = torch.where(hole > 0, float("nan"), image)
-    result = model.complete(damaged, hole)
+    told = []
+    result = model.complete(damaged, hole, progress=told.append)
+    # At least one evaluation of the energy a step, on each of two scales.
+    assert told[0] == 0.0
+    assert told[-1] == 1.0
+    assert told == sorted(told)
+    assert len(told) > 2 * model.iterations
     known = (hole == 0).expand_as(image)
     assert torch.equal(result[known], image[known])
     assert bool(((result >= 0) & (result <= 1)).all())

@@ -8,6 +8,7 @@ from model_cases import PHASES, batch, recipe_of, small
 
 from inpaint_ops.features import FeatureNetwork, InputRule
 from inpaint_ops.models import list_models, model_class
+from inpaint_ops.models.training import adam
 
 # All phases; other forms of a method have the same losses, but for one.
 EXTREME = [
@@ -15,9 +16,11 @@ EXTREME = [
     ("context_encoder", {"variant": "alexnet"}, "reconstruction"),
 ]
 NEEDING = [
-    (name, phase)
+    (name, phase.name)
     for name in list_models()
-    for phase in model_class(name).recipe_class.needs_features
+    for recipe in (model_class(name).recipe_class,)
+    for phase in recipe.phases
+    if recipe.needs_features(phase.numbers)
 ]
 
 
@@ -56,6 +59,16 @@ def test_a_missing_feature_network_is_named_as_the_source_has_it(name, phase):
     text = str(caught.value)
     for word in (phase, asked["name"], repr(asked["rule"]), *asked["layers"]):
         assert word in text
+
+
+@pytest.mark.parametrize(("name", "phase"), NEEDING)
+def test_without_weight_losses_of_features_need_no_network(name, phase):
+    model = small(name)
+    with_features = recipe_of(model, phase).step(*batch(name))
+    zeros = dict.fromkeys(model.recipe_class.feature_losses, 0.0)
+    asked = {key: 0.0 for key in zeros if key in with_features}
+    losses = model.recipe(phase, **asked).step(*batch(name))
+    assert set(losses) == set(with_features) - set(zeros)
 
 
 @pytest.mark.parametrize(("name", "phase"), NEEDING)
@@ -129,3 +142,19 @@ def test_phases_are_those_that_recipes_take(name):
     if name == "context_encoder":
         assert [one.name for one in model.phases] == ["reconstruction"]
         assert [one.name for one in small(name).phases] == ["joint"]
+
+
+def test_adam_in_one_pass_does_what_torch_does_by_default():
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(37)) for _ in range(2)]
+    idle = torch.nn.Parameter(torch.randn(3), requires_grad=False)
+    ours = adam([weights[0], idle], 1e-2, (0.5, 0.9))
+    plain = torch.optim.Adam([weights[1]], lr=1e-2, betas=(0.5, 0.9))
+    weights[1].data.copy_(weights[0].data)
+    assert ours.defaults["fused"]
+    for step in range(5):
+        for weight, optimizer in zip(weights, (ours, plain)):
+            weight.grad = torch.cos(torch.arange(37.0) * (step + 1))
+            optimizer.step()
+    assert torch.allclose(*weights, rtol=1e-6, atol=1e-7)
+    assert not adam([torch.nn.Parameter(torch.empty(2, device="meta"))], 1e-2).defaults["fused"]

@@ -223,7 +223,7 @@ MUTATIONS = (
     ),
     Mutation(
         "winograd-pack-tap",
-        "convolution/winograd.cpp",
+        "convolution/winograd_pack.cpp",
         "if (y < a.kernel.y && x < a.kernel.x) {",
         "if (y < a.kernel.y && x + 1 < a.kernel.x) {",
         "the last tap of a row packed as zero",
@@ -785,8 +785,8 @@ MUTATIONS = (
     Mutation(
         "choose-doubled",
         "convolution/choose.cpp",
-        "return best == Algorithm::kWinograd4x3 && upsampled ?",
-        "return best == Algorithm::kWinograd4x3 && (upsampled || a.upsample == 2) ?",
+        "if (upsampled && algorithm == Algorithm::kWinograd4x3)",
+        "if ((upsampled || a.upsample == 2) && algorithm == Algorithm::kWinograd4x3)",
         "the algorithm of upsampled images chosen for other kernels and paddings",
     ),
     Mutation(

@@ -21,9 +21,9 @@ if platform.machine() in ("aarch64", "arm64"):
     ROW_TILE["baseline"] = 14
 
 
-def choose(batch, weight, g, size, kind="forward", allowed="auto"):
+def choose(batch, weight, g, size, kind="forward", allowed="auto", prices=None):
     shapes = plan.Shapes(batch, size, weight, ((g.upsample, (weight[1],)),))
-    return plan.choose(plan.Convolution(g, kind=kind), shapes, allowed)
+    return plan.choose(plan.Convolution(g, kind=kind), shapes, allowed, prices)
 
 
 def test_codes_of_names_are_those_of_the_kernels():
@@ -34,11 +34,39 @@ def test_codes_of_names_are_those_of_the_kernels():
 
 
 def test_the_rule_is_that_of_the_instruction_set(instruction_set):
-    """5 x 5 outputs in four tiles are worth Winograd's weights only where products are staged."""
-    g = Geometry((1, 1), (1, 1, 1, 1), (1, 1))
-    chosen = {4 * batch: choose(batch, (1024, 1024, 3, 3), g, (5, 5)) for batch in (1, 3, 4, 5)}
+    """Products of deep layers are staged where there are more tiles than rows of registers."""
+    native = ops_native.extension()
     rows = ROW_TILE[instruction_set]
-    assert chosen == {tiles: "winograd_4x3" if tiles > rows else "direct" for tiles in chosen}
+    for batch in (1, 3, 4, 5):
+        work = native.convolution_work(
+            "winograd_4x3", "forward", batch, (1024, 1024, 3, 3), (1, 1), (1, 1), (5, 5)
+        )
+        staged = work[native.cost_names.index("tiled_staged")] > 0
+        assert staged == (4 * batch > rows)
+
+
+def test_work_is_what_the_kernels_do():
+    """Products of a 3x3 layer with stride 2: a last tap that is missing is not multiplied."""
+    native = ops_native.extension()
+    names = native.cost_names
+
+    def work(algorithm, kernel, stride):
+        shape = (64, 32, kernel, kernel)
+        found = native.convolution_work(
+            algorithm, "forward", 1, shape, (stride,) * 2, (1, 1), (60, 60)
+        )
+        return dict(zip(names, found))
+
+    pairs = 64 * 32
+    assert work("direct", 3, 1)["direct"] == pairs * 9 * 60 * 60
+    assert work("direct", 3, 1)["packed"] == pairs * 9
+    assert work("winograd_4x3", 3, 1)["tiled"] == pairs * 36 * 15 * 15
+    assert work("winograd_5x2", 3, 2)["tiled"] == pairs * 11**2 * 12 * 12
+    assert work("winograd_4x2", 3, 2)["tiled"] == pairs * 9**2 * 15 * 15
+    assert work("winograd_4x2", 4, 2)["tiled"] == pairs * 10**2 * 15 * 15
+    assert work("winograd_4x3", 5, 1)["tiled"] == pairs * 11**2 * 15 * 15
+    assert work("winograd_3x4", 7, 1)["tiled"] == pairs * 11**2 * 20 * 20
+    assert work("winograd_5x4", 7, 1)["tiled"] == pairs * 15**2 * 12 * 12
 
 
 sizes = st.tuples(*[st.integers(1, 40)] * 2)
@@ -100,23 +128,26 @@ def test_groups_are_the_librarys():
     assert choose(1, (64, 8, 3, 3), g, (64, 64)) == "aten"
 
 
-def test_listed_layers_have_one_algorithm_on_every_instruction_set(instruction_set):
+def test_listed_layers_have_one_algorithm_by_one_set_of_costs(instruction_set):
     """What depends on registers is a matter of few tiles: of no layer of the ten methods."""
     native = ops_native.extension()
-    chosen = []
-    for name in (instruction_set, native.instruction_sets()[0]):
-        native.set_instruction_set(name)
-        chosen.append({layer.id: algorithm_of(layer) for layer in all_layers()})
-    native.set_instruction_set(instruction_set)
-    assert chosen[0] == chosen[1]
+    names = native.instruction_sets()
+    for priced in names:
+        prices = native.measured_costs(priced)
+        chosen = []
+        for name in (instruction_set, names[0]):
+            native.set_instruction_set(name)
+            chosen.append({layer.id: algorithm_of(layer, prices) for layer in all_layers()})
+        native.set_instruction_set(instruction_set)
+        assert chosen[0] == chosen[1]
 
 
-def algorithm_of(layer):
+def algorithm_of(layer, prices):
     if layer.op == "transposed":
         g = Geometry((layer.stride,) * 2, (layer.pad,) * 4, (1, 1))
         weight = (layer.channels, layer.out, layer.kernel, layer.kernel)
-        return choose(1, weight, g, (layer.size,) * 2, "transposed")
+        return choose(1, weight, g, (layer.size,) * 2, "transposed", prices=prices)
     weight = (layer.filters, layer.channels, layer.kernel, layer.kernel)
     stride, dilation = (layer.stride,) * 2, (layer.dilation,) * 2
     g = Geometry(stride, (layer.pad,) * 4, dilation, upsample=layer.upsample)
-    return choose(1, weight, g, (layer.out_size,) * 2)
+    return choose(1, weight, g, (layer.out_size,) * 2, prices=prices)

@@ -9,6 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import inpaint_ops
 from inpaint_ops.ops import instance_norm, shortcut
 
 
@@ -65,32 +66,57 @@ WATCHED = {
 }
 
 
+def convolved(name):
+    """A convolution of an image by a part of itself."""
+    function = getattr(inpaint_ops, name)
+
+    def call(x):
+        weight = x[:, :, :3, :3]
+        return function(x, weight.transpose(0, 1) if name == "fused_conv_transpose2d" else weight)
+
+    return call
+
+
+FUNCTIONS = {
+    "instance_norm": instance_norm,
+    "fused_conv2d": convolved("fused_conv2d"),
+    "gated_conv2d": convolved("gated_conv2d"),
+    "fused_conv_transpose2d": convolved("fused_conv_transpose2d"),
+}
+
+
+@pytest.fixture(params=FUNCTIONS)
+def function(request):
+    return request.param
+
+
 @pytest.fixture
-def dispatched(monkeypatch):
+def dispatched(monkeypatch, function):
     calls = []
 
     def overload(*args):
         calls.append(args)
         raise Dispatched
 
-    operator = importlib.import_module("inpaint_ops.ops.instance_norm")._operator
+    module = importlib.import_module(f"inpaint_ops.ops.{function}")
+    operator = module.OPERATOR if function == "fused_conv2d" else module._operator
     monkeypatch.setattr(operator, "_overload", overload)
     return calls
 
 
 @pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.usefixtures("dispatched")
-def test_ordinary_tensors_go_past_the_dispatcher(name):
-    y = PLAIN[name](instance_norm, torch.randn(2, 4, 6, 5))
+def test_ordinary_tensors_go_past_the_dispatcher(name, function):
+    y = PLAIN[name](FUNCTIONS[function], torch.randn(4, 4, 6, 5))
     assert y.isfinite().all()
 
 
 @pytest.mark.parametrize("name", WATCHED)
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_whatever_is_watched_goes_through_it(name, dispatched):
+def test_whatever_is_watched_goes_through_it(name, function, dispatched):
     with pytest.raises(Dispatched):
-        WATCHED[name](instance_norm, torch.randn(2, 4, 6, 5))
+        WATCHED[name](FUNCTIONS[function], torch.randn(4, 4, 6, 5))
     assert len(dispatched) == 1
 
 
@@ -112,7 +138,7 @@ def test_both_ways_give_the_same_gradients(name, autocast, monkeypatch):
             continue  # the decoder only decides
         short_y, short = results(name, needed, autocast)
         with monkeypatch.context() as patch:
-            patch.setattr(shortcut, "is_open", lambda tensors: False)
+            patch.setattr(shortcut, "AVAILABLE", False)
             long_y, long = results(name, needed, autocast)
         assert torch.equal(short_y, long_y)
         for i, (a, b) in enumerate(zip(short, long)):
@@ -135,7 +161,7 @@ class _Drop(torch.autograd.Function):
 @pytest.mark.parametrize("plain", [True, False])
 def test_no_gradient_arrives(name, plain, monkeypatch):
     if not plain:
-        monkeypatch.setattr(shortcut, "is_open", lambda tensors: False)
+        monkeypatch.setattr(shortcut, "AVAILABLE", False)
     call, tensors = CALLS[name]
     leaves = [t.clone().requires_grad_() for t in tensors]
     _Drop.apply(call(*leaves)).sum().backward()

@@ -312,7 +312,7 @@ def test_kept_tensors_are_not_those_of_a_transform():
 def test_frozen_weights_are_read_once(monkeypatch):
     model = nn.Sequential(FusedConv2d(3, 16, 3), FusedConv2d(16, 16, 3))
     x = torch.randn(1, 3, 20, 20)
-    expected = model(x)
+    expected = [model(x) for _ in range(3)][-1]
     reads = []
     memory = weight_state.Snapshot.__dict__["_read"]
     monkeypatch.setattr(

@@ -71,7 +71,7 @@ def test_without_extension_one_warning_and_right_results():
     code = """
 import warnings, torch
 import inpaint_ops
-from inpaint_ops.cli import doctor
+from inpaint_ops import doctor
 x = torch.randn(1, 3, 12, 12)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")

@@ -36,6 +36,8 @@ PUBLIC = {
     "inpaint_ops.evaluation": """BASELINES MEASURES Fill FrechetFeatures ModelFailedError
         PerceptualDistance Results Row baseline check_folder compare evaluate frechet_distance
         write_results""",
+    "inpaint_ops.visualize": """feature_grid hole_overlay mask_updates match_arrows match_map
+        updated_masks""",
 }
 # Modules without a list of their own.
 HELD = {

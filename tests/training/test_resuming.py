@@ -142,7 +142,7 @@ def test_a_run_is_not_begun_twice_nor_continued_as_another(photos, tmp_path):
         run(photos, out, "iterations=2")
     with pytest.raises(
         ValueError,
-        match=r"holds another run: iterations was 2, is 6; seed was 0, is 1$",
+        match=r"holds another run: iterations was 2, is 6; seed was 0, is 1; give --out a new one$",
     ):
         run(photos, out, "seed=1", resume=True)
     # What may differ.

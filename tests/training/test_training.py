@@ -270,6 +270,11 @@ def test_what_a_source_does_not_state_must_be_given(photos, tmp_path):
     with pytest.raises(ValueError, match="features must be the file of a feature network"):
         run(photos, tmp_path / "run", *SHORT, method="partial_conv_unet", base=())
     assert not (tmp_path / "run").exists()
+    weights = [f"phases.train.{name}=0" for name in ("perceptual", "style")]
+    settings = ("model.base_channels=4", "model.levels=5", "data.size=32", "data.workers=0")
+    one = ('sequence=["train"]', "iterations=1", "batch=2", *settings, *weights)
+    run(photos, tmp_path / "run", *one, method="partial_conv_unet", base=())
+    assert set(losses(tmp_path / "run")[0]) == {"valid", "hole", "variation", "generator"}
 
 
 @pytest.mark.parametrize(

@@ -190,11 +190,11 @@ def _train(name: str, side: int, batch: int, kind: str, settings: Settings) -> O
 def _recipe(model: InpaintingModel, settings: Settings) -> Any:
     """Return the recipe of the last phase, with random features where it needs some."""
     kind = model.variant_recipes.get(getattr(model, "variant", ""), model.recipe_class)
-    phase = kind.phases[-1].name
+    phase = kind.phases[-1]
     features = None
-    if phase in kind.needs_features:
+    if kind.needs_features(phase.numbers):
         features = FeatureNetwork.untrained(**kind.feature_network).to(settings.device)
-    return model.recipe(phase, features=features)
+    return model.recipe(phase.name, features=features)
 
 
 def _replay(name: str, side: int, settings: Settings) -> Outcome:

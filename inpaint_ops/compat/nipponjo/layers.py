@@ -76,6 +76,13 @@ class GConv(nn.Module):
         y: Tensor = self.conv(x, activation=activation, gated=bool(self.gated), upsample=upsample)
         return y
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return (
+            f"gated={self.gated}, ksize={self.ksize}, stride={self.stride}, "
+            f"padding={self.padding}, rate={self.rate}"
+        )
+
 
 class GDeConv(nn.Module):
     """Nearest upsampling by 2, then a gated 3x3 convolution, in one pass.

@@ -69,6 +69,13 @@ class GConv(nn.Module):
         )
         return y
 
+    def extra_repr(self) -> str:
+        """Return the options, for printing."""
+        return (
+            f"{self.cnum_out} channels out, ksize={self.ksize}, stride={self.stride}, "
+            f"rate={self.rate}, padding={self.padding!r}"
+        )
+
 
 class GDeConv(nn.Module):
     """Nearest upsampling by 2, then a gated 3x3 convolution, in one pass.

@@ -258,6 +258,13 @@ def transposed(
     return True
 
 
+def forward_plan(x: Tensor, like: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> Plan:
+    """Return the plan of a plain convolution of x to an image as large as `like`."""
+    size = (like.shape[2], like.shape[3])
+    shapes = shapes_of(parts_of(x, g), weight, size, in_place=in_place(weight))
+    return plan(Convolution(g), shapes, algorithm)
+
+
 def transposed_plan(
     x: Tensor, weight: Tensor, g: Geometry, activation: str, kind: str, algorithm: str
 ) -> Plan:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from inpaint_ops.ops import dispatch, partly, tensors, triton
-from inpaint_ops.ops.convolution import cpu, cpu_backward, formulas, second, spec
+from inpaint_ops.ops.convolution import calls, cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution, Plan, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
+from inpaint_ops.ops.extension import ConvCall
 
 
 def register(op: str, *, plain: dispatch.Registered | None = None) -> dispatch.Registered:
@@ -65,6 +66,36 @@ def register(op: str, *, plain: dispatch.Registered | None = None) -> dispatch.R
         partial(_reads, gated=gated), partial(_compute, gated=gated), partial(_touched, gated=gated)
     )
     return forward_operator
+
+
+def call_for(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    activation: str,
+    algorithm: str,
+    *,
+    gated: bool,
+) -> ConvCall | None:
+    """Return the call that the extension takes as a whole, of arguments that are checked."""
+    if not calls.are_known(x, bias) or g.groups != 1:
+        return None
+    allowed = spec.allowed(algorithm)
+    y, sums = _fake(x, weight, bias, g, activation, True, algorithm, gated=gated)
+    needs_sums = spec.needs_pre_activation(activation, gated)
+    call = calls.call_of(
+        _plan(x, weight, g, activation, algorithm, gated),
+        y,
+        sums if needs_sums else None,
+        Convolution(g, gated, activation),
+        {"geometry": g, "activation": activation, "algorithm": algorithm},
+    )
+    if call is not None:
+        found = cpu_backward.input_plan(sums, x, weight, g, allowed)
+        if not cpu_backward.is_whole(sums, x, weight, g):
+            calls.add_gradients(call, found, x, sums, x, weight, g, allowed)
+    return call
 
 
 def _fake(
@@ -247,7 +278,7 @@ def _setup_context(
     op: str, gated: bool, ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]
 ) -> None:
     x, weight, bias, ctx.geometry, ctx.activation, keep, ctx.algorithm = inputs
-    saved = spec.saved_result(op, x, output, ctx.activation, gated=gated, keep=keep)
+    saved = spec.saved_result(op, output, ctx.activation, gated=gated, keep=keep)
     curved = second.is_curved(ctx.activation, gated=gated)
     ctx.save_for_backward(x, weight, saved, bias if curved else None)
 
@@ -257,7 +288,7 @@ def _backward(
 ) -> tuple[Any, ...]:
     wanted = list(needs[:3])
     options = (ctx.geometry, ctx.activation, wanted, ctx.algorithm)
-    grads = operator(grad, *ctx.saved_tensors[:3], *options)
+    grads = operator(grad, *spec.saved_tensors(ctx), *options)
     return (*spec.wanted_gradients(wanted, grads), None, None, None, None)
 
 

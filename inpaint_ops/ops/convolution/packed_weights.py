@@ -1,4 +1,17 @@
-"""Weights in the form the CPU kernels read, kept while they do not change."""
+"""Weights in the form the CPU kernels read: packed for a call, or kept while they do not change.
+
+Three rules say what is kept:
+
+* **Asked for twice.** A weight is packed into memory that all layers share, until the same form is
+  wanted again of the same values. What a training changes at every step is never kept.
+* **One form for one use.** A weight's results and its gradients have a form each. Where another
+  size of picture takes another algorithm, the new form takes the place of the old one.
+* **Twice the weights.** All kept forms together take at most twice the memory of all weights that
+  are in use, or 16 MiB if that is more. What has no room is packed at every call. A weight that is
+  alone has room for its forms.
+
+None of them decides about an algorithm, so none changes a bit of a result.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +19,7 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +29,33 @@ from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution.plan import Form
 from inpaint_ops.ops.weight_state import Snapshot, storage_key
 
+# Memory that the kept forms may take, in that of the weights; and what they may take at least.
+_MOST_KEPT, _LEAST_KEPT = 2, 16 << 20
+# Shared memory that stays between calls, as much as a thread keeps of scratch.
+_MOST_SPARE = 32 << 20
 
-def _removed(forms: dict[Any, Any], variant: Any) -> tuple[Any, int]:
-    """Remove a form and return it, or None, with the references to it: nobody gets new ones."""
-    form = forms.pop(variant, None)
-    return form, sys.getrefcount(form)
+
+def _references(held: list[Any]) -> int:
+    """Return how many references there are to the only item of a list."""
+    return sys.getrefcount(held[0])
 
 
-# Releases of Python count differently.
-_ALONE = _removed({0: object()}, 0)[1]
+# Where the list has the only one: releases of Python count differently.
+_ALONE = _references([object()])
+
+
+class Held(NamedTuple):
+    """Bytes that packed weights take.
+
+    Args:
+        weights: of the weights themselves, as float32, each once.
+        kept: of the forms that are kept.
+        spare: of the memory for the forms that are not.
+    """
+
+    weights: int
+    kept: int
+    spare: int
 
 
 @dataclass
@@ -32,14 +63,11 @@ class _Entry:
     snapshot: Snapshot
     # Of the weight's storage: the entry goes with it.
     storage: weakref.ref[torch.UntypedStorage]
-    packed: dict[Any, Any] = field(default_factory=dict)
-    # Forms of the values before, whose memory is used again: at each step of a training.
-    outdated: dict[Any, Any] = field(default_factory=dict)
-
-    def spare(self, variant: Any, current: bool) -> Any:
-        """Memory of an outdated form, if no other thread reads it; the form is forgotten."""
-        form, references = _removed(self.outdated if current else self.packed, variant)
-        return form if references == _ALONE else None
+    # Values of the storage, and of the weight.
+    size: tuple[int, int]
+    kept: dict[Any, Any] = field(default_factory=dict)
+    # The form that was last made and not kept, of each use.
+    seen: dict[Any, Any] = field(default_factory=dict)
 
 
 class _PackedWeights:
@@ -52,60 +80,136 @@ class _PackedWeights:
 
     def __init__(self) -> None:
         self._entries: dict[Any, _Entry] = {}
+        self._spare: list[Any] = []
+        # Of weights and kept forms; None: to be added up.
+        self._sums: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
     def of(self, weight: Tensor, form: Form) -> Any:
-        """Return the packed form of a weight as it is now."""
-        native = tensors.native()
-        variant = (form, native.instruction_set())
+        """Return the packed form of a weight as it is now, at the begin of the memory returned."""
+        variant = (form, tensors.native().instruction_set())
         key = place(weight)
         entry = self._entries.get(key)
-        spare = None
-        if entry is not None:
-            current = entry.snapshot.holds(weight)
-            packed = entry.packed.get(variant) if current else None
-            if packed is not None:
-                return packed
-            with self._lock:
-                spare = entry.spare(variant, current)
-        # Before the packing, so that a change during it is seen by the next call.
-        snapshot = Snapshot(weight)
+        if entry is not None and entry.kept:
+            if entry.snapshot.holds(weight):
+                packed = entry.kept.get(variant)
+                if packed is not None:
+                    return packed
+            else:
+                entry.kept = {}
+                self._sums = None
         taps = tensors.compute_dtype(weight.detach())
-        packed = native.pack_weight(
-            _sums_of_neighbours(taps) if form.summed else taps,
-            form.algorithm,
-            form.stride,
-            form.gated,
-            form.flipped,
-            form.step,
-            form.padding,
-            tensors.threads(),
-            spare,
-        )
+        if form.summed:
+            taps = _sums_of_neighbours(taps)
+        options = form[: Form._fields.index("summed")]
+        size = 4 * tensors.native().packed_floats(taps, *options)
+        # Before the packing, so that a change during it is seen by the next call.
+        if self._is_kept(weight, key, variant, size):
+            packed = tensors.native().pack_weight(taps, *options, tensors.threads(), None)
+            self._keep(key, variant, packed)
+        else:
+            spare = self._taken_spare()
+            packed = tensors.native().pack_weight(taps, *options, tensors.threads(), spare)
+            self._give_spare(packed)
+        return packed
+
+    def _is_kept(self, weight: Tensor, key: Any, variant: Any, size: int) -> bool:
+        """Return whether a form of so many bytes is to be kept; note that it was asked for."""
+        use = _use(variant)
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and not self._has_room(entry, use, size):
+                return False
+        snapshot = Snapshot(weight)
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or not entry.snapshot.equals(snapshot):
-                outdated = {} if entry is None else entry.packed
                 storage = weight.untyped_storage()
                 reference = weakref.ref(storage, lambda gone: self._forget(key, gone))
-                entry = _Entry(snapshot, reference, outdated=outdated)
+                values = (storage.nbytes() // weight.element_size(), weight.numel())
+                entry = _Entry(snapshot, reference, values)
                 self._entries[key] = entry
-            entry.packed[variant] = packed
-        return packed
+                self._sums = None
+            # The newer one knows whether a `frozen` block holds the weight now.
+            entry.snapshot = snapshot
+            again: bool = entry.seen.get(use) == variant
+            entry.seen[use] = variant
+            return again
+
+    def _has_room(self, entry: _Entry, use: Any, size: int) -> bool:
+        """Return whether a form may be kept, in place of the one for the same use."""
+        held = self._held()
+        replaced = sum(one.nbytes for variant, one in entry.kept.items() if _use(variant) == use)
+        if held.weights <= 4 * entry.size[1]:
+            return True
+        return held.kept - replaced + size <= max(_MOST_KEPT * held.weights, _LEAST_KEPT)
+
+    def _keep(self, key: Any, variant: Any, packed: Any) -> None:
+        use = _use(variant)
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                others = {v: one for v, one in entry.kept.items() if _use(v) != use}
+                entry.kept = {**others, variant: packed}
+                self._sums = None
+
+    def _taken_spare(self) -> Any:
+        """Return the shared memory, or None if there is none or somebody reads it."""
+        with self._lock:
+            free = bool(self._spare) and _references(self._spare) == _ALONE
+            return self._spare.pop() if free else None
+
+    def _give_spare(self, packed: Any) -> None:
+        """Share memory, as soon as its reader has left it."""
+        with self._lock:
+            if packed.nbytes <= _MOST_SPARE:
+                self._spare = [packed]
 
     def _forget(self, key: Any, gone: weakref.ref[torch.UntypedStorage]) -> None:
         # No lock: this may run inside `of`, when a collection frees a weight.
         entry = self._entries.get(key)
         if entry is not None and entry.storage is gone:
             self._entries.pop(key, None)
+            self._sums = None
 
     def clear(self) -> None:
         """Forget all packed forms; the next call of a layer makes its own again."""
         with self._lock:
             self._entries.clear()
+            self._spare, self._sums = [], None
+
+    def held(self) -> Held:
+        """Return how much memory the weights and their packed forms take."""
+        with self._lock:
+            return self._held()
+
+    def _held(self) -> Held:
+        sums = self._sums
+        if sums is None:
+            sums = self._sums = self._added_up()
+        return Held(*sums, sum(one.nbytes for one in self._spare))
+
+    def _added_up(self) -> tuple[int, int]:
+        values: dict[Any, int] = {}
+        whole: dict[Any, int] = {}
+        kept = 0
+        for key, entry in list(self._entries.items()):
+            storage = key[0]
+            whole[storage], own = entry.size
+            values[storage] = values.get(storage, 0) + own
+            kept += sum(one.nbytes for one in entry.kept.values())
+        # Slices of a weight are no weights besides.
+        weights = sum(min(count, whole[storage]) for storage, count in values.items())
+        return 4 * weights, kept
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _use(variant: Any) -> Any:
+    """Return what a form is for, whatever the algorithm and the instruction set."""
+    form: Form = variant[0]
+    return form._replace(algorithm="")
 
 
 def place(weight: Tensor) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from inpaint_ops.ops.convolution import costs
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
 from inpaint_ops.ops.extension import ConvPlan
 from inpaint_ops.ops.tensors import native
@@ -102,18 +104,32 @@ def plan(what: Convolution, shapes: Shapes, allowed: str) -> Plan:
 @lru_cache(maxsize=4096)
 def _plan(what: Convolution, shapes: Shapes, allowed: str, instruction_set: str) -> Plan:
     """Make a plan; the algorithms' choice and what they take depend on the instruction set."""
+    if what.kind == "doubled":
+        # Winograd's algorithms take 0.5 to 0.7 of the time, 0.8 to 0.9 of a layer's forward and
+        # backward pass, and err 5.5 to 7.6 times as much as eager where direct sums err 1.2 times.
+        return made(what, shapes, "direct")
+    algorithm = choose(what, shapes, allowed)
+    # The caller wants a weight read where it lies, or goes another way itself.
+    if what.kind == "scattered" and algorithm != "unpacked":
+        algorithm = "aten"
+    return made(what, shapes, algorithm)
+
+
+def forget() -> None:
+    """Forget all plans: costs have changed."""
+    _plan.cache_clear()
+
+
+def made(what: Convolution, shapes: Shapes, algorithm: str) -> Plan:
+    """Make the plan of an algorithm.
+
+    Raises:
+        ValueError: it does not take the convolution.
+    """
     g, kind = what.geometry, what.kind
     first, second, *kernel = shapes.weight
     if kind == "doubled":
-        # Winograd's algorithms take 0.5 to 0.7 of the time, 0.8 to 0.9 of a layer's forward and
-        # backward pass, and err 5.5 to 7.6 times as much as eager where direct sums err 1.2 times.
-        algorithm = "direct"
         kernel = [size + 1 for size in kernel]
-    else:
-        algorithm = choose(what, shapes, allowed)
-    # The caller wants a weight read where it lies, or goes another way itself.
-    if kind == "scattered" and algorithm != "unpacked":
-        algorithm = "aten"
     if algorithm == "aten" or kind == "weight_gradient":
         return Plan(algorithm)
     transposed = kind in ("transposed", "scattered")
@@ -147,8 +163,16 @@ def _plan(what: Convolution, shapes: Shapes, allowed: str, instruction_set: str)
     return Plan(algorithm, None if algorithm == "unpacked" else form, kernels)
 
 
-def choose(what: Convolution, shapes: Shapes, allowed: str = "auto") -> str:
+def choose(
+    what: Convolution,
+    shapes: Shapes,
+    allowed: str = "auto",
+    prices: Sequence[float] | None = None,
+) -> str:
     """Return the algorithm of a float32 convolution, chosen by csrc/convolution/choose.cpp.
+
+    It depends on the shapes, on what is allowed, and on `prices`, by default those of
+    `costs.current`: the same for one machine, whatever is masked, wanted or differentiated.
 
     `_plan` overrules the choice for two kinds of gradients of inputs, "doubled" and "scattered".
     """
@@ -169,6 +193,7 @@ def choose(what: Convolution, shapes: Shapes, allowed: str = "auto") -> str:
         allowed != "direct",
         allowed == "auto",
         shapes.in_place and allowed != "direct",
+        costs.current(native().instruction_set()) if prices is None else prices,
     )
     return name
 

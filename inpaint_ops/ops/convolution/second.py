@@ -64,7 +64,8 @@ def second(
         reached: what reached the gradients of x, weight and bias.
         gated: whether the second half of the sums is a gate.
     """
-    x, weight, saved, bias = ctx.saved_tensors
+    x, weight, saved = spec.saved_tensors(ctx)
+    bias = ctx.saved_tensors[3]
     curved = is_curved(ctx.activation, gated=gated)
     needs_sums = spec.needs_pre_activation(ctx.activation, gated)
     if curved and torch.is_grad_enabled():

@@ -316,8 +316,8 @@ def needs_pre_activation(activation: str, gated: bool = False) -> bool:
 
 
 def saved_result(
-    op: str, x: Tensor, output: Sequence[Tensor], activation: str, *, gated: bool, keep: bool
-) -> Tensor:
+    op: str, output: Sequence[Tensor], activation: str, *, gated: bool, keep: bool
+) -> Tensor | None:
     """Return what the backward pass needs of an operator's output: as little as it can.
 
     Raises:
@@ -325,10 +325,16 @@ def saved_result(
     """
     y, pre_activation = output
     if not needs_pre_activation(activation, gated):
-        return empty_gradient(x) if activation == "identity" else y
+        return None if activation == "identity" else y
     if not keep:
         raise RuntimeError(f"{op}: the operator was called without `keep`, so it has no gradient")
     return pre_activation
+
+
+def saved_tensors(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x, weight and the saved result as the backward operators take them."""
+    x, weight, saved = ctx.saved_tensors[:3]
+    return x, weight, empty_gradient(x) if saved is None else saved
 
 
 def settled(value: Tensor, like: Tensor, layout: torch.memory_format) -> Tensor:

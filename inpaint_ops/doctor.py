@@ -1,11 +1,17 @@
-"""Facts for ``inpaint-ops doctor``: parts of this installation, and reasons for missing ones."""
+"""Facts about this installation: its parts, and reasons for missing ones.
+
+``inpaint-ops doctor`` prints them; ``python -m inpaint_ops.doctor`` does without the extra "cli".
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import json
 import os
 import platform
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -253,3 +259,27 @@ def _extras() -> dict[str, Any]:
         }
         for extra, distributions in EXTRAS.items()
     }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the facts, for a report of a bug.
+
+    Args:
+        argv: arguments without the program's name; ``sys.argv[1:]`` if None.
+
+    Returns:
+        Exit code: 0, 1 if something is broken.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m inpaint_ops.doctor",
+        description="Show versions, kernels, devices and extras, and why something is missing.",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    options = parser.parse_args(argv)
+    facts = collect()
+    print(json.dumps(facts, indent=2) if options.json else render(facts))
+    return 1 if facts["broken"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

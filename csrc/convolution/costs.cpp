@@ -1,0 +1,40 @@
+#include "convolution/costs.h"
+
+#include <stdexcept>
+
+namespace inpaint {
+namespace {
+
+struct Row {
+  const char* instruction_set;
+  Costs costs;
+};
+
+// clang-format off
+// Picoseconds on one core of an AMD EPYC (Zen 4, family 25, model 17), fitted to the times of all
+// candidates on the layers of benchmarks/cases/conv_layers.py.
+const Row kTable[] = {
+  //              direct  tiled  deep  staged   in  out  staged   thin  packed   outer  thin  tiled  write  sum  transform
+  {"baseline",    {{  69,   81,  112,    75,  205, 435,  1990,   6800,   500,      78,   93,  112,  1860, 990,   570}}},
+  {"avx2",        {{  23,   27,   37,    25,   68, 145,   660,   2280,   450,      26,   31,   37,   620, 330,   190}}},
+  {"avx512",      {{18.6,   22, 30.5,    20,   56, 119,   540,   1860,   400,      21,   25,   30,   508, 271,   156}}},
+};
+// clang-format on
+
+}  // namespace
+
+double cost_of(const Work& work, const Costs& costs) {
+  double sum = 0;
+  for (int term = 0; term < kTerms; ++term) sum += work[term] * costs[term];
+  return sum;
+}
+
+Costs measured_costs(const std::string& instruction_set) {
+  // The tiles and tasks of AVX-512, in instructions of AVX2: only tests take it.
+  const std::string name = instruction_set == "avx512_shaped" ? "avx512" : instruction_set;
+  for (const Row& row : kTable)
+    if (name == row.instruction_set) return row.costs;
+  throw std::invalid_argument("no costs for the instruction set " + instruction_set);
+}
+
+}  // namespace inpaint
