@@ -50,6 +50,9 @@ COMPILE_FLAGS = [
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", f"-ffile-prefix-map={ROOT}=."),
 ]
 OPENMP_FLAGS = [] if platform.system() == "Darwin" else ["-fopenmp"]
+# A wheel meets another libgomp than the one it was linked with: PyTorch brings its own, which it
+# makes global, and two in one process would be two teams of threads. So a wheel names none.
+LINK_FLAGS = [] if os.environ.get("INPAINT_OPS_WHEEL") else OPENMP_FLAGS
 SANITIZE_FLAGS = (
     ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O2", "-g"]
     if os.environ.get("INPAINT_OPS_SANITIZE")
@@ -77,7 +80,9 @@ class BuildKernels(build_ext):
         # Objects are linked in this order, what fewer machines run later: an inline function of the
         # standard library that several of them hold is taken from the first, which runs wherever
         # the others do.
-        jobs = [(s, "module", flags + TEST_FLAGS, ext.include_dirs) for s in ext.sources]
+        # Bindings alone depend on the version of Python.
+        module = f"module-{sys.implementation.cache_tag}"
+        jobs = [(s, module, flags + TEST_FLAGS, ext.include_dirs) for s in ext.sources]
         for name, isa_flags in INSTRUCTION_SETS.items():
             jobs += [(source, name, flags + isa_flags, ["csrc"]) for source in KERNEL_SOURCES]
         # Large files first, so that no processor waits for one of them at the end.
@@ -96,7 +101,7 @@ class BuildKernels(build_ext):
         ext.extra_objects = [built[i] for i in range(len(jobs))]
         ext.sources = []
         ext.language = "c++"
-        ext.extra_link_args = OPENMP_FLAGS + SANITIZE_FLAGS
+        ext.extra_link_args = LINK_FLAGS + SANITIZE_FLAGS
         super().build_extension(ext)
 
     def objects(self) -> Path:
@@ -137,6 +142,7 @@ for inner in INNER:
 
 setup(
     packages=PACKAGES,
+    include_package_data=False,  # MANIFEST.in is the sdist's list
     package_dir={f"inpaint_ops.{inner}": inner for inner in INNER},
     package_data={
         "inpaint_ops": ["py.typed"],

@@ -111,13 +111,14 @@ class ConvCalls {
     ConvTensors t{arguments[0], arguments[1], arguments[2], {}, {}, {}};
     if (is_other_tensor(t.x, Element::kFloat)) return py::none().release().ptr();
     if (!is_open(arguments, t.has_bias() ? 3 : 2) || !read(t)) return py::none().release().ptr();
-    const py::object found = known(t, arguments, count);
+    const bool recorded = asks_for_gradient(t);
+    const py::object found = known(t, arguments, count, recorded);
     if (found.is_none()) return py::none().release().ptr();
     read_all_data(t);
-    if (asks_for_gradient(t)) {
-      PyObject* recorded[4] = {found.ptr(), t.x, t.weight, t.bias};
+    if (recorded) {
+      PyObject* given[4] = {found.ptr(), t.x, t.weight, t.bias};
       handed_on = &t;
-      PyObject* y = PyObject_Vectorcall(apply_.ptr(), recorded, 4, nullptr);
+      PyObject* y = PyObject_Vectorcall(apply_.ptr(), given, 4, nullptr);
       handed_on = nullptr;
       return y;
     }
@@ -130,7 +131,11 @@ class ConvCalls {
     std::vector<py::object> options;
   };
 
-  py::object known(const ConvTensors& t, PyObject* const* arguments, Py_ssize_t count) {
+  // Calls that are recorded have a backward pass as well: the others need none.
+  py::object known(const ConvTensors& t,
+                   PyObject* const* arguments,
+                   Py_ssize_t count,
+                   bool recorded) {
     Signature signature;
     int64_t* to = signature.numbers.data();
     for (const TensorView* view : {&t.x_view, &t.weight_view}) {
@@ -143,6 +148,7 @@ class ConvCalls {
     signature.words[kMostOptions] = backend_in_force();
     signature.words[kMostOptions + 1] =
         reinterpret_cast<const void*>(uintptr_t(instruction_set()) + 1);
+    signature.words[kMostOptions + 2] = reinterpret_cast<const void*>(uintptr_t(recorded));
     const auto place = known_.find(signature);
     if (place != known_.end()) return place->second.call;
     Known made;

@@ -115,7 +115,8 @@ def _call(
     context = {"stride": stride, "padding": padding, "activation": activation}
     what = Convolution(g, activation=activation)
     call = calls.call_of(chosen, y, None, what, {**context, "algorithm": algorithm})
-    if call is not None and not cpu_backward.is_whole(x, y, weight, g):
+    recorded = recording.is_needed((x, weight, bias))
+    if call is not None and recorded and not cpu_backward.is_whole(x, y, weight, g):
         # The gradient of the input is the plain convolution with the same weight; x and its
         # gradient change places in that one's weight gradient.
         found = cpu_backward.InputPlan(cpu.forward_plan(y, x, weight, g, allowed))

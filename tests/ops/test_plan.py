@@ -6,7 +6,7 @@ import torch
 import inpaint_ops
 from inpaint_ops import fused_conv2d, gated_conv2d, reference
 from inpaint_ops.ops import dispatch, native
-from inpaint_ops.ops.convolution import plan, spec
+from inpaint_ops.ops.convolution import calls, plan, spec
 
 needs_extension = pytest.mark.skipif(
     not native.status().available, reason="plans are the extension's"
@@ -23,6 +23,7 @@ def made(call):
 @needs_extension
 def test_a_plan_is_made_once():
     plan._plan.cache_clear()
+    calls.forget()
     x, weight = torch.randn(1, 5, 9, 11), torch.randn(6, 5, 3, 3)
 
     def call(**options):
@@ -42,6 +43,7 @@ def test_a_plan_is_made_once():
 @needs_extension
 def test_each_instruction_set_has_plans_of_its_own(instruction_set):
     plan._plan.cache_clear()
+    calls.forget()
     x, weight = torch.randn(1, 5, 9, 11), torch.randn(6, 5, 3, 3)
     extension = native.extension()
     assert made(lambda: fused_conv2d(x, weight)) == 1

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops import dispatch, partly, tensors, triton
+from inpaint_ops.ops import dispatch, partly, recording, tensors, triton
 from inpaint_ops.ops.convolution import calls, cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution, Plan, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
@@ -91,7 +91,7 @@ def call_for(
         Convolution(g, gated, activation),
         {"geometry": g, "activation": activation, "algorithm": algorithm},
     )
-    if call is not None:
+    if call is not None and recording.is_needed((x, weight, bias)):
         found = cpu_backward.input_plan(sums, x, weight, g, allowed)
         if not cpu_backward.is_whole(sums, x, weight, g):
             calls.add_gradients(call, found, x, sums, x, weight, g, allowed)
