@@ -168,8 +168,7 @@ class Convolution {
         depth_(layout_.parts() * a.channels),
         stride_(padded_channels(depth_)),
         thin_(a.channels < W && layout_.parts() > 1) {
-    for (int last = 0; last < 4; ++last)
-      runs_[last] = layout_.runs(last & 2, last & 1, a.channels);
+    for (int last = 0; last < 4; ++last) runs_[last] = layout_.runs(last & 2, last & 1, a.channels);
   }
 
   void run() const {
