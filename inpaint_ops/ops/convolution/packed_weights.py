@@ -107,7 +107,7 @@ class _PackedWeights:
         taps = tensors.compute_dtype(weight.detach())
         if form.summed:
             taps = _sums_of_neighbours(taps)
-        options = form[: Form._fields.index("summed")]
+        options: Any = form[: Form._fields.index("summed")]
         size = 4 * tensors.native().packed_floats(taps, *options)
         # Before the packing, so that a change during it is seen by the next call.
         if self._is_kept(weight, key, variant, size):
@@ -142,7 +142,7 @@ class _PackedWeights:
             last, count = entry.seen.get(use, (None, 0))
             count = count if last == variant else 0
             entry.seen[use] = (variant, count + 1)
-            return count >= entry.calls
+            return bool(count >= entry.calls)
 
     def _has_room(self, entry: _Entry, use: Any, size: int) -> bool:
         """Return whether a form may be kept, in place of the one for the same use."""

@@ -195,7 +195,7 @@ def _run(
 ) -> Callable[[int], float]:
     assert made.form is not None
     assert made.kernels is not None
-    options = made.form[: plan.Form._fields.index("summed")]
+    options: Any = made.form[: plan.Form._fields.index("summed")]
     spare = native().pack_weight(weights[0], *options, 1, None)
     # A few of them: the largest forms leave every cache by themselves.
     few = min(len(weights), 1 + 4 * _COLD // spare.size)
