@@ -96,10 +96,13 @@ Tiling tiling_of(Algorithm algorithm, const ChoiceArgs& a) {
 
 double pairs_of(const ChoiceArgs& a) { return double(a.channels) * double(a.filters); }
 
-// Direct multiply-adds.
+// Lanes that the filters fill or leave empty.
+double lanes_of(const ChoiceArgs& a) { return double(lanes_of(panels_of(a.filters, false))); }
+
+// Multiply-adds of each channel with each filter.
 double direct_products(const ChoiceArgs& a) {
   const double outputs = double(a.batch) * double(a.size.y) * double(a.size.x);
-  return pairs_of(a) * double(a.kernel.y * a.kernel.x) * outputs;
+  return double(a.kernel.y * a.kernel.x) * outputs;
 }
 
 // Floats of the packed form. Gated layers are treated like all others.
@@ -116,11 +119,10 @@ int64_t packed_floats(const ChoiceArgs& a, Algorithm algorithm) {
 Work tiled_work(const ChoiceArgs& a, const Tiling& t) {
   Work work{};
   const int64_t depth = t.parts * a.channels;
-  const bool staged =
-      staging_pays(t.tiles, depth, lanes_of(panels_of(a.filters, false)), t.large);
+  const bool staged = staging_pays(t.tiles, depth, lanes_of(panels_of(a.filters, false)), t.large);
   const double tiles = double(t.tiles), points = tiles * double(t.points);
   const Term product = staged ? kTiledStaged : depth < kDeep ? kTiled : kTiledDeep;
-  work[product] = pairs_of(a) * tiles * double(t.products);
+  work[product] = double(a.channels) * lanes_of(a) * tiles * double(t.products);
   if (staged) {
     work[kTransformStaged] = points * double(depth + a.filters);
   } else {
@@ -185,7 +187,9 @@ Algorithm cheapest(const ChoiceArgs& a, double direct, const Cost& cost, const P
 Work convolution_work(const ChoiceArgs& a, Algorithm algorithm) {
   Work work{};
   if (algorithm == Algorithm::kDirect) {
-    work[kDirect] = direct_products(a);
+    // For few filters the lanes are something else.
+    const double filters = few_filters(a.filters, false) ? double(a.filters) : lanes_of(a);
+    work[kDirect] = double(a.channels) * filters * direct_products(a);
   } else {
     work = tiled_work(a, tiling_of(algorithm, a));
   }
@@ -244,7 +248,7 @@ std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& args
   constexpr int64_t W = Simd<float>::kWidth;
   const double pairs = pairs_of(a);
   Work direct{};
-  direct[a.channels < kThin ? kOuterThin : kOuter] = direct_products(a);
+  direct[a.channels < kThin ? kOuterThin : kOuter] = pairs * direct_products(a);
   direct[kOuterWrite] = pairs * double(a.kernel.y * a.kernel.x);
   const auto cost = [&](Algorithm algorithm) {
     const Tiling t = tiling_of(algorithm, a);

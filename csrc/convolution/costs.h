@@ -9,15 +9,15 @@ namespace inpaint {
 
 // The kinds of work.
 enum Term {
-  kDirect,       // a multiply-add of direct sums
-  kTiled,        // one in tiles, whose inputs stay in an L2 of 1 MiB
-  kTiledDeep,    // the same of 512 channels or more, whose inputs leave it
-  kTiledStaged,  // the same where one product after the other takes many tiles
-  kTransformIn,  // of each product of a tile the transform of a channel
+  kDirect,           // a multiply-add of direct sums
+  kTiled,            // one in tiles, whose inputs stay in an L2 of 1 MiB
+  kTiledDeep,        // the same of 512 channels or more, whose inputs leave it
+  kTiledStaged,      // the same where one product after the other takes many tiles
+  kTransformIn,      // of each product of a tile the transform of a channel
   kTransformOut,     // and of a filter
   kTransformStaged,  // of either where the products are staged
-  kTransformThin,  // of a part of a tile whose few channels are brought together first
-  kPacked,         // a float of the packed weights: written once, read once
+  kTransformThin,    // of a part of a tile whose few channels are brought together first
+  kPacked,           // a float of the packed weights: written once, read once
   // Of the sums that are a weight's gradient:
   kOuter,           // a multiply-add of direct sums
   kOuterThin,       // one where taps of few channels lie side by side

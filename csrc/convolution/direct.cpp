@@ -183,9 +183,8 @@ void pack_direct(const PackArgs& a) {
     each_tap_block(a, panel, [&](int64_t first, int64_t channels, const float* block) {
       for (int64_t t = 0; t < taps; ++t)
         for (int64_t c = 0; c < channels; ++c)
-          std::copy_n(block + (c * taps + t) * lanes,
-                      lanes,
-                      packed + (t * a.channels + first + c) * lanes);
+          std::copy_n(
+              block + (c * taps + t) * lanes, lanes, packed + (t * a.channels + first + c) * lanes);
     });
   });
 }

@@ -189,7 +189,7 @@ MUTATIONS = (
     Mutation(
         "winograd-deep-sum",
         "convolution/winograd_products.h",
-        "store(one, c == begin ? chain.v[r][j] : load(one) + chain.v[r][j]);",
+        "store(one, put && c == run.begin ? chain.v[r][j] : load(one) + chain.v[r][j]);",
         "store(one, chain.v[r][j]);",
         "of deep layers only the last channels count",
     ),
@@ -220,6 +220,20 @@ MUTATIONS = (
         "if (paired && from[i] == held[i] + size) {",
         "if (paired) {",
         "neighbouring columns taken as adjacent at the edge of the image",
+    ),
+    Mutation(
+        "winograd-runs",
+        "convolution/winograd_tiling.h",
+        "if ((row || !last_row) && (column || !last_column)) {",
+        "if ((row || !last_row) && column) {",
+        "parts without their last tap left out of every product",
+    ),
+    Mutation(
+        "pack-taps-turned",
+        "convolution/pack_taps.h",
+        "to[y * row + x * lanes + lane] = from[y * a.stride_y + x * a.stride_x];",
+        "to[y * row + x * lanes + lane] = from[x * a.stride_y + y * a.stride_x];",
+        "rows and columns of a kernel exchanged in packed weights",
     ),
     Mutation(
         "winograd-pack-tap",

@@ -129,15 +129,16 @@ def test_groups_are_the_librarys():
 
 
 def test_listed_layers_have_one_algorithm_by_one_set_of_costs(instruction_set):
-    """What depends on registers is a matter of few tiles: of no layer of the ten methods."""
+    """What depends on registers is a matter of few tiles or few filters: of no layer with more."""
     native = ops_native.extension()
+    layers = [layer for layer in all_layers() if layer.filters > 4]
     names = native.instruction_sets()
     for priced in names:
         prices = native.measured_costs(priced)
         chosen = []
         for name in (instruction_set, names[0]):
             native.set_instruction_set(name)
-            chosen.append({layer.id: algorithm_of(layer, prices) for layer in all_layers()})
+            chosen.append({layer.id: algorithm_of(layer, prices) for layer in layers})
         native.set_instruction_set(instruction_set)
         assert chosen[0] == chosen[1]
 

@@ -130,8 +130,15 @@ CASES = {
         activation="elu",
         algorithm="direct",
     ),
+    # The gradient of x, a convolution of many filters, is summed directly only if told so.
     "few-filters": convolution(
-        fused_conv2d, (19, 15, 17), (3, 19, 7, 7), samples=True, padding=3, activation="tanh"
+        fused_conv2d,
+        (19, 15, 17),
+        (3, 19, 7, 7),
+        samples=True,
+        padding=3,
+        activation="tanh",
+        algorithm="direct",
     ),
     **{
         f"gated-{activation}": convolution(

@@ -75,6 +75,18 @@ def test_a_training_keeps_nothing_and_packs_into_the_same_memory(form):
     assert inpaint_ops.memory_held().kept == 0
 
 
+def test_a_weight_that_has_changed_is_kept_later():
+    """A step of a training asks for a form a few times; after the training it is kept as ever."""
+    weight = torch.randn(34, 5, 3, 3)
+    ask([weight], FORMS[1], 2)
+    for _ in range(2):
+        weight.add_(1)
+        ask([weight], FORMS[1], 4)
+        assert not kept_forms(weight)
+    ask([weight], FORMS[1], 1)
+    assert kept_forms(weight) == {FORMS[1]}
+
+
 def test_memory_that_is_read_stays():
     weight = torch.randn(34, 5, 3, 3)
     for form in FORMS:
@@ -143,7 +155,7 @@ def test_small_forms_and_those_of_one_weight_have_room():
     other = torch.randn(8, 8, 3, 3)
     ask([other], FORMS[0], 1)
     alone.add_(1)
-    ask([alone], FORMS[1], 3)
+    ask([alone], FORMS[1], 6)
     assert not kept_forms(alone)
 
 

@@ -3,7 +3,8 @@
 Three rules say what is kept:
 
 * **Asked for twice.** A weight is packed into memory that all layers share, until the same form is
-  wanted again of the same values. What a training changes at every step is never kept.
+  wanted again of the same values. A weight that has changed once must be asked for five times: a
+  step of a training asks a few times, and changes it then.
 * **One form for one use.** A weight's results and its gradients have a form each. Where another
   size of picture takes another algorithm, the new form takes the place of the old one.
 * **Twice the weights.** All kept forms together take at most twice the memory of all weights that
@@ -29,6 +30,9 @@ from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution.plan import Form
 from inpaint_ops.ops.weight_state import Snapshot, storage_key
 
+# Calls in vain, of the same values, before a form is kept: of a new weight, and of one that has
+# changed before.
+_CALLS, _CALLS_CHANGED = 1, 4
 # Memory that the kept forms may take, in that of the weights; and what they may take at least.
 _MOST_KEPT, _LEAST_KEPT = 2, 16 << 20
 # Shared memory that stays between calls, as much as a thread keeps of scratch.
@@ -65,8 +69,10 @@ class _Entry:
     storage: weakref.ref[torch.UntypedStorage]
     # Values of the storage, and of the weight.
     size: tuple[int, int]
+    # Calls in vain before a form is kept.
+    calls: int
     kept: dict[Any, Any] = field(default_factory=dict)
-    # The form that was last made and not kept, of each use.
+    # The form that was last made and not kept, of each use, and how often in a row.
     seen: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -101,7 +107,7 @@ class _PackedWeights:
         taps = tensors.compute_dtype(weight.detach())
         if form.summed:
             taps = _sums_of_neighbours(taps)
-        options = form[: Form._fields.index("summed")]
+        options: Any = form[: Form._fields.index("summed")]
         size = 4 * tensors.native().packed_floats(taps, *options)
         # Before the packing, so that a change during it is seen by the next call.
         if self._is_kept(weight, key, variant, size):
@@ -127,14 +133,16 @@ class _PackedWeights:
                 storage = weight.untyped_storage()
                 reference = weakref.ref(storage, lambda gone: self._forget(key, gone))
                 values = (storage.nbytes() // weight.element_size(), weight.numel())
-                entry = _Entry(snapshot, reference, values)
+                calls = _CALLS if entry is None else _CALLS_CHANGED
+                entry = _Entry(snapshot, reference, values, calls)
                 self._entries[key] = entry
                 self._sums = None
             # The newer one knows whether a `frozen` block holds the weight now.
             entry.snapshot = snapshot
-            again: bool = entry.seen.get(use) == variant
-            entry.seen[use] = variant
-            return again
+            last, count = entry.seen.get(use, (None, 0))
+            count = count if last == variant else 0
+            entry.seen[use] = (variant, count + 1)
+            return bool(count >= entry.calls)
 
     def _has_room(self, entry: _Entry, use: Any, size: int) -> bool:
         """Return whether a form may be kept, in place of the one for the same use."""

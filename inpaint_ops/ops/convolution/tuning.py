@@ -23,7 +23,9 @@ from inpaint_ops.ops.tensors import native
 # What the processor spent on the thread tells more than the clock does, where it is fine enough.
 _now = time.thread_time if sys.platform == "linux" else time.perf_counter
 # Of the time of packing: a training packs at every step, other calls once for many.
-_PACKING = 0.5
+_PACKING = 0.25
+# What it costs a fit to move away from where it begins: kinds of work occur together.
+_STIFFNESS = 0.3
 # A choice that takes longer by more is slower; less is the noise of the measurement.
 _NOISE = 1.02
 # Floats of weights that take turns, so that no cache holds them: as in a network.
@@ -193,7 +195,7 @@ def _run(
 ) -> Callable[[int], float]:
     assert made.form is not None
     assert made.kernels is not None
-    options = made.form[: plan.Form._fields.index("summed")]
+    options: Any = made.form[: plan.Form._fields.index("summed")]
     spare = native().pack_weight(weights[0], *options, 1, None)
     # A few of them: the largest forms leave every cache by themselves.
     few = min(len(weights), 1 + 4 * _COLD // spare.size)
@@ -266,7 +268,7 @@ def _loss(
     off = sum(
         weight * math.log(_predicted(prices, work) / seconds) ** 2 for work, seconds, weight in rows
     )
-    return off + 0.02 * away
+    return off + _STIFFNESS * away
 
 
 def _rows(
