@@ -93,8 +93,14 @@ def test_commands_exist(page, line):
         assert (ROOT / arguments[0]).is_file()
     else:
         assert (program, arguments[0]) == ("python", "-m")
-        assert find_spec(arguments[1]) is not None
-        check_benchmark(arguments[2:])
+        spec = find_spec(arguments[1])
+        assert spec is not None
+        if arguments[1] == "inpaint_ops.benchmarks":
+            check_benchmark(arguments[2:])
+            return
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        for argument in arguments[2:]:
+            assert not argument.startswith("-") or f'"{argument}"' in source, argument
 
 
 def check_command(name, *arguments):
