@@ -77,7 +77,8 @@ class Windows:
         # Means are taken of what a hole holds before it is filled, which may be anything.
         result = torch.where(missing, image.new_zeros(()), image)
         size = (image.shape[2], image.shape[3])
-        jobs, large = [], []
+        jobs: list[_Job] = []
+        large: list[_Job] = []
         for sample, mask in enumerate(missing[:, 0]):
             holes = Holes(mask, max(self.side // _CELLS // 8 * 8, 8))
             for hole in holes.shared(self.part):

@@ -11,7 +11,7 @@ from inpaint_ops.atomic import make_folder, remove_left_overs
 from inpaint_ops.cli import messages
 from inpaint_ops.cli.fillers import Filler, Progress
 from inpaint_ops.cli.outputs import Outputs, partner_of, pictures_in, same_file
-from inpaint_ops.images import READ_SUFFIXES, load_lines, load_photo, read_hole
+from inpaint_ops.images import load_lines, load_photo, read_hole
 from inpaint_ops.images.holes import load_hole_file, readings
 from inpaint_ops.masks.reading import DEFAULT_POLARITY, other_ways
 from inpaint_ops.program import reason
@@ -186,7 +186,7 @@ def fill_folder(
     pictures = pictures_in(images)
     if not pictures:
         raise ValueError(
-            f"{images}: no picture found in this folder; it must hold {', '.join(READ_SUFFIXES)}"
+            f"{images}: no picture found in this folder; its subfolders are not looked into"
         )
     hole_files = [] if holes is None else pictures_in(holes) if holes.is_dir() else [holes]
     hole_folder = holes if holes is not None and holes.is_dir() else None

@@ -82,9 +82,9 @@ TABLE = {
                 "weights": {"relu3_2": 2.0},
                 "bandwidth": 0.25,
                 "eps": 1e-3,
-                "center": "map",
+                "center": "spatial",
             },
-            **{"reduction": "sum", "exclude_self": True, "max_patches": 9},
+            **{"reduction": "mean", "exclude_self": True, "max_patches": 9},
         },
         (
             *("'relu3_2': 2.0", "bandwidth=0.25", "eps=0.001", "center='spatial'"),
