@@ -12,7 +12,7 @@ PUBLIC = {
         GatedConv2d GuidanceLoss IDMRFLoss PartialConv2d ShiftConnection __version__ backend
         channelwise_linear contextual_attention convert export fill_exemplar frozen fused_conv2d
         fused_conv_transpose2d gated_conv2d id_mrf_loss layers nearest_patch ops partial_conv2d
-        reference release_memory revert shift_connection""",
+        reference memory_held release_memory revert shift_connection""",
     "inpaint_ops.ops": """channelwise_linear contextual_attention fused_conv2d
         fused_conv_transpose2d gated_conv2d id_mrf_loss instance_norm nearest_patch partial_conv2d
         refine_patch shift_connection""",
@@ -41,6 +41,7 @@ PUBLIC = {
 }
 # Modules without a list of their own.
 HELD = {
+    "inpaint_ops.distributed": ("BatchError", "InpaintBatch"),
     "inpaint_ops.features": ("FeatureNetwork",),
     "inpaint_ops.blending": ("poisson_blend",),
     "inpaint_ops.needed": ("lazy", "computed"),
