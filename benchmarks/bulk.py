@@ -91,7 +91,9 @@ def with_ray(folder: Path, out: Path, options: Row, batch: int, actors: int) -> 
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=1,
     )
-    told: list[Row] = filled.map(saved, fn_args=(str(out),)).take_all()
+    # Ray's types know no function with more arguments.
+    store: Any = saved
+    told: list[Row] = filled.map(store, fn_args=(str(out),)).take_all()
     return told
 
 

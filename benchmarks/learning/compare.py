@@ -55,7 +55,9 @@ def measure(
         results = evaluate(samples(pictures, kind), models, count=count, shown=0)
         found = values[kind] = {name: [] for name in models}
         for row in results.rows:
-            found[row.model].append(row.values["psnr_hole"])
+            value = row.values["psnr_hole"]
+            assert value is not None
+            found[row.model].append(value)
     values["all"] = {name: [x for kind in KINDS for x in values[kind][name]] for name in models}
     table = {
         kind: {name: float(np.mean(x)) for name, x in found.items()}

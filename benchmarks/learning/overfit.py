@@ -29,7 +29,7 @@ class Stretch(NamedTuple):
 
     phase: str
     steps: int
-    numbers: Mapping[str, float] = {}
+    numbers: Mapping[str, Any] = {}
 
 
 class Lesson(NamedTuple):

@@ -68,7 +68,7 @@ def curves(
     from matplotlib.figure import Figure
 
     # Texts stay texts, and two runs give one file.
-    settings: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "inpaint-ops"}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "inpaint-ops"}
     with mpl.rc_context(settings):
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.add_subplot()
