@@ -11,8 +11,9 @@ struct Row {
 };
 
 // clang-format off
-// Picoseconds on one core of an AMD EPYC (Zen 4, family 25, model 17), fitted to the times of all
-// candidates on the layers of benchmarks/cases/conv_layers.py.
+// Picoseconds on one core of an AMD EPYC (Zen 4, family 25, model 17). AVX-512: fitted to the times
+// of all candidates on the layers of benchmarks/cases/conv_layers.py. The other rows are that one,
+// scaled by the times of some of these layers: what matters is how the kinds of work compare.
 const Row kTable[] = {
   //              direct  tiled  deep  staged   in  out  staged   thin  packed   outer  thin  tiled  write  sum  transform
   {"baseline",    {{  69,   81,  112,    75,  205, 435,  1990,   4000,   200,      78,   93,  112,  1860, 990,   570}}},
