@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from inpaint_ops.cli.commands import cli
 from inpaint_ops.ops import native
-from inpaint_ops.ops.convolution import costs, plan, tuning
+from inpaint_ops.ops.convolution import costs, tuning
 from inpaint_ops.ops.convolution.tuning import Layer
 
 pytestmark = pytest.mark.skipif(not native.status().available, reason="measures the extension")
@@ -16,8 +16,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(tuning, "LAYERS", (Layer(16, 16, 3, 1, 12), Layer(16, 16, 3, 2, 8)))
     yield tmp_path / "inpaint_ops"
-    costs.current.cache_clear()
-    plan.forget()
+    tuning.choose_anew()
 
 
 def run(*arguments):

@@ -6,7 +6,9 @@ import stat
 import warnings
 
 import pytest
+import torch
 
+import inpaint_ops
 from inpaint_ops.ops import native
 from inpaint_ops.ops.convolution import costs, plan, tuning
 from inpaint_ops.ops.convolution.tuning import Layer
@@ -35,8 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def forget():
-    costs.current.cache_clear()
-    plan.forget()
+    tuning.choose_anew()
 
 
 def table(name=None):
@@ -123,6 +124,22 @@ def test_plans_follow_what_is_kept():
     assert tuning.keep(tuning.Outcome(None, [], (0.0, 0.0))) is None
     assert not costs.file_of(here()).exists()
     assert plan.plan(what, shapes, "auto").algorithm == first
+
+
+def test_calls_that_are_known_follow_what_is_kept():
+    torch.manual_seed(0)
+    layer = inpaint_ops.FusedConv2d(32, 32, 3, padding=1)
+    x = torch.rand(1, 32, 24, 24)
+    with torch.no_grad():
+        tiled, direct = (
+            layer(x),
+            inpaint_ops.fused_conv2d(x, layer.weight, layer.bias, padding=1, algorithm="direct"),
+        )
+        assert not torch.equal(tiled, direct)
+        tuning.keep(tuning.Outcome(faked(direct=1e-6), [], (0.0, 0.0)))
+        assert torch.equal(layer(x), direct)
+        tuning.keep(tuning.Outcome(None, [], (0.0, 0.0)))
+        assert torch.equal(layer(x), tiled)
 
 
 @pytest.mark.parametrize("value", ["0", "off", "No", " false "])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from inpaint_ops.ops.convolution import costs, plan
+from inpaint_ops.ops.convolution import calls, costs, plan
 from inpaint_ops.ops.convolution.spec import Geometry
 from inpaint_ops.ops.tensors import native
 
@@ -344,6 +344,12 @@ def keep(outcome: Outcome) -> Any:
         costs.file_of(name).unlink(missing_ok=True)
     else:
         path = costs.store(outcome.costs, name)
+    choose_anew()
+    return path
+
+
+def choose_anew() -> None:
+    """Forget costs, and every choice that was made by them."""
     costs.current.cache_clear()
     plan.forget()
-    return path
+    calls.forget()
