@@ -21,7 +21,7 @@ with torch.device("meta"):
     torch.empty(0)
 
 # Choices of algorithms are those of the table, whatever somebody tuned on this machine.
-os.environ["INPAINT_OPS_TUNED"] = "0"
+os.environ["INPAINT_OPS_CPU_COSTS"] = "0"
 
 # Triton decides at import whether it compiles or interprets: its tests need their own process.
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreter"]

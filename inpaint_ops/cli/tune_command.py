@@ -30,7 +30,7 @@ def tune(context: click.Context, dry_run: bool, forget: bool, rounds: int) -> No
     Takes a minute of one core; nothing else should run meanwhile. The numbers are kept in the
     user's cache folder, for this processor, instruction set and version of the library; the file
     may be deleted at any time. Without it, or where they make no choice faster and none slower, the
-    numbers that the library comes with hold. INPAINT_OPS_TUNED=0 ignores the file.
+    numbers that the library comes with hold. INPAINT_OPS_CPU_COSTS=0 ignores the file.
     """  # noqa: D301
     from inpaint_ops.ops import native
     from inpaint_ops.ops.convolution import costs, tuning

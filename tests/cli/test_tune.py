@@ -46,7 +46,7 @@ def test_what_is_measured_is_kept_unless_it_is_a_trial(dry, folder, monkeypatch)
     if not dry:
         assert f"kept in {costs.file_of(name)}" in result.output
         # The environment of the tests switches it off.
-        assert "ignored while INPAINT_OPS_TUNED says so" in result.output
+        assert "ignored while INPAINT_OPS_CPU_COSTS says so" in result.output
         assert "deleted" in run("--forget").output
     assert not costs.file_of(name).exists()
     assert "there is no" in run("--forget").output

@@ -24,7 +24,7 @@ from typing import Any
 from inpaint_ops.atomic import make_folder, write_atomically
 from inpaint_ops.ops.tensors import native
 
-VARIABLE = "INPAINT_OPS_TUNED"
+VARIABLE = "INPAINT_OPS_CPU_COSTS"
 _CPU = Path("/proc/cpuinfo")
 
 
