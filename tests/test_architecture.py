@@ -33,7 +33,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("_C", "program", "atomic", "backends", "checks", "checkpoints", "progress"),
         # The rule for changed weights asks the extension for fingerprints; the loaders import no
         # other part of the package.
-        *("ops.weight_state", "ops.extension", "ops.native", "ops.triton"),
+        *("ops.weight_state", "ops.extension", "ops.extension_objects", "ops.native", "ops.triton"),
     ),
     # Below the operators, which run it where the extension or a kernel is missing.
     "reference": ("reference",),

@@ -162,7 +162,8 @@ def _recipe(model: InpaintingModel, case: Case, **options: Any) -> TrainingRecip
     own = copy.deepcopy(model)
     recipe = own.recipe_class
     features = None
-    if case.sizes["phase"] in recipe.needs_features:
+    (phase,) = (one for one in recipe.phases if one.name == case.sizes["phase"])
+    if recipe.needs_features(phase.numbers):
         asked = dict(recipe.feature_network)
         features = FeatureNetwork.untrained(asked.pop("name"), **asked)
     return own.recipe(case.sizes["phase"], features=features, **options)

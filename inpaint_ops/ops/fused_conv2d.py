@@ -8,7 +8,7 @@ from torch import Tensor
 from inpaint_ops import checks
 from inpaint_ops.ops import recording, shortcut
 from inpaint_ops.ops.convolution import calls, operator, spec
-from inpaint_ops.ops.extension import ConvCall
+from inpaint_ops.ops.extension_objects import ConvCall
 from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "fused_conv2d"

@@ -11,7 +11,7 @@ from inpaint_ops.ops import dispatch, partly, recording, shortcut, tensors, trit
 from inpaint_ops.ops.convolution import calls, cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution, Plan
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
-from inpaint_ops.ops.extension import ConvCall
+from inpaint_ops.ops.extension_objects import ConvCall
 from inpaint_ops.ops.overrides import call, has_override, inside, tracing
 
 _OP = "fused_conv_transpose2d"

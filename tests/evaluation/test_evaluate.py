@@ -110,7 +110,9 @@ def test_two_models_side_by_side(photos, tmp_path):
     assert report["device"] == "cpu"
     assert set(report["versions"]) == {"inpaint-ops", "torch", "torchmetrics", "python"}
     assert [one["model"] for one in report["summary"][:2]] == ["black", "grey"]
-    assert done == [0.25, 0.5, 0.75, 1]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, 1)
+    assert {0.25, 0.5, 0.75} <= set(done)
 
 
 def test_the_page_holds_the_pictures_and_loads_nothing(photos, tmp_path):

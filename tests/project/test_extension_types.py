@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from inpaint_ops.ops import extension, native
+from inpaint_ops.ops import extension, extension_objects, native
 
 pytestmark = pytest.mark.skipif(not native.status().available, reason="needs the extension")
 
-TREE = ast.parse(Path(extension.__file__).read_text(encoding="utf-8"))
-CLASSES = {node.name: node for node in TREE.body if isinstance(node, ast.ClassDef)}
+TREES = [
+    ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    for module in (extension, extension_objects)
+]
+CLASSES = {
+    node.name: node for tree in TREES for node in tree.body if isinstance(node, ast.ClassDef)
+}
 
 
 def declared(node):

@@ -21,7 +21,7 @@ from inpaint_ops.ops import dispatch, native, recording, shortcut
 from inpaint_ops.ops.convolution import cpu, cpu_backward, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution, Plan, plan
 from inpaint_ops.ops.convolution.spec import Geometry
-from inpaint_ops.ops.extension import ConvCall, ConvCalls
+from inpaint_ops.ops.extension_objects import ConvCall, ConvCalls
 
 # Of x, weight, bias and the options, in the order of the public function.
 Make = Callable[..., ConvCall | None]

@@ -18,7 +18,7 @@ from inpaint_ops.ops import dispatch, partly, recording, tensors, triton
 from inpaint_ops.ops.convolution import calls, cpu, cpu_backward, formulas, second, spec
 from inpaint_ops.ops.convolution.plan import Convolution, Plan, in_place, plan
 from inpaint_ops.ops.convolution.spec import Geometry, Gradients, Pair
-from inpaint_ops.ops.extension import ConvCall
+from inpaint_ops.ops.extension_objects import ConvCall
 
 
 def register(op: str, *, plain: dispatch.Registered | None = None) -> dispatch.Registered:

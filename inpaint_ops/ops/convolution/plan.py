@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inpaint_ops.ops.convolution import costs
 from inpaint_ops.ops.convolution.spec import Geometry, Pair
-from inpaint_ops.ops.extension import ConvPlan
+from inpaint_ops.ops.extension_objects import ConvPlan
 from inpaint_ops.ops.tensors import native
 
 # (filters, channels of a group, kh, kw); of a transposed convolution (channels, filters, kh, kw).
