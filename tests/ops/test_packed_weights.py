@@ -39,7 +39,7 @@ def kept_forms(weight):
 def packed(weight, form):
     """The packed weight itself, without what else the memory holds."""
     memory = packed_weights.of(weight, form)
-    options = form[: Form._fields.index("summed")]
+    options = form.options
     return memory[: native.extension().packed_floats(weight, *options)].copy()
 
 

@@ -107,15 +107,19 @@ class _PackedWeights:
         taps = tensors.compute_dtype(weight.detach())
         if form.summed:
             taps = _sums_of_neighbours(taps)
-        options: Any = form[: Form._fields.index("summed")]
+        options = form.options
         size = 4 * tensors.native().packed_floats(taps, *options)
         # Before the packing, so that a change during it is seen by the next call.
         if self._is_kept(weight, key, variant, size):
-            packed = tensors.native().pack_weight(taps, *options, tensors.threads(), None)
+            packed = tensors.native().pack_weight(
+                taps, *options, threads=tensors.threads(), spare=None
+            )
             self._keep(key, variant, packed)
         else:
             spare = self._taken_spare()
-            packed = tensors.native().pack_weight(taps, *options, tensors.threads(), spare)
+            packed = tensors.native().pack_weight(
+                taps, *options, threads=tensors.threads(), spare=spare
+            )
             self._give_spare(packed)
         return packed
 
@@ -150,7 +154,7 @@ class _PackedWeights:
         replaced = sum(one.nbytes for variant, one in entry.kept.items() if _use(variant) == use)
         if held.weights <= 4 * entry.size[1]:
             return True
-        return held.kept - replaced + size <= max(_MOST_KEPT * held.weights, _LEAST_KEPT)
+        return bool(held.kept - replaced + size <= max(_MOST_KEPT * held.weights, _LEAST_KEPT))
 
     def _keep(self, key: Any, variant: Any, packed: Any) -> None:
         use = _use(variant)

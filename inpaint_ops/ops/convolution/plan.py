@@ -41,6 +41,11 @@ class Form(NamedTuple):
     padding: Pair = (0, 0)
     summed: bool = False
 
+    @property
+    def options(self) -> tuple[str, Pair, bool, bool, int, Pair]:
+        """What the extension packs by: all but `summed`, which is done before."""
+        return self[:6]
+
 
 class Convolution(NamedTuple):
     """A convolution by one weight, its shapes apart.

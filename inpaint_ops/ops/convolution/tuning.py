@@ -194,20 +194,23 @@ def _run(
     made: plan.Plan, weights: Sequence[Tensor], x: Tensor, y: Tensor
 ) -> Callable[[int], float]:
     assert made.form is not None
-    assert made.kernels is not None
-    options: Any = made.form[: plan.Form._fields.index("summed")]
-    spare = native().pack_weight(weights[0], *options, 1, None)
+    kernels = made.kernels
+    assert kernels is not None
+    options = made.form.options
+    spare = native().pack_weight(weights[0], *options, threads=1, spare=None)
     # A few of them: the largest forms leave every cache by themselves.
     few = min(len(weights), 1 + 4 * _COLD // spare.size)
-    forms = [native().pack_weight(weight, *options, 1, None) for weight in weights[:few]]
+    forms = [
+        native().pack_weight(weight, *options, threads=1, spare=None) for weight in weights[:few]
+    ]
     nothing: Any = (None, y, None, None, None, None, (0, 0), 1)
 
     def run(number: int) -> float:
         begun = _now()
-        native().pack_weight(weights[number % len(weights)], *options, 1, spare)
+        native().pack_weight(weights[number % len(weights)], *options, threads=1, spare=spare)
         packing = _now() - begun
         begun = _now()
-        made.kernels.run([x], [None], forms[number % len(forms)], *nothing)
+        kernels.run([x], [None], forms[number % len(forms)], *nothing)
         return _now() - begun + _PACKING * packing
 
     return run
