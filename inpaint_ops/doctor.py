@@ -29,6 +29,7 @@ EXTRAS = {
     "train": ("accelerate", "tensorboard", "rich", "safetensors", "pillow"),
     "evaluate": ("torchmetrics", "pillow"),
     "fillers": ("opencv-python-headless", "scikit-image", "pypatchmatch"),
+    "ray": ("ray", "pillow"),
     "peers": ("onnx", "onnxscript", "onnxruntime", "openvino", "ncnn", "pnnx", "mnn"),
 }
 

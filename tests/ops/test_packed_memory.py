@@ -112,3 +112,25 @@ def test_a_training_keeps_no_weights_that_it_changes(name, strict):
         recipe.step(image, hole)
         held = inpaint_ops.memory_held()
         assert held.kept <= 2 * held.weights
+
+
+class _Freeing(dict):
+    """Entries of which one goes while they are gone through, as by a collection."""
+
+    def items(self):
+        for number, item in enumerate(super().items()):
+            if number == 0:
+                self.popitem()
+            yield item
+
+
+def test_weights_that_a_collection_frees_meanwhile(monkeypatch):
+    layers = [inpaint_ops.FusedConv2d(8, 8, 3) for _ in range(4)]
+    with torch.no_grad():
+        for layer in layers:
+            layer(torch.rand(1, 8, 6, 6))
+    monkeypatch.setattr(packed_weights, "_entries", _Freeing(packed_weights._entries))
+    monkeypatch.setattr(packed_weights, "_sums", None)
+    assert inpaint_ops.memory_held().weights > 0
+    monkeypatch.undo()
+    packed_weights.clear()

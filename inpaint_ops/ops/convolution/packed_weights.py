@@ -89,6 +89,7 @@ class _PackedWeights:
         self._spare: list[Any] = []
         # Of weights and kept forms; None: to be added up.
         self._sums: tuple[int, int] | None = None
+        self._gone = 0  # weights that were freed
         self._lock = threading.Lock()
 
     def of(self, weight: Tensor, form: Form) -> Any:
@@ -183,6 +184,7 @@ class _PackedWeights:
         if entry is not None and entry.storage is gone:
             self._entries.pop(key, None)
             self._sums = None
+            self._gone += 1
 
     def clear(self) -> None:
         """Forget all packed forms; the next call of a layer makes its own again."""
@@ -198,14 +200,18 @@ class _PackedWeights:
     def _held(self) -> Held:
         sums = self._sums
         if sums is None:
-            sums = self._sums = self._added_up()
+            gone = self._gone
+            sums = self._added_up()
+            if gone == self._gone:
+                self._sums = sums
         return Held(*sums, sum(one.nbytes for one in self._spare))
 
     def _added_up(self) -> tuple[int, int]:
         values: dict[Any, int] = {}
         whole: dict[Any, int] = {}
         kept = 0
-        for key, entry in list(self._entries.items()):
+        # A copy is made in one go. A collection in any other loop may free a weight and its entry.
+        for key, entry in self._entries.copy().items():
             storage = key[0]
             whole[storage], own = entry.size
             values[storage] = values.get(storage, 0) + own
