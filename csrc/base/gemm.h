@@ -60,20 +60,11 @@ struct Accumulator {
   // row.
   inline __attribute__((always_inline)) void add_strided(
       const T* __restrict a, ptrdiff_t lda, const T* __restrict b, ptrdiff_t ldb, int64_t depth) {
-    constexpr int W = Simd<T>::kWidth;
     constexpr int kBases = (ROWS + 2) / 3;
     const T* base[kBases];
     for (int g = 0; g < kBases; ++g) base[g] = a + 3 * g * lda;
     for (int64_t k = 0; k < depth; ++k) {
-      Vector<T> col[VECS];
-#pragma GCC unroll 2
-      for (int j = 0; j < VECS; ++j) col[j] = load(b + j * W);
-#pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        const Vector<T> x = broadcast(base[r / 3][r % 3 * lda]);
-#pragma GCC unroll 2
-        for (int j = 0; j < VECS; ++j) v[r][j] = multiply_add(x, col[j], v[r][j]);
-      }
+      add_step(base, lda, b);
 #pragma GCC unroll 8
       for (int g = 0; g < kBases; ++g) ++base[g];
       b += ldb;
@@ -89,21 +80,12 @@ struct Accumulator {
                                                       int64_t depth,
                                                       int64_t runs,
                                                       ptrdiff_t run_step) {
-    constexpr int W = Simd<T>::kWidth;
     constexpr int kBases = (ROWS + 2) / 3;
     const T* base[kBases];
     for (int g = 0; g < kBases; ++g) base[g] = a + 3 * g * lda;
     int64_t left = depth;
     for (int64_t k = 0; k < runs * depth; ++k) {
-      Vector<T> col[VECS];
-#pragma GCC unroll 2
-      for (int j = 0; j < VECS; ++j) col[j] = load(b + j * W);
-#pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        const Vector<T> x = broadcast(base[r / 3][r % 3 * lda]);
-#pragma GCC unroll 2
-        for (int j = 0; j < VECS; ++j) v[r][j] = multiply_add(x, col[j], v[r][j]);
-      }
+      add_step(base, lda, b);
       // All bits where a run ends: without a branch.
       const int64_t ends = -int64_t(--left == 0);
       const ptrdiff_t ahead = 1 + (ends & (run_step - depth));
@@ -111,6 +93,23 @@ struct Accumulator {
 #pragma GCC unroll 8
       for (int g = 0; g < kBases; ++g) base[g] += ahead;
       b += ldb;
+    }
+  }
+
+ private:
+  // The next number of each row.
+  inline __attribute__((always_inline)) void add_step(const T* const* base,
+                                                      ptrdiff_t lda,
+                                                      const T* b) {
+    constexpr int W = Simd<T>::kWidth;
+    Vector<T> col[VECS];
+#pragma GCC unroll 2
+    for (int j = 0; j < VECS; ++j) col[j] = load(b + j * W);
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+      const Vector<T> x = broadcast(base[r / 3][r % 3 * lda]);
+#pragma GCC unroll 2
+      for (int j = 0; j < VECS; ++j) v[r][j] = multiply_add(x, col[j], v[r][j]);
     }
   }
 };

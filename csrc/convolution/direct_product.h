@@ -23,7 +23,7 @@ constexpr int64_t kShortRun = 32;
 
 // Where results go: whole vectors, channels last, without ratio.
 struct Finish {
-  float* y;      // of the first output; null: nowhere
+  float* y;      // of the first output; null: the sums are stored instead
   int64_t step;  // from an output to the next
   const float* bias;
   Activation activation;  // see finishes_in_registers

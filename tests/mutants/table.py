@@ -19,16 +19,6 @@ _CONV = ("fused_conv2d", "gated_conv2d", "fused_conv_transpose2d", "partial_conv
 _ATTENTION = ("contextual_attention", "ContextualAttention")
 _MATCH = ("nearest_patch",)
 
-# With the loop around it: the line alone stands in two loops.
-GEMM_ROWS = """\
-    for (int64_t k = 0; k < depth; ++k) {
-      Vector<T> col[VECS];
-#pragma GCC unroll 2
-      for (int j = 0; j < VECS; ++j) col[j] = load(b + j * W);
-#pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        const Vector<T> x = broadcast(base[r / 3][r % 3 * lda]);"""
-
 # Entries of the fuzzer that run the code of a file, by the longest beginning of its name.
 ENTRIES: dict[str, tuple[str, ...]] = {
     "convolution/": _CONV,
@@ -788,8 +778,8 @@ MUTATIONS = (
     Mutation(
         "gemm-rows",
         "base/gemm.h",
-        GEMM_ROWS,
-        GEMM_ROWS.replace("[r % 3 * lda]", "[(r == 5 ? 1 : r % 3) * lda]"),
+        "const Vector<T> x = broadcast(base[r / 3][r % 3 * lda]);",
+        "const Vector<T> x = broadcast(base[r / 3][(r == 5 ? 1 : r % 3) * lda]);",
         "sixth row of a register tile takes the fifth's numbers",
     ),
     Mutation(
