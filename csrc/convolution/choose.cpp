@@ -43,7 +43,7 @@ namespace {
 
 // Channels of all parts from which on the inputs of a block of tiles leave L2.
 constexpr int64_t kDeep = 512;
-// Channels of a part so few that they are brought together first, for each product.
+// Channels of a part so few that what is left to do for each product takes more time than the sums.
 constexpr int64_t kThinInput = 8;
 // Channels so few that a weight's gradient sums taps side by side.
 constexpr int64_t kThin = 32;
@@ -128,7 +128,7 @@ Work tiled_work(const ChoiceArgs& a, const Tiling& t) {
   } else {
     work[kTransformIn] = points * double(depth);
     work[kTransformOut] = points * double(a.filters);
-    if (a.channels < kThinInput && t.parts > 1) work[kTransformThin] = points * double(t.parts);
+    if (a.channels < kThinInput) work[kTransformThin] = points * double(t.parts);
   }
   return work;
 }
