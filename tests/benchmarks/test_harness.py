@@ -29,14 +29,27 @@ def test_contestants_take_turns():
     order = []
     calls = {name: (lambda name=name: order.append(name) or _wait()) for name in "abc"}
     timings = timing.interleave(calls, seconds=0.0, min_rounds=4)
-    assert order[:3] == ["a", "b", "c"], "one warm-up call each"
-    assert order[3:] == ["a", "b", "c"] * 4
+    # Packed weights are kept from the fifth call on at the latest.
+    assert order[:15] == ["a"] * 5 + ["b"] * 5 + ["c"] * 5, "warm-up calls"
+    assert order[15:] == ["a", "b", "c"] * 4
     assert [t.samples for t in timings.values()] == [4, 4, 4]
 
 
 def _wait():
     # Longer than the shortest sample, so that a sample is one call.
     timing.time.sleep(0.003)
+
+
+def test_slow_calls_warm_up_twice(monkeypatch):
+    monkeypatch.setattr(timing, "_WARM_UP_SECONDS", 0.0)
+    count = [0]
+
+    def call():
+        count[0] += 1
+        _wait()
+
+    timing.interleave({"a": call}, seconds=0.0, min_rounds=1)
+    assert count[0] == 2 + 1
 
 
 def test_budget_ends_the_rounds():
