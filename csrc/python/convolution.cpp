@@ -4,6 +4,7 @@
 
 #include "convolution/choose.h"
 #include "convolution/plan.h"
+#include "convolution/tap_sums.h"
 #include "python/names.h"
 
 namespace inpaint {
@@ -118,6 +119,26 @@ Packed call_pack_weight(const Array<float>& weight,
   py::gil_scoped_release release;
   packing.run(to);
   return packed;
+}
+
+void call_sum_neighbours(const Array<float>& weight, Array<float> sums, int threads) {
+  require(weight.ndim() == 4 && sums.ndim() == 4 && threads >= 1, "weight and sums");
+  for (int axis = 0; axis < 4; ++axis)
+    require(sums.shape(axis) == weight.shape(axis) + (axis > 1), "shape of the sums");
+  TapSumsArgs args{};
+  args.weight = weight.data();
+  args.stride_filter = weight.stride(0);
+  args.stride_channel = weight.stride(1);
+  args.stride_y = weight.stride(2);
+  args.stride_x = weight.stride(3);
+  args.filters = weight.shape(0);
+  args.channels = weight.shape(1);
+  args.kernel = {weight.shape(2), weight.shape(3)};
+  args.sums = output<float>(sums, sums.size());
+  args.threads = threads;
+  auto* kernel = INPAINT_PICK(sum_neighbours);
+  py::gil_scoped_release release;
+  kernel(args);
 }
 
 ConvPlan make_plan(const std::string& algorithm,
@@ -308,6 +329,7 @@ void bind_convolution(py::module_& m) {
         arg("padding"),
         arg("threads"),
         tensor("spare"));
+  m.def("sum_neighbours", &call_sum_neighbours, tensor("weight"), tensor("sums"), arg("threads"));
   m.def("fold_padding",
         &call_fold_padding,
         tensor("padded"),

@@ -29,6 +29,6 @@ def memory_held() -> Held:
 
     Returns:
         A tuple of three numbers of bytes: `weights` of the weights in use themselves, counted as
-        float32; `kept` of the forms that are kept; `spare` of the shared memory, at most 32 MiB.
+        float32; `kept` of the forms that are kept; `spare` of the shared memory, at most 40 MiB.
     """
     return packed_weights.held()
