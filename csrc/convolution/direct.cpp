@@ -30,6 +30,9 @@ constexpr int64_t kResidentFloats = 48 << 10;
 // Register tiles of a row of a block.
 constexpr int64_t kRowTiles = 4;
 static_assert(kRowTiles * kRowTile <= kMostRun);
+// Input of a block that stays in L2 beside them. Weights of a layer that do not, and the input of a
+// block that is worth reading them only once.
+constexpr int64_t kInputFloats = 64 << 10, kManyWeights = 256 << 10;
 // Weights and input that stay in an L1 of 32 KiB together.
 constexpr int64_t kL1Floats = 7 << 10;
 
@@ -149,14 +152,17 @@ int64_t input_size(const ConvArgs& a, const Plan& plan, Size2 outputs) {
 }
 
 // Outputs of a block, at most: some whole register tiles wide, as high as about 256 KiB of input
-// allow; where the weights of a panel stay in L1, as high as it has room for beside them.
+// allow, or 1 MiB where all weights, which every block reads, are more than that; where the weights
+// of a panel stay in L1, as high as it has room for beside them.
 Size2 block_size(const ConvArgs& a, const Plan& plan) {
   const int64_t height = ceil_div(a.out_height, plan.grid.y);
   const int64_t width = ceil_div(a.out_width, plan.grid.x);
   const int64_t even = ceil_div(width, ceil_div(width, kRowTiles * kRowTile));
   Size2 most = {std::min<int64_t>(height, 16), std::min(width, round_up(even, kRowTile))};
-  const int64_t room = kL1Floats - a.kernel.y * a.kernel.x * a.channels * 2 * W;
-  const int64_t limit = room < kL1Floats / 4 ? 64 << 10 : room;
+  const int64_t terms = a.kernel.y * a.kernel.x * a.channels;
+  const int64_t room = kL1Floats - terms * 2 * W;
+  const int64_t large = terms * a.filters > kManyWeights ? kManyWeights : kInputFloats;
+  const int64_t limit = room < kL1Floats / 4 ? large : room;
   while (most.y > 1 && input_size(a, plan, most) > limit) --most.y;
   return most;
 }
