@@ -232,8 +232,9 @@ print(build_meta.build_sdist({str(tmp_path)!r}))
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         names = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
-    sources = [*(ROOT / "csrc").iterdir(), *(ROOT / "inpaint_ops").rglob("*.py")]
-    sources += (ROOT / "inpaint_ops/serving/page").iterdir()
+    folders = ("csrc", "inpaint_ops", "kernels", "models", "benchmarks")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.*")]
+    sources = [path for path in sources if path.suffix not in (".so", ".pyc")]
     # The README shows a picture of docs, links to a page of it and names targets of the Makefile.
     for path in [*sources, *(ROOT / "docs").iterdir(), ROOT / "Makefile"]:
         assert str(path.relative_to(ROOT)) in names
