@@ -17,9 +17,10 @@ for python in "$@"; do
     name=$("$python" -c 'import sys; print(sys.implementation.cache_tag)')
     place=build/wheels/$name
     echo "$name: $("$python" --version)"
-    if ! test -e "$place/bin/python"; then
+    if ! test -e "$place/.installed"; then
         "$python" -m venv "$place"
         "$place/bin/python" -m pip install -q -c constraints.txt 'setuptools>=77' 'pybind11>=3'
+        touch "$place/.installed"
     fi
     rm -rf build/wheels/lib
     "$place/bin/python" setup.py -q build --build-base build/wheels/lib --build-temp build/wheels/objects \
