@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -33,13 +34,11 @@ if X86:
     ]
 
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
-# What is the same for every instruction set: bindings, plans, and what the machine has.
-SHARED_SOURCES = [
-    s
-    for s in SOURCES
-    if Path(s).parent.name == "python" or Path(s).stem in ("costs", "cpu", "pack", "plan")
-]
-KERNEL_SOURCES = [s for s in SOURCES if s not in SHARED_SOURCES]
+# Bindings alone depend on the version of Python; plans, and what the machine has, are with them the
+# same for every instruction set.
+BINDINGS = [s for s in SOURCES if Path(s).parent.name == "python"]
+SHARED_SOURCES = [s for s in SOURCES if Path(s).stem in ("costs", "cpu", "pack", "plan")]
+KERNEL_SOURCES = [s for s in SOURCES if s not in BINDINGS + SHARED_SOURCES]
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h"))
 
 # No -march=native and no -ffast-math: a wheel runs anywhere and NaN keeps its meaning.
@@ -52,7 +51,10 @@ COMPILE_FLAGS = [
 OPENMP_FLAGS = [] if platform.system() == "Darwin" else ["-fopenmp"]
 # A wheel meets another libgomp than the one it was linked with: PyTorch brings its own, which it
 # makes global, and two in one process would be two teams of threads. So a wheel names none.
-LINK_FLAGS = [] if os.environ.get("INPAINT_OPS_WHEEL") else OPENMP_FLAGS
+FOR_OTHERS = bool(os.environ.get("INPAINT_OPS_WHEEL"))
+LINK_FLAGS = [] if FOR_OTHERS else OPENMP_FLAGS
+# Without a compiler the package still installs and runs on its reference path.
+REQUIRED = FOR_OTHERS or bool(os.environ.get("INPAINT_OPS_REQUIRE_EXTENSION"))
 SANITIZE_FLAGS = (
     ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O2", "-g"]
     if os.environ.get("INPAINT_OPS_SANITIZE")
@@ -77,12 +79,15 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Pybind11Extension) -> None:
         flags = COMPILE_FLAGS + OPENMP_FLAGS + SANITIZE_FLAGS
+        # Linked anew each time: a module of before may have other flags, and if a file now fails to
+        # compile, it is no longer of this tree.
+        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         # Objects are linked in this order, what fewer machines run later: an inline function of the
         # standard library that several of them hold is taken from the first, which runs wherever
         # the others do.
-        # Bindings alone depend on the version of Python.
         module = f"module-{sys.implementation.cache_tag}"
-        jobs = [(s, module, flags + TEST_FLAGS, ext.include_dirs) for s in ext.sources]
+        jobs = [(s, module, flags + TEST_FLAGS, ext.include_dirs) for s in BINDINGS]
+        jobs += [(s, "shared", flags + TEST_FLAGS, ["csrc"]) for s in SHARED_SOURCES]
         for name, isa_flags in INSTRUCTION_SETS.items():
             jobs += [(source, name, flags + isa_flags, ["csrc"]) for source in KERNEL_SOURCES]
         # Large files first, so that no processor waits for one of them at the end.
@@ -132,6 +137,19 @@ class BuildKernels(build_ext):
         return str(built)
 
 
+class Wheel(bdist_wheel):
+    """A wheel named for one Python and machine only if it has the extension; else py3-none-any."""
+
+    def run_command(self, command: str) -> None:
+        super().run_command(command)
+        if command == "build":
+            (module,) = self.get_finalized_command("build_ext").get_outputs()
+            if not Path(module).exists():
+                self.warn("the extension was not built: the wheel is pure, its operators are slow")
+                self.distribution.ext_modules = []
+                self.root_is_pure = True
+
+
 # Folders of the top level that are installed inside the package.
 INNER = ("kernels", "models", "benchmarks")
 PACKAGES = find_packages(include=["inpaint_ops", "inpaint_ops.*"])
@@ -153,13 +171,12 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "inpaint_ops._C",
-            SHARED_SOURCES,
+            BINDINGS,
             cxx_std=17,
             include_dirs=["csrc"],
-            depends=[*HEADERS, *SHARED_SOURCES, *KERNEL_SOURCES],
-            # Without a compiler the package still installs and runs on its reference path.
-            optional=not os.environ.get("INPAINT_OPS_REQUIRE_EXTENSION"),
+            depends=[*HEADERS, *SOURCES],
+            optional=not REQUIRED,
         )
     ],
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": Wheel},
 )

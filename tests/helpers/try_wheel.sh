@@ -9,7 +9,7 @@ wheel=$1
 python=$2
 torch=${3:-torch}
 place=$(mktemp -d)
-trap 'rm -rf "$place"' EXIT
+trap '/bin/rm -rf "$place"' EXIT
 "$python" -m venv "$place/venv"
 if test -n "${4:-}"; then
     echo "$4" > "$("$place/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch.pth"
@@ -19,14 +19,17 @@ else
     "$place/venv/bin/python" -m pip install -q "$wheel"
 fi
 cd "$place"
-CC=/bin/false CXX=/bin/false venv/bin/python -W error::UserWarning:inpaint_ops - <<'END'
+export CC=/bin/false CXX=/bin/false PATH="$place/venv/bin"
+python - <<'END'
 import re
+import shutil
 from pathlib import Path
 
+import inpaint_ops  # before torch, whose OpenMP it takes
 import torch
-
-import inpaint_ops
 from inpaint_ops.ops import native
+
+assert not any(map(shutil.which, ("cc", "gcc", "g++", "clang")))
 
 assert "venv" in inpaint_ops.__file__, inpaint_ops.__file__
 assert native.status().available, native.status().error
@@ -44,4 +47,4 @@ if maps.exists():
     found = set(re.findall(r"\S*lib(?:gomp|omp|iomp)[^\s/]*\.so\S*", maps.read_text()))
     assert len(found) == 1, f"OpenMP of more than one library: {found}"
 END
-venv/bin/python -m inpaint_ops.doctor
+python -m inpaint_ops.doctor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def _users(objects: Path, isa: str, file: str) -> list[Path]:
     return found
 
 
+def in_order(objects: Path) -> list[Path]:
+    """What setup.py links, in its order: the baseline's inline functions run anywhere."""
+    module = f"module-{sys.implementation.cache_tag}"
+    found = []
+    for name in (module, "shared", "baseline", "avx2", "avx512_shaped", "avx512"):
+        for one in sorted((objects / name / "csrc").rglob("*.o")):
+            # Of a file that was renamed the old object stays.
+            if (ROOT / one.relative_to(objects / name)).with_suffix(".cpp").is_file():
+                found.append(one)
+    return found
+
+
 def build(mutation: Mutation, isa: str, folder: Path) -> Path:
     """Makes a tree with the mutated extension.
 
@@ -72,12 +85,7 @@ def build(mutation: Mutation, isa: str, folder: Path) -> Path:
     )
     for name in ("kernels", "models", "benchmarks"):
         shutil.copytree(ROOT / name, tree / "inpaint_ops" / name)
-    # In the order of setup.py: the baseline's inline functions run anywhere.
-    everything = sorted((objects / "module" / "csrc").rglob("*.o"))
-    for other in ("baseline", *sorted(p.name for p in objects.iterdir() if p.name != "module")):
-        found = sorted((objects / other / "csrc").rglob("*.o"))
-        everything += [o for o in found if o not in everything]
-    linked = [str(changed.get(one, one)) for one in everything]
+    linked = [str(changed.get(one, one)) for one in in_order(objects)]
     target = tree / "inpaint_ops" / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     _run([_compiler(), "-shared", *linked, "-fopenmp", "-o", str(target)], ROOT)
     return tree

@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import zipfile
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
@@ -175,22 +177,45 @@ def test_files_beside_the_code_are_installed(tmp_path):
     assert [name for name in sorted(wanted) if not (tmp_path / name).is_file()] == []
 
 
-def test_build_without_compiler_still_succeeds(tmp_path):
-    """An ordinary build only warns; one that requires the extension fails."""
-    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
-    command += ["--build-temp", str(tmp_path / "temp")]
-    broken = {"CC": "false", "CXX": "false"}
-    for required in ("", "1"):
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, **broken, "INPAINT_OPS_REQUIRE_EXTENSION": required},
-            check=False,
-        )
-        assert (result.returncode != 0) == bool(required), result.stderr
-        assert not list(tmp_path.rglob("_C*.so"))
+def build_wheel(folder, **environment):
+    """Makes a wheel in a process; returns that and the wheels made."""
+    command = [sys.executable, "setup.py", "egg_info", "--egg-base", str(folder)]
+    command += ["build", "--build-base", str(folder / "build")]
+    command += ["bdist_wheel", "--bdist-dir", str(folder / "raw"), "--dist-dir", str(folder)]
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "INPAINT_OPS_REQUIRE_EXTENSION": "", **environment},
+        check=False,
+    )
+    return result, list(folder.glob("*.whl"))
+
+
+def test_wheel_without_compiler_is_named_pure(tmp_path):
+    """Not for a version of Python and a machine, as if it had the extension of before."""
+    library = f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    stale = tmp_path / "build" / library / f"inpaint_ops/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    result, wheels = build_wheel(tmp_path, CC="false", CXX="false")
+    assert result.returncode == 0, result.stderr
+    (wheel,) = wheels
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as files:
+        names = files.namelist()
+        (about,) = [files.read(name).decode() for name in names if name.endswith("/WHEEL")]
+    assert "Root-Is-Purelib: true" in about
+    assert {"inpaint_ops/ops/native.py", "inpaint_ops/kernels/launch.py"} <= set(names)
+    assert not [name for name in names if "/_C" in name or ".data/" in name]
+
+
+@pytest.mark.parametrize("required", ["INPAINT_OPS_REQUIRE_EXTENSION", "INPAINT_OPS_WHEEL"])
+def test_wheel_that_requires_the_extension_is_refused_without_compiler(tmp_path, required):
+    result, wheels = build_wheel(tmp_path, CC="false", CXX="false", **{required: "1"})
+    assert result.returncode != 0
+    assert not wheels
 
 
 def test_sdist_holds_what_a_build_needs(tmp_path):
@@ -207,8 +232,9 @@ print(build_meta.build_sdist({str(tmp_path)!r}))
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         names = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
-    sources = [*(ROOT / "csrc").iterdir(), *(ROOT / "inpaint_ops").rglob("*.py")]
-    sources += (ROOT / "inpaint_ops/serving/page").iterdir()
+    folders = ("csrc", "inpaint_ops", "kernels", "models", "benchmarks")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.*")]
+    sources = [path for path in sources if path.suffix not in (".so", ".pyc")]
     # The README shows a picture of docs, links to a page of it and names targets of the Makefile.
     for path in [*sources, *(ROOT / "docs").iterdir(), ROOT / "Makefile"]:
         assert str(path.relative_to(ROOT)) in names
