@@ -63,7 +63,7 @@ constexpr int64_t kLargeTaps = 25, kLargeTapsDilated = 49;
 // Weights that are read where they lie, once: of so many at least, for so few pixels of the result,
 // or of the input of a transposed convolution, at most.
 constexpr int64_t kUnpackedWeights = int64_t(1) << 16;
-constexpr int64_t kUnpackedPixels = 8, kUnpackedPixelsTransposed = 16;
+constexpr int64_t kUnpackedPixels = 8;
 
 constexpr Algorithm kTiles[] = {Algorithm::kWinograd4x3,
                                 Algorithm::kWinograd5x2,
@@ -138,10 +138,10 @@ bool may_be_tiled(const ChoiceArgs& a) {
   return a.tiled && a.kernel.y > 1 && a.kernel.x > 1 && is_tiled(a.stride, a.dilation);
 }
 
-// Returns whether a weight is worth no packing: `most` pixels at most share it.
-bool is_unpacked(const ChoiceArgs& a, int64_t most) {
+// Returns whether a weight is worth no packing: few pixels share it.
+bool is_unpacked(const ChoiceArgs& a) {
   const int64_t weights = a.filters * a.channels * a.kernel.y * a.kernel.x;
-  return a.in_place && a.groups == 1 && a.batch * a.size.y * a.size.x <= most &&
+  return a.in_place && a.groups == 1 && a.batch * a.size.y * a.size.x <= kUnpackedPixels &&
          weights >= kUnpackedWeights;
 }
 
@@ -198,7 +198,7 @@ Work convolution_work(const ChoiceArgs& a, Algorithm algorithm) {
 }
 
 std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
-  if (is_unpacked(a, kUnpackedPixels)) return Algorithm::kUnpacked;
+  if (is_unpacked(a)) return Algorithm::kUnpacked;
   // The difference of gated layers concerns only those of at most kFewFilters filters with both a
   // stride and a dilation, which are rare.
   if (a.groups != 1 || !is_direct(a.filters, false, a.stride, a.dilation)) return std::nullopt;
@@ -233,7 +233,7 @@ Work transposed_work(const ChoiceArgs& args, Algorithm algorithm) {
 }
 
 std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& a) {
-  if (is_unpacked(a, kUnpackedPixelsTransposed)) return Algorithm::kUnpacked;
+  if (is_unpacked(a)) return Algorithm::kUnpacked;
   if (a.stride.y > a.kernel.y || a.stride.x > a.kernel.x) return std::nullopt;
   return choose_algorithm(largest_phase(a));
 }

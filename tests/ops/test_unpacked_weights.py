@@ -34,7 +34,7 @@ LAYERS = {
     "upsampled": ("fused", (1, 125, 1, 2), (63, 125, 3, 3), {"padding": 1, "upsample": 2}),
     "gated": ("gated", (1, 90, 3, 2), (130, 90, 3, 3), {"padding": 1, "activation": "elu"}),
     "partial": ("partial", (2, 120, 4, 4), (70, 120, 3, 3), {"padding": 1, "stride": 2}),
-    "transposed": ("transposed", (1, 130, 4, 4), (130, 67, 4, 4), {"stride": 2, "padding": 1}),
+    "transposed": ("transposed", (1, 130, 2, 4), (130, 67, 4, 4), {"stride": 2, "padding": 1}),
     "transposed-1": ("transposed", (3, 131, 1, 1), (131, 65, 4, 3), {"stride": 1, "padding": 0}),
     "transposed-apart": (
         "transposed",
