@@ -16,12 +16,7 @@ from inpaint_ops.models.training import Phase, TrainingRecipe, adam
 
 Maps = dict[str, Tensor]
 
-_WEIGHTS = {
-    **{"valid": 1.0, "hole": 6.0, "perceptual": 0.05, "style": 120.0, "variation": 0.1},
-    "log_error": 0.0,
-}
-# A mean squared error that is as good as none, of pictures in [0, 1]: 60 dB.
-_NO_ERROR = 1e-6
+_WEIGHTS = {"valid": 1.0, "hole": 6.0, "perceptual": 0.05, "style": 120.0, "variation": 0.1}
 
 
 class PartialConvUNetRecipe(TrainingRecipe):
@@ -31,10 +26,6 @@ class PartialConvUNetRecipe(TrainingRecipe):
     normalisations, which see the zeros of the holes in training; their scales and shifts go on
     learning, as in naoto0804's code. Pixel losses and variation are taken in the range of the
     network, the variation, as in the paper, in the hole grown by one pixel.
-
-    One more loss is not in the paper and off: "log_error", the decimal logarithm of each sample's
-    mean squared error in its hole, of pictures in [0, 1]. That is its PSNR over -10 dB. Smooth
-    pictures count as much in it as others.
 
     Source: Liu et al., ECCV 2018 (arXiv 1804.07723), sections 3.3 and 4, with the authors' erratum
     (means over all pixels); naoto0804/pytorch-inpainting-with-partial-conv: loss.py, opt.py.
@@ -77,15 +68,7 @@ class PartialConvUNetRecipe(TrainingRecipe):
         if self.features is not None:
             terms.update(self._feature_terms(made, filled, truth))
         terms["variation"] = losses.total_variation(filled, hole, rule=self.variation_rule)
-        if self.numbers["log_error"]:
-            terms["log_error"] = self._log_error(made, truth, hole)
         return terms
-
-    def _log_error(self, made: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
-        squared = (self.model.unnormalised(made) - self.model.unnormalised(truth)).square() * hole
-        count = made.shape[1] * hole.flatten(1).sum(1)
-        errors = squared.flatten(1).sum(1) / count.clamp_min(1)
-        return (errors + _NO_ERROR).log10().mean()
 
     def _feature_terms(self, made: Tensor, filled: Tensor, truth: Tensor) -> dict[str, Tensor]:
         pictures = self.model.unnormalised(torch.cat((made, filled)))

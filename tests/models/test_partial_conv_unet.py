@@ -1,7 +1,5 @@
 """PartialConv U-Net: numbers of the public port, parameter counts, masks, losses, phases."""
 
-import math
-
 import pytest
 import torch
 from golden_networks import drawn_state, network_golden
@@ -140,22 +138,6 @@ def test_losses_equal_the_port():
     total = sum(recipe.numbers[name] * value for name, value in terms.items())
     check_close(total.detach(), torch.tensor(z["total"]), terms=4096)
     check_close(torch.autograd.grad(total, out)[0], z["gout_total"], terms=8192)
-
-
-def test_log_error_is_the_psnr_of_each_hole():
-    torch.manual_seed(0)
-    model = PartialConvUNet(levels=5, base_channels=4, input_range="signed")
-    recipe = model.recipe("train", features=Toy(model), log_error=1.0)
-    truth, made = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
-    hole = torch.zeros(2, 1, 8, 8)
-    hole[0, :, 2:4, 1:7] = 1
-    hole[1, :, 5:, 5:] = 1
-    term = recipe.terms(model.normalised(made), model.normalised(truth), hole)["log_error"]
-    errors = [
-        (made[i] - truth[i])[:, hole[i, 0] > 0].double().square().mean().item() for i in (0, 1)
-    ]
-    assert term.item() == pytest.approx(sum(map(math.log10, errors)) / 2, abs=1e-4)
-    assert "log_error" not in model.recipe("train", features=Toy(model)).terms(made, truth, hole)
 
 
 def test_the_second_phase_freezes_statistics_of_the_encoder_only():
