@@ -64,7 +64,9 @@ class RunFolder:
             raise NotADirectoryError(f"{self.path}: is a file, expected a folder")
         begun = self.config_of(self.path) is not None
         if begun and not resume:
-            raise FileExistsError(f"{self.path}: holds a run; --resume goes on with it")
+            raise FileExistsError(
+                f"{self.path}: holds a run; --resume goes on with it, another --out begins anew"
+            )
         make_folder(self.path)
         self._take()
         facts = _facts(plan)
