@@ -46,7 +46,11 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     while True:
         temporary = _temporary_name(target)
         # "x": never opens an existing file of that name.
-        stream = temporary.open("x+b")
+        try:
+            stream = temporary.open("x+b")
+        except OSError as exc:
+            exc.filename = str(target)  # the file that was asked for
+            raise
         try:
             with stream:
                 # Between opening and locking another process may have taken it for a left-over.

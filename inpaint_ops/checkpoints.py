@@ -186,6 +186,8 @@ def _reason(exc: Exception) -> str:
     if text.startswith("Weights only load failed"):
         found = re.search(r"WeightsUnpickler error: ([^\n]*)", text)
         return f"damaged pickle: {found[1].strip() if found else 'not safe to read'}"
+    if isinstance(exc, LookupError):  # torch names a byte that is no instruction of pickle
+        return "not a pickle"
     return text.partition("\n")[0].strip() or type(exc).__name__
 
 

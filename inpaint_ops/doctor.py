@@ -12,9 +12,12 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from inpaint_ops import program
 
 # Optional dependencies of the package by extra, as distribution names.
 EXTRAS = {
@@ -278,8 +281,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(argv)
     facts = collect()
-    print(json.dumps(facts, indent=2) if options.json else render(facts))
-    return 1 if facts["broken"] else 0
+    with suppress(BrokenPipeError):  # head has read enough
+        print(json.dumps(facts, indent=2) if options.json else render(facts))
+    flushed = program.flush_output()
+    return 1 if facts["broken"] or not flushed else 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +77,8 @@ def make_plan(config: Config, features: nn.Module | None = None) -> Plan:
         network = ", ".join(f"{key}={value!r}" for key, value in recipe.feature_network.items())
         raise ValueError(
             f"train: features must be the file of a feature network for {', '.join(needing)} of "
-            f"{config.method} ({network}); --set features=FILE"
+            f"{config.method} ({network}); --set features=FILE, or weights of 0 in each phase: "
+            f"{_without_features(recipe, needing)}"
         )
     pictures = find_pictures(config.data.path, split=config.data.split, root=config.data.root)
     options = config.data
@@ -115,9 +116,22 @@ def _model(config: Config) -> InpaintingModel:
     )
 
 
+def _without_features(recipe: type[TrainingRecipe], phases: Sequence[str]) -> str:
+    return " ".join(
+        f"--set phases.{phase}.{loss}=0" for phase in phases for loss in recipe.feature_losses
+    )
+
+
 def _size(model: InpaintingModel, config: Config) -> tuple[int, int]:
     size = model.trained_size if config.data.size is None else config.data.size
-    return size if isinstance(size, tuple) else (size, size)
+    height, width = size if isinstance(size, tuple) else (size, size)
+    least, step = model.minimum, model.multiple
+    if min(height, width) < least or height % step or width % step:
+        raise ValueError(
+            f"train: data.size must be a multiple of {step} and at least {least} for "
+            f"{config.method} as it is set, got {size}"
+        )
+    return height, width
 
 
 def _holes(config: Config, recipe: type[TrainingRecipe]) -> Holes:

@@ -56,15 +56,17 @@ class RunFolder:
         """Write what the run is, or compare it with what the folder says.
 
         Raises:
-            FileExistsError: a run is there, and it is not to be resumed.
+            FileExistsError: a run that has done steps is there, and it is not to be resumed.
             OSError: the folder cannot be made or written.
             ValueError: the run is another one; what differs is said.
         """
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path}: is a file, expected a folder")
-        begun = self.config_of(self.path) is not None
+        begun = self.config_of(self.path) is not None and self._has_steps()
         if begun and not resume:
-            raise FileExistsError(f"{self.path}: holds a run; --resume goes on with it")
+            raise FileExistsError(
+                f"{self.path}: holds a run; --resume goes on with it, another --out begins anew"
+            )
         make_folder(self.path)
         self._take()
         facts = _facts(plan)
@@ -75,6 +77,11 @@ class RunFolder:
             _write(self.path / _FACTS, json.dumps(facts, indent=2) + "\n")
             _write(self.path / _CONFIG, toml_text(config.values()))
         self.checkpoints.sweep()
+
+    def _has_steps(self) -> bool:
+        """Return whether a step was done: a run that failed before may be begun anew."""
+        losses = self.path / _LOSSES
+        return bool(self.checkpoints.all()) or (losses.is_file() and losses.stat().st_size > 0)
 
     def _take(self) -> None:
         """Keep other processes out. The lock is not inherited by processes that read data."""

@@ -148,6 +148,18 @@ def test_doctor_is_a_module_that_runs():
     assert done.returncode in (0, 1)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_doctor_is_quiet_when_its_reader_has_gone():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "inpaint_ops.doctor", "--json"]
+    try:
+        done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(write_end)
+    assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script(run, shell):
     result = run("completion", shell)

@@ -120,3 +120,10 @@ def test_a_file_taken_for_a_left_over_before_it_was_locked(tmp_path, monkeypatch
     assert taken
     assert (tmp_path / "a").read_bytes() == b"x"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_that_cannot_be_made_is_named_as_it_was_asked_for(tmp_path):
+    target = tmp_path.resolve() / "missing" / "picture.png"
+    with pytest.raises(FileNotFoundError) as caught, atomic.write_atomically(target):
+        pass
+    assert caught.value.filename == str(target)

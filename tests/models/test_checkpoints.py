@@ -167,6 +167,8 @@ def test_files_of_other_kinds(model, tmp_path):
     file = tmp_path / "weights.pth"
     file.write_bytes(b"")
     assert "it is empty" in refused(model, file)
+    file.write_text("hello\n")
+    assert "(not a pickle)" in refused(model, file)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("archive/data.pkl", bytes(50_000_000))
     assert "torch.save does not compress" in refused(model, file)

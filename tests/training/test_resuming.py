@@ -135,6 +135,23 @@ def test_a_loss_that_is_not_finite_ends_the_run(photos, tmp_path):
     assert (out / "losses.jsonl").read_bytes() == b""
 
 
+def test_a_run_that_failed_before_its_first_step_may_be_begun_anew(photos, tmp_path, whole):
+    out = tmp_path / "run"
+    with pytest.raises(NonFiniteLossError):
+        run(photos, out, "phases.joint.learning_rate=1e30")
+    run(photos, out)
+    assert results(out) == whole
+
+
+def test_sides_that_the_networks_do_not_take_are_refused_before_anything_is_written(
+    photos, tmp_path
+):
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"data\.size must be a multiple of \d+ .* got 30"):
+        run(photos, out, "data.size=30")
+    assert not out.exists()
+
+
 def test_a_run_is_not_begun_twice_nor_continued_as_another(photos, tmp_path):
     out = tmp_path / "run"
     run(photos, out, "iterations=2")
