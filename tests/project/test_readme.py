@@ -122,7 +122,11 @@ def check_benchmark(arguments):
 def test_options_in_prose_exist():
     known = {option for c in cli.commands.values() for p in c.params for option in p.opts}
     known.add("--help")
-    for program in ("benchmarks/options.py", "benchmarks/gpu/check.py"):
+    for program in (
+        "benchmarks/options.py",
+        "benchmarks/gpu/check.py",
+        "benchmarks/learning/compare.py",
+    ):
         known |= set(re.findall(r'"(--[\w-]+)"', (ROOT / program).read_text()))
     for name, text in TEXTS.items():
         for option in re.findall(r"`(--[\w-]+)[ `]", text):

@@ -272,6 +272,8 @@ function history(action) {
   if (stage.mask === null || filling || stage.comparing || stage.drag !== null) return;
   stage.mask[action]();
   stage.redraw();
+  // The next key may come before the next frame.
+  update();
 }
 
 function zoom(change) {
