@@ -30,8 +30,8 @@ constexpr int64_t kResidentFloats = 48 << 10;
 // Register tiles of a row of a block.
 constexpr int64_t kRowTiles = 4;
 static_assert(kRowTiles * kRowTile <= kMostRun);
-// Input of a block that stays in L2 beside them. Weights of a layer that do not, and the input of a
-// block that is worth reading them only once.
+// Input of a block that stays in L2 beside them. A layer with more weights than the second number
+// reads them from memory for every block: its blocks may be of so much input, to be few.
 constexpr int64_t kInputFloats = 64 << 10, kManyWeights = 256 << 10;
 // Weights and input that stay in an L1 of 32 KiB together.
 constexpr int64_t kL1Floats = 7 << 10;

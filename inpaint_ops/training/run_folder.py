@@ -26,8 +26,8 @@ _CONFIG, _FACTS, _LOSSES, _LOCK = "config.toml", "run.json", "losses.jsonl", ".l
 class RunFolder:
     """Configuration, facts, losses and checkpoints of a run.
 
-    ``config.toml`` is the whole configuration, with all defaults. ``run.json`` has versions and the
-    data set's size and digest. ``losses.jsonl`` has a line for each step. ``checkpoints`` has the
+    ``config.toml`` is the configuration, with the defaults of its names but without the numbers of
+    the recipe. ``run.json`` has versions and the data set's size and digest. ``losses.jsonl`` has a line for each step. ``checkpoints`` has the
     last ones, ``tensorboard`` the curves.
 
     Args:

@@ -182,3 +182,16 @@ def test_large_memory_is_not_shared(monkeypatch):
     weight = torch.randn(34, 5, 3, 3)
     packed_weights.of(weight, FORMS[1])
     assert inpaint_ops.memory_held() == (4 * weight.numel(), 0, 0)
+
+
+def test_sums_of_neighbours_are_those_of_the_formula_bit_for_bit(instruction_set):
+    generator = torch.Generator().manual_seed(3)
+    # A slice: the gradient of one of several tensors reads its channels of the weight.
+    weight = torch.randn(5, 9, 3, 2, generator=generator)[:, 2:6]
+    padded = torch.nn.functional.pad(weight, (1, 1, 1, 1))
+    rows = padded[:, :, :-1] + padded[:, :, 1:]
+    expected = rows[..., :-1] + rows[..., 1:]
+    for threads in (1, 3):
+        sums = torch.empty(5, 4, 4, 3)
+        native.extension().sum_neighbours(weight, sums, threads)
+        assert torch.equal(sums, expected)
