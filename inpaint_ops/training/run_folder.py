@@ -27,8 +27,8 @@ class RunFolder:
     """Configuration, facts, losses and checkpoints of a run.
 
     ``config.toml`` is the configuration, with the defaults of its names but without the numbers of
-    the recipe. ``run.json`` has versions and the data set's size and digest. ``losses.jsonl`` has a line for each step. ``checkpoints`` has the
-    last ones, ``tensorboard`` the curves.
+    the recipe. ``run.json`` has versions and the data set's size and digest. ``losses.jsonl`` has a
+    line for each step. ``checkpoints`` has the last ones, ``tensorboard`` the curves.
 
     Args:
         path: of the folder.
