@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +85,7 @@ class Holes:
         across, down = _pooled(pixels, cell)
         # Cells (rows, columns): the number of their group, 0 = nothing is missing there.
         self.groups = _numbered(_any_of(across, cell))
-        self._full = ~_any_of(_pooled(~pixels, cell)[0], cell)
+        self._pixels = pixels
         self._boxes = _boxes(across, down, self.groups, cell)
 
     def shared(self, most: int) -> list[Hole]:
@@ -115,7 +114,8 @@ class Holes:
         cells shorter; at the edge, those that about half of it is inside of.
         """
         count = max(side // self.cell - 1, 1)
-        full = self._full & np.isin(self.groups, hole.groups)
+        full = ~_any_of(_pooled(~self._pixels, self.cell)[0], self.cell)
+        full &= np.isin(self.groups, hole.groups)
         full = np.pad(full, count // 2, constant_values=True)
         for _ in range(count - 1):
             down = full[:-1] & full[1:]
@@ -124,6 +124,8 @@ class Holes:
 
     def of(self, hole: Hole, where: Rect, missing: Tensor) -> Tensor:
         """Return the hole's own pixels in a rectangle, (h, w) bool, of the missing (H, W)."""
+        if len(hole.groups) == len(self._boxes):
+            return missing[where.pixels]
         own = torch.from_numpy(np.isin(self.groups, hole.groups)).to(missing.device)
         rows, columns = (
             torch.arange(first, last, device=missing.device) // self.cell
@@ -149,30 +151,35 @@ def _any_of(across: Array, cell: int) -> Array:
 
 def _numbered(cells: Array) -> Array:
     """Return the number of each cell's group, from 1 on in the order of their first cells."""
+    # Runs of cells of one row: the row, the first cell and the end.
+    steps = np.diff(np.pad(cells.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    runs = list(zip(rows.tolist(), starts.tolist(), ends.tolist()))
+    # The run that stands for a run's group is the first one of it.
+    first = list(range(len(runs)))
+
+    def head(run: int) -> int:
+        while first[run] != run:
+            first[run] = first[first[run]]
+            run = first[run]
+        return run
+
+    above = 0
+    for number, (row, start, end) in enumerate(runs):
+        # Runs of the row above that end before this one begins touch none of the later ones.
+        while runs[above][0] < row - 1 or (runs[above][0] == row - 1 and runs[above][2] < start):
+            above += 1
+        other = above
+        while runs[other][0] == row - 1 and runs[other][1] <= end:
+            one, two = sorted((head(number), head(other)))
+            first[two] = one
+            other += 1
     numbers = np.zeros(cells.shape, np.int64)
-    order = list(zip(*(axis.tolist() for axis in np.nonzero(cells))))
-    left = set(order)
-    count = 0
-    for start in order:
-        if start not in left:
-            continue
-        left.remove(start)
-        count += 1
-        waiting = [start]
-        while waiting:
-            cell = waiting.pop()
-            numbers[cell] = count
-            linked = left.intersection(_around(*cell))
-            left -= linked
-            waiting += linked
+    count: dict[int, int] = {}
+    for number, (row, start, end) in enumerate(runs):
+        numbers[row, start:end] = count.setdefault(head(number), len(count) + 1)
     return numbers
-
-
-def _around(row: int, column: int) -> Iterator[tuple[int, int]]:
-    """The eight neighbours of a cell."""
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            yield row + down, column + right
 
 
 def _boxes(across: Array, down: Array, groups: Array, cell: int) -> list[Rect]:

@@ -242,7 +242,8 @@ class InpaintingModel(nn.Module):
                 windows = Windows(holes, side, int(side * self.hole_share))
                 return windows.complete(image, missing, given)
         finally:
-            self.train(training)
+            if training:
+                self.train()
 
     def window_side(self, window: int | str | None) -> int | None:
         """Return the side of the windows of `complete`, a multiple of what the networks take.

@@ -8,6 +8,7 @@ is missing.
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +32,20 @@ class HoleNote(checks.Note):
     """States that a hole leaves a network too little to see."""
 
 
+class _Job(NamedTuple):
+    """A hole that has one square.
+
+    Args:
+        sample: its number.
+        box: around the hole.
+        own: the hole's pixels, (H, W) bool.
+    """
+
+    sample: int
+    box: Rect
+    own: Tensor
+
+
 class Squares(Windows):
     """Fills the holes of pictures of one size, each in a square of its own.
 
@@ -44,15 +59,19 @@ class Squares(Windows):
 
     Args:
         fill: fills pictures whose wanted pixels are one hole, by `centre.fill_centre`.
-        op: of the note.
         overlap: of `centre.fill_centre`.
         size: height and width of the pictures.
+        looks_beyond: `fill` needs more of the picture than the square.
+        op: of the note.
     """
 
-    def __init__(self, fill: Fill, op: str, overlap: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, fill: Fill, overlap: int, size: tuple[int, int], *, looks_beyond: bool, op: str
+    ) -> None:
         side = centre.least_side(*size)
         super().__init__(fill, side, max(int(side * centre.largest_share(overlap)), 1))
         self.op, self.overlap_known, self.size = op, overlap, size
+        self.looks_beyond = looks_beyond
 
     def fill_holes(
         self, image: Tensor, missing: Tensor, wanted: Tensor, given: Tensor | None = None
@@ -61,36 +80,48 @@ class Squares(Windows):
         result = torch.where(missing, image.new_zeros(()), image)
         everywhere = Rect(0, 0, *self.size)
         # The first hole of each sample, the second, ...: these are filled together.
-        rounds: list[list[tuple[int, Tensor]]] = []
-        in_parts: list[tuple[slice, Tensor, Rect]] = []
+        rounds: list[list[_Job]] = []
+        in_parts: list[_Job] = []
         for sample, mask in enumerate(wanted[:, 0]):
             holes, count = Holes(mask, _CELL), 0
             for hole in holes.shared(self.part):
-                own = holes.of(hole, everywhere, mask)
-                if hole.box.longest > self.part and own.sum() < _FULL * hole.box.longest**2:
-                    in_parts.append((slice(sample, sample + 1), own[None, None], hole.box))
+                job = _Job(sample, hole.box, holes.of(hole, everywhere, mask))
+                if hole.box.longest > self.part and job.own.sum() < _FULL * hole.box.longest**2:
+                    in_parts.append(job)
                     continue
                 if count == len(rounds):
                     rounds.append([])
-                rounds[count].append((sample, own))
+                rounds[count].append(job)
                 count += 1
         steps = len(in_parts) + len(rounds)
-        for number, (one, own, box) in enumerate(in_parts):
+        for number, (sample, box, own) in enumerate(in_parts):
+            one = slice(sample, sample + 1)
             with Part(number / steps, (number + 1) / steps):
-                self._in_parts(result[one], missing[one], own, box)
+                self._in_parts(result[one], missing[one], own[None, None], box)
         for number, jobs in enumerate(rounds, len(in_parts)):
             with Part(number / steps, (number + 1) / steps):
                 self._one_each(result, missing, jobs)
         return result
 
-    def _one_each(self, result: Tensor, missing: Tensor, jobs: list[tuple[int, Tensor]]) -> None:
-        """Fill one hole of each of some samples, in place."""
-        samples = torch.tensor([sample for sample, _ in jobs], device=result.device)
-        own = torch.stack([mask[None] for _, mask in jobs])
-        unknown = missing[samples]
-        self._note(unknown, own)
-        filled = self.fill(result[samples], unknown, own)
-        result[samples] = torch.where(own, filled, result[samples])
+    def _one_each(self, result: Tensor, missing: Tensor, jobs: list[_Job]) -> None:
+        """Fill one hole of each of some samples, in place: those with cuts of one size at once."""
+        boxes = centre.Box(*torch.tensor([job.box for job in jobs]).unbind(1))
+        squares = zip(
+            *(axis.tolist() for axis in centre.window(boxes, *self.size, self.overlap_known))
+        )
+        groups: dict[tuple[int, int], list[tuple[_Job, Rect]]] = {}
+        for job, (top, left, side) in zip(jobs, squares):
+            cut = Rect(0, 0, *self.size)
+            if not self.looks_beyond:
+                cut = job.box.around(side + 2 * centre.margin(side), *self.size)
+            self._note(missing[job.sample, 0], job, centre.Square(top, left, side))
+            groups.setdefault((cut.bottom - cut.top, cut.right - cut.left), []).append((job, cut))
+        for group in groups.values():
+            places = [(job.sample, slice(None), *cut.pixels) for job, cut in group]
+            own = torch.stack([job.own[cut.pixels][None] for job, cut in group])
+            images, unknown = (torch.stack([x[at] for at in places]) for x in (result, missing))
+            for at, one, values in zip(places, own, self.fill(images, unknown, own)):
+                result[at].copy_(torch.where(one, values, result[at]))
 
     def _in_parts(self, result: Tensor, missing: Tensor, own: Tensor, box: Rect) -> None:
         """Fill a hole of one picture (1, 3, H, W) part by part, in place."""
@@ -99,25 +130,23 @@ class Squares(Windows):
         if image.dtype != result.dtype:
             result.copy_(torch.where(own, image.to(result.dtype), result))
 
-    def _note(self, missing: Tensor, wanted: Tensor) -> None:
-        known = centre.seen_pixels(missing, wanted, self.overlap_known)
-        asked = wanted.flatten(1).sum(1).tolist()
+    def _note(self, missing: Tensor, job: _Job, square: centre.Square) -> None:
+        count, pixels = centre.seen_pixels(missing, square, self.overlap_known), int(job.own.sum())
+        if count >= _LEAST * pixels:
+            return
         side, hole = centre.SIDE, centre.PREDICTED - 2 * self.overlap_known
-        for count, pixels, box in zip(known, asked, zip(*centre.hole_boxes(wanted))):
-            if count >= _LEAST * pixels:
-                continue
-            top, left, bottom, right = (int(end) for end in box)
-            warnings.warn(
-                f"{self.op}: hole should leave half as many known pixels around it as are missing, "
-                f"got {count} for {pixels} at {top}:{bottom}, {left}:{right} (rows, columns); the "
-                f"network was trained for {hole} x {hole} in the middle of {side} x {side}, and "
-                "what it predicts here tells little of this picture",
-                HoleNote,
-                stacklevel=2,
-            )
+        top, left, bottom, right = job.box
+        warnings.warn(
+            f"{self.op}: hole should leave half as many known pixels around it as are missing, "
+            f"got {count} for {pixels} at {top}:{bottom}, {left}:{right} (rows, columns); the "
+            f"network was trained for {hole} x {hole} in the middle of {side} x {side}, and "
+            "what it predicts here tells little of this picture",
+            HoleNote,
+            stacklevel=2,
+        )
 
 
-def hole_by_hole(fill: Fill, op: str, overlap: int) -> Fill:
+def hole_by_hole(fill: Fill, op: str, overlap: int, *, looks_beyond: bool = False) -> Fill:
     """Return what fills every hole of pictures, of what fills one; see `Squares`."""
 
     def fill_all(
@@ -125,6 +154,7 @@ def hole_by_hole(fill: Fill, op: str, overlap: int) -> Fill:
     ) -> Tensor:
         size = (image.shape[2], image.shape[3])
         own = missing if wanted is None else wanted
-        return Squares(fill, op, overlap, size).fill_holes(image, missing, own, given)
+        squares = Squares(fill, overlap, size, looks_beyond=looks_beyond, op=op)
+        return squares.fill_holes(image, missing, own, given)
 
     return fill_all

@@ -62,8 +62,8 @@ CASES = tuple(
         usual=name == "deepfill_v2" and batch == 4,
         curve=name,
         x=side,
-        # A minute or more for each network and thread count.
-        compile=name == "deepfill_v2" and batch == 4,
+        # Minutes for each method and thread count.
+        compile=batch == 4,
     )
     for name in list_models()
     for batch, side in ((4, _METHODS[name].small), (1, _METHODS[name].paper))

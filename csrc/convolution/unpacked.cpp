@@ -7,8 +7,11 @@
 // lie along the lanes, and a tile is that of base/gemm.h.
 //
 // Transposed: the products of all taps and filters are one matrix product (pixels, channels) x
-// (channels, filters and taps), columns along the lanes; a task has some filters, adds kUpdate rows
-// of weights at a time to its products, and the products of each tap to the pixels they belong to.
+// (channels, filters and taps), columns along the lanes, which adds kUpdate rows of weights at a
+// time. A task has some filters and all chains of rows; where its pixels are so few that the
+// products of every chain fit the caches, it has one chain of all filters instead, reads the weights
+// from end to end, and takes 0.7 of the time. Then the products of each tap are added to the pixels
+// that they belong to. Both ways add in one order.
 //
 // The tasks do not depend on the number of threads, so neither does a bit of the result.
 #include "convolution/unpacked.h"
@@ -36,8 +39,8 @@ constexpr int64_t kTerms = 1024, kTaskFilters = 16;
 constexpr int64_t kChain = 128;
 // Rows of weights of an update of the products, and pixels of its tile.
 constexpr int kUpdate = 4, kTilePixels = kManyRegisters ? 4 : 2;
-// Products of a task.
-constexpr int64_t kTaskProducts = 32 << 10;
+// Products of a task of some filters; of all chains, where each is a task.
+constexpr int64_t kTaskProducts = 32 << 10, kChainProducts = 512 << 10;
 
 // Bias, ratio, activation and gate of all sums (pixels, filters).
 void finish(const ConvArgs& a, const float* sums) {
@@ -219,6 +222,37 @@ struct Update {
   }
 };
 
+// Products of all pixels, rows x (pixels, channels), with one chain of the rows of weights, from
+// `first` on, and some of their columns.
+void sum_chain(const UnpackedArgs& args,
+               const float* x,
+               int64_t first,
+               int64_t column,
+               int64_t columns,
+               float* products,
+               int64_t step) {
+  const ConvArgs& a = args.conv;
+  const int64_t row = a.filters * a.kernel.y * a.kernel.x;
+  const int64_t pixels = a.batch * a.parts[0].height * a.parts[0].width;
+  const int64_t last = std::min(first + kChain, a.channels);
+  for (int64_t c = first; c < last; c += kUpdate) {
+    const int64_t rows = std::min<int64_t>(kUpdate, last - c);
+    for (int64_t p = 0; p < pixels; p += kTilePixels) {
+      Update update{args.weight + c * row + column,
+                    row,
+                    x + p * a.channels + c,
+                    a.channels,
+                    int(rows),
+                    products + p * step,
+                    step,
+                    columns,
+                    c == first,
+                    columns < row && p == 0 && c + 2 * kUpdate <= a.channels};
+      with_rows_from<kTilePixels>(std::min<int64_t>(kTilePixels, pixels - p), update);
+    }
+  }
+}
+
 // Adds the products (pixels, filters, taps) of filters begin .. end to the sums.
 void add_taps(const ConvArgs& a,
               const float* products,
@@ -283,37 +317,34 @@ void conv_unpacked_transposed(const UnpackedArgs& args) {
   // Filters of a task: enough columns for long reads, few enough for L2 and for many tasks.
   const int64_t columns_most = std::max<int64_t>(512, kTaskProducts / pixels);
   const int64_t most = std::max<int64_t>(1, std::min(columns_most / taps, ceil_div(a.filters, 8)));
+  const int64_t chains = ceil_div(a.channels, kChain), row = a.filters * taps;
+  const bool by_chain = chains > 1 && chains * pixels * row <= kChainProducts;
   // An odd number of cache lines, or pixels would meet in few sets of the L1 cache.
-  const int64_t step = round_up(most * taps, 32) + 16, size = pixels * step;
-  Buffer<float> products(2 * size * a.threads);
+  const int64_t step = round_up(by_chain ? row : most * taps, 32) + 16, size = pixels * step;
+  Buffer<float> products((by_chain ? chains : 2 * a.threads) * size);
+  if (by_chain)
+    parallel_tasks(chains, a.threads, [&](int64_t chain) {
+      sum_chain(args, x.data(), chain * kChain, 0, row, products.data() + chain * size, step);
+    });
   parallel_tasks(ceil_div(a.filters, most), a.threads, [&](int64_t task) {
-    float* chain = products.data() + thread_index() * 2 * size;
-    float* mine = chain + size;
     const int64_t begin = task * most, end = std::min(a.filters, begin + most);
-    const int64_t columns = (end - begin) * taps, row = a.filters * taps;
-    for (int64_t c = 0; c < a.channels; c += kUpdate) {
-      const int64_t rows = std::min<int64_t>(kUpdate, a.channels - c);
-      for (int64_t p = 0; p < pixels; p += kTilePixels) {
-        Update update{args.weight + c * row + begin * taps,
-                      row,
-                      x.data() + p * a.channels + c,
-                      a.channels,
-                      int(rows),
-                      chain + p * step,
-                      step,
-                      columns,
-                      c % kChain == 0,
-                      p == 0 && c + 2 * kUpdate <= a.channels};
-        with_rows_from<kTilePixels>(std::min<int64_t>(kTilePixels, pixels - p), update);
-      }
-      if ((c + kUpdate) % kChain != 0 && c + kUpdate < a.channels) continue;
-      const bool first = c < kChain;
-      for (int64_t i = 0; i < size; i += W)
-        store(mine + i, first ? load(chain + i) : load(mine + i) + load(chain + i));
+    const int64_t columns = (end - begin) * taps;
+    float* chain = products.data() + (by_chain ? begin * taps : thread_index() * 2 * size);
+    float* total = by_chain ? chain : chain + size;
+    for (int64_t i = 0; i < chains; ++i) {
+      if (!by_chain) sum_chain(args, x.data(), i * kChain, begin * taps, columns, chain, step);
+      if (by_chain && i == 0) continue;
+      const float* its = by_chain ? chain + i * size : chain;
+      for (int64_t p = 0; p < pixels; ++p)
+        for (int64_t j = p * step; j < p * step + columns; j += W) {
+          const int64_t lanes = std::min(W, p * step + columns - j);
+          const Vec more = load_first(its + j, lanes);
+          store_first(total + j, i == 0 ? more : load_first(total + j, lanes) + more, lanes);
+        }
     }
     for (int64_t s = 0; s < stored; ++s)
       std::fill_n(sums.data() + s * a.filters + begin, end - begin, 0.0f);
-    add_taps(a, mine, step, begin, end, sums.data());
+    add_taps(a, total, step, begin, end, sums.data());
   });
   finish(a, sums.data());
 }

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from inpaint_ops import checks
 from inpaint_ops.models.blocks.pictures import arranged, composite, signed, unsigned
 from inpaint_ops.ops import tensors
 
@@ -29,6 +30,14 @@ class Window(NamedTuple):
     top: Tensor
     left: Tensor
     side: Tensor
+
+
+class Square(NamedTuple):
+    """A window of one picture."""
+
+    top: int
+    left: int
+    side: int
 
 
 class Box(NamedTuple):
@@ -54,7 +63,8 @@ def largest_share(overlap: int) -> float:
 def hole_boxes(hole: Tensor) -> Box:
     """Return the box of each sample's hole, (N, 1, H, W); of none: the last pixel."""
     ends = []
-    for lines in ((hole[:, 0] > 0).any(2), (hole[:, 0] > 0).any(1)):
+    missing = hole[:, 0] if hole.dtype == torch.bool else hole[:, 0] > 0
+    for lines in (missing.any(2), missing.any(1)):
         size = lines.shape[1]
         at = torch.arange(size, device=hole.device)
         first = torch.where(lines, at, size - 1).amin(1)
@@ -77,6 +87,11 @@ def window(box: Box, height: int, width: int, overlap: int) -> Window:
     side = (side + 31) // 32 * 32
     top = (box.top + box.bottom) // 2 - side // 2
     return Window(top, (box.left + box.right) // 2 - side // 2, side)
+
+
+def margin(side: int) -> int:
+    """Return how many pixels around a window of that side `crop` reads."""
+    return side // SIDE + 1
 
 
 def _triangles(centres: Tensor, support: Tensor, size: int, *, inside: bool) -> Tensor:
@@ -137,17 +152,30 @@ def crop(image: Tensor, where: Window, colour: Tensor) -> Tensor:
 def paste(image: Tensor, prediction: Tensor, where: Window, box: Box) -> Tensor:
     """Return the pictures with a box of each from its prediction (N, C, PREDICTED, PREDICTED)."""
     scale = where.side[:, None].double() / SIDE
-    matrices, inside = [], []
+
+    def shares(at: Tensor, origin: Tensor, of: slice) -> Tensor:
+        """Return how much each line of the prediction gives to some lines of the pictures."""
+        centres = (at + 0.5 - origin[of, None]) / scale[of] - (SIDE - PREDICTED) / 2
+        support = (1 / scale[of]).clamp_min(1)
+        return _triangles(centres.clamp(0.5, PREDICTED - 0.5), support, PREDICTED, inside=True)
+
+    if checks.tracing() is None:
+        result = image.clone()
+        for n, (top, left, bottom, right) in enumerate(zip(*(end.tolist() for end in box))):
+            rows, columns, one = slice(top, bottom), slice(left, right), slice(n, n + 1)
+            down = shares(torch.arange(top, bottom, device=image.device), where.top, one)
+            across = shares(torch.arange(left, right, device=image.device), where.left, one)
+            result[one, :, rows, columns] = _mixed(prediction[one], down, across)
+        return result
+    # A graph has no boxes yet: it makes the whole picture of the prediction.
+    every, matrices, inside = slice(None), [], []
     for first, last, origin, size in (
         (box.top, box.bottom, where.top, image.shape[2]),
         (box.left, box.right, where.left, image.shape[3]),
     ):
         at = torch.arange(size, device=image.device)
         inside.append((at >= first[:, None]) & (at < last[:, None]))
-        centres = (at + 0.5 - origin[:, None]) / scale - (SIDE - PREDICTED) / 2
-        centres = centres.clamp(0.5, PREDICTED - 0.5)
-        support = (1 / scale).clamp_min(1)
-        matrices.append(_triangles(centres, support, PREDICTED, inside=True))
+        matrices.append(shares(at, origin, every))
     chosen = inside[0][:, None, :, None] & inside[1][:, None, None]
     return torch.where(chosen, _mixed(prediction, *matrices), image)
 
@@ -163,30 +191,24 @@ def least_side(height: int, width: int) -> int:
     return (min(SIDE, height, width) + 31) // 32 * 32
 
 
-def seen_pixels(missing: Tensor, wanted: Tensor, overlap: int) -> list[int]:
-    """Return the number of known pixels that the network sees of each sample.
-
-    Those are in the square of `fill_centre` and not in its middle.
+def seen_pixels(missing: Tensor, square: Square, overlap: int) -> int:
+    """Return the number of known pixels that the network sees: of a square, not of its middle.
 
     Args:
-        missing: (N, 1, H, W), 1 = missing.
-        wanted: those that are filled, the same shape.
+        missing: (H, W) bool.
+        square: around the hole, of `window`.
         overlap: of `fill_centre`.
     """
-    height, width = missing.shape[2:]
-    where = window(hole_boxes(wanted), height, width, overlap)
+    dropped = inner_square(overlap)
+    first, last = (end * square.side // SIDE for end in (dropped.start, dropped.stop))
     counts = []
-    for known, top, left, side in zip(missing[:, 0] == 0, *(axis.tolist() for axis in where)):
-        dropped = inner_square(overlap)
-        first, last = dropped.start * side // SIDE, dropped.stop * side // SIDE
-        inside, middle = (
-            known[
-                max(top + start, 0) : max(top + end, 0), max(left + start, 0) : max(left + end, 0)
-            ]
-            for start, end in ((0, side), (first, last))
+    for start, end in ((0, square.side), (first, last)):
+        rows, columns = (
+            slice(max(origin + start, 0), max(origin + end, 0)) for origin in square[:2]
         )
-        counts.append(int(inside.sum()) - int(middle.sum()))
-    return counts
+        part = missing[rows, columns]
+        counts.append(part.numel() - int(part.sum()))
+    return counts[0] - counts[1]
 
 
 def fill_centre(
@@ -215,6 +237,8 @@ def fill_centre(
         colour: (3, 1, 1) in [-1, 1].
         overlap: predicted pixels on each side that are known to the network.
     """
+    # Masks have one plane: planes are faster here than channels_last.
+    image = image.contiguous()
     box = hole_boxes(hole if wanted is None else wanted)
     where = window(box, image.shape[2], image.shape[3], overlap)
     seen = crop(torch.where(hole > 0, colour, signed(image)), where, colour)

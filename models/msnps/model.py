@@ -200,7 +200,9 @@ class MSNPS(InpaintingModel):
         return fill_colour(like, self.channel_order)
 
     def _separated(self, fill: Fill) -> Fill:
-        return hole_by_hole(fill, f"{self.name}.complete", self.overlap)
+        # Texture is taken from the whole picture.
+        beyond = self.energy != "none"
+        return hole_by_hole(fill, f"{self.name}.complete", self.overlap, looks_beyond=beyond)
 
     def _fill_with(
         self,

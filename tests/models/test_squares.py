@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from model_cases import box, picture, small
@@ -9,7 +10,9 @@ from model_cases import box, picture, small
 from inpaint_ops.features import FeatureNetwork
 from inpaint_ops.models import HoleNote
 from inpaint_ops.models.blocks import centre
+from inpaint_ops.models.holes import _numbered
 from inpaint_ops.models.msnps.texture_energies import PAPER_LAYERS
+from inpaint_ops.models.squares import hole_by_hole
 
 FORMS = [("context_encoder", {}), ("context_encoder", {"variant": "convolutional"}), ("msnps", {})]
 forms = pytest.mark.parametrize(("name", "options"), FORMS, ids=str)
@@ -159,7 +162,62 @@ def test_pixels_that_are_seen():
         for axis, at, first in ((2, rows, where.top), (3, columns, where.left)):
             inside = (at >= first + start) & (at < first + end)
             middle = middle * (inside[:, None] if axis == 2 else inside)
-        assert centre.seen_pixels(missing, hole, 4) == [int(seen.sum() - middle.sum())]
+        square = centre.Square(int(where.top), int(where.left), side)
+        counted = centre.seen_pixels(missing[0, 0], square, 4)
+        assert counted == int(seen.sum() - middle.sum())
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [(2, 3, 9, 12)],
+        [(150, 230, 159, 240), (60, 60, 130, 120)],
+        [(70, 10, 159, 99)],
+        [(0, 0, 160, 240)],
+        [(5, 5, 8, 8), (80, 200, 150, 230), (100, 5, 110, 30)],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(160, 240), (100, 300), (300, 90)], ids=str)
+def test_a_cut_around_the_square_gives_what_the_picture_gives(boxes, size):
+    model = small("context_encoder").eval()
+    hole = sum(mask(*size, one) for one in boxes).clamp(max=1)
+    if not hole.any() or hole.all():
+        hole = mask(*size, (20, 20, 40, 50))
+    batch = torch.cat([hole, hole.flip(3), mask(*size, (40, 40, 60, 55))])
+    image = picture(3, 3, *size)
+    clean = torch.where(batch > 0, 0.0, image)
+    shapes = []
+
+    def fill(image, missing, wanted=None, given=None):
+        shapes.append(tuple(image.shape[2:]))
+        return model.completed(image, missing, wanted=wanted)
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", HoleNote)
+        cut = hole_by_hole(fill, "fill", 4)(clean, batch > 0)
+        assert any(shape != size for shape in shapes)
+        whole = hole_by_hole(fill, "fill", 4, looks_beyond=True)(clean, batch > 0)
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.6, 0.9])
+def test_cells_of_eight_neighbours_are_one_group(share):
+    """Against groups that grow from cell to cell."""
+    generator = torch.Generator().manual_seed(int(100 * share))
+    for shape in ((1, 1), (1, 17), (17, 1), (13, 19), (40, 40)):
+        cells = (torch.rand(shape, generator=generator) < share).numpy()
+        expected = np.zeros(shape, np.int64)
+        for start in zip(*np.nonzero(cells)):
+            if expected[start]:
+                continue
+            number, waiting = expected.max() + 1, [start]
+            while waiting:
+                y, x = waiting.pop()
+                if 0 <= y < shape[0] and 0 <= x < shape[1] and cells[y, x] and not expected[y, x]:
+                    expected[y, x] = number
+                    waiting += [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        np.testing.assert_array_equal(_numbered(cells), expected)
 
 
 def test_texture_of_other_holes_is_not_taken():
