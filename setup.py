@@ -1,5 +1,6 @@
 """Build of the torch-free extension ``inpaint_ops._C``; everything else is in pyproject.toml."""
 
+import math
 import os
 import platform
 import sys
@@ -37,6 +38,7 @@ SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("
 # Bindings alone depend on the version of Python; plans, and what the machine has, are with them the
 # same for every instruction set.
 BINDINGS = [s for s in SOURCES if Path(s).parent.name == "python"]
+MODULE = str(Path("csrc/python/module.cpp"))  # which includes the other bindings
 SHARED_SOURCES = [s for s in SOURCES if Path(s).stem in ("costs", "cpu", "pack", "plan")]
 KERNEL_SOURCES = [s for s in SOURCES if s not in BINDINGS + SHARED_SOURCES]
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h"))
@@ -86,12 +88,13 @@ class BuildKernels(build_ext):
         # standard library that several of them hold is taken from the first, which runs wherever
         # the others do.
         module = f"module-{sys.implementation.cache_tag}"
-        jobs = [(s, module, flags + TEST_FLAGS, ext.include_dirs) for s in BINDINGS]
+        jobs = [(MODULE, module, flags + TEST_FLAGS, ext.include_dirs)]
         jobs += [(s, "shared", flags + TEST_FLAGS, ["csrc"]) for s in SHARED_SOURCES]
         for name, isa_flags in INSTRUCTION_SETS.items():
             jobs += [(source, name, flags + isa_flags, ["csrc"]) for source in KERNEL_SOURCES]
-        # Large files first, so that no processor waits for one of them at the end.
-        order = sorted(range(len(jobs)), key=lambda i: -Path(jobs[i][0]).stat().st_size)
+        # What takes long first, so that no processor waits for it at the end.
+        sizes = [math.inf if s == MODULE else Path(s).stat().st_size for s, *_ in jobs]
+        order = sorted(range(len(jobs)), key=lambda i: -sizes[i])
         built: dict[int, str] = {}
         self.tell(0, len(jobs))
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -171,7 +174,7 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "inpaint_ops._C",
-            BINDINGS,
+            [MODULE],
             cxx_std=17,
             include_dirs=["csrc"],
             depends=[*HEADERS, *SOURCES],

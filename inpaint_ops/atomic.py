@@ -94,12 +94,15 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it, if they are missing.
 
     Raises:
-        OSError: a file is in its place, or it may not be made.
+        OSError: a file is in its place, it may not be made, or files may not be made in it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as exc:
         raise NotADirectoryError(f"{folder}: is no folder, a file has its place") from exc
+    # Before the work whose results go there.
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder}: files cannot be made in this folder")
 
 
 def remove_left_overs(folder: Path) -> None:

@@ -106,8 +106,10 @@ struct ConvArgs {
   const float* update_mask;
   int64_t mask_stride_n;
 
-  float* y;               // (N, height, width, filters or filters / 2) of the stored image
-  bool y_planes = false;  // y is (N, filters or filters / 2, height, width) instead
+  float* y;  // (N, height, width, filters or filters / 2) of the stored image
+  // y is (N, filters or filters / 2, height, width) instead; direct sums with pixels in the lanes
+  // and unpacked weights write that, the others leave it to `conv_all`.
+  bool y_planes = false;
   // y is larger than a processor core's caches, and its pixels begin at cache lines: written past
   // the caches, if the instruction set can.
   bool y_streams = false;
@@ -156,6 +158,8 @@ INPAINT_EACH_ISA(
   // dilation 1 and padding 1 after upsample 2.
   bool winograd_takes(const ConvArgs& args);
   void conv_winograd(const ConvArgs& args);
+  // Outputs of a tile along one axis.
+  int64_t winograd_outputs(Algorithm algorithm);
   // Marks in Part::reads all that the sums of the wanted outputs depend on: their bits too. What is
   // valid does not count, nor what parts hold.
   Share winograd_reads(const ConvArgs& args);

@@ -68,7 +68,7 @@ void panel_block(const ConvArgs& a,
   const bool all = !a.wanted && !a.update_mask;
   const int64_t most = all ? kRowTiles * kRowTile : kRowTile;
   const bool simple = all && panel.kind == PanelKind::kPlain && panel.count == VECS * W &&
-                      !a.y_planes && !a.pre_activation && finishes_in_registers(a.activation);
+                      !a.pre_activation && finishes_in_registers(a.activation);
   for (int64_t ky = 0; ky < a.kernel.y; ky += resident) {
     const int64_t end = std::min(a.kernel.y, ky + resident);
     const bool last = end == a.kernel.y;
@@ -94,7 +94,7 @@ void panel_block(const ConvArgs& a,
                           a.y_streams};
       with_tiles(count, product);
       if (simple || !last) return;
-      StorePanel store_panel{a, panel, lane_bias, here, pixel, int(count), mask_shift, block.n};
+      StorePanel store_panel{a, panel, lane_bias, here, pixel, int(count), mask_shift};
       with_activation(a.activation, store_panel);
     });
   }
@@ -115,7 +115,7 @@ void dots_block(const ConvArgs& a,
   each_run(a, plan, block, kMost, [&](int64_t row, int64_t x, int64_t count, int64_t* pixel) {
     Dots<FILTERS> dots{a, plan, input.at(a, row, x), input, a.packed, sums};
     run_dots<FILTERS, kMost>(count, dots);
-    StoreFew store_few{a, biases, sums, pixel, int(count), mask_shift, block.n};
+    StoreFew store_few{a, biases, sums, pixel, int(count), mask_shift};
     with_activation(a.activation, store_few);
   });
 }

@@ -82,7 +82,6 @@ struct StoreFew {
   const int64_t* pixel;
   int count;
   int64_t mask_shift;  // as in StorePanel
-  int64_t n;
 
   template <Activation A>
   void run() {
@@ -106,13 +105,10 @@ struct StoreFew {
       store(before + i, v);
       store(after + i, activate<A>(v));
     }
-    const int64_t plane = args.store_size.y * args.store_size.x;
     for (int p = 0; p < count; ++p) {
       if (pixel[p] < 0) continue;
-      float* y = args.y_planes ? args.y + pixel[p] + n * (filters - 1) * plane
-                               : args.y + pixel[p] * filters;
-      const int64_t step = args.y_planes ? plane : 1;
-      for (int f = 0; f < filters; ++f) y[f * step] = after[p * filters + f];
+      float* y = args.y + pixel[p] * filters;
+      for (int f = 0; f < filters; ++f) y[f] = after[p * filters + f];
       if (!args.pre_activation) continue;
       for (int f = 0; f < filters; ++f)
         args.pre_activation[pixel[p] * filters + f] = before[p * filters + f];

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/transpose.h"
 #include "convolution/direct_blocks.h"
 #include "convolution/load.h"
 
@@ -49,31 +48,9 @@ inline void copy_pixels(
   }
 }
 
-// `count` pixels whose `size` channels lie `apart`; squares of them change places in registers.
-inline void gather_pixels(const float* from,
-                          int64_t from_step,
-                          int64_t apart,
-                          int64_t count,
-                          int64_t size,
-                          float* to,
-                          int64_t step) {
-  constexpr int64_t W = Simd<float>::kWidth;
-  const int64_t pixels = from_step == 1 ? count / W * W : 0, channels = size / W * W;
-  for (int64_t j = 0; j < pixels; j += W)
-    for (int64_t c = 0; c < channels; c += W) {
-      Vector<float> square[W];
-      for (int64_t i = 0; i < W; ++i) square[i] = load(from + (c + i) * apart + j);
-      transpose(square);
-      for (int64_t i = 0; i < W; ++i) store(to + (j + i) * step + c, square[i]);
-    }
-  for (int64_t c = 0; c < size; ++c)
-    for (int64_t j = c < channels ? pixels : 0; j < count; ++j)
-      to[j * step + c] = from[c * apart + j * from_step];
-}
-
 // Whether the image lies as the kernel rows of direct sums are read: taps side by side.
 inline bool is_dense(const ConvArgs& a, const Plan& plan, const SourcePart& part) {
-  return a.parts.size() == 1 && part.adjacent() && plan.grid.y == 1 && plan.grid.x == 1 &&
+  return a.parts.size() == 1 && plan.grid.y == 1 && plan.grid.x == 1 &&
          (part.pixel_stride() == a.channels || a.kernel.x == 1);
 }
 
@@ -100,11 +77,8 @@ inline Input load_block(
                       if (!from) {
                         for (int64_t p = 0; p < count; ++p)
                           std::fill_n(to + p * a.channels, size, 0.0f);
-                      } else if (part.adjacent()) {
-                        copy_pixels(from, step, count, size, to, a.channels);
                       } else {
-                        const int64_t apart = part.channel_stride();
-                        gather_pixels(from, step, apart, count, size, to, a.channels);
+                        copy_pixels(from, step, count, size, to, a.channels);
                       }
                     });
     }

@@ -105,7 +105,6 @@ class SourcePart {
     }
   }
 
-  bool adjacent() const { return part_.stride_c == 1; }
   int64_t channel_stride() const { return part_.stride_c; }
   int64_t channel_stride(const float* pixel) const { return pixel == zeros_ ? 1 : part_.stride_c; }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "convolution/planes.h"
 #include "convolution/touches.h"
 #include "convolution/unpacked.h"
 #include "convolution/weight_gradient.h"
@@ -212,9 +213,7 @@ void ConvPlan::run(const PlanCall& call,
   }
   // Memory of packed weights serves several layers, one after the other.
   require(packed_floats >= used, "packed weights");
-  auto* kernel =
-      a.algorithm == Algorithm::kDirect ? INPAINT_PICK(conv_direct) : INPAINT_PICK(conv_winograd);
-  for (const ConvArgs& job : jobs) kernel(job);
+  INPAINT_PICK(conv_all)(jobs);
 }
 
 bool ConvPlan::set_phase(ConvArgs& a, const Phase& phase, Size2 anchor) const {

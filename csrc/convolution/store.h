@@ -128,14 +128,12 @@ struct StorePanel {
   const int64_t* pixel;  // (count): number of the output pixel, or -1: leave it out
   int count;
   int64_t mask_shift;  // mask_ratio and update_mask lie at pixel - mask_shift
-  int64_t n;           // image
 
   template <Activation A>
   void run() {
     switch (panel.kind) {
       case PanelKind::kPlain:
-        if (panel.count == panel.vectors * Simd<float>::kWidth && !args.y_planes &&
-            !args.pre_activation)
+        if (panel.count == panel.vectors * Simd<float>::kWidth && !args.pre_activation)
           return panel.vectors == 2 ? whole_pixels<A, 2>() : whole_pixels<A, 1>();
         return panel.vectors == 2 ? pixels<A, PanelKind::kPlain, 2>()
                                   : pixels<A, PanelKind::kPlain, 1>();
@@ -235,15 +233,7 @@ struct StorePanel {
     const int64_t channels = args.gated ? args.filters / 2 : args.filters;
     if (kStreams<1> && args.y_streams && size >= Simd<float>::kWidth)
       return stream(args.y + at * channels + channel, v);
-    if (!args.y_planes) {
-      store_first(args.y + at * channels + channel, v, size);
-      return;
-    }
-    const int64_t plane = args.store_size.y * args.store_size.x;
-    float* y = args.y + at + n * (channels - 1) * plane + channel * plane;
-    float lanes[Simd<float>::kWidth];
-    store(lanes, v);
-    for (int64_t c = 0; c < size && c < Simd<float>::kWidth; ++c) y[c * plane] = lanes[c];
+    store_first(args.y + at * channels + channel, v, size);
   }
 };
 

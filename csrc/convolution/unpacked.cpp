@@ -9,9 +9,9 @@
 // Transposed: the products of all taps and filters are one matrix product (pixels, channels) x
 // (channels, filters and taps), columns along the lanes, which adds kUpdate rows of weights at a
 // time. A task has some filters and all chains of rows; where its pixels are so few that the
-// products of every chain fit the caches, it has one chain of all filters instead, reads the weights
-// from end to end, and takes 0.7 of the time. Then the products of each tap are added to the pixels
-// that they belong to. Both ways add in one order.
+// products of every chain fit the caches, it has one chain of all filters instead, reads the
+// weights from end to end, and takes 0.7 of the time. Then the products of each tap are added to
+// the pixels that they belong to. Both ways add in one order.
 //
 // The tasks do not depend on the number of threads, so neither does a bit of the result.
 #include "convolution/unpacked.h"

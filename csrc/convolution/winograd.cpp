@@ -109,15 +109,9 @@ void transform_thin_parts(const ConvArgs& a,
   const float *from[kPixels], *held[kPixels];
   for (const SourcePart& image : source) {
     const int64_t size = image.end - image.begin;
-    const bool paired =
-        layout.columns.first.size() == 2 && image.adjacent() && size == a.channels && 2 * size <= W;
+    const bool paired = layout.columns.first.size() == 2 && size == a.channels && 2 * size <= W;
     const auto copy = [&](const float* pixel, int64_t count, float* to_pixel) {
-      const int64_t apart = image.channel_stride(pixel);
-      if (apart == 1) {
-        store_first(to_pixel, load_first(pixel, count), count);
-      } else {
-        for (int64_t c = 0; c < count; ++c) to_pixel[c] = pixel[c * apart];
-      }
+      store_first(to_pixel, load_first(pixel, count), count);
     };
     each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
       float* begin = patch + part * a.channels + image.begin;
@@ -331,6 +325,10 @@ Share winograd_reads(const ConvArgs& args) {
     }
     return share;
   });
+}
+
+int64_t winograd_outputs(Algorithm algorithm) {
+  return with_tile(algorithm, [](auto tile) { return int64_t(decltype(tile)::kOutputs); });
 }
 
 void conv_winograd(const ConvArgs& a) {

@@ -43,7 +43,7 @@ struct StoreWhole {
 
   static bool takes(const ConvArgs& a, const Panel& panel) {
     return panel.kind == PanelKind::kPlain && panel.count == VECS * W && !a.mask_ratio &&
-           !a.y_planes && !a.pre_activation;
+           !a.pre_activation;
   }
 
   template <Activation A>
@@ -83,7 +83,7 @@ void store_tile(const ConvArgs& a,
           y >= 0 && y < a.out_height && x >= 0 && x < a.out_width && is_wanted(a, tile.n, y, x);
       pixel[i * R + j] = wanted ? stored_pixel(a, tile.n, y, x) : -1;
       // The lines to be written are on their way during the transform.
-      if (wanted && !a.y_planes && !(kStreams<1> && a.y_streams))
+      if (wanted && !(kStreams<1> && a.y_streams))
         for (int64_t lane = 0; lane < VECS * W; lane += kLine)
           __builtin_prefetch(a.y + pixel[i * R + j] * channels + panel.first + lane, 1);
     }
@@ -103,8 +103,7 @@ void store_tile(const ConvArgs& a,
                          sums,
                          pixel,
                          R * R,
-                         tile.n * (a.out_height * a.out_width - a.mask_stride_n),
-                         tile.n};
+                         tile.n * (a.out_height * a.out_width - a.mask_stride_n)};
   with_activation(a.activation, store_panel);
 }
 

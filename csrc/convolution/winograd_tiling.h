@@ -205,25 +205,6 @@ void find_reads(
   part.lattice(n, rows, columns, from);
 }
 
-// Channels c to c + left, at most a vector, of pixels whose channels do not lie together: brought
-// together in `patch`, a vector a pixel.
-template <class T>
-void gather_channels(const SourcePart& part,
-                     const float* const* from,
-                     int64_t c,
-                     int64_t left,
-                     float* patch,
-                     const float** gathered) {
-  constexpr int64_t W = Simd<float>::kWidth;
-  const int64_t count = left < W ? left : W;
-  for (int i = 0; i < T::kReads * T::kReads; ++i) {
-    const int64_t apart = part.channel_stride(from[i]);
-    gathered[i] = apart == 1 ? from[i] + c : patch + i * W;
-    if (apart == 1) continue;
-    for (int64_t l = 0; l < count; ++l) patch[i * W + l] = from[i][(c + l) * apart];
-  }
-}
-
 template <class T>
 void transform_reads(const Source& source,
                      int64_t n,
@@ -239,16 +220,8 @@ void transform_reads(const Source& source,
     const int64_t size = part.end - part.begin;
     float* begin = to + part.begin;
     const int64_t room = stride - part.begin;
-    for (int64_t c = 0; c < size; c += Simd<float>::kWidth) {
-      if (part.adjacent()) {
-        transform_vector<T>(from, c, size - c, begin + c, room - c, plane);
-        continue;
-      }
-      float patch[T::kReads * T::kReads * Simd<float>::kWidth];
-      const float* gathered[T::kReads * T::kReads];
-      gather_channels<T>(part, from, c, size - c, patch, gathered);
-      transform_vector<T>(gathered, 0, size - c, begin + c, room - c, plane);
-    }
+    for (int64_t c = 0; c < size; c += Simd<float>::kWidth)
+      transform_vector<T>(from, c, size - c, begin + c, room - c, plane);
   }
 }
 

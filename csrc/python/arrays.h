@@ -36,6 +36,7 @@ void bind_conv_calls(py::module_& m);
 void bind_convolution(py::module_& m);
 void bind_epilogue(py::module_& m);
 void bind_fingerprint(py::module_& m);
+void bind_images(py::module_& m);
 void bind_instance_norm(py::module_& m);
 void bind_mask_planes(py::module_& m);
 void bind_matching(py::module_& m);

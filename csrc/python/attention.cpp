@@ -53,16 +53,16 @@ ContextualAttentionArgs<T> attention_args(const Array<T>& fg,
 }
 
 template <class T>
-void call_forward(const Array<T>& fg,
-                  const Array<T>& bg,
-                  const OptionalBytes& hole,
-                  const OptionalBytes& wanted,
-                  const AttentionOptions& options,
-                  Array<T> y,
-                  Array<int64_t> index,
-                  Array<T> row_max,
-                  Array<T> row_sum,
-                  int threads) {
+void call_attention(const Array<T>& fg,
+                    const Array<T>& bg,
+                    const OptionalBytes& hole,
+                    const OptionalBytes& wanted,
+                    const AttentionOptions& options,
+                    Array<T> y,
+                    Array<int64_t> index,
+                    Array<T> row_max,
+                    Array<T> row_sum,
+                    int threads) {
   auto args = attention_args<T>(fg, bg, hole, options, threads);
   args.wanted = mask_view(wanted, args.batch, args.fg_height, args.fg_width);
   const int64_t queries = args.batch * args.query_rows() * args.query_columns();
@@ -76,16 +76,16 @@ void call_forward(const Array<T>& fg,
 }
 
 template <class T>
-void call_backward(const Array<T>& grad,
-                   const Array<T>& fg,
-                   const Array<T>& bg,
-                   const OptionalBytes& hole,
-                   const Array<T>& row_max,
-                   const Array<T>& row_sum,
-                   const AttentionOptions& options,
-                   Array<T> grad_fg,
-                   Array<T> grad_bg,
-                   int threads) {
+void call_attention_backward(const Array<T>& grad,
+                             const Array<T>& fg,
+                             const Array<T>& bg,
+                             const OptionalBytes& hole,
+                             const Array<T>& row_max,
+                             const Array<T>& row_sum,
+                             const AttentionOptions& options,
+                             Array<T> grad_fg,
+                             Array<T> grad_bg,
+                             int threads) {
   const auto args = attention_args<T>(fg, bg, hole, options, threads);
   const int64_t queries = args.batch * args.query_rows() * args.query_columns();
   for (int axis = 0; axis < 4; ++axis)
@@ -173,7 +173,7 @@ void call_id_mrf_backward(const Array<T>& grad,
 }
 
 template <class T>
-void bind_type(py::module_& m) {
+void bind_attention_type(py::module_& m) {
   m.def("id_mrf_loss",
         &call_id_mrf<T>,
         py::arg("generated").noconvert(),
@@ -198,7 +198,7 @@ void bind_type(py::module_& m) {
         py::arg("grad_target").noconvert(),
         py::arg("threads"));
   m.def("contextual_attention_backward",
-        &call_backward<T>,
+        &call_attention_backward<T>,
         py::arg("grad").noconvert(),
         py::arg("fg").noconvert(),
         py::arg("bg").noconvert(),
@@ -210,7 +210,7 @@ void bind_type(py::module_& m) {
         py::arg("grad_bg").noconvert(),
         py::arg("threads"));
   m.def("contextual_attention",
-        &call_forward<T>,
+        &call_attention<T>,
         py::arg("fg").noconvert(),
         py::arg("bg").noconvert(),
         py::arg("hole"),
@@ -226,8 +226,8 @@ void bind_type(py::module_& m) {
 }  // namespace
 
 void bind_attention(py::module_& m) {
-  bind_type<float>(m);
-  bind_type<double>(m);
+  bind_attention_type<float>(m);
+  bind_attention_type<double>(m);
 }
 
 }  // namespace inpaint

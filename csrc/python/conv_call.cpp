@@ -8,23 +8,31 @@
 #include <new>
 
 #include "convolution/epilogue.h"
+#include "convolution/planes.h"
+#include "python/objects.h"
 #include "python/watchers.h"
 
 namespace inpaint {
+
+struct Freed {
+  void operator()(float* memory) const { std::free(memory); }
+};
+
+// An image in channels_last: a tensor, or memory of ours.
+struct Image {
+  py::object tensor;
+  std::unique_ptr<float, Freed> memory;
+  TensorView view;
+
+  Array<float> array() const { return Array<float>(view); }
+};
+
 namespace {
 
 // Packed weights belong to the extension: Python only keeps them.
 using Packed = py::array_t<float, py::array::c_style>;
 
-PyObject* kept(py::object object) { return object.release().ptr(); }
-
-PyObject* interned(const char* text) {
-  PyObject* name = PyUnicode_InternFromString(text);
-  if (!name) throw py::error_already_set();
-  return name;
-}
-
-ConvPython look_up() {
+ConvPython look_up_python() {
   ConvPython p{};
   const py::module_ torch = py::module_::import("torch");
   const py::module_ packed = py::module_::import("inpaint_ops.ops.convolution.packed_weights");
@@ -42,11 +50,6 @@ ConvPython look_up() {
   p.saved_tensors = interned("saved_tensors");
   p.needs_input_grad = interned("needs_input_grad");
   return p;
-}
-
-py::object checked(PyObject* result) {
-  if (!result) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(result);
 }
 
 py::object attribute(PyObject* object, PyObject* name) {
@@ -71,19 +74,6 @@ OptionalFloats optional_floats(bool there, const TensorView& view) {
   return there ? OptionalFloats(view) : std::nullopt;
 }
 
-struct Freed {
-  void operator()(float* memory) const { std::free(memory); }
-};
-
-// An image in channels_last: a tensor, or memory of ours.
-struct Image {
-  py::object tensor;
-  std::unique_ptr<float, Freed> memory;
-  TensorView view;
-
-  Array<float> array() const { return Array<float>(view); }
-};
-
 // Memory for an image of that size.
 Image image_like(const TensorView& size) {
   Image image;
@@ -106,18 +96,24 @@ Image channels_last(PyObject* tensor, const TensorView& view) {
     image.view = view;
     return image;
   }
-  // Torch's copy runs on all threads; that of a few values takes less time than the way there.
-  constexpr int64_t kFew = 16384;
-  if (view.size <= kFew) {
+  if (view.strides[3] == 1 || view.shape[3] == 1) {
     image = image_like(view);
-    const float* from = floats(view).data();
-    float* to = image.memory.get();
-    for (int64_t n = 0; n < view.shape[0]; ++n)
-      for (int64_t y = 0; y < view.shape[2]; ++y)
-        for (int64_t x = 0; x < view.shape[3]; ++x)
-          for (int64_t c = 0; c < view.shape[1]; ++c)
-            *to++ = from[n * view.strides[0] + c * view.strides[1] + y * view.strides[2] +
-                         x * view.strides[3]];
+    const int64_t *shape = view.shape, *strides = view.strides;
+    const ToPixelsArgs a{floats(view).data(),
+                         image.memory.get(),
+                         shape[0],
+                         shape[1],
+                         shape[2],
+                         shape[3],
+                         strides[0],
+                         strides[1],
+                         strides[2],
+                         nullptr,
+                         0,
+                         threads()};
+    auto* kernel = INPAINT_PICK(to_pixels);
+    py::gil_scoped_release release;
+    kernel(a);
     return image;
   }
   PyObject* arguments[2] = {tensor, conv_python().channels_last};
@@ -133,7 +129,7 @@ Memory memory(const Layout& layout) { return Memory(layout.first, layout.second)
 
 const ConvPython& conv_python() {
   static const ConvPython* found = nullptr;
-  if (!found) found = new ConvPython(look_up());
+  if (!found) found = new ConvPython(look_up_python());
   return *found;
 }
 

@@ -17,10 +17,6 @@ Algorithm algorithm_of(const std::string& name) {
   return named<Algorithm>(kAlgorithmNames, name, "algorithm");
 }
 
-PaddingMode padding_mode_of(const std::string& name) {
-  return named<PaddingMode>(kPaddingModeNames, name, "padding mode");
-}
-
 // `kind`: "forward", "transposed" or "weight_gradient".
 ChoiceArgs choice_args(const std::string& kind,
                        int64_t batch,
@@ -242,20 +238,6 @@ void call_weight_gradient(const Images& x,
   weight_gradient(spec, x, valid, grad, grad_weight, threads);
 }
 
-// `padded` in channels_last; `before`: padding above and to the left.
-void call_fold_padding(const Array<float>& padded,
-                       const Array<float>& out,
-                       const Pair& before,
-                       int upsample,
-                       const std::string& padding_mode,
-                       int threads) {
-  const FoldArgs args =
-      fold_args(padded, out, size2(before), upsample, padding_mode_of(padding_mode), threads);
-  auto* kernel = INPAINT_PICK(fold_padding);
-  py::gil_scoped_release release;
-  kernel(args);
-}
-
 template <size_t N>
 py::tuple names(const char* const (&of)[N]) {
   py::tuple result(N);
@@ -330,14 +312,6 @@ void bind_convolution(py::module_& m) {
         arg("threads"),
         tensor("spare"));
   m.def("sum_neighbours", &call_sum_neighbours, tensor("weight"), tensor("sums"), arg("threads"));
-  m.def("fold_padding",
-        &call_fold_padding,
-        tensor("padded"),
-        tensor("out"),
-        arg("before"),
-        arg("upsample"),
-        arg("padding_mode"),
-        arg("threads"));
   py::class_<ConvPlan>(m, "ConvPlan")
       .def(py::init(&make_plan),
            arg("algorithm"),

@@ -155,7 +155,7 @@ void call_bent_surface(Array<float> surface,
 }
 
 template <class T>
-void bind_type(py::module_& m) {
+void bind_matching_type(py::module_& m) {
   m.def("nearest_patch",
         &call_nearest_patch<T>,
         py::arg("query").noconvert(),
@@ -187,8 +187,8 @@ void bind_type(py::module_& m) {
 }  // namespace
 
 void bind_matching(py::module_& m) {
-  bind_type<float>(m);
-  bind_type<double>(m);
+  bind_matching_type<float>(m);
+  bind_matching_type<double>(m);
   m.def("bent_surface",
         &call_bent_surface,
         py::arg("surface").noconvert(),

@@ -1,10 +1,24 @@
-// Python module: names only. The other files of this folder bind a family each.
+// Python module: names only. The other files of this folder bind a family each; they are compiled
+// as one with this file, since the headers of pybind11 take longer than all of them.
 #include <pybind11/pybind11.h>
 
 #include "base/cpu.h"
 #include "base/fma_peak.h"
 #include "base/scratch.h"
 #include "python/arrays.h"
+#include "python/attention.cpp"
+#include "python/conv_call.cpp"
+#include "python/conv_calls.cpp"
+#include "python/convolution.cpp"
+#include "python/epilogue.cpp"
+#include "python/fingerprint.cpp"
+#include "python/images.cpp"
+#include "python/mask_planes.cpp"
+#include "python/matching.cpp"
+#include "python/norm.cpp"
+#include "python/shift_connection.cpp"
+#include "python/tensor.cpp"
+#include "python/watchers.cpp"
 
 PYBIND11_MODULE(_C, m) {
   namespace py = pybind11;
@@ -37,6 +51,7 @@ PYBIND11_MODULE(_C, m) {
   bind_conv_calls(m);
   bind_epilogue(m);
   bind_fingerprint(m);
+  bind_images(m);
   bind_instance_norm(m);
   bind_mask_planes(m);
   bind_matching(m);

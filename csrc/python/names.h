@@ -25,6 +25,10 @@ inline Activation activation_of(const std::string& name) {
   return named<Activation>(kActivationNames, name, "activation");
 }
 
+inline PaddingMode padding_mode_of(const std::string& name) {
+  return named<PaddingMode>(kPaddingModeNames, name, "padding mode");
+}
+
 // Tensors are never converted: a copy would swallow what a kernel writes.
 inline py::arg tensor(const char* name) { return py::arg(name).noconvert(); }
 

@@ -40,17 +40,17 @@ Args common(const Array<float>& x, bool planes, const std::string& activation, i
   return a;
 }
 
-void call_forward(const Array<float>& x,
-                  const std::optional<Array<float>>& weight,
-                  const std::optional<Array<float>>& bias,
-                  const std::optional<Array<float>>& residual,
-                  double eps,
-                  bool planes,
-                  const std::string& activation,
-                  Array<float> y,
-                  Array<float> mean,
-                  Array<float> inverse,
-                  int threads) {
+void call_norm(const Array<float>& x,
+               const std::optional<Array<float>>& weight,
+               const std::optional<Array<float>>& bias,
+               const std::optional<Array<float>>& residual,
+               double eps,
+               bool planes,
+               const std::string& activation,
+               Array<float> y,
+               Array<float> mean,
+               Array<float> inverse,
+               int threads) {
   auto a = common<InstanceNormArgs>(x, planes, activation, threads);
   a.weight = packed(weight, a.channels);
   a.bias = packed(bias, a.channels);
@@ -64,18 +64,18 @@ void call_forward(const Array<float>& x,
   kernel(a);
 }
 
-void call_backward(const Array<float>& grad,
-                   const Array<float>& x,
-                   const std::optional<Array<float>>& weight,
-                   const std::optional<Array<float>>& bias,
-                   const Array<float>& mean,
-                   const Array<float>& inverse,
-                   bool planes,
-                   const std::string& activation,
-                   Array<float> grad_x,
-                   Array<double> grad_weight,
-                   Array<double> grad_bias,
-                   int threads) {
+void call_norm_backward(const Array<float>& grad,
+                        const Array<float>& x,
+                        const std::optional<Array<float>>& weight,
+                        const std::optional<Array<float>>& bias,
+                        const Array<float>& mean,
+                        const Array<float>& inverse,
+                        bool planes,
+                        const std::string& activation,
+                        Array<float> grad_x,
+                        Array<double> grad_weight,
+                        Array<double> grad_bias,
+                        int threads) {
   auto a = common<InstanceNormBackwardArgs>(x, planes, activation, threads);
   a.grad = image(grad, planes, x.size());
   a.weight = packed(weight, a.channels);
@@ -94,7 +94,7 @@ void call_backward(const Array<float>& grad,
 
 void bind_instance_norm(py::module_& m) {
   m.def("instance_norm",
-        &call_forward,
+        &call_norm,
         py::arg("x").noconvert(),
         py::arg("weight").noconvert(),
         py::arg("bias").noconvert(),
@@ -107,7 +107,7 @@ void bind_instance_norm(py::module_& m) {
         py::arg("inverse").noconvert(),
         py::arg("threads"));
   m.def("instance_norm_backward",
-        &call_backward,
+        &call_norm_backward,
         py::arg("grad").noconvert(),
         py::arg("x").noconvert(),
         py::arg("weight").noconvert(),

@@ -27,13 +27,13 @@ Torch torch_ = {};
   refuse(object, reason);
 }
 
-py::object attribute(PyObject* object, PyObject* name) {
+py::object attribute_of(PyObject* object, PyObject* name) {
   PyObject* result = PyObject_GetAttr(object, name);
   if (!result) refuse(object);
   return py::reinterpret_steal<py::object>(result);
 }
 
-py::object call(PyObject* object, PyObject* method) {
+py::object result_of(PyObject* object, PyObject* method) {
   PyObject* arguments[1] = {object};
   PyObject* result =
       PyObject_VectorcallMethod(method, arguments, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
@@ -62,12 +62,12 @@ void set_size(TensorView& view) {
 
 bool read_tensor(PyObject* object, Element element, TensorView& view) {
   if (!PyObject_TypeCheck(object, torch_.tensor)) return false;
-  if (attribute(object, torch_.dtype).ptr() != torch_.dtypes[int(element)]) return false;
-  if (attribute(object, torch_.is_cpu).ptr() != Py_True) refuse(object, "it is elsewhere");
-  view.ndim = numbers(object, attribute(object, torch_.shape), view.shape);
-  if (numbers(object, call(object, torch_.stride), view.strides) != view.ndim)
+  if (attribute_of(object, torch_.dtype).ptr() != torch_.dtypes[int(element)]) return false;
+  if (attribute_of(object, torch_.is_cpu).ptr() != Py_True) refuse(object, "it is elsewhere");
+  view.ndim = numbers(object, attribute_of(object, torch_.shape), view.shape);
+  if (numbers(object, result_of(object, torch_.stride), view.strides) != view.ndim)
     refuse(object, "sizes and strides differ in number");
-  if (call(object, torch_.is_neg).ptr() != Py_False) refuse(object, "its values are negated");
+  if (result_of(object, torch_.is_neg).ptr() != Py_False) refuse(object, "its values are negated");
   set_size(view);
   read_data(object, view);
   return true;
@@ -75,24 +75,24 @@ bool read_tensor(PyObject* object, Element element, TensorView& view) {
 
 bool is_other_tensor(PyObject* object, Element element) {
   if (Py_TYPE(object) != torch_.tensor) return false;
-  return attribute(object, torch_.dtype).ptr() != torch_.dtypes[int(element)] ||
-         attribute(object, torch_.is_cpu).ptr() != Py_True;
+  return attribute_of(object, torch_.dtype).ptr() != torch_.dtypes[int(element)] ||
+         attribute_of(object, torch_.is_cpu).ptr() != Py_True;
 }
 
 bool read_layout(PyObject* tensor, Element element, TensorView& view) {
-  if (attribute(tensor, torch_.dtype).ptr() != torch_.dtypes[int(element)]) return false;
-  if (attribute(tensor, torch_.is_cpu).ptr() != Py_True) return false;
-  const py::object shape = attribute(tensor, torch_.shape);
+  if (attribute_of(tensor, torch_.dtype).ptr() != torch_.dtypes[int(element)]) return false;
+  if (attribute_of(tensor, torch_.is_cpu).ptr() != Py_True) return false;
+  const py::object shape = attribute_of(tensor, torch_.shape);
   if (!PyTuple_Check(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) > TensorView::kMaxDims)
     return false;
   view.ndim = numbers(tensor, shape, view.shape);
-  if (numbers(tensor, call(tensor, torch_.stride), view.strides) != view.ndim) return false;
+  if (numbers(tensor, result_of(tensor, torch_.stride), view.strides) != view.ndim) return false;
   set_size(view);
   return true;
 }
 
 void read_data(PyObject* tensor, TensorView& view) {
-  view.data = PyLong_AsVoidPtr(call(tensor, torch_.data_ptr).ptr());
+  view.data = PyLong_AsVoidPtr(result_of(tensor, torch_.data_ptr).ptr());
   if (!view.data && PyErr_Occurred()) refuse(tensor);
   if (!view.data && view.size > 0) refuse(tensor, "its storage is empty");
 }

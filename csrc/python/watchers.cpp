@@ -5,17 +5,10 @@
 #include <utility>
 
 #include "python/arrays.h"
+#include "python/objects.h"
 
 namespace inpaint {
 namespace {
-
-PyObject* kept(py::object object) { return object.release().ptr(); }
-
-PyObject* interned(const char* text) {
-  PyObject* name = PyUnicode_InternFromString(text);
-  if (!name) throw py::error_already_set();
-  return name;
-}
 
 // Looked up at the first question and never released.
 struct Questions {
@@ -25,7 +18,7 @@ struct Questions {
   PyObject *raw_repr, *current_level, *is_cpu, *is_cuda, *get_device, *data_ptr, *numel;
 };
 
-Questions look_up() {
+Questions look_up_questions() {
   Questions q{};
   const py::module_ torch = py::module_::import("torch");
   const py::object c = torch.attr("_C");
@@ -54,16 +47,11 @@ Questions look_up() {
 // held by a thread that waits for the other.
 const Questions& questions() {
   static const Questions* found = nullptr;
-  if (!found) found = new Questions(look_up());
+  if (!found) found = new Questions(look_up_questions());
   return *found;
 }
 
-py::object checked(PyObject* result) {
-  if (!result) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(result);
-}
-
-py::object method(PyObject* object, PyObject* name) {
+py::object asked(PyObject* object, PyObject* name) {
   PyObject* arguments[1] = {object};
   return checked(
       PyObject_VectorcallMethod(name, arguments, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
@@ -80,7 +68,7 @@ int64_t number(const py::object& object) {
 }
 
 uint64_t bits(const py::object& keys) {
-  const py::object repr = method(keys.ptr(), questions().raw_repr);
+  const py::object repr = asked(keys.ptr(), questions().raw_repr);
   const uint64_t value = PyLong_AsUnsignedLongLong(repr.ptr());
   if (value == uint64_t(-1) && PyErr_Occurred()) throw py::error_already_set();
   return value;
@@ -115,7 +103,7 @@ bool have_memory(PyObject* const* tensors, size_t count) {
     }
     const bool none = PyObject_Not(address) == 1;
     Py_DECREF(address);
-    if (none && number(method(tensors[i], q.numel)) != 0) return false;
+    if (none && number(asked(tensors[i], q.numel)) != 0) return false;
   }
   return true;
 }
@@ -135,7 +123,7 @@ bool is_open(PyObject* const* tensors, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     if (!is_true(tensors[i], q.is_cpu)) {
       if (!is_true(tensors[i], q.is_cuda)) return false;
-      const int64_t own = number(method(tensors[i], q.get_device));
+      const int64_t own = number(asked(tensors[i], q.get_device));
       if (on_gpus++ > 0 && own != device) return false;
       device = own;
     }

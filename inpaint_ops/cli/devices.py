@@ -40,8 +40,10 @@ def find_device(text: str) -> torch.device:
         torch.ones(1, device=device).cpu()
     except (RuntimeError, AssertionError, ImportError) as exc:
         why = reason(exc).partition("\n")[0].partition(". ")[0]
+        # Of a word that is no device torch lists all that it could be anywhere.
+        cause = "" if why.startswith("Expected one of") else f" ({why})"
         raise click.UsageError(
-            f"--device: {text!r} is not there; here are {', '.join(_devices())} ({why})"
+            f"--device: {text!r} is not there; here are {', '.join(_devices())}{cause}"
         ) from exc
     return device
 

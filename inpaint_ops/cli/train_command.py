@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from inpaint_ops.training import Config
 
 _FILE = click.Path(path_type=Path)
-# As a shell reports a process that SIGTERM ended.
-_TERMINATED = 143
+# A shell reports a process that a signal ended by this and the signal's number.
+_ENDED = 128
 
 
 @click.command()
@@ -53,7 +53,8 @@ def train(
 
     The folder of the run holds its configuration, the losses of each step, curves and pictures for
     TensorBoard, the last checkpoints and, at the end, METHOD.safetensors for inpaint-ops fill. A
-    run that was killed goes on as if nothing had happened. SIGTERM writes a checkpoint first.
+    run that was killed goes on as if nothing had happened. SIGTERM, or Ctrl-C, writes a checkpoint
+    first.
     """  # noqa: D301
     from inpaint_ops.cli.training_display import display
     from inpaint_ops.training import Stopped
@@ -68,8 +69,8 @@ def train(
             config = _config(method, data, out, file, settings, resume)
             with notes(), display(config.log_every) as (on_step, say):
                 weights = run(config, out, resume=resume, on_step=on_step, say=say)
-    except Stopped:  # which was said
-        context.exit(_TERMINATED)
+    except Stopped as stopped:  # which was said
+        context.exit(_ENDED + stopped.number)
     click.echo(f"{weights}: weights of {method}, for inpaint-ops fill --model {method}")
 
 

@@ -147,11 +147,12 @@ def _cores() -> int:
 
 
 def _outlast_termination(_worker: int) -> None:
-    """Leave it to the main process when to end: schedulers send SIGTERM to all processes at once.
+    """Leave it to the main process when to end: schedulers and terminals signal all processes.
 
     A worker ends with its main process in any case, which it looks after.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Reader:

@@ -28,7 +28,9 @@ def check_folder(out: str | os.PathLike[str], overwrite: bool = False) -> None:
     make_folder(folder)
     there = [name for name in (PICTURES, SUMMARY, FACTS, PAGE) if (folder / name).exists()]
     if there and not overwrite:
-        raise FileExistsError(f"{folder / there[0]}: exists already; use --overwrite (overwrite)")
+        raise FileExistsError(
+            f"{folder / there[0]}: exists already; use --overwrite, or overwrite=True"
+        )
 
 
 def write_results(

@@ -46,8 +46,8 @@ def fused_conv2d(  # noqa: PLR0913 - the options of a convolution
     ``torch.use_deterministic_algorithms`` forbids it.
 
     Args:
-        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
-            in float32, contiguous images are taken and made without a copy.
+        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last
+            is taken and made without a copy.
         weight: (filters, C / groups, kh, kw), dtype and device of x.
         bias: (filters,).
         stride: pixels, vertically and horizontally, as for dilation and padding.

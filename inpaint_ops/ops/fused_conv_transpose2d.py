@@ -34,8 +34,8 @@ def fused_conv_transpose2d(
     and y the backward pass keeps x and, for an activation, y (SiLU: the pre-activation).
 
     Args:
-        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
-            in float32, contiguous images are taken and made without a copy.
+        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last
+            is taken and made without a copy.
         weight: (C, filters, kh, kw), dtype and device of x.
         bias: (filters,).
         stride: pixels between the places of neighbouring inputs.
@@ -300,6 +300,7 @@ def _backward_cpu(
         into = cpu.channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
         parts = cpu.parts_of(grad_sums, g)
         grad_x = cpu.convolve(parts, weight, None, Convolution(g), into, algorithm=algorithm)
+        grad_x = cpu_backward.arranged(grad_x, x, weight)
     if wanted[1]:
         # x and its gradient change places in the plain convolution's weight gradient.
         image = tensors.compute_dtype(x)

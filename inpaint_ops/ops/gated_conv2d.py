@@ -36,8 +36,8 @@ def gated_conv2d(
     derivatives raise.
 
     Args:
-        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last and,
-            in float32, contiguous images are taken and made without a copy.
+        x: (N, C, H, W), float16, bfloat16, float32 or float64, any layout; channels_last
+            is taken and made without a copy.
         weight: (2 n, C, kh, kw), the n filters of the features first, dtype and device of x.
         bias: (2 n,).
         stride: pixels, vertically and horizontally, as for dilation and padding.

@@ -35,7 +35,15 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Stopped(Exception):
-    """SIGTERM ended the run after a step, whose checkpoint is written."""
+    """SIGTERM or Ctrl-C ended the run after a step, whose checkpoint is written.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.number = number
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ def train(
         ValueError: wrong names or numbers, a picture that cannot be read, or a folder that holds
             another run; what differs is said.
         NonFiniteLossError: with the name of the first such loss.
-        Stopped: after SIGTERM.
+        Stopped: after SIGTERM, or Ctrl-C; a second Ctrl-C ends it at once.
     """
     processes = Processes(config)
     run = _Run(config, Path(out), processes, features, on_step, say)
@@ -100,18 +108,42 @@ def train(
         processes.close()
 
 
+class _Stopping:
+    """Whether a signal asks the run to end, and which; another process may have got it."""
+
+    def __init__(self) -> None:
+        self.number: int = signal.SIGTERM
+        self.is_set = False
+        self.before: dict[int, Any] = {}
+
+    def __call__(self, number: int, _: object) -> None:
+        self.number, self.is_set = number, True
+        if number == signal.SIGINT:  # a second one does what it did before
+            signal.signal(number, self.before[number])
+
+    @property
+    def name(self) -> str:
+        return "Ctrl-C" if self.number == signal.SIGINT else "SIGTERM"
+
+
 @contextmanager
-def _terminations() -> Iterator[threading.Event]:
-    """Yield what SIGTERM sets in this block, instead of ending the process."""
-    seen = threading.Event()
+def _terminations() -> Iterator[_Stopping]:
+    """Yield what SIGTERM and a first Ctrl-C set in this block, instead of ending the process."""
+    stopping = _Stopping()
     if threading.current_thread() is not threading.main_thread():
-        yield seen
+        yield stopping
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: seen.set())
+    numbers = [signal.SIGTERM]
+    if callable(signal.getsignal(signal.SIGINT)):  # a shell's background jobs ignore it
+        numbers.append(signal.SIGINT)
+    stopping.before = {number: signal.getsignal(number) for number in numbers}
     try:
-        yield seen
+        for number in numbers:
+            signal.signal(number, stopping)
+        yield stopping
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in stopping.before.items():
+            signal.signal(number, handler)
 
 
 class _Run:
@@ -149,7 +181,7 @@ class _Run:
         if self.board is not None:
             self.board.close()
 
-    def train(self, resume: bool, stopping: threading.Event) -> Path:
+    def train(self, resume: bool, stopping: _Stopping) -> Path:
         if self.processes.is_first:
             self.folder.begin(self.config, self.plan, resume)
         self.processes.wait()
@@ -175,9 +207,7 @@ class _Run:
         recipe: dict[str, Any] = state["recipe"]
         return recipe
 
-    def _train_phase(
-        self, stage: Stage, state: dict[str, Any] | None, stopping: threading.Event
-    ) -> None:
+    def _train_phase(self, stage: Stage, state: dict[str, Any] | None, stopping: _Stopping) -> None:
         config, processes = self.config, self.processes
         rows = Rows(stage.batch, processes.index, processes.count, config.accumulate)
         recipe = self._recipe(stage)
@@ -202,7 +232,7 @@ class _Run:
         stage: Stage,
         recipe: TrainingRecipe,
         loader: Iterator[Batch],
-        stopping: threading.Event,
+        stopping: _Stopping,
     ) -> None:
         """Do the steps of a phase."""
         watch = _Watch()
@@ -216,13 +246,13 @@ class _Run:
                 self._save(recipe)
             if stop and not (ended and self.phase + 1 == len(self.plan.stages)):
                 text = (
-                    f"stopped by SIGTERM after step {self.step} of {self.steps}; its checkpoint is "
-                    "written, --resume goes on from there"
+                    f"stopped by {stopping.name} after step {self.step} of {self.steps}; its "
+                    "checkpoint is written, --resume goes on from there"
                 )
                 # Before others end: a launcher that sees one end kills the rest.
                 self.say(text)
                 self.processes.wait()
-                raise Stopped(text)
+                raise Stopped(text, stopping.number)
 
     def _recipe(self, stage: Stage) -> TrainingRecipe:
         config, device = self.config, self.processes.device.type
@@ -236,7 +266,7 @@ class _Run:
         )
 
     def _step(
-        self, recipe: TrainingRecipe, loader: Iterator[Batch], stopping: threading.Event
+        self, recipe: TrainingRecipe, loader: Iterator[Batch], stopping: _Stopping
     ) -> tuple[dict[str, float], bool]:
         """Do a step; return its losses, and whether some process was told to stop."""
         config, processes = self.config, self.processes
@@ -251,7 +281,7 @@ class _Run:
                 losses = recipe.step(image, hole, part=part, parts=config.accumulate)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value / config.accumulate
-        means = processes.mean({**sums, _STOP: float(stopping.is_set())})
+        means = processes.mean({**sums, _STOP: float(stopping.is_set)})
         stop = means.pop(_STOP) > 0
         for name, value in means.items():
             if not math.isfinite(value):

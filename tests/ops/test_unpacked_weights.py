@@ -103,7 +103,7 @@ def test_against_the_reference(instruction_set, name, monkeypatch):
 
 
 def test_chains_of_rows_give_the_bits_of_blocks_of_filters(instruction_set):
-    """Transposed: eight pixels by so many weights are summed by filters, fewer by chains of rows."""
+    """Transposed: eight pixels by so many weights are summed by filters, fewer by chains."""
     generator = torch.Generator().manual_seed(6)
     weight = torch.randn(513, 820, 4, 4, generator=generator) / 513**0.5
     x = torch.randn(8, 513, 1, 1, generator=generator)
@@ -112,7 +112,9 @@ def test_chains_of_rows_give_the_bits_of_blocks_of_filters(instruction_set):
     for first, last in ((0, 7), (7, 8)):
         alone = inpaint_ops.fused_conv_transpose2d(x[first:last], weight, stride=2, padding=1)
         assert torch.equal(alone, together[first:last])
-    expected = torch.einsum("nc,cfyx->nfyx", x[:, :, 0, 0].double(), weight[:, :, 1:3, 1:3].double())
+    expected = torch.einsum(
+        "nc,cfyx->nfyx", x[:, :, 0, 0].double(), weight[:, :, 1:3, 1:3].double()
+    )
     check_close(together, expected, terms=513)
 
 

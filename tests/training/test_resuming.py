@@ -64,23 +64,53 @@ def test_a_killed_run_goes_on_to_the_same_bits(point, killed):
     assert (resumed, same, hidden) == (0, True, [])
 
 
-def test_sigterm_writes_a_checkpoint_and_says_so(photos, whole, tmp_path):
+@pytest.fixture
+def sigint():
+    # A shell's background jobs ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
+)
+@pytest.mark.usefixtures("sigint")
+def test_a_signal_writes_a_checkpoint_and_says_so(photos, whole, tmp_path, number, name):
     out = tmp_path / "run"
     before = signal.getsignal(signal.SIGTERM)
 
     def on_step(progress):
         if progress.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
-    with pytest.raises(Stopped, match=r"stopped by SIGTERM after step [34] of 6.*--resume"):
+    with pytest.raises(Stopped, match=rf"stopped by {name} after step [34] of 6.*--resume") as end:
         run(photos, out, on_step=on_step)
+    assert end.value.number == number
     assert signal.getsignal(signal.SIGTERM) is before
     assert names(out)[-1] in ("step_000000003", "step_000000004")
     run(photos, out, resume=True)
     assert results(out) == whole
 
 
-def test_sigterm_to_all_processes_at_once_still_writes_a_checkpoint(photos, whole, tmp_path):
+@pytest.mark.usefixtures("sigint")
+def test_a_second_ctrl_c_ends_the_run_at_once(photos, tmp_path):
+    def on_step(progress):
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "run", on_step=on_step)
+    assert names(tmp_path / "run")[-1] == "step_000000002"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("sigint")
+def test_a_signal_to_all_processes_at_once_still_writes_a_checkpoint(
+    photos, whole, tmp_path, number
+):
     out = tmp_path / "run"
 
     def on_step(progress):
@@ -88,7 +118,7 @@ def test_sigterm_to_all_processes_at_once_still_writes_a_checkpoint(photos, whol
             readers = multiprocessing.active_children()
             assert len(readers) == 2
             for pid in (*(one.pid for one in readers), os.getpid()):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, number)
 
     with pytest.raises(Stopped):
         run(photos, out, "data.workers=2", on_step=on_step)

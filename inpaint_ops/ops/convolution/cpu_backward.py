@@ -132,6 +132,11 @@ def convolve_backward(
     return grad_x, grad_weight
 
 
+def arranged(grad: Tensor | None, x: Tensor, weight: Tensor) -> Tensor | None:
+    """Return the gradient of x in the layout that it is promised in."""
+    return None if grad is None else tensors.in_layout(grad, spec.memory_format(x, weight))
+
+
 def is_whole(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry) -> bool:
     """Return whether the kernel is as large as the image: one output, a matrix product."""
     one = grad.shape[2:] == (1, 1) and x.shape[2:] == weight.shape[2:]

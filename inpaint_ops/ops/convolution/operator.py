@@ -252,8 +252,11 @@ def _backward_cpu(
     grad_sums, grad_bias = cpu_backward.finish_backward(
         grad, saved, activation, gated=gated, bias=wanted[2]
     )
-    grads = cpu_backward.convolve_backward(grad_sums, x, weight, g, wanted, spec.allowed(algorithm))
-    return spec.settled_gradients(x, weight, (*grads, grad_bias))
+    grad_x, grad_weight = cpu_backward.convolve_backward(
+        grad_sums, x, weight, g, wanted, spec.allowed(algorithm)
+    )
+    grad_x = cpu_backward.arranged(grad_x, x, weight)
+    return spec.settled_gradients(x, weight, (grad_x, grad_weight, grad_bias))
 
 
 def _backward_cuda(

@@ -248,6 +248,7 @@ def backward(
                 )
             begin = end
     grads = [one if one is None else _hidden(one, mask) for one, mask in zip(grads, masks)]
+    grads = [cpu_backward.arranged(grad, one, weight) for grad, one in zip(grads, x)]
     return partial_formulas.settled(x, weight, grads, grad_weight, grad_bias)
 
 
