@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <unordered_set>
 
 #include "convolution/epilogue.h"
 #include "convolution/planes.h"
@@ -37,6 +38,7 @@ ConvPython look_up_python() {
   const py::module_ torch = py::module_::import("torch");
   const py::module_ packed = py::module_::import("inpaint_ops.ops.convolution.packed_weights");
   p.packed_of = kept(packed.attr("packed_weights").attr("of"));
+  p.count = kept(packed.attr("packed_weights").attr("count"));
   p.backend = kept(py::module_::import("inpaint_ops.backends").attr("CURRENT"));
   p.is_grad_enabled = kept(torch.attr("is_grad_enabled"));
   p.num_threads = kept(torch.attr("get_num_threads"));
@@ -123,6 +125,18 @@ Image channels_last(PyObject* tensor, const TensorView& view) {
   return image;
 }
 
+// Addresses of the weights that are read in place and known to Python's count of weights in use.
+std::unordered_set<const void*>& counted_weights() {
+  static auto* addresses = new std::unordered_set<const void*>();
+  return *addresses;
+}
+
+void count_once(PyObject* weight, const TensorView& view) {
+  if (!counted_weights().insert(view.data).second) return;
+  PyObject* arguments[1] = {weight};
+  checked(PyObject_Vectorcall(conv_python().count, arguments, 1, nullptr));
+}
+
 Memory memory(const Layout& layout) { return Memory(layout.first, layout.second); }
 
 }  // namespace
@@ -132,6 +146,8 @@ const ConvPython& conv_python() {
   if (!found) found = new ConvPython(look_up_python());
   return *found;
 }
+
+void forget_counted_weights() { counted_weights().clear(); }
 
 PyObject* backend_in_force() {
   PyObject* value = nullptr;
@@ -154,6 +170,7 @@ void ConvKernels::run(PyObject* weight,
   const OptionalFloats none;
   const PlanCall call{images, masks, bias, floats(y), sums, none, none, threads()};
   if (form.is_none()) {
+    count_once(weight, weight_view);
     py::gil_scoped_release release;
     plan->run_unpacked(call, floats(weight_view));
     return;

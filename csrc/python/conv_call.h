@@ -108,12 +108,15 @@ class ConvCall {
 
 // What the calls ask of Python, found at the first call: see inpaint_ops/ops/convolution/calls.py.
 struct ConvPython {
-  PyObject *packed_of, *backend, *is_grad_enabled, *num_threads, *channels_last_keyword,
+  PyObject *packed_of, *count, *backend, *is_grad_enabled, *num_threads, *channels_last_keyword,
       *channels_last;
   PyObject *requires_grad, *contiguous, *save_for_backward, *set_materialize_grads, *call,
       *saved_tensors, *needs_input_grad;
 };
 const ConvPython& conv_python();
+
+// Counts all weights that are read in place anew: one of them is gone.
+void forget_counted_weights();
 
 // The context variable's value; a new reference that the caller may drop at once.
 PyObject* backend_in_force();

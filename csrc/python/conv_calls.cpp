@@ -215,6 +215,7 @@ py::object function_of(PyMethodDef& method, PyObject* self) {
 }  // namespace
 
 void bind_conv_calls(py::module_& m) {
+  m.def("forget_counted_weights", &forget_counted_weights);
   using py::arg;
   // Functions of C take their arguments as they lie: pybind11 would take half a microsecond more.
   static PyMethodDef call = definition("conv_call", &call_of);

@@ -159,7 +159,7 @@ def paste(image: Tensor, prediction: Tensor, where: Window, box: Box) -> Tensor:
         support = (1 / scale[of]).clamp_min(1)
         return _triangles(centres.clamp(0.5, PREDICTED - 0.5), support, PREDICTED, inside=True)
 
-    if checks.tracing() is None:
+    if checks.tracing() is None and not torch.compiler.is_compiling():
         result = image.clone()
         for n, (top, left, bottom, right) in enumerate(zip(*(end.tolist() for end in box))):
             rows, columns, one = slice(top, bottom), slice(left, right), slice(n, n + 1)

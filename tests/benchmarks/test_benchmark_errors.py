@@ -103,7 +103,8 @@ def test_listed_layers_err_at_most_eight_times_as_much_as_eager(name, monkeypatc
             checks = {"seconds": None, "with_compile": False}
             (result,) = runner.run_case(case, conv_problems.setup, PEAKS, **checks)
             statuses = {key: (entry.status, entry.detail) for key, entry in result.entries.items()}
-            assert statuses == {"ours": ("ok", ""), "eager": ("ok", "")}
+            assert set(statuses.values()) == {("ok", "")}
+            assert statuses.keys() >= {"ours", "eager"}
             images = {"grad x 1", "grad x 2"} if len(layer.parts) > 1 else {"grad x"}
             parts = {"y", *images, "grad weight", "grad bias"} if case.sizes["backward"] else {"y"}
             assert set(result.error_ratios()) == parts

@@ -8,7 +8,7 @@ from model_cases import CASES, batch, box, picture, recipe_of, small
 
 import inpaint_ops
 from inpaint_ops.benchmarks.cases.conv_layers import all_layers, other_layers
-from inpaint_ops.ops import native
+from inpaint_ops.ops import native, shortcut
 from inpaint_ops.ops.convolution import packed_weights as module
 from inpaint_ops.ops.convolution import plan
 from inpaint_ops.ops.convolution.packed_weights import packed_weights
@@ -134,3 +134,24 @@ def test_weights_that_a_collection_frees_meanwhile(monkeypatch):
     assert inpaint_ops.memory_held().weights > 0
     monkeypatch.undo()
     packed_weights.clear()
+
+
+@pytest.mark.parametrize("whole_calls", [True, False], ids=["in one call", "step by step"])
+def test_weights_that_are_read_in_place_count_as_long_as_they_live(whole_calls, monkeypatch):
+    monkeypatch.setattr(shortcut, "AVAILABLE", whole_calls and shortcut.AVAILABLE)
+    gc.collect()
+    before = inpaint_ops.memory_held().weights
+    x = torch.randn(1, 128, 4, 4)
+    for _ in range(3):  # the second and the third may lie where the first lay
+        layer = inpaint_ops.FusedConv2d(128, 128, 4, stride=2, padding=1)
+        for _ in range(3):
+            with torch.no_grad():
+                layer(x)
+            held = inpaint_ops.memory_held()
+            assert held.weights - before == 4 * layer.weight.numel()
+        inpaint_ops.release_memory()
+        assert inpaint_ops.memory_held().weights >= 4 * layer.weight.numel()
+        before = inpaint_ops.memory_held().weights - 4 * layer.weight.numel()
+        del layer
+        gc.collect()
+        assert inpaint_ops.memory_held().weights == before

@@ -149,6 +149,7 @@ def run(
     after = (_packed(bias), y, pre_activation, ratio, update)
     assert chosen.kernels is not None
     if chosen.form is None:
+        packed_weights.count(weight)
         chosen.kernels.run_unpacked(images, known, weight.detach(), *after, tensors.threads())
         return
     packed = packed_weights.of(weight, chosen.form)

@@ -8,8 +8,8 @@ Three rules say what is kept:
 * **One form for one use.** A weight's results and its gradients have a form each. Where another
   size of picture takes another algorithm, the new form takes the place of the old one.
 * **Twice the weights.** All kept forms together take at most twice the memory of all weights that
-  are in use, or 16 MiB if that is more. What has no room is packed at every call. A weight that is
-  alone has room for its forms.
+  are in use, those that are read in place too, or 16 MiB if that is more. What has no room is
+  packed at every call. A weight that is alone has room for its forms.
 
 None of them decides about an algorithm, so none changes a bit of a result.
 """
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from inpaint_ops.ops import tensors
 from inpaint_ops.ops.convolution.plan import Form
+from inpaint_ops.ops.native import extension
 from inpaint_ops.ops.weight_state import Snapshot, storage_key
 
 # Calls in vain, of the same values, before a form is kept: of a new weight, and of one that has
@@ -85,6 +86,8 @@ class _PackedWeights:
 
     def __init__(self) -> None:
         self._entries: dict[Any, _Entry] = {}
+        # By storage: weights that are read in place, and how many values they have.
+        self._in_place: dict[Any, tuple[weakref.ref[torch.UntypedStorage], int]] = {}
         self._spare: list[Any] = []
         # Of weights and kept forms; None: to be added up.
         self._sums: tuple[int, int] | None = None
@@ -122,6 +125,16 @@ class _PackedWeights:
             )
             self._give_spare(packed)
         return packed
+
+    def count(self, weight: Tensor) -> None:
+        """Count a weight that is read in place among those in use."""
+        key = storage_key(weight)
+        with self._lock:
+            if key not in self._in_place:
+                storage = weight.untyped_storage()
+                reference = weakref.ref(storage, lambda gone: self._forget_in_place(key, gone))
+                self._in_place[key] = reference, weight.numel()
+                self._sums = None
 
     def _is_kept(self, weight: Tensor, key: Any, variant: Any, size: int) -> bool:
         """Return whether a form of so many bytes is to be kept; note that it was asked for."""
@@ -185,6 +198,16 @@ class _PackedWeights:
             self._sums = None
             self._gone += 1
 
+    def _forget_in_place(self, key: Any, gone: weakref.ref[torch.UntypedStorage]) -> None:
+        found = self._in_place.get(key)
+        if found is not None and found[0] is gone:
+            self._in_place.pop(key, None)
+            self._sums = None
+            self._gone += 1
+            # Another weight may come to lie there, to be counted as well.
+            if (module := extension()) is not None:
+                module.forget_counted_weights()
+
     def clear(self) -> None:
         """Forget all packed forms; the next call of a layer makes its own again."""
         with self._lock:
@@ -215,6 +238,9 @@ class _PackedWeights:
             whole[storage], own = entry.size
             values[storage] = values.get(storage, 0) + own
             kept += sum(one.nbytes for one in entry.kept.values())
+        for storage, (_, count) in self._in_place.copy().items():
+            values.setdefault(storage, count)
+            whole.setdefault(storage, count)
         # Slices of a weight are no weights besides.
         weights = sum(min(count, whole[storage]) for storage, count in values.items())
         return 4 * weights, kept
