@@ -45,6 +45,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 # Tests to run where the fuzzer finds nothing, by the same key.
 TESTS: dict[str, tuple[str, ...]] = {
     "convolution/": ("test_conv_gradients.py", "test_fused_conv2d.py", "test_deep_layers.py"),
+    "convolution/planes": ("test_planes.py",),
     "convolution/unpacked": ("test_unpacked_weights.py",),
     "convolution/epilogue": ("test_gated_conv2d.py",),
     "convolution/mask_planes": ("test_partial_conv2d.py", "test_partial_conv2d_tensors.py"),
@@ -90,10 +91,10 @@ MUTATIONS = (
     ),
     Mutation(
         "direct-few-planes",
-        "convolution/direct_few_filters.h",
-        "args.y + pixel[p] + n * (filters - 1) * plane",
-        "args.y + pixel[p] + n * filters * plane",
-        "contiguous results of the second image in the wrong place",
+        "convolution/planes.cpp",
+        "const bool scatters = !lanes && whole.y_planes;",
+        "const bool scatters = !direct && whole.y_planes;",
+        "contiguous results of direct sums as if channels_last",
     ),
     Mutation(
         "wanted-block",
@@ -132,10 +133,10 @@ MUTATIONS = (
     ),
     Mutation(
         "direct-part-channels",
-        "convolution/direct_load.h",
-        "to[j * step + c] = from[c * apart + j * from_step];",
-        "to[j * step + c] = from[c + j * from_step];",
-        "channels of contiguous images taken as adjacent",
+        "convolution/planes.cpp",
+        "const float* from = part.x + rows.first * part.stride_y;",
+        "const float* from = part.x;",
+        "contiguous images: later steps read the first rows",
     ),
     Mutation(
         "direct-share",
@@ -265,10 +266,10 @@ MUTATIONS = (
     ),
     Mutation(
         "winograd-gather",
-        "convolution/winograd_tiling.h",
-        "patch[i * W + l] = from[i][(c + l) * apart];",
-        "patch[i * W + l] = from[i][l * apart];",
-        "contiguous images: every vector takes the first channels",
+        "convolution/planes.cpp",
+        "to + p * a.channels + c,",
+        "to + p * a.channels,",
+        "contiguous images: rows of a step taken from the top",
     ),
     Mutation(
         "load-reflect",
@@ -335,10 +336,45 @@ MUTATIONS = (
     ),
     Mutation(
         "store-planes-image",
-        "convolution/store.h",
-        "float* y = args.y + at + n * (channels - 1) * plane + channel * plane;",
-        "float* y = args.y + at + channel * plane;",
+        "convolution/planes.cpp",
+        "float* image = whole.y + step.image * stored * channels;",
+        "float* image = whole.y;",
         "contiguous results of later images overwrite the first",
+    ),
+    Mutation(
+        "planes-sums",
+        "convolution/planes.cpp",
+        "if (a.pre_activation) a.pre_activation += pixels * a.filters;",
+        "",
+        "sums before the activation of all steps in one place",
+    ),
+    Mutation(
+        "planes-wanted",
+        "convolution/planes.cpp",
+        "if (a.wanted) a.wanted += step.image * a.wanted_stride_n;",
+        "",
+        "the first image's wanted pixels for all",
+    ),
+    Mutation(
+        "planes-reach",
+        "convolution/planes.cpp",
+        "constexpr int64_t kReach = 10;",
+        "constexpr int64_t kReach = -1;",
+        "the last row that a step reads is not copied",
+    ),
+    Mutation(
+        "planes-unit",
+        "convolution/planes.cpp",
+        "rows = round_up(std::max<int64_t>(1, rows * most / bytes), unit);",
+        "rows = std::max<int64_t>(1, rows * most / bytes);",
+        "steps of contiguous images begin inside a row of tiles",
+    ),
+    Mutation(
+        "planes-rows",
+        "convolution/planes.cpp",
+        "a.padding.y -= step.row * a.stride.y;",
+        "a.padding.y -= step.row;",
+        "later rows of contiguous images with a stride read too far up",
     ),
     Mutation(
         "store-z",
@@ -897,8 +933,8 @@ MUTATIONS = (
     Mutation(
         "unpacked-step",
         "convolution/unpacked.cpp",
-        "add_taps(a, mine, step, begin, end, sums.data());",
-        "add_taps(a, mine, columns, begin, end, sums.data());",
+        "add_taps(a, total, step, begin, end, sums.data());",
+        "add_taps(a, total, columns, begin, end, sums.data());",
         "products of later pixels read at the wrong stride",
     ),
     Mutation(
@@ -911,15 +947,15 @@ MUTATIONS = (
     Mutation(
         "unpacked-restart",
         "convolution/unpacked.cpp",
-        "                      c % kChain == 0,",
-        "                      c == 0,",
+        "                    c == first,",
+        "                    c == 0,",
         "earlier chains of channels counted again",
     ),
     Mutation(
         "unpacked-first",
         "convolution/unpacked.cpp",
-        "const bool first = c < kChain;",
-        "const bool first = true;",
+        "store_first(total + j, i == 0 ? more : load_first(total + j, lanes) + more, lanes);",
+        "store_first(total + j, more, lanes);",
         "only the last chain of channels counts",
     ),
     Mutation(

@@ -5,6 +5,9 @@ import torch
 
 import inpaint_ops
 from inpaint_ops.ops import native, tensors
+from inpaint_ops.ops.convolution import cpu
+from inpaint_ops.ops.convolution.plan import Convolution
+from inpaint_ops.ops.convolution.spec import Geometry
 
 pytestmark = pytest.mark.skipif(not native.status().available, reason="copies of the CPU's kernels")
 
@@ -92,6 +95,30 @@ def test_planes_give_the_bits_of_pixels(instruction_set, name):
             assert planes[2].is_contiguous()
             for got, expected in zip(planes, pixels):
                 assert torch.equal(got, expected), algorithm
+
+
+def test_wanted_pixels_of_each_image(instruction_set):
+    """A step has an image, whose wanted pixels are its own."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(3, 20, 121, 170, generator=generator)
+    weight = torch.randn(38, 20, 3, 3, generator=generator) / 14
+    wanted = torch.zeros(3, 121, 170, dtype=torch.bool)
+    wanted[0, 3:9, 5:20] = wanted[1, 90:110, 100:150] = wanted[2, 50, 60] = True
+    g = Geometry((1, 1), (1, 1, 1, 1), (1, 1))
+    y = torch.full((3, 38, 121, 170), 7.0)
+    cpu.convolve(
+        cpu.parts_of(x, g),
+        weight,
+        None,
+        Convolution(g),
+        y,
+        wanted=cpu.Wanted(wanted.byte()),
+        algorithm="auto",
+    )
+    chosen = wanted[:, None].expand_as(y)
+    assert torch.equal(y[chosen], inpaint_ops.fused_conv2d(x, weight, padding=1)[chosen])
+    assert bool((y[~chosen] == 7).all())
 
 
 @pytest.mark.parametrize("part", ["rows", "columns", "channels", "samples", "turned"])
