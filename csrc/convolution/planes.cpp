@@ -154,10 +154,11 @@ struct Rows {
 
 // Rows of a part that the outputs may read.
 Rows rows_read(const ConvArgs& a, const Part& part) {
-  // Tiles reach beyond the outputs.
-  constexpr int64_t kReach = 10;
-  const int64_t count = extent_of(a).y + kReach * a.stride.y * a.dilation.y;
-  const auto map = axis_map(part.height, part.upsample, a.padding.y, a.padding_mode, count);
+  // Tiles reach beyond the outputs, and before them unless one begins at the first.
+  const int64_t reach = 10 * a.stride.y * a.dilation.y, before = a.anchor.y > 0 ? reach : 0;
+  const int64_t count = before + extent_of(a).y + reach;
+  const int64_t padding = a.padding.y + before;
+  const auto map = axis_map(part.height, part.upsample, padding, a.padding_mode, count);
   Rows rows{part.height, 0};
   for (const int64_t row : map)
     if (row >= 0) rows = {std::min(rows.first, row), std::max(rows.end, row + 1)};
