@@ -15,6 +15,7 @@
 #include "convolution/load.h"
 #include "convolution/store.h"
 #include "convolution/takes.h"
+#include "convolution/winograd_tiling.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -100,6 +101,9 @@ namespace {
 // weights anew.
 constexpr int64_t kStepBytes = int64_t(2) << 20;
 
+// Rows of a step for each one that it reads again.
+constexpr int64_t kSharedRows = 3;
+
 struct Step {
   int64_t image, images, row, rows;
 };
@@ -116,7 +120,9 @@ std::vector<Step> steps_of(const ConvArgs& a, size_t jobs, int64_t channels) {
   if (images == 1 && bytes > most && jobs == 1 && !a.mask_ratio && !a.wanted && a.anchor.y == 0) {
     const int64_t unit =
         (a.algorithm == Algorithm::kDirect ? 1 : winograd_outputs(a.algorithm)) * a.dilation.y;
-    rows = round_up(std::max<int64_t>(1, rows * most / bytes), unit);
+    // Rows that two bands read are copied twice.
+    const int64_t shared = kSharedRows * (a.kernel.y - 1) * a.dilation.y / a.stride.y;
+    rows = round_up(std::max({int64_t(1), rows * most / bytes, shared}), unit);
   }
   std::vector<Step> steps;
   for (int64_t n = 0; n < a.batch; n += images)
@@ -152,12 +158,22 @@ struct Rows {
   int64_t count() const { return std::max<int64_t>(end - first, 0); }
 };
 
-// Rows of a part that the outputs may read.
-Rows rows_read(const ConvArgs& a, const Part& part) {
-  // Tiles reach beyond the outputs.
-  constexpr int64_t kReach = 10;
-  const int64_t count = extent_of(a).y + kReach * a.stride.y * a.dilation.y;
-  const auto map = axis_map(part.height, part.upsample, a.padding.y, a.padding_mode, count);
+// The padded, doubled image's rows that a band of outputs reads; tiles begin with the band.
+int64_t reach_of(const ConvArgs& a) {
+  if (a.algorithm == Algorithm::kDirect) return extent_of(a).y;
+  return with_tile(a.algorithm, [&](auto tile) {
+    using T = decltype(tile);
+    const Layout<T> layout(a);
+    const auto starts = tile_starts(0, a.out_height, layout.grid.y, T::kOutputs);
+    const int64_t last = *std::max_element(starts.begin(), starts.end());
+    return last * a.stride.y + reads_of_tile<T>(layout.rows, a.dilation.y).back() + 1;
+  });
+}
+
+// Rows of a part that a step reads: all of them but for a band, see `steps_of`.
+Rows rows_read(const ConvArgs& a, const Part& part, bool band) {
+  if (!band) return {0, part.height};
+  const auto map = axis_map(part.height, part.upsample, a.padding.y, a.padding_mode, reach_of(a));
   Rows rows{part.height, 0};
   for (const int64_t row : map)
     if (row >= 0) rows = {std::min(rows.first, row), std::max(rows.end, row + 1)};
@@ -201,22 +217,22 @@ void make_pixels(Part& part, const ConvArgs& a, const Rows& rows, float* pixels)
 }
 
 // The parts of a step with pixels in place of planes.
-std::vector<Part> with_pixels(const ConvArgs& a, Buffer<float>& memory) {
+std::vector<Part> with_pixels(const ConvArgs& a, bool band, Buffer<float>& memory) {
   std::vector<Part> parts = a.parts;
   float* pixels = memory.data();
   for (Part& part : parts) {
     if (part.stride_c == 1) continue;
-    const Rows rows = rows_read(a, part);
+    const Rows rows = rows_read(a, part, band);
     make_pixels(part, a, rows, pixels);
     pixels += floats_of(a, part, rows);
   }
   return parts;
 }
 
-int64_t floats_of_planes(const ConvArgs& a) {
+int64_t floats_of_planes(const ConvArgs& a, bool band) {
   int64_t floats = 0;
   for (const Part& part : a.parts)
-    if (part.stride_c != 1) floats += floats_of(a, part, rows_read(a, part));
+    if (part.stride_c != 1) floats += floats_of(a, part, rows_read(a, part, band));
   return floats;
 }
 
@@ -242,8 +258,10 @@ void conv_all(const std::vector<ConvArgs>& jobs) {
   for (const Step& step : steps_of(whole, jobs.size(), channels)) {
     const ConvArgs first = part_of(whole, step);
     const int64_t pixels = first.batch * first.store_size.y * first.store_size.x;
-    Buffer<float> x(gathers ? floats_of_planes(first) : 0), y(scatters ? pixels * channels : 0);
-    const std::vector<Part> parts = gathers ? with_pixels(first, x) : first.parts;
+    const bool band = step.rows < whole.out_height;
+    Buffer<float> x(gathers ? floats_of_planes(first, band) : 0),
+        y(scatters ? pixels * channels : 0);
+    const std::vector<Part> parts = gathers ? with_pixels(first, band, x) : first.parts;
     float* image = whole.y + step.image * stored * channels;
     const int64_t before = step.row * whole.store_size.x;
     for (const ConvArgs& job : jobs) {

@@ -41,7 +41,8 @@ class Stopped(Exception):
         number: of the signal.
     """
 
-    def __init__(self, text: str, number: int) -> None:
+    # A copy in another process is made of the text; its attributes follow.
+    def __init__(self, text: str, number: int = signal.SIGTERM) -> None:
         super().__init__(text)
         self.number = number
 

@@ -77,6 +77,17 @@ def shrink_image(
             sizes.update(grown)
 
 
+def heighten_image(case: Case, least: int, result_size: Callable[[Case], tuple[int, int]]) -> None:
+    """Makes the image so high that it and its result have so many numbers."""
+    sizes = case["sizes"]
+    while True:
+        height, width = result_size(case)
+        image = sizes["c"] * sizes["h"] * sizes["w"]
+        if min(height, width) >= 1 and image + sizes["f"] * height * width > least:
+            return
+        sizes["h"] = sizes["h"] * 5 // 4 + 1
+
+
 def input_gradient_is_ours(case: Case, size: tuple[int, int]) -> bool:
     """Not the library's: uneven strides, wide padding of other kinds, one output for all inputs."""
     o, kernel = case["options"], case["kernel"]
@@ -134,6 +145,11 @@ class Convolution(Entry):
         if few:
             sizes["c"], sizes["f"] = few[:2]
             shrink_image(case, few[2], lambda: self.make_legal(case), self.result_size)
+            return
+        steps = d.steps(case) if groups == 1 else 0
+        if steps:
+            self.make_legal(case)
+            heighten_image(case, steps, self.result_size)
 
     def cost(self, case: Case) -> float:
         s, o = case["sizes"], case["options"]
@@ -338,6 +354,18 @@ class TransposedConvolution(Convolution):
             sizes["h"] = min(sizes["h"], max(1, few[2] // max(1, 2 * sizes["n"])))
             sizes["w"] = max(1, few[2] // max(1, sizes["n"] * sizes["h"]))
             options["padding"] = min(padding, (min(case["kernel"]) - 1) // 2)
+            return
+        steps = d.steps(case)
+        if steps:
+            heighten_image(case, steps, self.result_size)
+
+    def result_size(self, case: Case) -> tuple[int, int]:
+        s, o = case["sizes"], case["options"]
+        height, width = (
+            (s[name] - 1) * o["stride"] - 2 * o["padding"] + kernel
+            for name, kernel in zip(("h", "w"), case["kernel"])
+        )
+        return height, width
 
     def cost(self, case: Case) -> float:
         s = case["sizes"]

@@ -15,6 +15,9 @@ SIZES = (0, *EDGES, *WIDE)
 # From so many on, few pixels do not pay for packing them.
 MANY_WEIGHTS = 1 << 16
 
+# Beyond so many numbers of an image and its result one thread copies contiguous ones in steps.
+STEP_FLOATS = 1 << 19
+
 DTYPES = ("float32", "float32", "float32", "float32", "float16", "bfloat16", "float64")
 LAYOUTS = (
     *("contiguous", "contiguous", "channels_last", "channels_last"),
@@ -113,6 +116,30 @@ class Draw:
         exchanged = own.chance(0.5)
         pair = (number, channels) if exchanged else (channels, number)
         return *pair, own.of((1, 2, 3, 4, 5, 6, 7, 8, 8, 12, 16))
+
+    def steps(self, case: Case) -> int:
+        """Makes some layers such that contiguous images are copied step by step; not their height.
+
+        From numbers of their own, so that they change no other case.
+
+        Returns:
+            Numbers that an image and its result are to have at least; 0: the layer stays as it is.
+        """
+        own = Draw(f"{case['seed']} steps")
+        if case["run"]["backend"] == "reference" or not own.chance(0.012):
+            return 0
+        few, many = own.between(1, 5), own.of((24, 33, 48, 49, 64))
+        both = own.of((15, 16, 17)), own.of((15, 16, 17))
+        channels, filters = own.of(((few, many), (many, few), both))
+        wide = own.of((31, 64, 97, 130))
+        case["sizes"] |= {"n": own.of((1, 1, 2)), "c": channels, "f": filters, "w": wide}
+        case["dtype"] = "float32"
+        kernels = ([1, 1], [2, 2], [3, 3], [3, 3], [3, 3], [4, 4], [5, 5], [7, 7])
+        case["kernel"] = list(own.of(kernels))
+        layouts = ("contiguous", "contiguous", "transposed", "reversed", "sliced", "offset")
+        case["x"]["layout"] = own.of(layouts)
+        case["run"] |= {"threads": 1, "again": own.of(("layout", "layout", "threads"))}
+        return int(STEP_FLOATS * own.of((1, 1, 2.5)))
 
     def fit_some(self, sizes: dict[str, int], case: Case, budget: float) -> None:
         """Smaller images first, then fewer channels."""

@@ -358,15 +358,15 @@ MUTATIONS = (
     Mutation(
         "planes-reach",
         "convolution/planes.cpp",
-        "constexpr int64_t kReach = 10;",
-        "constexpr int64_t kReach = -1;",
+        "reads_of_tile<T>(layout.rows, a.dilation.y).back() + 1;",
+        "reads_of_tile<T>(layout.rows, a.dilation.y).back();",
         "the last row that a step reads is not copied",
     ),
     Mutation(
         "planes-unit",
         "convolution/planes.cpp",
-        "rows = round_up(std::max<int64_t>(1, rows * most / bytes), unit);",
-        "rows = std::max<int64_t>(1, rows * most / bytes);",
+        "rows = round_up(std::max({int64_t(1), rows * most / bytes, shared}), unit);",
+        "rows = std::max({int64_t(1), rows * most / bytes, shared});",
         "steps of contiguous images begin inside a row of tiles",
     ),
     Mutation(

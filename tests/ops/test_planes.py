@@ -8,6 +8,7 @@ from inpaint_ops.ops import native, tensors
 from inpaint_ops.ops.convolution import cpu
 from inpaint_ops.ops.convolution.plan import Convolution
 from inpaint_ops.ops.convolution.spec import Geometry
+from inpaint_ops.ops.partly import PARTLY, Wanted
 
 pytestmark = pytest.mark.skipif(not native.status().available, reason="copies of the CPU's kernels")
 
@@ -135,6 +136,24 @@ def test_planes_of_a_larger_image(instruction_set, part):
     weight = torch.randn(24, x.shape[1], 3, 3) / 20
     y = inpaint_ops.fused_conv2d(x, weight, padding=1)
     assert torch.equal(y, inpaint_ops.fused_conv2d(x.clone(), weight, padding=1))
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_tiles_that_begin_before_the_first_output(instruction_set, kernel):
+    """They read rows that a transposed convolution with so much padding leaves out."""
+    torch.set_num_threads(1)
+    operator = torch.ops.inpaint_ops.fused_conv_transpose2d.default
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(1, 64, 40, 40, generator=generator)
+    weight = torch.randn(64, 64, kernel, kernel, generator=generator) / 8 / kernel
+    options = (weight, None, 1, kernel + 1, "identity", False, "auto")
+    for row in (0, 1, 2, 3):
+        results = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            operator(torch.full_like(x, torch.nan), *options)  # what scratch memory holds
+            image = x.contiguous(memory_format=layout)
+            results.append(PARTLY[operator].compute(Wanted(None, (row, 0)), image, *options)[0])
+        assert torch.equal(*results), row
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 7), (1, 16, 16, 16), (3, 33, 1, 50)])

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -88,6 +89,8 @@ def test_a_signal_writes_a_checkpoint_and_says_so(photos, whole, tmp_path, numbe
     with pytest.raises(Stopped, match=rf"stopped by {name} after step [34] of 6.*--resume") as end:
         run(photos, out, on_step=on_step)
     assert end.value.number == number
+    copy = pickle.loads(pickle.dumps(end.value))
+    assert (str(copy), copy.number) == (str(end.value), number)
     assert signal.getsignal(signal.SIGTERM) is before
     assert names(out)[-1] in ("step_000000003", "step_000000004")
     run(photos, out, resume=True)
