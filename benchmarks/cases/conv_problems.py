@@ -18,7 +18,14 @@ from inpaint_ops.benchmarks.cases.conv_contestants import (
 )
 from inpaint_ops.benchmarks.cases.conv_errors import apart, errors, judge
 from inpaint_ops.benchmarks.cases.conv_layers import Layer, all_layers, other_layers
-from inpaint_ops.benchmarks.harness.case import Case, Problem, Target, Work, difference
+from inpaint_ops.benchmarks.harness.case import (
+    Case,
+    Missing,
+    Problem,
+    Target,
+    Work,
+    difference,
+)
 
 LAYERS = {layer.id: layer for layer in (*all_layers(), *other_layers())}
 # Few enough to look at, one of each kind.
@@ -126,7 +133,10 @@ def setup(case: Case) -> Problem:
 
         return call
 
-    contestants = {"ours": mine, "eager": contiguous(public(layer))}
+    contestants: dict[str, Callable[..., Any] | Missing] = {
+        "ours": mine,
+        "eager": contiguous(public(layer)),
+    }
     if not backward:
         contestants["ours_contiguous"] = contiguous(mine)
 

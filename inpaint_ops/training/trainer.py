@@ -143,8 +143,8 @@ def _terminations() -> Iterator[_Stopping]:
             signal.signal(number, stopping)
         yield stopping
     finally:
-        for number, handler in stopping.before.items():
-            signal.signal(number, handler)
+        for taken, handler in stopping.before.items():
+            signal.signal(taken, handler)
 
 
 class _Run:
