@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -55,6 +56,16 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     yield name
     assert module.instruction_set() == name
     module.set_instruction_set(before)
+
+
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, as in a terminal, and does so again after the test."""
+    # A shell's background jobs ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

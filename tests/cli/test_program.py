@@ -80,15 +80,6 @@ def test_ctrl_c_ends_the_program_with_130(pair, tmp_path):
     assert os.listdir(tmp_path / "out") == []
 
 
-@pytest.fixture
-def sigint():
-    # A shell's background jobs ignore the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("answer", ["swallowed", "turned into an error"])
 def test_an_interrupt_that_does_not_arrive(sigint, filler, pair, monkeypatch, capsys, answer):
     monkeypatch.setattr(program, "_AGAIN", 0.05)

@@ -65,15 +65,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(point, killed):
     assert (resumed, same, hidden) == (0, True, [])
 
 
-@pytest.fixture
-def sigint():
-    # A shell's background jobs ignore the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize(
     ("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
 )
