@@ -158,8 +158,6 @@ INPAINT_EACH_ISA(
   // dilation 1 and padding 1 after upsample 2.
   bool winograd_takes(const ConvArgs& args);
   void conv_winograd(const ConvArgs& args);
-  // Outputs of a tile along one axis.
-  int64_t winograd_outputs(Algorithm algorithm);
   // Marks in Part::reads all that the sums of the wanted outputs depend on: their bits too. What is
   // valid does not count, nor what parts hold.
   Share winograd_reads(const ConvArgs& args);

@@ -108,6 +108,13 @@ struct Step {
   int64_t image, images, row, rows;
 };
 
+// Output rows that begin and end together: those of a row of tiles.
+int64_t rows_together(const ConvArgs& a) {
+  if (a.algorithm == Algorithm::kDirect) return a.dilation.y;
+  return a.dilation.y *
+         with_tile(a.algorithm, [](auto tile) { return int64_t(decltype(tile)::kOutputs); });
+}
+
 // The steps of a convolution whose images, or results, are copied. One of several phases, or with
 // masks, takes whole images. Rows begin where a row of tiles does, so the bits are the same.
 std::vector<Step> steps_of(const ConvArgs& a, size_t jobs, int64_t channels) {
@@ -118,11 +125,9 @@ std::vector<Step> steps_of(const ConvArgs& a, size_t jobs, int64_t channels) {
   const int64_t images = std::max<int64_t>(1, most / bytes);
   int64_t rows = a.out_height;
   if (images == 1 && bytes > most && jobs == 1 && !a.mask_ratio && !a.wanted && a.anchor.y == 0) {
-    const int64_t unit =
-        (a.algorithm == Algorithm::kDirect ? 1 : winograd_outputs(a.algorithm)) * a.dilation.y;
     // Rows that two bands read are copied twice.
     const int64_t shared = kSharedRows * (a.kernel.y - 1) * a.dilation.y / a.stride.y;
-    rows = round_up(std::max({int64_t(1), rows * most / bytes, shared}), unit);
+    rows = round_up(std::max({int64_t(1), rows * most / bytes, shared}), rows_together(a));
   }
   std::vector<Step> steps;
   for (int64_t n = 0; n < a.batch; n += images)

@@ -327,10 +327,6 @@ Share winograd_reads(const ConvArgs& args) {
   });
 }
 
-int64_t winograd_outputs(Algorithm algorithm) {
-  return with_tile(algorithm, [](auto tile) { return int64_t(decltype(tile)::kOutputs); });
-}
-
 void conv_winograd(const ConvArgs& a) {
   with_tile(a.algorithm, [&](auto tile) { Convolution<decltype(tile)>(a).run(); });
 }

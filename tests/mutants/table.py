@@ -365,7 +365,7 @@ MUTATIONS = (
     Mutation(
         "planes-unit",
         "convolution/planes.cpp",
-        "rows = round_up(std::max({int64_t(1), rows * most / bytes, shared}), unit);",
+        "rows = round_up(std::max({int64_t(1), rows * most / bytes, shared}), rows_together(a));",
         "rows = std::max({int64_t(1), rows * most / bytes, shared});",
         "steps of contiguous images begin inside a row of tiles",
     ),
