@@ -40,15 +40,17 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_TEST_BUILD=1 $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
-# For those who only look: an ordinary build, and no tool of development.
+# For those who only look: the kernels of this machine alone, and no tool of development.
+$(DEMO_INSTALLED): export INPAINT_OPS_REQUIRE_EXTENSION = 1
+$(DEMO_INSTALLED): export INPAINT_OPS_NATIVE_BUILD = 1
 $(DEMO_INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 	@echo "1 of 3: what the build needs"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q "setuptools>=77" "pybind11>=3"
-	@echo "2 of 3: the kernels, some minutes of processor time"
-	INPAINT_OPS_REQUIRE_EXTENSION=1 INPAINT_OPS_SHOW_BUILD=1 $(BIN)/python setup.py -q build_ext --inplace
+	@echo "2 of 3: the kernels for this machine, some minutes of processor time"
+	INPAINT_OPS_SHOW_BUILD=1 $(BIN)/python setup.py -q build_ext --inplace
 	@echo "3 of 3: PyTorch and what the demo draws with"
-	INPAINT_OPS_REQUIRE_EXTENSION=1 $(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e ".[demo]"
+	$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e ".[demo]"
 	touch $@
 
 # Where everything is installed, nothing else is.

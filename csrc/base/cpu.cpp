@@ -1,6 +1,7 @@
 #include "base/cpu.h"
 
 #include <atomic>
+#include <cstring>
 #include <stdexcept>
 
 namespace inpaint {
@@ -10,31 +11,50 @@ namespace {
 const char* const kNames[] = {"baseline", "avx2", "avx512_shaped", "avx512"};
 constexpr Isa kAll[] = {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512Shaped, Isa::kAvx512};
 
-#if defined(INPAINT_TEST_BUILD)
-constexpr bool kHasShaped = true;
+#if defined(INPAINT_ONLY)
+#define INPAINT_NAME(isa) #isa
+#define INPAINT_NAME_OF(isa) INPAINT_NAME(isa)
+bool is_built(Isa isa) {
+  return std::strcmp(kNames[static_cast<int>(isa)], INPAINT_NAME_OF(INPAINT_ONLY)) == 0;
+}
+#elif defined(INPAINT_TEST_BUILD)
+bool is_built(Isa) { return true; }
 #else
-constexpr bool kHasShaped = false;
+bool is_built(Isa isa) { return isa != Isa::kAvx512Shaped; }
 #endif
+
+bool has_avx2() {
+#if defined(INPAINT_X86)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return false;
+#endif
+}
+
+bool has_avx512() {
+#if defined(INPAINT_X86)
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && has_avx2();
+#else
+  return false;
+#endif
+}
 
 bool runs(Isa isa) {
 #if defined(INPAINT_X86)
   __builtin_cpu_init();
+#endif
+  if (!is_built(isa)) return false;
   switch (isa) {
     case Isa::kAvx512:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+      return has_avx512();
     case Isa::kAvx512Shaped:
-      return kHasShaped && runs(Isa::kAvx2);
     case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+      return has_avx2();
     case Isa::kBaseline:
       return true;
   }
   return false;
-#else
-  return isa == Isa::kBaseline;
-#endif
 }
 
 // avx512_shaped never: it is slower than avx2.

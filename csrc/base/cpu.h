@@ -6,12 +6,22 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define INPAINT_X86 1
+#elif !defined(INPAINT_ONLY)
+#define INPAINT_ONLY baseline
 #endif
 
 // INPAINT_EACH_ISA(declarations): repeats them in the namespace of every instruction set built.
 // INPAINT_PICK(function): the address of its copy for the instruction set in use.
+// INPAINT_ONLY: the one set that this build holds, see native_set in setup.py.
 // INPAINT_TEST_BUILD: with avx512_shaped, see base/simd.h.
-#if defined(INPAINT_X86) && defined(INPAINT_TEST_BUILD)
+#if defined(INPAINT_ONLY)
+#define INPAINT_EACH_ISA(...) \
+  namespace INPAINT_ONLY {    \
+  __VA_ARGS__                 \
+  }
+#define INPAINT_PICK(...) (&INPAINT_ONLY::__VA_ARGS__)
+#else
+#if defined(INPAINT_TEST_BUILD)
 #define INPAINT_SHAPED_NAMESPACE(...) \
   namespace avx512_shaped {           \
   __VA_ARGS__                         \
@@ -21,7 +31,6 @@
 #define INPAINT_SHAPED_NAMESPACE(...)
 #define INPAINT_SHAPED_COPY(...)
 #endif
-#if defined(INPAINT_X86)
 #define INPAINT_EACH_ISA(...) \
   namespace baseline {        \
   __VA_ARGS__                 \
@@ -37,19 +46,14 @@
   ::inpaint::pick(&baseline::__VA_ARGS__, \
                   &avx2::__VA_ARGS__,     \
                   &avx512::__VA_ARGS__ INPAINT_SHAPED_COPY(__VA_ARGS__))
-#else
-#define INPAINT_EACH_ISA(...) \
-  namespace baseline {        \
-  __VA_ARGS__                 \
-  }
-#define INPAINT_PICK(...) (&baseline::__VA_ARGS__)
 #endif
 
 namespace inpaint {
 
 enum class Isa { kBaseline, kAvx2, kAvx512Shaped, kAvx512 };
 
-// Names of the instruction sets that this binary holds and this machine runs, weakest first.
+// Names of the instruction sets that this binary holds and this machine runs, weakest first; the
+// build for one set alone may hold none.
 std::vector<std::string> instruction_sets();
 
 // The one in use: the fastest, until set_instruction_set picks another.

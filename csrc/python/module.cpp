@@ -26,6 +26,10 @@ PYBIND11_MODULE(_C, m) {
   m.doc() =
       "CPU kernels of inpaint_ops over tensors in the CPU's memory; called through inpaint_ops.ops "
       "only";
+  if (instruction_sets().empty()) {
+    throw py::import_error(
+        "it was built for one machine's instruction set alone, which this machine lacks");
+  }
   find_torch();
 #ifdef _OPENMP
   m.attr("openmp") = true;

@@ -18,10 +18,12 @@ def planned(target, venv):
     return done.stdout
 
 
-def test_demo_alone_installs_the_demo_in_an_ordinary_build(tmp_path):
+def test_demo_alone_installs_the_demo_for_this_machine(tmp_path):
     text = planned("demo", tmp_path)
     assert '-e ".[demo]"' in text
     assert "TEST_BUILD" not in text
+    rules = (ROOT / "Makefile").read_text()
+    assert "$(DEMO_INSTALLED): export INPAINT_OPS_NATIVE_BUILD = 1" in rules
     assert "[dev]" not in text
     assert text.index("pip install") < text.index("inpaint_ops.benchmarks.demo")
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import setuptools
 
 from inpaint_ops.ops import native
 
@@ -96,6 +98,52 @@ def test_instruction_set_from_environment():
     result = run("import inpaint_ops", INPAINT_OPS_INSTRUCTION_SET="mmx")
     assert result.returncode != 0
     assert "INPAINT_OPS_INSTRUCTION_SET: instruction set must be one of baseline" in result.stderr
+
+
+LISTING = """
+#include "base/cpu.h"
+#include <cstdio>
+int main() {
+  for (const std::string& name : inpaint::instruction_sets()) std::puts(name.c_str());
+}
+"""
+
+
+@pytest.mark.skipif(not native.status().available, reason="needs the extension")
+@pytest.mark.parametrize("only", ["baseline", "avx2", "avx512", "of_another_machine"])
+def test_build_for_one_set_holds_it_where_the_machine_runs_it(only, tmp_path):
+    (tmp_path / "main.cpp").write_text(LISTING)
+    sources = [str(tmp_path / "main.cpp"), str(ROOT / "csrc" / "base" / "cpu.cpp")]
+    built = str(tmp_path / "listing")
+    flags = ["-std=c++17", f"-I{ROOT / 'csrc'}", f"-DINPAINT_ONLY={only}"]
+    subprocess.run([os.environ.get("CXX", "c++"), *flags, *sources, "-o", built], check=True)
+    done = subprocess.run([built], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [s for s in native.status().instruction_sets if s == only]
+
+
+def given_setup(monkeypatch, **environment):
+    """What setup.py defines under these variables."""
+    monkeypatch.setattr(setuptools, "setup", lambda **options: None)
+    monkeypatch.chdir(ROOT)
+    for name in ("NATIVE_BUILD", "TEST_BUILD", "WHEEL"):
+        monkeypatch.setenv(f"INPAINT_OPS_{name}", environment.get(name, ""))
+    return runpy.run_path("setup.py")
+
+
+@pytest.mark.skipif(not native.status().available, reason="needs the extension")
+def test_native_build_takes_the_fastest_set_of_the_machine(monkeypatch):
+    native_set = given_setup(monkeypatch, NATIVE_BUILD="1")["native_set"]
+    sets = [name for name in native.status().instruction_sets if name != "avx512_shaped"]
+    assert native_set([os.environ.get("CXX", "c++")]) == sets[-1]
+    assert native_set(["no-such-compiler"]) is None
+    assert native_set(["false"]) is None
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere there is one set")
+@pytest.mark.parametrize("other", ["TEST_BUILD", "WHEEL"])
+def test_native_build_is_refused_where_others_run_it(other, monkeypatch):
+    with pytest.raises(SystemExit, match="INPAINT_OPS_NATIVE_BUILD is not for"):
+        given_setup(monkeypatch, NATIVE_BUILD="1", **{other: "1"})
 
 
 # By the namespace in a mangled name, strongest first: registers and forms of instructions that no
