@@ -1,11 +1,16 @@
 // Mask planes, by separable sums: kernel.y + kernel.x additions an output instead of their product.
 // Integers where the mask is binary, so exact for any number of channels.
+//
+// Backward, bound by traffic: the gradient is read and written once, its sums over pixels formed
+// for each fixed chunk of them and then over chunks in order, so no thread count changes them. Of
+// an image's gradient only what is missing is written.
 #include "convolution/mask_planes.h"
 
 #include <algorithm>
 #include <cstring>
 
 #include "base/parallel.h"
+#include "convolution/store.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
@@ -84,7 +89,76 @@ void plane_rows(const MaskPlanesArgs& a) {
   });
 }
 
+constexpr int64_t kChunk = 512;      // pixels of a task
+constexpr int64_t kWorth = 1 << 15;  // values that are worth a thread
+
+int threads_for(int64_t values, int threads) {
+  return int(std::min<int64_t>(threads, std::max<int64_t>(values / kWorth, 1)));
+}
+
+// `bias_sums`: (filters), or null.
+void ratio_backward_pixel(const RatioBackwardArgs& a, int64_t pixel, float* bias_sums) {
+  const int64_t at = pixel / a.image_pixels * a.mask_stride_n + pixel % a.image_pixels;
+  const float mask_ratio = a.mask_ratio[at], update_mask = a.update_mask[at];
+  const float* grad = a.grad + pixel * a.filters;
+  float* to = a.grad_sums + pixel * a.filters;
+  if (update_mask == 0) {
+    std::fill_n(to, a.filters, 0.0f);
+    return;
+  }
+  constexpr int64_t W = Simd<float>::kWidth;
+  for (int64_t f = 0; f < a.filters; f += W) {
+    const int64_t left = a.filters - f;
+    const Vector<float> v = load_first(grad + f, left);
+    store_first(to + f, v * mask_ratio, left);
+    if (bias_sums)
+      store_first(bias_sums + f, load_first(bias_sums + f, left) + v * update_mask, left);
+  }
+}
+
+// `row`: of the image; `known`: of its mask's first plane, the next ones `plane` further on.
+void hide_row(const HideArgs& a, float* row, const uint8_t* known, int64_t plane) {
+  for (const int64_t width : a.widths) {
+    for (int64_t x = 0; x < a.width; ++x) {
+      if (known[x]) continue;
+      float* pixel = row + x * a.stride_w;
+      if (a.stride_c == 1) {
+        std::fill_n(pixel, width, 0.0f);
+      } else {
+        for (int64_t c = 0; c < width; ++c) pixel[c * a.stride_c] = 0;
+      }
+    }
+    row += width * a.stride_c;
+    known += plane;
+  }
+}
+
 }  // namespace
+
+void ratio_backward(const RatioBackwardArgs& a) {
+  const int64_t chunks = ceil_div(a.pixels, kChunk);
+  Buffer<float> sums(a.grad_bias ? chunks * a.filters : 0);
+  const int threads = threads_for(a.pixels * a.filters, a.threads);
+  parallel_tasks(chunks, threads, [&](int64_t task) {
+    float* mine = a.grad_bias ? sums.data() + task * a.filters : nullptr;
+    if (mine) std::fill_n(mine, a.filters, 0.0f);
+    const int64_t end = std::min(a.pixels, (task + 1) * kChunk);
+    for (int64_t i = task * kChunk; i < end; ++i) ratio_backward_pixel(a, i, mine);
+  });
+  if (!a.grad_bias) return;
+  std::fill_n(a.grad_bias, a.filters, 0.0);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk)
+    for (int64_t f = 0; f < a.filters; ++f) a.grad_bias[f] += sums[chunk * a.filters + f];
+}
+
+void hide(const HideArgs& a) {
+  const int64_t values = a.batch * a.height * a.width * int64_t(a.widths.size());
+  parallel_tasks(a.batch * a.height, threads_for(values, a.threads), [&](int64_t task) {
+    const int64_t n = task / a.height, y = task % a.height;
+    float* row = a.image + n * a.stride_n + y * a.stride_h;
+    hide_row(a, row, a.known + n * a.known_stride_n + y * a.width, a.height * a.width);
+  });
+}
 
 void mask_planes(const MaskPlanesArgs& a) {
   const bool binary =

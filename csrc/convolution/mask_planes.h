@@ -1,4 +1,4 @@
-// Planes of a partial convolution: what its masks make of sums and bias.
+// Planes of a partial convolution: what its masks make of sums and bias, forward and backward.
 #pragma once
 
 #include <vector>
@@ -33,11 +33,37 @@ struct MaskPlanesArgs {
   int threads;
 };
 
+// The backward pass of y = sums mask_ratio + bias update_mask; the gradient is not read where
+// update_mask is 0.
+struct RatioBackwardArgs {
+  const float* grad;        // (N, H, W, filters), of y
+  const float* mask_ratio;  // (N or 1, H, W)
+  const float* update_mask;
+  int64_t image_pixels, mask_stride_n;
+  int64_t pixels, filters;  // pixels of all images
+  float* grad_sums;         // like grad
+  double* grad_bias;        // (filters), or null
+  int threads;
+};
+
+// An image of any strides, zeroed where its mask is.
+struct HideArgs {
+  float* image;  // (N, C, H, W)
+  int64_t batch, height, width;
+  int64_t stride_n, stride_c, stride_h, stride_w;
+  const uint8_t* known;  // (N or 1, planes, H, W)
+  int64_t known_stride_n;
+  std::vector<int64_t> widths;  // channels that each plane speaks for
+  int threads;
+};
+
 enum class MaskKind { kBinary, kSoft };
 
 // clang-format off
 INPAINT_EACH_ISA(
   void mask_planes(const MaskPlanesArgs& args);
+  void ratio_backward(const RatioBackwardArgs& args);
+  void hide(const HideArgs& args);
   // Where numbers are not 0, and whether all of them are 0 or 1.
   MaskKind known_bytes(const float* values, int64_t count, uint8_t* known);
   MaskKind kind_of_bytes(const uint8_t* values, int64_t count);

@@ -69,6 +69,70 @@ void call_mask_planes(const std::vector<std::variant<Array<uint8_t>, Array<float
   kernel(a);
 }
 
+// grad and grad_sums (N, filters, H, W) in channels_last, the planes (N or 1, 1, H, W).
+void call_ratio_backward(const Array<float>& grad,
+                         const Array<float>& mask_ratio,
+                         const Array<float>& update_mask,
+                         Array<float> grad_sums,
+                         std::optional<Array<double>> grad_bias,
+                         int threads) {
+  require(grad.is_channels_last() && threads >= 1, "grad must be channels_last");
+  RatioBackwardArgs a{};
+  a.grad = grad.data();
+  a.image_pixels = grad.shape(2) * grad.shape(3);
+  a.pixels = grad.shape(0) * a.image_pixels;
+  a.filters = grad.shape(1);
+  const int64_t batch = mask_ratio.shape(0);
+  require(mask_ratio.ndim() == 4 && (batch == 1 || batch == grad.shape(0)), "mask_ratio batch");
+  for (const auto& [plane, name] :
+       {std::pair(&mask_ratio, "mask_ratio"), {&update_mask, "update_mask"}})
+    require(plane->is_packed() && plane->size() == batch * a.image_pixels, name);
+  a.mask_ratio = mask_ratio.data();
+  a.update_mask = update_mask.data();
+  a.mask_stride_n = batch == 1 ? 0 : a.image_pixels;
+  a.grad_sums = channels_last_output(grad_sums, grad.size());
+  a.grad_bias = grad_bias ? output<double>(*grad_bias, a.filters) : nullptr;
+  a.threads = threads;
+  auto* kernel = INPAINT_PICK(ratio_backward);
+  py::gil_scoped_release release;
+  kernel(a);
+}
+
+// image (N, C, H, W) of any strides; known (N or 1, planes, H, W), bytes.
+void call_hide(Array<float> image,
+               const Array<uint8_t>& known,
+               const std::vector<int64_t>& widths,
+               int threads) {
+  require(image.ndim() == 4 && threads >= 1, "image must have four dimensions");
+  const int64_t batch = known.shape(0), pixels = image.shape(2) * image.shape(3);
+  require(known.is_packed() && known.ndim() == 4, "known must be packed");
+  require(batch == 1 || batch == image.shape(0), "known batch");
+  require(known.shape(2) == image.shape(2) && known.shape(3) == image.shape(3), "known size");
+  require(known.shape(1) == int64_t(widths.size()), "one width a plane");
+  int64_t channels = 0;
+  for (const int64_t width : widths) {
+    require(width >= 1 && width <= image.shape(1) - channels, "widths");
+    channels += width;
+  }
+  require(channels == image.shape(1), "widths of all channels");
+  HideArgs a{};
+  a.image = image.mutable_data();
+  a.batch = image.shape(0);
+  a.height = image.shape(2);
+  a.width = image.shape(3);
+  a.stride_n = image.stride(0);
+  a.stride_c = image.stride(1);
+  a.stride_h = image.stride(2);
+  a.stride_w = image.stride(3);
+  a.known = known.data();
+  a.known_stride_n = batch == 1 ? 0 : known.shape(1) * pixels;
+  a.widths = widths;
+  a.threads = threads;
+  auto* kernel = INPAINT_PICK(hide);
+  py::gil_scoped_release release;
+  kernel(a);
+}
+
 // Returns whether all bytes are 0 or 1.
 bool call_known_bytes(const Array<uint8_t>& mask) {
   require(mask.is_packed(), "mask must be packed bytes");
@@ -104,6 +168,20 @@ void bind_mask_planes(py::module_& m) {
         py::arg("biased"),
         py::arg("mask_ratio").noconvert(),
         py::arg("update_mask").noconvert(),
+        py::arg("threads"));
+  m.def("mask_ratio_backward",
+        &call_ratio_backward,
+        tensor("grad"),
+        tensor("mask_ratio"),
+        tensor("update_mask"),
+        tensor("grad_sums"),
+        tensor("grad_bias"),
+        py::arg("threads"));
+  m.def("hide_missing",
+        &call_hide,
+        tensor("image"),
+        tensor("known"),
+        py::arg("widths"),
         py::arg("threads"));
   m.def("equal_planes", &call_equal_planes, py::arg("mask").noconvert());
   m.def("known_bytes", &call_known_bytes, py::arg("mask"));

@@ -225,6 +225,18 @@ class Extension(Protocol):
         update_mask: Tensor,
         threads: int,
     ) -> None: ...
+    def mask_ratio_backward(
+        self,
+        grad: Tensor,
+        mask_ratio: Tensor,
+        update_mask: Tensor,
+        grad_sums: Tensor,
+        grad_bias: Tensor | None,
+        threads: int,
+    ) -> None: ...
+    def hide_missing(
+        self, image: Tensor, known: Tensor, widths: Sequence[int], threads: int
+    ) -> None: ...
     def equal_planes(self, mask: Tensor) -> list[int]: ...
     @overload
     def known_bytes(self, mask: Tensor) -> bool: ...

@@ -48,7 +48,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "convolution/planes": ("test_planes.py",),
     "convolution/unpacked": ("test_unpacked_weights.py",),
     "convolution/epilogue": ("test_gated_conv2d.py",),
-    "convolution/mask_planes": ("test_partial_conv2d.py", "test_partial_conv2d_tensors.py"),
+    "convolution/mask_planes": (
+        *("test_mask_backward.py", "test_partial_conv2d.py", "test_partial_conv2d_tensors.py"),
+    ),
     "base/fingerprint": ("test_weight_state.py", "test_packed_weights.py"),
     "base/activation": ("test_fused_conv2d.py", "test_instance_norm.py"),
     "base/vector_math": ("test_contextual_attention.py", "test_id_mrf_loss.py"),
@@ -501,6 +503,27 @@ MUTATIONS = (
         "(int64_t(p) * part.height + y / part.upsample) * part.width;",
         "(int64_t(p) * part.height + y) * part.width / part.upsample;",
         "rows of doubled masks at the wrong place",
+    ),
+    Mutation(
+        "mask-hidden-plane",
+        "convolution/mask_planes.cpp",
+        "    row += width * a.stride_c;\n    known += plane;",
+        "    row += width * a.stride_c;",
+        "gradients of all channels hidden by the first plane",
+    ),
+    Mutation(
+        "mask-ratio-batch",
+        "convolution/mask_planes.cpp",
+        "pixel / a.image_pixels * a.mask_stride_n + pixel % a.image_pixels;",
+        "pixel / a.image_pixels * a.image_pixels * 0 + pixel % a.image_pixels;",
+        "gradients of all images by the first one's mask",
+    ),
+    Mutation(
+        "mask-bias-gradient",
+        "convolution/mask_planes.cpp",
+        "load_first(bias_sums + f, left) + v * update_mask, left);",
+        "load_first(bias_sums + f, left) + v, left);",
+        "bias gradient without the update mask",
     ),
     Mutation(
         "activation-elu-derivative",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,21 +71,11 @@ def ratio_backward(
         bias: whether its gradient is wanted.
     """
     out = cpu.channels_last(grad, grad.shape[1], (grad.shape[2], grad.shape[3]))
-    if not out.numel():
-        return out, torch.zeros(grad.shape[1], dtype=torch.float64) if bias else None
-    image = tensors.packed_image(grad)
-    ratio, known = (plane[:, 0].contiguous() for plane in (mask_ratio, update_mask))
-
-    def scaled(factor: Any) -> None:
-        tensors.native().conv_epilogue(
-            image, None, factor, known, out, None, False, "identity", tensors.threads()
-        )
-
-    grad_bias = None
-    if bias:
-        scaled(known)
-        grad_bias = bias_gradient(out)
-    scaled(ratio)
+    grad_bias = torch.zeros(grad.shape[1], dtype=torch.float64) if bias else None
+    if out.numel():
+        planes = (mask_ratio.contiguous(), update_mask.contiguous())
+        image = tensors.packed_image(grad)
+        tensors.native().mask_ratio_backward(image, *planes, out, grad_bias, tensors.threads())
     return out, grad_bias
 
 

@@ -256,9 +256,5 @@ def _hidden(grad: Tensor, mask: _Mask) -> Tensor:
     """A gradient that is ours to overwrite, times the mask."""
     if mask.known is None:
         return partial_formulas.select(grad, mask.planes, mask.widths)
-    begin = 0
-    for plane, width in zip(mask.known.unbind(1), mask.widths):
-        if not plane.all():
-            grad[:, begin : begin + width].masked_fill_(plane[:, None] == 0, 0)
-        begin += width
+    tensors.native().hide_missing(grad, mask.known, mask.widths, tensors.threads())
     return grad

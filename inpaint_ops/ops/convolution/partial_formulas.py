@@ -74,14 +74,19 @@ def parted(
 
 
 def settled(
-    x: Sequence[Tensor], weight: Tensor, grads: Sequence[Tensor | None], *rest: Tensor | None
+    x: Sequence[Tensor],
+    weight: Tensor,
+    grads: Sequence[Tensor | None],
+    grad_weight: Tensor | None,
+    grad_bias: Tensor | None,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Gradients of x, weight and bias as the operator promises them."""
-    _, grad_weight, grad_bias = spec.settled_gradients(x[0], weight, (None, *rest))
-    settled = [
-        spec.settled_gradients(one, weight, (grad, None, None))[0] for one, grad in zip(x, grads)
+    images = [
+        spec.settled_gradient(grad, one, spec.memory_format(one, weight))
+        for one, grad in zip(x, grads)
     ]
-    return settled, grad_weight, grad_bias
+    of_weight = spec.settled_gradient(grad_weight, weight, spec.weight_format(weight))
+    return images, of_weight, spec.settled_gradient(grad_bias, weight, torch.contiguous_format)
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -368,13 +368,14 @@ def settled_gradients(
     """Gradients of x, weight and bias as `gradients_like` promises them."""
     grad_x, grad_weight, grad_bias = grads
     return (
-        _settled_gradient(grad_x, x, memory_format(x, weight)),
-        _settled_gradient(grad_weight, weight, weight_format(weight)),
-        _settled_gradient(grad_bias, weight, torch.contiguous_format),
+        settled_gradient(grad_x, x, memory_format(x, weight)),
+        settled_gradient(grad_weight, weight, weight_format(weight)),
+        settled_gradient(grad_bias, weight, torch.contiguous_format),
     )
 
 
-def _settled_gradient(grad: Tensor | None, like: Tensor, layout: torch.memory_format) -> Tensor:
+def settled_gradient(grad: Tensor | None, like: Tensor, layout: torch.memory_format) -> Tensor:
+    """One of them; a stand-in for None."""
     return empty_gradient(like) if grad is None else settled(grad, like, layout)
 
 
