@@ -56,17 +56,28 @@ struct Size2 {
   int64_t y, x;
 };
 
-// Filter taps (filters, channels, kernel.y, kernel.x) at any strides, negative ones included, and
-// where their packed form goes. A gated layer has `filters / 2` features, then as many gates.
+// Filter taps (filters, channels, whole.y, whole.x) at any strides, what is packed of them, and
+// where it goes. A gated layer has `filters / 2` features, then as many gates.
 struct PackArgs {
   Algorithm algorithm;
   const float* weight;
   int64_t stride_filter, stride_channel, stride_y, stride_x;
   int64_t filters, channels;
-  Size2 kernel, stride;
+  Size2 whole;
+  Size2 kernel, first;  // so many taps, from that one on,
+  int64_t step;         // so far apart along both axes; negative: backwards
+  Size2 stride;
   bool gated;
   float* packed;
   int threads;
+
+  // Where a packed tap is among the whole kernel's.
+  Size2 tap(int64_t y, int64_t x) const { return {first.y + y * step, first.x + x * step}; }
+  float at(int64_t filter, int64_t channel, int64_t y, int64_t x) const {
+    const Size2 its = tap(y, x);
+    return weight[filter * stride_filter + channel * stride_channel + its.y * stride_y +
+                  its.x * stride_x];
+  }
 };
 
 // One of the images (N, height, width, channels) that are read as if they were concatenated along
@@ -151,8 +162,9 @@ INPAINT_EACH_ISA(
   // Floats of the packed form that `args` asks for.
   int64_t winograd_packed_size(const PackArgs& args);
   int64_t direct_packed_size(const PackArgs& args);
-  void pack_winograd(const PackArgs& args);
-  void pack_direct(const PackArgs& args);
+  // Of one weight, all alike but for `kernel`, `first` and `packed`.
+  void pack_winograd(const std::vector<PackArgs>& phases);
+  void pack_direct(const std::vector<PackArgs>& phases);
 
   // Any kernel; along each axis stride or dilation is 1. kWinograd4x3Upsampled: 3 x 3, stride 1,
   // dilation 1 and padding 1 after upsample 2.

@@ -177,20 +177,34 @@ int64_t direct_packed_size(const PackArgs& a) {
   return lanes_of(panels_of(a.filters, a.gated)) * a.kernel.y * a.kernel.x * a.channels;
 }
 
-void pack_direct(const PackArgs& a) {
-  if (pixels_in_lanes(a.filters, a.gated, a.channels, a.stride)) return pack_planes(a);
-  if (few_filters(a.filters, a.gated)) return pack_dots(a);
+void pack_direct(const std::vector<PackArgs>& phases) {
+  const PackArgs& a = phases[0];
+  if (pixels_in_lanes(a.filters, a.gated, a.channels, a.stride)) {
+    for (const PackArgs& phase : phases) pack_planes(phase);
+    return;
+  }
+  if (few_filters(a.filters, a.gated)) {
+    for (const PackArgs& phase : phases) pack_dots(phase);
+    return;
+  }
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
-  const int64_t taps = a.kernel.y * a.kernel.x;
+  const int64_t whole = a.whole.y * a.whole.x;
+  const bool past_caches = is_past_caches(a.packed, whole * a.channels * a.filters);
   parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
     const Panel& panel = panels[size_t(task)];
     const int64_t lanes = panel.vectors * W;
-    float* packed = a.packed + panel.lane0 * taps * a.channels;
     each_tap_block(a, panel, [&](int64_t first, int64_t channels, const float* block) {
-      for (int64_t t = 0; t < taps; ++t)
-        for (int64_t c = 0; c < channels; ++c)
-          std::copy_n(
-              block + (c * taps + t) * lanes, lanes, packed + (t * a.channels + first + c) * lanes);
+      for (const PackArgs& phase : phases) {
+        const int64_t taps = phase.kernel.y * phase.kernel.x;
+        float* packed = phase.packed + (panel.lane0 * taps * a.channels + first * lanes);
+        for (int64_t t = 0; t < taps; ++t) {
+          const Size2 tap = phase.tap(t / phase.kernel.x, t % phase.kernel.x);
+          const float* from = block + (tap.y * a.whole.x + tap.x) * lanes;
+          for (int64_t c = 0; c < channels; ++c)
+            put(packed + c * lanes, from + c * whole * lanes, lanes, past_caches);
+          packed += a.channels * lanes;
+        }
+      }
     });
   });
 }

@@ -140,9 +140,7 @@ void pack_dots(const PackArgs& a) {
         for (int64_t l = 0; l < W; ++l) {
           const int64_t k = v * W + l;
           a.packed[((ky * vectors + v) * a.filters + f) * W + l] =
-              k < depth ? a.weight[f * a.stride_filter + k % a.channels * a.stride_channel +
-                                   ky * a.stride_y + k / a.channels * a.stride_x]
-                        : 0.0f;
+              k < depth ? a.at(f, k % a.channels, ky, k / a.channels) : 0.0f;
         }
 }
 

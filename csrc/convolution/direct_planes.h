@@ -281,9 +281,7 @@ inline void pack_planes(const PackArgs& a) {
   for (int64_t y = 0; y < a.kernel.y; ++y)
     for (int64_t c = 0; c < a.channels; ++c)
       for (int64_t x = 0; x < a.kernel.x; ++x)
-        for (int64_t f = 0; f < a.filters; ++f)
-          *to++ = a.weight[f * a.stride_filter + c * a.stride_channel + y * a.stride_y +
-                           x * a.stride_x];
+        for (int64_t f = 0; f < a.filters; ++f) *to++ = a.at(f, c, y, x);
 }
 
 }  // namespace

@@ -43,33 +43,34 @@ WeightPacking::WeightPacking(const Array<float>& weight, const PackSpec& spec, i
   args.threads = threads;
   require(!spec.gated || args.filters % 2 == 0, "a gated layer has an even number of filters");
   const Size2 kernel = {weight.shape(2), weight.shape(3)};
+  args.weight = weight.data();
+  args.whole = kernel;
+  args.stride_y = weight.stride(2);
+  args.stride_x = weight.stride(3);
+  const int64_t apart = std::max<int64_t>(spec.step, 1);
+  args.step = exchanged ? -apart : apart;
   for (const Phase& phase : phases_of(kernel, spec.padding, spec.step)) {
-    const int64_t apart = std::max<int64_t>(spec.step, 1);
     args.kernel = phase.kernel;
-    args.stride_y = apart * weight.stride(2);
-    args.stride_x = apart * weight.stride(3);
-    args.weight =
-        weight.data() + phase.first.y * weight.stride(2) + phase.first.x * weight.stride(3);
+    args.first = phase.first;
     if (exchanged) {
-      args.weight += (args.kernel.y - 1) * args.stride_y + (args.kernel.x - 1) * args.stride_x;
-      args.stride_y = -args.stride_y;
-      args.stride_x = -args.stride_x;
+      args.first.y += (args.kernel.y - 1) * apart;
+      args.first.x += (args.kernel.x - 1) * apart;
     }
     sizes_.push_back(packed_size(args));
     floats_ += sizes_.back();
-    jobs_.push_back(args);
+    phases_.push_back(args);
   }
 }
 
 void WeightPacking::run(float* to) const {
-  for (size_t i = 0; i < jobs_.size(); ++i) {
-    PackArgs job = jobs_[i];
-    job.packed = to;
-    auto* kernel = job.algorithm == Algorithm::kDirect ? INPAINT_PICK(pack_direct)
-                                                       : INPAINT_PICK(pack_winograd);
-    kernel(job);
+  std::vector<PackArgs> phases = phases_;
+  for (size_t i = 0; i < phases.size(); ++i) {
+    phases[i].packed = to;
     to += sizes_[i];
   }
+  auto* kernel = phases[0].algorithm == Algorithm::kDirect ? INPAINT_PICK(pack_direct)
+                                                           : INPAINT_PICK(pack_winograd);
+  kernel(phases);
 }
 
 }  // namespace inpaint

@@ -40,7 +40,7 @@ class WeightPacking {
   void run(float* to) const;
 
  private:
-  std::vector<PackArgs> jobs_;
+  std::vector<PackArgs> phases_;
   std::vector<int64_t> sizes_;
   int64_t floats_ = 0;
 };

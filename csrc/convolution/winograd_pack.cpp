@@ -1,7 +1,5 @@
 // Transformed weights of Winograd tiles, packed (panel, 36, 25 or 64, parts x channels, lanes): in
 // double precision, once for many tiles.
-#include <cstring>
-
 #include "base/parallel.h"
 #include "convolution/pack_taps.h"
 #include "convolution/winograd_tiling.h"
@@ -33,7 +31,8 @@ void transform_taps(const PackArgs& a,
       const int64_t y = first.y + t / R * layout.rows.tap_step;
       const int64_t x = first.x + t % R * layout.columns.tap_step;
       if (y < a.kernel.y && x < a.kernel.x) {
-        const float* from = taps + (y * a.kernel.x + x) * lanes + lane;
+        const Size2 tap = a.tap(y, x);
+        const float* from = taps + (tap.y * a.whole.x + tap.x) * lanes + lane;
         g[t] = __builtin_convertvector(*reinterpret_cast<const Narrow*>(from), Vector<double>);
       }
     }
@@ -51,34 +50,46 @@ void transform_taps(const PackArgs& a,
   }
 }
 
+// `taps`: of channels begin ... begin + channels.
 template <class T>
-void pack(const PackArgs& a) {
+void pack_block(const PackArgs& a,
+                const Layout<T>& layout,
+                const Panel& panel,
+                int64_t begin,
+                int64_t channels,
+                const float* taps) {
   constexpr int64_t kPoints = T::kWeights * T::kWeights;
-  const std::vector<Panel> panels = panels_of(a.filters, a.gated);
-  const Layout<T> layout(a);
   const int64_t depth = layout.parts() * a.channels;
+  const int64_t lanes = panel.vectors * int64_t(Simd<float>::kWidth);
+  const int64_t channel = a.whole.y * a.whole.x * lanes;
+  float points[kPoints * kRun * 2 * Simd<float>::kWidth];
+  float* packed = a.packed + panel.lane0 * kPoints * depth;
+  const bool past_caches = is_past_caches(a.packed, kPoints * depth * a.filters);
+  for (int64_t c = 0; c < channels; c += kRun) {
+    const int64_t run = std::min(kRun, channels - c);
+    float* to = packed + (begin + c) * lanes;
+    for (const int64_t y : layout.rows.first)
+      for (const int64_t x : layout.columns.first) {
+        for (int64_t i = 0; i < run; ++i)
+          transform_taps(a, layout, {y, x}, taps + (c + i) * channel, lanes, points + i * lanes);
+        for (int64_t p = 0; p < kPoints; ++p)
+          put(to + p * depth * lanes, points + p * kRun * lanes, run * lanes, past_caches);
+        to += a.channels * lanes;
+      }
+  }
+}
+
+template <class T>
+void pack(const std::vector<PackArgs>& phases) {
+  const PackArgs& a = phases[0];
+  const std::vector<Panel> panels = panels_of(a.filters, a.gated);
+  std::vector<Layout<T>> layouts;
+  for (const PackArgs& phase : phases) layouts.emplace_back(phase);
   parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
     const Panel& panel = panels[size_t(task)];
-    const int64_t lanes = panel.vectors * int64_t(Simd<float>::kWidth);
-    float points[kPoints * kRun * 2 * Simd<float>::kWidth];
-    float* packed = a.packed + panel.lane0 * kPoints * depth;
     each_tap_block(a, panel, [&](int64_t begin, int64_t channels, const float* taps) {
-      for (int64_t c = 0; c < channels; c += kRun) {
-        const int64_t run = std::min(kRun, channels - c);
-        float* to = packed + (begin + c) * lanes;
-        for (const int64_t y : layout.rows.first)
-          for (const int64_t x : layout.columns.first) {
-            for (int64_t i = 0; i < run; ++i) {
-              const float* its = taps + (c + i) * a.kernel.y * a.kernel.x * lanes;
-              transform_taps(a, layout, {y, x}, its, lanes, points + i * lanes);
-            }
-            for (int64_t p = 0; p < kPoints; ++p)
-              std::memcpy(to + p * depth * lanes,
-                          points + p * kRun * lanes,
-                          size_t(run * lanes) * sizeof(float));
-            to += a.channels * lanes;
-          }
-      }
+      for (size_t i = 0; i < phases.size(); ++i)
+        pack_block(phases[i], layouts[i], panel, begin, channels, taps);
     });
   });
 }
@@ -93,8 +104,8 @@ int64_t winograd_packed_size(const PackArgs& a) {
   });
 }
 
-void pack_winograd(const PackArgs& a) {
-  with_tile(a.algorithm, [&](auto tile) { pack<decltype(tile)>(a); });
+void pack_winograd(const std::vector<PackArgs>& phases) {
+  with_tile(phases[0].algorithm, [&](auto tile) { pack<decltype(tile)>(phases); });
 }
 
 }  // namespace INPAINT_ISA

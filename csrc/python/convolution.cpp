@@ -1,6 +1,11 @@
 #include <pybind11/numpy.h>
 
 #include <array>
+#include <new>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "convolution/choose.h"
 #include "convolution/plan.h"
@@ -96,6 +101,22 @@ int64_t call_packed_floats(const Array<float>& weight,
   return WeightPacking(weight, spec, 1).floats();
 }
 
+// Whole lines of the cache, since kernels read vectors as wide as one; in large pages where the
+// system gives them, since forms of weights are read and written at strides of many pages.
+Packed packed_memory(int64_t floats) {
+  constexpr size_t kLine = 64, kPage = size_t(1) << 21;
+  const size_t bytes = size_t(std::max<int64_t>(floats, 1)) * sizeof(float);
+  void* data = ::operator new(bytes, std::align_val_t(bytes >= kPage ? kPage : kLine));
+#ifdef __linux__
+  if (bytes >= kPage) madvise(data, bytes / kPage * kPage, MADV_HUGEPAGE);
+#endif
+  const py::capsule owner(
+      data,
+      bytes >= kPage ? [](void* memory) { ::operator delete(memory, std::align_val_t(kPage)); }
+                     : [](void* memory) { ::operator delete(memory, std::align_val_t(kLine)); });
+  return Packed({floats}, {sizeof(float)}, static_cast<float*>(data), owner);
+}
+
 // `spare`: memory that nobody reads any more, taken if it is large enough: the packed weight is
 // then at its begin. Pages of its own would cost a third of the packing.
 Packed call_pack_weight(const Array<float>& weight,
@@ -110,7 +131,7 @@ Packed call_pack_weight(const Array<float>& weight,
   const PackSpec spec{algorithm_of(algorithm), size2(stride), gated, flipped, step, size2(padding)};
   const WeightPacking packing(weight, spec, threads);
   const bool fits = spare && spare->size() >= packing.floats();
-  Packed packed = fits ? *spare : Packed(packing.floats());
+  Packed packed = fits ? *spare : packed_memory(packing.floats());
   float* to = packed.mutable_data();
   py::gil_scoped_release release;
   packing.run(to);

@@ -119,7 +119,7 @@ def _call(
     if call is not None and recorded and not cpu_backward.is_whole(x, y, weight, g):
         # The gradient of the input is the plain convolution with the same weight; x and its
         # gradient change places in that one's weight gradient.
-        found = cpu_backward.InputPlan(cpu.forward_plan(y, x, weight, g, allowed))
+        found = cpu_backward.InputPlan(cpu.adjoint_plan(y, x, weight, g, allowed))
         calls.add_gradients(call, found, y, y, x, weight, g, allowed)
     return call
 
@@ -299,7 +299,9 @@ def _backward_cpu(
         # The gradient of the input is the plain convolution with the same weight.
         into = cpu.channels_last(x, x.shape[1], (x.shape[2], x.shape[3]))
         parts = cpu.parts_of(grad_sums, g)
-        grad_x = cpu.convolve(parts, weight, None, Convolution(g), into, algorithm=algorithm)
+        grad_x = cpu.convolve(
+            parts, weight, None, Convolution(g, backward=True), into, algorithm=algorithm
+        )
         grad_x = cpu_backward.arranged(grad_x, x, weight)
     if wanted[1]:
         # x and its gradient change places in the plain convolution's weight gradient.

@@ -150,9 +150,9 @@ MUTATIONS = (
     Mutation(
         "direct-pack-dots",
         "convolution/direct_few_filters.h",
-        "ky * a.stride_y + k / a.channels * a.stride_x]",
-        "ky * a.stride_y + k % a.kernel.x * a.stride_x]",
-        "taps and channels mixed up in packed weights of few filters",
+        "a.at(f, k % a.channels, ky, k / a.channels)",
+        "a.at(f, k % a.channels, 0, k / a.channels)",
+        "few filters: the taps of the first row in every row",
     ),
     Mutation(
         "direct-window",
@@ -232,11 +232,18 @@ MUTATIONS = (
         "parts without their last tap left out of every product",
     ),
     Mutation(
-        "pack-taps-turned",
+        "pack-taps-overlap",
         "convolution/pack_taps.h",
-        "to[y * row + x * lanes + lane] = from[y * a.stride_y + x * a.stride_x];",
-        "to[y * row + x * lanes + lane] = from[x * a.stride_y + y * a.stride_x];",
-        "rows and columns of a kernel exchanged in packed weights",
+        "const int64_t i = n < W ? 0 : std::min(begin, n - W), count = std::min(W, n - i);",
+        "const int64_t i = std::min(begin, n - std::min(n, W)), count = std::min(W, n - begin);",
+        "the last floats of a run packed from too far ahead",
+    ),
+    Mutation(
+        "pack-tap-step",
+        "convolution/conv.h",
+        "Size2 tap(int64_t y, int64_t x) const { return {first.y + y * step, first.x + x * step}; }",
+        "Size2 tap(int64_t y, int64_t x) const { return {first.y + y, first.x + x * step}; }",
+        "rows of a turned or transposed kernel taken in the wrong order",
     ),
     Mutation(
         "winograd-pack-tap",

@@ -22,7 +22,7 @@ from inpaint_ops import (
 )
 
 OUTLIERS = (-9999.0, 1e6)
-C, SIZE, AT = 48, 32, 16  # channels, pixels a side, place of the large value
+C, SIZE, AT = 48, 48, 24  # channels, pixels a side, place of the large value
 
 
 def partial(x, weight, bias, **options):

@@ -259,17 +259,24 @@ def transposed(
     return True
 
 
-def forward_plan(x: Tensor, like: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> Plan:
-    """Return the plan of a plain convolution of x to an image as large as `like`."""
-    size = (like.shape[2], like.shape[3])
-    shapes = shapes_of(parts_of(x, g), weight, size, in_place=in_place(weight))
-    return plan(Convolution(g), shapes, algorithm)
+def adjoint_plan(grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> Plan:
+    """Return the plan of the gradient of x, from that of the sums of a transposed convolution."""
+    size = (x.shape[2], x.shape[3])
+    shapes = shapes_of(parts_of(grad, g), weight, size, in_place=in_place(weight))
+    return plan(Convolution(g, backward=True), shapes, algorithm)
 
 
 def transposed_plan(
-    x: Tensor, weight: Tensor, g: Geometry, activation: str, kind: str, algorithm: str
+    x: Tensor,
+    weight: Tensor,
+    g: Geometry,
+    activation: str,
+    kind: str,
+    algorithm: str,
+    *,
+    backward: bool = False,
 ) -> Plan:
-    """Return the plan of `transposed`."""
+    """Return the plan of `transposed`, or of a gradient by it."""
     channels, filters, kh, kw = weight.shape
     shapes = Shapes(
         x.shape[0],
@@ -278,7 +285,8 @@ def transposed_plan(
         ((1, (channels,)),),
         in_place(weight),
     )
-    return plan(Convolution(g, activation=activation, kind=kind), shapes, algorithm)
+    what = Convolution(g, activation=activation, kind=kind, backward=backward)
+    return plan(what, shapes, algorithm)
 
 
 def adjacent(x: Tensor) -> Tensor:

@@ -215,7 +215,9 @@ def input_plan(
     """
     zeros = g.padding_mode == "zeros"
     if zeros and g.upsample == 1:
-        scattered = cpu.transposed_plan(grad, weight, g, "identity", "scattered", algorithm)
+        scattered = cpu.transposed_plan(
+            grad, weight, g, "identity", "scattered", algorithm, backward=True
+        )
         if scattered.kernels is not None:
             return InputPlan(scattered)
     if not _is_ours(grad, x, weight, g) or is_whole(grad, x, weight, g):
@@ -227,7 +229,9 @@ def input_plan(
         # Zeros are cut off by asking for no more outputs.
         cut = zeros and top <= weight.shape[2] - 1 and left <= weight.shape[3] - 1
         plain = Geometry(g.stride, (top if cut else 0,) * 4, (1, 1))
-        chosen = cpu.transposed_plan(grad, weight, plain, "identity", "transposed", algorithm)
+        chosen = cpu.transposed_plan(
+            grad, weight, plain, "identity", "transposed", algorithm, backward=True
+        )
         return InputPlan(chosen, None if cut else padded)
     if zeros and g.upsample == 1:
         return InputPlan(_turned_plan(grad, weight, g, (top, left), size, algorithm))
@@ -237,7 +241,7 @@ def input_plan(
         # gradient of the doubled image is never made.
         before = [k - 1 - p for k, p in zip(weight.shape[2:], (top, left))]
         strided = Geometry((2, 2), (before[0], 0, before[1], 0), (1, 1))
-        doubled = Convolution(strided, kind="doubled")
+        doubled = Convolution(strided, kind="doubled", backward=True)
         return InputPlan(plan(doubled, _shapes(grad, weight, size), "direct"))
     # At one go: the inner part and four strips of padding take 1.2 to 2.5 times as long (3x3, 256
     # channels, 32x32 and 64x64; 8 channels, 4x4).
@@ -250,7 +254,8 @@ def _turned_plan(
     """The plan of the padded image's gradient from `begin` on, (height, width); stride 1."""
     before = [d * (k - 1) - b for d, k, b in zip(g.dilation, weight.shape[2:], begin)]
     turned = Geometry((1, 1), (before[0], 0, before[1], 0), g.dilation)
-    return plan(Convolution(turned, kind="flipped"), _shapes(grad, weight, size), algorithm)
+    what = Convolution(turned, kind="flipped", backward=True)
+    return plan(what, _shapes(grad, weight, size), algorithm)
 
 
 def _shapes(grad: Tensor, weight: Tensor, size: Pair) -> Shapes:

@@ -59,12 +59,15 @@ class Convolution(NamedTuple):
             or not at all; "flipped", with filters and channels of the weight exchanged and its taps
             reversed; "doubled", that by the sums of neighbouring taps, see `cpu_backward`; or
             "weight_gradient".
+        backward: whether it forms the gradient of an input. A training changes the weight before
+            the next one, so the choice of an algorithm counts its packing.
     """
 
     geometry: Geometry
     gated: bool = False
     activation: str = "identity"
     kind: str = "forward"
+    backward: bool = False
 
 
 class Shapes(NamedTuple):
@@ -183,6 +186,10 @@ def choose(
     """
     g = what.geometry
     weight = shapes.weight
+    if prices is None:
+        prices = costs.current(native().instruction_set())
+    if what.backward:
+        prices = costs.with_packing(prices)
     if what.kind == "flipped":
         weight = (weight[1], weight[0], weight[2], weight[3])
     name: str = native().choose_algorithm(
@@ -198,7 +205,7 @@ def choose(
         allowed != "direct",
         allowed == "auto",
         shapes.in_place and allowed != "direct",
-        costs.current(native().instruction_set()) if prices is None else prices,
+        prices,
     )
     return name
 
