@@ -45,7 +45,9 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 # Tests to run where the fuzzer finds nothing, by the same key.
 TESTS: dict[str, tuple[str, ...]] = {
     "convolution/": ("test_conv_gradients.py", "test_fused_conv2d.py", "test_deep_layers.py"),
+    "convolution/pack_taps": ("test_packing.py",),
     "convolution/planes": ("test_planes.py",),
+    "convolution/winograd_pack": ("test_packing.py", "test_fused_conv2d.py"),
     "convolution/unpacked": ("test_unpacked_weights.py",),
     "convolution/epilogue": ("test_gated_conv2d.py",),
     "convolution/mask_planes": (
