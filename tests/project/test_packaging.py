@@ -138,8 +138,39 @@ def test_native_build_takes_the_fastest_set_of_the_machine(monkeypatch):
     native_set = given_setup(monkeypatch, NATIVE_BUILD="1")["native_set"]
     sets = [name for name in native.status().instruction_sets if name != "avx512_shaped"]
     assert native_set([os.environ.get("CXX", "c++")]) == sets[-1]
+    assert native_set(["env", os.environ.get("CXX", "c++"), "-O3"]) == sets[-1]
     assert native_set(["no-such-compiler"]) is None
     assert native_set(["false"]) is None
+
+
+class DyingCompiler:
+    """Writes its object, and is killed before it says so."""
+
+    killed = False
+
+    def object_filenames(self, sources, output_dir):
+        return [f"{output_dir}/{Path(source).stem}.o" for source in sources]
+
+    def compile(self, sources, output_dir, **options):
+        for built in map(Path, self.object_filenames(sources, output_dir)):
+            built.parent.mkdir(parents=True, exist_ok=True)
+            built.with_suffix(".d").write_text(f"{built}: {sources[0]}")
+            built.write_text("")
+        if self.killed:
+            raise KeyboardInterrupt
+
+
+def test_object_of_a_killed_build_passes_for_no_other(monkeypatch, tmp_path):
+    given = given_setup(monkeypatch)
+    build = given["BuildKernels"](setuptools.Distribution())
+    build.compiler, build.build_temp = DyingCompiler(), str(tmp_path)
+    source = given["SHARED_SOURCES"][0]
+    built = Path(build.compile_once(source, "shared", ["-DBEFORE"], []))
+    assert given["is_current"](built, ["-DBEFORE"])
+    build.compiler.killed = True
+    with pytest.raises(KeyboardInterrupt):
+        build.compile_once(source, "shared", ["-DNOW"], [])
+    assert not given["is_current"](built, ["-DBEFORE"])
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere there is one set")
