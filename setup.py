@@ -104,7 +104,10 @@ class BuildKernels(build_ext):
         flags = COMPILE_FLAGS + OPENMP_FLAGS + SANITIZE_FLAGS
         # Linked anew each time: a module of before may have other flags, and if a file now fails to
         # compile, it is no longer of this tree.
-        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+        linked = Path(self.get_ext_fullpath(ext.name))
+        linked.unlink(missing_ok=True)
+        if getattr(self, "editable_mode", False):  # which copies it into the tree
+            (ROOT / "inpaint_ops" / linked.name).unlink(missing_ok=True)
         sets, only = INSTRUCTION_SETS, TEST_FLAGS
         if NATIVE_BUILD and (name := native_set(self.compiler.compiler_so_cxx)):
             sets, only = {name: INSTRUCTION_SETS[name]}, [f"-DINPAINT_ONLY={name}"]

@@ -173,6 +173,24 @@ def test_object_of_a_killed_build_passes_for_no_other(monkeypatch, tmp_path):
     assert not given["is_current"](built, ["-DBEFORE"])
 
 
+def test_failed_editable_build_leaves_no_module_of_before(monkeypatch, tmp_path):
+    command = given_setup(monkeypatch)["BuildKernels"]
+    monkeypatch.setitem(command.build_extension.__globals__, "ROOT", tmp_path)
+    extension = setuptools.Extension("inpaint_ops._C", [])
+    build = command(setuptools.Distribution({"ext_modules": [extension]}))
+    build.build_lib = str(tmp_path / "lib")
+    build.ensure_finalized()
+    build.compiler, build.editable_mode = DyingCompiler(), True
+    build.compiler.compiler_so_cxx = ["no-such-compiler"]
+    build.compiler.killed = True
+    before = tmp_path / "inpaint_ops" / Path(build.get_ext_fullpath("inpaint_ops._C")).name
+    before.parent.mkdir()
+    before.write_text("")
+    with pytest.raises(KeyboardInterrupt):
+        build.build_extension(extension)
+    assert not before.exists()
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere there is one set")
 @pytest.mark.parametrize("other", ["TEST_BUILD", "WHEEL"])
 def test_native_build_is_refused_where_others_run_it(other, monkeypatch):
