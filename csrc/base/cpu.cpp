@@ -69,15 +69,19 @@ std::atomic<Isa>& current() {
   return isa;
 }
 
-}  // namespace
-
-std::vector<std::string> instruction_sets() {
+std::vector<std::string> names_of(bool (*chosen)(Isa)) {
   std::vector<std::string> names;
   for (Isa isa : kAll) {
-    if (runs(isa)) names.push_back(kNames[static_cast<int>(isa)]);
+    if (chosen(isa)) names.push_back(kNames[static_cast<int>(isa)]);
   }
   return names;
 }
+
+}  // namespace
+
+std::vector<std::string> instruction_sets() { return names_of(runs); }
+
+std::vector<std::string> built_sets() { return names_of(is_built); }
 
 Isa instruction_set() { return current().load(std::memory_order_relaxed); }
 

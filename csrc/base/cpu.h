@@ -56,6 +56,9 @@ enum class Isa { kBaseline, kAvx2, kAvx512Shaped, kAvx512 };
 // build for one set alone may hold none.
 std::vector<std::string> instruction_sets();
 
+// Names of those that this binary holds, whatever this machine runs.
+std::vector<std::string> built_sets();
+
 // The one in use: the fastest, until set_instruction_set picks another.
 Isa instruction_set();
 std::string instruction_set_name();

@@ -2,6 +2,8 @@
 // as one with this file, since the headers of pybind11 take longer than all of them.
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 #include "base/cpu.h"
 #include "base/fma_peak.h"
 #include "base/scratch.h"
@@ -27,8 +29,10 @@ PYBIND11_MODULE(_C, m) {
       "CPU kernels of inpaint_ops over tensors in the CPU's memory; called through inpaint_ops.ops "
       "only";
   if (instruction_sets().empty()) {
-    throw py::import_error(
-        "it was built for one machine's instruction set alone, which this machine lacks");
+    std::string message = "it was built for";
+    for (const std::string& name : built_sets()) message += " " + name;
+    message += " alone, which this machine lacks: build it again here";
+    throw py::import_error(message);
   }
   find_torch();
 #ifdef _OPENMP

@@ -236,6 +236,12 @@ def test_doctor_with_the_extension(run, monkeypatch):
     assert re.search(r"^  5x5 stride 2 +winograd_4x3$", result.output, re.MULTILINE)
 
 
+def test_doctor_with_one_instruction_set(run, monkeypatch):
+    monkeypatch.setattr(native, "status", fake_status(instruction_sets=("avx2",)))
+    result = run("doctor")
+    assert re.search(r"extension +avx2 \(no other here\), with OpenMP", result.output)
+
+
 @pytest.mark.parametrize("built", [True, False])
 def test_doctor_without_the_extension(run, monkeypatch, built):
     monkeypatch.delenv("INPAINT_OPS_DISABLE_EXTENSION", raising=False)

@@ -43,6 +43,13 @@ def test_demo_after_everything_installs_nothing(tmp_path):
     assert "pip install" not in planned("demo", tmp_path)
 
 
+def test_clean_lets_everything_be_installed_again(tmp_path):
+    text = planned("clean", tmp_path)
+    assert "inpaint_ops/_C" in text
+    for stamp in (".installed", ".installed_demo"):
+        assert f"{tmp_path}/{stamp}" in text.split()
+
+
 def test_lint_links_every_part_of_the_package(tmp_path):
     (link,) = [line for line in planned("lint", tmp_path).splitlines() if line.startswith("ln -s")]
     for folder in ("kernels", "models", "benchmarks", "inpaint_ops/ops", "inpaint_ops/__init__.py"):

@@ -105,6 +105,7 @@ LISTING = """
 #include <cstdio>
 int main() {
   for (const std::string& name : inpaint::instruction_sets()) std::puts(name.c_str());
+  for (const std::string& name : inpaint::built_sets()) std::printf("built %s\\n", name.c_str());
 }
 """
 
@@ -118,7 +119,9 @@ def test_build_for_one_set_holds_it_where_the_machine_runs_it(only, tmp_path):
     flags = ["-std=c++17", f"-I{ROOT / 'csrc'}", f"-DINPAINT_ONLY={only}"]
     subprocess.run([os.environ.get("CXX", "c++"), *flags, *sources, "-o", built], check=True)
     done = subprocess.run([built], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [s for s in native.status().instruction_sets if s == only]
+    built_sets = [] if only == "of_another_machine" else [f"built {only}"]
+    runs = [s for s in native.status().instruction_sets if s == only]
+    assert done.stdout.splitlines() == runs + built_sets
 
 
 def given_setup(monkeypatch, **environment):
@@ -135,8 +138,57 @@ def test_native_build_takes_the_fastest_set_of_the_machine(monkeypatch):
     native_set = given_setup(monkeypatch, NATIVE_BUILD="1")["native_set"]
     sets = [name for name in native.status().instruction_sets if name != "avx512_shaped"]
     assert native_set([os.environ.get("CXX", "c++")]) == sets[-1]
+    assert native_set(["env", os.environ.get("CXX", "c++"), "-O3"]) == sets[-1]
     assert native_set(["no-such-compiler"]) is None
     assert native_set(["false"]) is None
+
+
+class DyingCompiler:
+    """Writes its object, and is killed before it says so."""
+
+    killed = False
+
+    def object_filenames(self, sources, output_dir):
+        return [f"{output_dir}/{Path(source).stem}.o" for source in sources]
+
+    def compile(self, sources, output_dir, **options):
+        for built in map(Path, self.object_filenames(sources, output_dir)):
+            built.parent.mkdir(parents=True, exist_ok=True)
+            built.with_suffix(".d").write_text(f"{built}: {sources[0]}")
+            built.write_text("")
+        if self.killed:
+            raise KeyboardInterrupt
+
+
+def test_object_of_a_killed_build_passes_for_no_other(monkeypatch, tmp_path):
+    given = given_setup(monkeypatch)
+    build = given["BuildKernels"](setuptools.Distribution())
+    build.compiler, build.build_temp = DyingCompiler(), str(tmp_path)
+    source = given["SHARED_SOURCES"][0]
+    built = Path(build.compile_once(source, "shared", ["-DBEFORE"], []))
+    assert given["is_current"](built, ["-DBEFORE"])
+    build.compiler.killed = True
+    with pytest.raises(KeyboardInterrupt):
+        build.compile_once(source, "shared", ["-DNOW"], [])
+    assert not given["is_current"](built, ["-DBEFORE"])
+
+
+def test_failed_editable_build_leaves_no_module_of_before(monkeypatch, tmp_path):
+    command = given_setup(monkeypatch)["BuildKernels"]
+    monkeypatch.setitem(command.build_extension.__globals__, "ROOT", tmp_path)
+    extension = setuptools.Extension("inpaint_ops._C", [])
+    build = command(setuptools.Distribution({"ext_modules": [extension]}))
+    build.build_lib = str(tmp_path / "lib")
+    build.ensure_finalized()
+    build.compiler, build.editable_mode = DyingCompiler(), True
+    build.compiler.compiler_so_cxx = ["no-such-compiler"]
+    build.compiler.killed = True
+    before = tmp_path / "inpaint_ops" / Path(build.get_ext_fullpath("inpaint_ops._C")).name
+    before.parent.mkdir()
+    before.write_text("")
+    with pytest.raises(KeyboardInterrupt):
+        build.build_extension(extension)
+    assert not before.exists()
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere there is one set")
