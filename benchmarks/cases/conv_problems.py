@@ -151,6 +151,7 @@ def setup(case: Case) -> Problem:
         # As direct sums: with fewer multiplications ours may pass this floor.
         work=Work(2.0 * passes * layer.multiplications, moved),
         gradient=upstream(layer) if backward else None,
+        trained=leaves[-2:] if backward else (),
         plain=None if backward else partial(plain_layer, layer),
     )
 
@@ -207,4 +208,5 @@ def network(
         check=check,
         work=Work(2.0 * passes * sum(layer.multiplications for layer in layers), 4.0 * moved),
         gradient=gradient,
+        trained=leaves[1:] if backward else (),
     )

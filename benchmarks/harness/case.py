@@ -122,6 +122,7 @@ class Problem:
         check: takes an outcome of `run`; returns None if it is right, otherwise the reason.
         work: for the floor; None where no floor is known.
         gradient: of the first result. If given, the backward pass is part of the run.
+        trained: of the inputs those that a training changes: by a last bit before each run.
         quality: figures for information.
         errors: of each part of an outcome against float64, by name. If given, ours may err at
             most `accuracy.LIMIT` times as much as eager.
@@ -138,6 +139,7 @@ class Problem:
     check: Callable[[Any], str | None]
     work: Work | None = None
     gradient: Tensor | None = None
+    trained: tuple[Tensor, ...] = ()
     quality: Callable[[Any], dict[str, float]] | None = None
     errors: Callable[[Any], dict[str, Error]] | None = None
     picture: Callable[[Any], npt.NDArray[np.uint8]] | None = None
@@ -148,6 +150,8 @@ class Problem:
 
     def run(self, implementation: Callable[..., Any]) -> Any:
         """Return the results, or (results, gradients of the inputs that require one)."""
+        for weight in self.trained:
+            weight.detach().view(-1)[:1].view(torch.int32).bitwise_xor_(1)
         results = implementation(*self.inputs)
         if self.gradient is None:
             return results

@@ -65,6 +65,20 @@ constexpr int64_t kLargeTaps = 25, kLargeTapsDilated = 49;
 constexpr int64_t kUnpackedWeights = int64_t(1) << 16;
 constexpr int64_t kUnpackedPixels = 8;
 
+// Where a weight is packed for one call alone, as for the gradients of a training. Gradient of the
+// input, 512 filters and channels, packed and as direct sums, and unpacked, ms:
+//
+//   pixels                  4            16           36           64
+//   5x5 stride 2       6.2   1.4    7.2   3.2    8.9   6.3   12.5  10.4
+//   4x4 stride 2       4.1   0.7    5.1   2.3    6.5   3.7    9.0   6.5
+//   3x3                2.9   0.3    2.5   0.9    3.3   1.8    4.7   3.4
+constexpr int64_t kUnpackedPixelsAnew = 64;
+// What a packed float costs there, in multiples of one that is kept and read: 300 to 600 ps, and 1100
+// where the form is too large for the memory that layers share, whose pages then come from the
+// system, see _MOST_SPARE in inpaint_ops/ops/convolution/packed_weights.py.
+constexpr double kPackedAnew = 3, kPackedAlone = 8;
+constexpr int64_t kMostShared = int64_t(10) << 20;
+
 constexpr Algorithm kTiles[] = {Algorithm::kWinograd4x3,
                                 Algorithm::kWinograd5x2,
                                 Algorithm::kWinograd4x2,
@@ -141,7 +155,8 @@ bool may_be_tiled(const ChoiceArgs& a) {
 // Returns whether a weight is worth no packing: few pixels share it.
 bool is_unpacked(const ChoiceArgs& a) {
   const int64_t weights = a.filters * a.channels * a.kernel.y * a.kernel.x;
-  return a.in_place && a.groups == 1 && a.batch * a.size.y * a.size.x <= kUnpackedPixels &&
+  const int64_t most = a.anew ? kUnpackedPixelsAnew : kUnpackedPixels;
+  return a.in_place && a.groups == 1 && a.batch * a.size.y * a.size.x <= most &&
          weights >= kUnpackedWeights;
 }
 
@@ -193,7 +208,9 @@ Work convolution_work(const ChoiceArgs& a, Algorithm algorithm) {
   } else {
     work = tiled_work(a, tiling_of(algorithm, a));
   }
-  work[kPacked] = double(packed_floats(a, algorithm));
+  const int64_t packed = packed_floats(a, algorithm);
+  work[kPacked] = double(packed);
+  if (a.anew) work[kPacked] *= a.phases * packed > kMostShared ? kPackedAlone : kPackedAnew;
   return work;
 }
 
@@ -223,6 +240,7 @@ ChoiceArgs largest_phase(const ChoiceArgs& a) {
   phase.padding = {0, 0};
   phase.upsample = 1;
   phase.in_place = false;
+  phase.phases = a.stride.y * a.stride.x;
   return phase;
 }
 

@@ -21,7 +21,9 @@ struct ChoiceArgs {
   bool tiled;     // Winograd's algorithms may be taken
   bool large;     // those with large tiles too
   bool in_place;  // the weight may be read where it lies
+  bool anew;      // it is packed for this call alone
   Costs costs;
+  int64_t phases = 1;  // convolutions by one weight, of which this is the largest
 };
 
 // clang-format off

@@ -35,6 +35,7 @@ ChoiceArgs choice_args(const std::string& kind,
                        bool tiled,
                        bool large,
                        bool in_place,
+                       bool anew,
                        const Costs& costs) {
   const bool transposed = kind == "transposed", weight_gradient = kind == "weight_gradient";
   const auto [first, second, kernel_y, kernel_x] = weight_shape;
@@ -51,6 +52,7 @@ ChoiceArgs choice_args(const std::string& kind,
                         tiled,
                         large,
                         in_place,
+                        anew,
                         costs};
   require(transposed || weight_gradient || kind == "forward", "kind");
   require(batch >= 0 && first >= 1 && second >= 1 && groups >= 1, "sizes must be positive");
@@ -80,8 +82,20 @@ Work call_work(const std::string& algorithm,
                const Pair& dilation,
                const Pair& size) {
   require(kind != "weight_gradient", "kind");
-  const ChoiceArgs args = choice_args(
-      kind, batch, weight_shape, 1, stride, dilation, {0, 0}, 1, size, true, true, false, {});
+  const ChoiceArgs args = choice_args(kind,
+                                      batch,
+                                      weight_shape,
+                                      1,
+                                      stride,
+                                      dilation,
+                                      {0, 0},
+                                      1,
+                                      size,
+                                      true,
+                                      true,
+                                      false,
+                                      false,
+                                      {});
   const Algorithm its = algorithm_of(algorithm);
   require(its != Algorithm::kUnpacked, "the algorithm takes no packed weights");
   auto* work =
@@ -298,6 +312,7 @@ void bind_convolution(py::module_& m) {
                      bool,
                      bool,
                      bool,
+                     bool,
                      const Costs&>,
         arg("kind"),
         arg("batch"),
@@ -311,6 +326,7 @@ void bind_convolution(py::module_& m) {
         arg("tiled"),
         arg("large"),
         arg("in_place"),
+        arg("anew"),
         arg("costs"));
   m.def("packed_floats",
         &call_packed_floats,

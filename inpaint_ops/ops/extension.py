@@ -126,6 +126,7 @@ class Extension(Protocol):
         tiled: bool,
         large: bool,
         in_place: bool,
+        anew: bool,
         costs: Sequence[float],
     ) -> str: ...
     def fold_padding(

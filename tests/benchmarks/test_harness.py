@@ -146,6 +146,29 @@ def test_backward_is_part_of_the_run():
     assert torch.equal(grad, 2 * gradient)
 
 
+def test_a_trained_weight_changes_before_each_run():
+    weight = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    seen = []
+
+    def product(x, weight):
+        seen.append(weight.detach().clone())
+        return x * weight
+
+    problem = Problem(
+        (torch.ones(2), weight),
+        {},
+        check=lambda _: None,
+        gradient=torch.ones(1, 2),
+        trained=(weight,),
+    )
+    for _ in range(3):
+        _, (grad,) = problem.run(product)
+        assert torch.equal(grad, torch.ones(1, 2))
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+    torch.testing.assert_close(seen[0], torch.tensor([[1.0, 2.0]]), rtol=1e-6, atol=0)
+
+
 def test_measured_peaks(monkeypatch):
     monkeypatch.setattr(machine, "_COPY_BYTES", 1 << 20)
     one = machine.measure_peaks(1, seconds=0.01)

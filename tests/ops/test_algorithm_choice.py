@@ -152,3 +152,22 @@ def algorithm_of(layer, prices):
     stride, dilation = (layer.stride,) * 2, (layer.dilation,) * 2
     g = Geometry(stride, (layer.pad,) * 4, dilation, upsample=layer.upsample)
     return choose(1, weight, g, (layer.out_size,) * 2, prices=prices)
+
+
+def test_a_weight_packed_anew_counts_its_packing(instruction_set):
+    """Gradients of inputs: fewer packed floats, and none where few pixels share a weight."""
+    strided = Geometry((2, 2), (0, 0, 0, 0), (1, 1))
+    weight = (512, 512, 5, 5)
+
+    def chosen(pixels, *, in_place=True, backward=True, allowed="auto"):
+        what = plan.Convolution(strided, kind="transposed", backward=backward)
+        shapes = plan.Shapes(1, (pixels, pixels), weight, ((1, (512,)),), in_place)
+        return plan.choose(what, shapes, allowed)
+
+    assert chosen(16, backward=False).startswith("winograd")
+    assert chosen(9) == "direct"
+    assert chosen(64).startswith("winograd")
+    assert [chosen(pixels) for pixels in (2, 4, 8)] == ["unpacked"] * 3
+    assert chosen(2, backward=False) == "unpacked"
+    assert chosen(4, backward=False) != "unpacked"
+    assert chosen(8, in_place=False) == chosen(8, allowed="direct") == "direct"

@@ -25,9 +25,6 @@ from inpaint_ops.atomic import make_folder, write_atomically
 from inpaint_ops.ops.tensors import native
 
 VARIABLE = "INPAINT_OPS_CPU_COSTS"
-# What a float of a packed weight costs that is packed for one call and read by it, in multiples of
-# one that is kept and read: 300 to 600 ps beside 150, on one Zen 4 core.
-_PACKED_ANEW = 3
 _CPU = Path("/proc/cpuinfo")
 
 
@@ -48,12 +45,6 @@ def current(instruction_set: str) -> tuple[float, ...]:
                 stacklevel=2,
             )
     return tuple(native().measured_costs(instruction_set))
-
-
-def with_packing(costs: Sequence[float]) -> tuple[float, ...]:
-    """Return what the work costs where a weight is packed at each call."""
-    packed = native().cost_names.index("packed")
-    return (*costs[:packed], _PACKED_ANEW * costs[packed], *costs[packed + 1 :])
 
 
 def switched_off() -> bool:

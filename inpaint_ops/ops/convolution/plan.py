@@ -186,10 +186,6 @@ def choose(
     """
     g = what.geometry
     weight = shapes.weight
-    if prices is None:
-        prices = costs.current(native().instruction_set())
-    if what.backward:
-        prices = costs.with_packing(prices)
     if what.kind == "flipped":
         weight = (weight[1], weight[0], weight[2], weight[3])
     name: str = native().choose_algorithm(
@@ -205,7 +201,8 @@ def choose(
         allowed != "direct",
         allowed == "auto",
         shapes.in_place and allowed != "direct",
-        prices,
+        what.backward,
+        costs.current(native().instruction_set()) if prices is None else prices,
     )
     return name
 
