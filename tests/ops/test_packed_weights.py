@@ -195,3 +195,17 @@ def test_sums_of_neighbours_are_those_of_the_formula_bit_for_bit(instruction_set
         sums = torch.empty(5, 4, 4, 3)
         native.extension().sum_neighbours(weight, sums, threads)
         assert torch.equal(sums, expected)
+
+
+def test_large_memory_stays_for_weights_that_change():
+    """A form too large to be shared otherwise; a training asks for it again at the next step."""
+    weight = torch.randn(1024, 512, 3, 3)
+    x = torch.randn(1, 512, 24, 24)
+    inpaint_ops.release_memory()
+    inpaint_ops.fused_conv2d(x, weight, padding=1)
+    assert inpaint_ops.memory_held().spare == 0
+    weight.mul_(2)
+    inpaint_ops.fused_conv2d(x, weight, padding=1)
+    assert inpaint_ops.memory_held().spare > 40 << 20
+    inpaint_ops.release_memory()
+    assert inpaint_ops.memory_held().spare == 0

@@ -214,17 +214,14 @@ def input_plan(
     None where oneDNN does, or where it is a matrix product. Groups must be 1.
     """
     zeros = g.padding_mode == "zeros"
-    if zeros and g.upsample == 1:
-        scattered = cpu.transposed_plan(
-            grad, weight, g, "identity", "scattered", algorithm, backward=True
-        )
-        if scattered.kernels is not None:
-            return InputPlan(scattered)
-    if not _is_ours(grad, x, weight, g) or is_whole(grad, x, weight, g):
-        return None
     top, bottom, left, right = g.padding
     size = (x.shape[2], x.shape[3])
     padded = (size[0] * g.upsample + top + bottom, size[1] * g.upsample + left + right)
+    scattered = scattered_plan(grad, weight, g, algorithm)
+    if scattered is not None:
+        return InputPlan(scattered, None if zeros and g.upsample == 1 else padded)
+    if not _is_ours(grad, x, weight, g) or is_whole(grad, x, weight, g):
+        return None
     if g.stride != (1, 1):
         # Zeros are cut off by asking for no more outputs.
         cut = zeros and top <= weight.shape[2] - 1 and left <= weight.shape[3] - 1
@@ -246,6 +243,20 @@ def input_plan(
     # At one go: the inner part and four strips of padding take 1.2 to 2.5 times as long (3x3, 256
     # channels, 32x32 and 64x64; 8 channels, 4x4).
     return InputPlan(_turned_plan(grad, weight, g, (0, 0), padded, algorithm), padded)
+
+
+def scattered_plan(grad: Tensor, weight: Tensor, g: Geometry, algorithm: str) -> Plan | None:
+    """Return how the gradient of an input is formed by a weight that is read where it lies.
+
+    It is that of the image itself where the padding is zeros and nothing is doubled, else that of
+    the padded image. None where pixels share the weight often enough to pack it.
+    """
+    if g.groups != 1:
+        return None
+    if g.padding_mode != "zeros" or g.upsample != 1:
+        g = Geometry(g.stride, (0,) * 4, g.dilation)
+    found = cpu.transposed_plan(grad, weight, g, "identity", "scattered", algorithm, backward=True)
+    return None if found.kernels is None else found
 
 
 def _turned_plan(

@@ -35,7 +35,9 @@ from inpaint_ops.ops.weight_state import Snapshot, storage_key
 _CALLS, _CALLS_CHANGED = 1, 4
 # Memory that the kept forms may take, in that of the weights; and what they may take at least.
 _MOST_KEPT, _LEAST_KEPT = 2, 16 << 20
-# Shared memory that stays between calls: tiles of 6 x 6 of a 3x3 layer of 512 channels fit.
+# Shared memory that stays between calls: tiles of 6 x 6 of a 3x3 layer of 512 channels fit. That of
+# weights which have changed before, as in a training, stays whatever its size: the next step takes
+# it again, and pages from the system cost more than the packing.
 _MOST_SPARE = 40 << 20
 
 
@@ -123,7 +125,7 @@ class _PackedWeights:
             packed = tensors.native().pack_weight(
                 taps, *options, threads=tensors.threads(), spare=spare
             )
-            self._give_spare(packed)
+            self._give_spare(packed, key)
         return packed
 
     def count(self, weight: Tensor) -> None:
@@ -184,10 +186,12 @@ class _PackedWeights:
             free = bool(self._spare) and _references(self._spare) == _ALONE
             return self._spare.pop() if free else None
 
-    def _give_spare(self, packed: Any) -> None:
+    def _give_spare(self, packed: Any, key: Any) -> None:
         """Share memory, as soon as its reader has left it."""
         with self._lock:
-            if packed.nbytes <= _MOST_SPARE:
+            entry = self._entries.get(key)
+            changes = entry is not None and entry.calls == _CALLS_CHANGED
+            if packed.nbytes <= _MOST_SPARE or changes:
                 self._spare = [packed]
 
     def _forget(self, key: Any, gone: weakref.ref[torch.UntypedStorage]) -> None:

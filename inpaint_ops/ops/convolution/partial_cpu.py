@@ -219,7 +219,8 @@ def backward(
     masks = [_packed(one, mask) for one, mask in zip(x, valid)]
     parts = _parts(x, masks, factors)
     grads: list[Tensor | None]
-    if g.groups != 1:
+    few = cpu_backward.scattered_plan(grad_sums, weight, g, algorithm) is not None
+    if g.groups != 1 or (few and len(x) > 1):
         image, needed = cpu.joined(parts, g), (any(wanted), need_weight)
         both = cpu_backward.convolve_backward(grad_sums, image, weight, g, needed, algorithm)
         grad_weight = both[1]
@@ -230,8 +231,9 @@ def backward(
         grad_weight = None
         if need_weight:
             grad_weight = cpu_backward.weight_gradient(grad_sums, parts, weight, g, algorithm)
-        # A convolution for each tensor: on one Zen 4 core one for all of them, split
-        # afterwards, took 1.1 (512 + 512 channels, 16^2) to 2.6 times as long (128 + 64, 256^2).
+        # A convolution for each tensor, but where the weight is read as it lies: on one Zen 4 core
+        # one for all of them, split afterwards, took 1.1 (512 + 512 channels, 16^2) to 2.6 times as
+        # long (128 + 64, 256^2).
         grads = []
         begin = 0
         for part, want in zip(parts, wanted):
