@@ -209,3 +209,35 @@ def test_large_memory_stays_for_weights_that_change():
     assert inpaint_ops.memory_held().spare > 40 << 20
     inpaint_ops.release_memory()
     assert inpaint_ops.memory_held().spare == 0
+
+
+def test_bytes_of_a_weight_that_was_written_to_are_not_read(monkeypatch):
+    """Its version says so; an edit past the version is found by the bytes, see weight_state."""
+    read = []
+
+    class Counted(module.Snapshot):
+        def __init__(self, weight):
+            read.append(weight)
+            super().__init__(weight)
+
+    monkeypatch.setattr(module, "Snapshot", Counted)
+    weight = torch.randn(34, 5, 3, 3)
+    ask([weight], FORMS[0], 1)
+    assert len(read) == 1
+    for _ in range(3):
+        weight.add_(1)
+        ask([weight], FORMS[0], 1)
+    assert len(read) == 1
+    ask([weight], FORMS[0], 4)
+    assert len(read) == 5
+    assert kept_forms(weight) == {FORMS[0]}
+    weight.data.add_(1)
+    before = packed_weights.of(weight, FORMS[0]).copy()
+    assert (before == packed(weight.clone(), FORMS[0])).all()
+
+
+def test_weights_of_inference_mode_have_no_version():
+    with torch.inference_mode():
+        weight = torch.randn(34, 5, 3, 3)
+    ask([weight], FORMS[0], 2)
+    assert kept_forms(weight) == {FORMS[0]}

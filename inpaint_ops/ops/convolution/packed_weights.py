@@ -66,7 +66,9 @@ class Held(NamedTuple):
 
 @dataclass
 class _Entry:
-    snapshot: Snapshot
+    # None: the weight was written to, and nothing is kept of it.
+    snapshot: Snapshot | None
+    version: int | None
     # Of the weight's storage: the entry goes with it.
     storage: weakref.ref[torch.UntypedStorage]
     # Values of the storage, and of the weight.
@@ -102,7 +104,7 @@ class _PackedWeights:
         key = place(weight)
         entry = self._entries.get(key)
         if entry is not None and entry.kept:
-            if entry.snapshot.holds(weight):
+            if entry.snapshot is not None and entry.snapshot.holds(weight):
                 packed = entry.kept.get(variant)
                 if packed is not None:
                     return packed
@@ -141,23 +143,31 @@ class _PackedWeights:
     def _is_kept(self, weight: Tensor, key: Any, variant: Any, size: int) -> bool:
         """Return whether a form of so many bytes is to be kept; note that it was asked for."""
         use = _use(variant)
+        version = None if weight.is_inference() else weight._version
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None and not self._has_room(entry, use, size):
                 return False
+            if entry is not None and version != entry.version and not entry.kept:
+                # Its bytes need not be read to know that they have changed.
+                entry.snapshot, entry.version, entry.calls = None, version, _CALLS_CHANGED
+                entry.seen = {use: (variant, 1)}
+                return False
         snapshot = Snapshot(weight)
         with self._lock:
             entry = self._entries.get(key)
-            if entry is None or not entry.snapshot.equals(snapshot):
+            if entry is None or (
+                entry.snapshot is not None and not entry.snapshot.equals(snapshot)
+            ):
                 storage = weight.untyped_storage()
                 reference = weakref.ref(storage, lambda gone: self._forget(key, gone))
                 values = (storage.nbytes() // weight.element_size(), weight.numel())
                 calls = _CALLS if entry is None else _CALLS_CHANGED
-                entry = _Entry(snapshot, reference, values, calls)
+                entry = _Entry(snapshot, version, reference, values, calls)
                 self._entries[key] = entry
                 self._sums = None
             # The newer one knows whether a `frozen` block holds the weight now.
-            entry.snapshot = snapshot
+            entry.snapshot, entry.version = snapshot, version
             last, count = entry.seen.get(use, (None, 0))
             count = count if last == variant else 0
             entry.seen[use] = (variant, count + 1)
