@@ -206,6 +206,7 @@ void pack_direct(const std::vector<PackArgs>& phases) {
         }
       }
     });
+    if (past_caches) stream_fence();
   });
 }
 

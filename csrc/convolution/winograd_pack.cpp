@@ -91,6 +91,7 @@ void pack(const std::vector<PackArgs>& phases) {
       for (size_t i = 0; i < phases.size(); ++i)
         pack_block(phases[i], layouts[i], panel, begin, channels, taps);
     });
+    stream_fence();
   });
 }
 
