@@ -211,6 +211,47 @@ def test_large_memory_stays_for_weights_that_change():
     assert inpaint_ops.memory_held().spare == 0
 
 
+def test_large_memory_stays_where_nothing_has_room(monkeypatch):
+    """Forms of frozen weights may fill what is kept, and be packed between those of a training."""
+    monkeypatch.setattr(module, "_MOST_SPARE", 1 << 14)
+    monkeypatch.setattr(module, "_MOST_KEPT", 0)
+    monkeypatch.setattr(module, "_LEAST_KEPT", 0)
+    frozen, large = torch.randn(34, 5, 3, 3), torch.randn(34, 50, 3, 3)
+    ask([frozen, large], FORMS[1], 2)
+    assert inpaint_ops.memory_held().spare <= 1 << 14
+    for _ in range(2):
+        large.mul_(2)
+        ask([large, frozen], FORMS[1], 1)
+        assert inpaint_ops.memory_held().spare > 1 << 14
+    assert inpaint_ops.memory_held().kept == 0
+
+
+def test_a_form_of_before_a_change_is_not_kept(monkeypatch):
+    """Another thread writes to a weight, and asks for its form, while this one packs it."""
+    weight = torch.randn(34, 5, 3, 3)
+    extension = native.extension()
+    others = []
+
+    class Packing:
+        def __getattr__(self, name):
+            return getattr(extension, name)
+
+        def pack_weight(self, *arguments, **options):
+            made = extension.pack_weight(*arguments, **options)
+            if others:
+                others.pop()
+                weight.add_(1)
+                ask([weight], FORMS[0], 2)
+            return made
+
+    monkeypatch.setattr(module.tensors, "native", Packing)
+    ask([weight], FORMS[0], 1)
+    others.append("another thread")
+    ask([weight], FORMS[0], 1)
+    assert not others
+    assert (packed(weight, FORMS[0]) == packed(weight.clone(), FORMS[0])).all()
+
+
 def test_bytes_of_a_weight_that_was_written_to_are_not_read(monkeypatch):
     """Its version says so; an edit past the version is found by the bytes, see weight_state."""
     read = []

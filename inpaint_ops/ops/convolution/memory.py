@@ -29,6 +29,7 @@ def memory_held() -> Held:
 
     Returns:
         A tuple of three numbers of bytes: `weights` of the weights in use themselves, counted as
-        float32; `kept` of the forms that are kept; `spare` of the shared memory, at most 40 MiB.
+        float32; `kept` of the forms that are kept; `spare` of the shared memory: at most 40 MiB,
+        or after a training as much as its largest form.
     """
     return packed_weights.held()

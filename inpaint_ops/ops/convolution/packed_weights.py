@@ -36,8 +36,8 @@ _CALLS, _CALLS_CHANGED = 1, 4
 # Memory that the kept forms may take, in that of the weights; and what they may take at least.
 _MOST_KEPT, _LEAST_KEPT = 2, 16 << 20
 # Shared memory that stays between calls: tiles of 6 x 6 of a 3x3 layer of 512 channels fit. That of
-# weights which have changed before, as in a training, stays whatever its size: the next step takes
-# it again, and pages from the system cost more than the packing.
+# weights which have changed before, as in a training, stays whatever its size, until somebody
+# releases it: the next step takes it again, and pages from the system cost more than the packing.
 _MOST_SPARE = 40 << 20
 
 
@@ -117,17 +117,18 @@ class _PackedWeights:
         options = form.options
         size = 4 * tensors.native().packed_floats(taps, *options)
         # Before the packing, so that a change during it is seen by the next call.
-        if self._is_kept(weight, key, variant, size):
+        snapshot = self._to_keep(weight, key, variant, size)
+        if snapshot is not None:
             packed = tensors.native().pack_weight(
                 taps, *options, threads=tensors.threads(), spare=None
             )
-            self._keep(key, variant, packed)
+            self._keep(key, variant, packed, snapshot)
         else:
             spare = self._taken_spare()
             packed = tensors.native().pack_weight(
                 taps, *options, threads=tensors.threads(), spare=spare
             )
-            self._give_spare(packed, key)
+            self._give_spare(packed, key, again=packed is spare)
         return packed
 
     def count(self, weight: Tensor) -> None:
@@ -140,19 +141,22 @@ class _PackedWeights:
                 self._in_place[key] = reference, weight.numel()
                 self._sums = None
 
-    def _is_kept(self, weight: Tensor, key: Any, variant: Any, size: int) -> bool:
-        """Return whether a form of so many bytes is to be kept; note that it was asked for."""
+    def _to_keep(self, weight: Tensor, key: Any, variant: Any, size: int) -> Snapshot | None:
+        """Return the weight as it is if its form of so many bytes is to be kept, else None.
+
+        Notes that the form was asked for.
+        """
         use = _use(variant)
         version = None if weight.is_inference() else weight._version
         with self._lock:
             entry = self._entries.get(key)
-            if entry is not None and not self._has_room(entry, use, size):
-                return False
             if entry is not None and version != entry.version and not entry.kept:
                 # Its bytes need not be read to know that they have changed.
                 entry.snapshot, entry.version, entry.calls = None, version, _CALLS_CHANGED
                 entry.seen = {use: (variant, 1)}
-                return False
+                return None
+            if entry is not None and not self._has_room(entry, use, size):
+                return None
         snapshot = Snapshot(weight)
         with self._lock:
             entry = self._entries.get(key)
@@ -171,7 +175,7 @@ class _PackedWeights:
             last, count = entry.seen.get(use, (None, 0))
             count = count if last == variant else 0
             entry.seen[use] = (variant, count + 1)
-            return bool(count >= entry.calls)
+            return snapshot if count >= entry.calls else None
 
     def _has_room(self, entry: _Entry, use: Any, size: int) -> bool:
         """Return whether a form may be kept, in place of the one for the same use."""
@@ -181,11 +185,13 @@ class _PackedWeights:
             return True
         return bool(held.kept - replaced + size <= max(_MOST_KEPT * held.weights, _LEAST_KEPT))
 
-    def _keep(self, key: Any, variant: Any, packed: Any) -> None:
+    def _keep(self, key: Any, variant: Any, packed: Any, snapshot: Snapshot) -> None:
+        """Keep a form, unless another thread has met other values of the weight meanwhile."""
         use = _use(variant)
         with self._lock:
             entry = self._entries.get(key)
-            if entry is not None:
+            known = None if entry is None else entry.snapshot
+            if entry is not None and known is not None and known.equals(snapshot):
                 others = {v: one for v, one in entry.kept.items() if _use(v) != use}
                 entry.kept = {**others, variant: packed}
                 self._sums = None
@@ -196,12 +202,12 @@ class _PackedWeights:
             free = bool(self._spare) and _references(self._spare) == _ALONE
             return self._spare.pop() if free else None
 
-    def _give_spare(self, packed: Any, key: Any) -> None:
-        """Share memory, as soon as its reader has left it."""
+    def _give_spare(self, packed: Any, key: Any, *, again: bool) -> None:
+        """Share memory, as soon as its reader has left it; `again`: it was shared before."""
         with self._lock:
             entry = self._entries.get(key)
             changes = entry is not None and entry.calls == _CALLS_CHANGED
-            if packed.nbytes <= _MOST_SPARE or changes:
+            if packed.nbytes <= _MOST_SPARE or changes or again:
                 self._spare = [packed]
 
     def _forget(self, key: Any, gone: weakref.ref[torch.UntypedStorage]) -> None:
