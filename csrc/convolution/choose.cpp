@@ -73,11 +73,16 @@ constexpr int64_t kUnpackedPixels = 8;
 //   4x4 stride 2       4.1   0.7    5.1   2.3    6.5   3.7    9.0   6.5
 //   3x3                2.9   0.3    2.5   0.9    3.3   1.8    4.7   3.4
 constexpr int64_t kUnpackedPixelsAnew = 64;
-// What a packed float costs there, in multiples of one that is kept and read: 300 to 600 ps, and 1100
-// where the form is too large for the memory that layers share, whose pages then come from the
-// system, see _MOST_SPARE in inpaint_ops/ops/convolution/packed_weights.py.
-constexpr double kPackedAnew = 3, kPackedAlone = 8;
-constexpr int64_t kMostShared = int64_t(10) << 20;
+// What a packed float costs there, in multiples of one that is kept and read: 300 to 600 ps, and
+// 400 to 800 in large forms, whose memory stays from step to step too (packed_weights.py). Packed
+// and read, ms:
+//
+//                                    direct   tiles of 4
+//   1024 -> 512, 3x3, 16 x 16          25.2         13.1
+//   512 -> 512, 5x5 / 2, 12 x 12       24.5         28.1
+//   512 -> 512, 5x5 / 2, 16 x 16       35.7         29.5
+constexpr double kPackedAnew = 3, kPackedLarge = 5;
+constexpr int64_t kLargeForm = int64_t(10) << 20;
 
 constexpr Algorithm kTiles[] = {Algorithm::kWinograd4x3,
                                 Algorithm::kWinograd5x2,
@@ -210,7 +215,7 @@ Work convolution_work(const ChoiceArgs& a, Algorithm algorithm) {
   }
   const int64_t packed = packed_floats(a, algorithm);
   work[kPacked] = double(packed);
-  if (a.anew) work[kPacked] *= a.phases * packed > kMostShared ? kPackedAlone : kPackedAnew;
+  if (a.anew) work[kPacked] *= a.phases * packed > kLargeForm ? kPackedLarge : kPackedAnew;
   return work;
 }
 

@@ -171,3 +171,10 @@ def test_a_weight_packed_anew_counts_its_packing(instruction_set):
     assert chosen(2, backward=False) == "unpacked"
     assert chosen(4, backward=False) != "unpacked"
     assert chosen(8, in_place=False) == chosen(8, allowed="direct") == "direct"
+
+
+def test_a_large_form_made_anew_is_worth_its_packing(instruction_set):
+    """Its memory stays from step to step, so it costs a few more reads than a small one."""
+    what = plan.Convolution(Geometry((1, 1), (1, 1, 1, 1), (1, 1)), kind="flipped", backward=True)
+    shapes = plan.Shapes(1, (16, 16), (1024, 512, 3, 3), ((1, (1024,)),))
+    assert plan.choose(what, shapes) == "winograd_4x3"
