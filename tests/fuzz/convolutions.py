@@ -410,8 +410,9 @@ def weight_in_place(case: Case, pixels: int, weights: int) -> Sequence[str]:
     """The weight, where few pixels read a contiguous one as it lies, in one of the passes."""
     if case["run"]["backend"] not in ("auto", "precise"):
         return ()
-    # The rule for transposed convolutions, which takes the most pixels.
-    what = plan.Convolution(Geometry((1, 1), (0, 0, 0, 0), (1, 1)), kind="scattered")
+    # The rule for gradients, which takes the most pixels, where there are any.
+    geometry = Geometry((1, 1), (0, 0, 0, 0), (1, 1))
+    what = plan.Convolution(geometry, kind="scattered", backward=case["run"]["grad"])
     shapes = plan.Shapes(1, (1, pixels), (weights, 1, 1, 1), (), in_place=True)
     return ("weight",) if plan.choose(what, shapes) == "unpacked" else ()
 
