@@ -77,25 +77,13 @@ const char* call_choose(const std::string& kind, Rest... rest) {
 Work call_work(const std::string& algorithm,
                const std::string& kind,
                int64_t batch,
-               const std::array<int64_t, 4>& weight_shape,
+               const std::array<int64_t, 4>& weight,
                const Pair& stride,
                const Pair& dilation,
                const Pair& size) {
   require(kind != "weight_gradient", "kind");
-  const ChoiceArgs args = choice_args(kind,
-                                      batch,
-                                      weight_shape,
-                                      1,
-                                      stride,
-                                      dilation,
-                                      {0, 0},
-                                      1,
-                                      size,
-                                      true,
-                                      true,
-                                      false,
-                                      false,
-                                      {});
+  const ChoiceArgs args = choice_args(
+      kind, batch, weight, 1, stride, dilation, {0, 0}, 1, size, true, true, false, false, {});
   const Algorithm its = algorithm_of(algorithm);
   require(its != Algorithm::kUnpacked, "the algorithm takes no packed weights");
   auto* work =
