@@ -111,3 +111,22 @@ def test_pages_that_the_code_names_exist():
         for name in re.findall(r"\bdocs/[\w/]+\.(?:md|jpg|svg)", text):
             template = any((DOCS / "templates").glob(f"*/{name}"))
             assert template or (ROOT / name).is_file(), (file, name)
+
+
+# For those who work on the package.
+INTERNAL = {"BENCH_CLOCK", "COMPLETE", "SANITIZE", "SHOW_BUILD", "TEST_BUILD"}
+
+
+def test_variables_of_the_environment_are_documented():
+    files = [ROOT / "setup.py"]
+    for folder in ("inpaint_ops", "models", "kernels", "benchmarks"):
+        files += (ROOT / folder).rglob("*.py")
+    used = {
+        name
+        for file in files
+        for name in re.findall(r"INPAINT_OPS_([A-Z_]+)\b", file.read_text(encoding="utf-8"))
+    }
+    pages = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "guides").glob("*.md"))
+    assert {"NATIVE_BUILD", "INSTRUCTION_SET", "TUNED"} < used
+    for name in used - INTERNAL:
+        assert f"`INPAINT_OPS_{name}" in pages, name
