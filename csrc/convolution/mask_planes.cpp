@@ -97,7 +97,7 @@ int threads_for(int64_t values, int threads) {
 }
 
 // `bias_sums`: (filters), or null.
-void ratio_backward_pixel(const RatioBackwardArgs& a, int64_t pixel, float* bias_sums) {
+void mask_ratio_backward_pixel(const MaskRatioBackwardArgs& a, int64_t pixel, float* bias_sums) {
   const int64_t at = pixel / a.image_pixels * a.mask_stride_n + pixel % a.image_pixels;
   const float mask_ratio = a.mask_ratio[at], update_mask = a.update_mask[at];
   const float* grad = a.grad + pixel * a.filters;
@@ -117,7 +117,7 @@ void ratio_backward_pixel(const RatioBackwardArgs& a, int64_t pixel, float* bias
 }
 
 // `row`: of the image; `known`: of its mask's first plane, the next ones `plane` further on.
-void hide_row(const HideArgs& a, float* row, const uint8_t* known, int64_t plane) {
+void hide_missing_row(const HideMissingArgs& a, float* row, const uint8_t* known, int64_t plane) {
   for (const int64_t width : a.widths) {
     for (int64_t x = 0; x < a.width; ++x) {
       if (known[x]) continue;
@@ -135,7 +135,7 @@ void hide_row(const HideArgs& a, float* row, const uint8_t* known, int64_t plane
 
 }  // namespace
 
-void ratio_backward(const RatioBackwardArgs& a) {
+void mask_ratio_backward(const MaskRatioBackwardArgs& a) {
   const int64_t chunks = ceil_div(a.pixels, kChunk);
   Buffer<float> sums(a.grad_bias ? chunks * a.filters : 0);
   const int threads = threads_for(a.pixels * a.filters, a.threads);
@@ -143,7 +143,7 @@ void ratio_backward(const RatioBackwardArgs& a) {
     float* mine = a.grad_bias ? sums.data() + task * a.filters : nullptr;
     if (mine) std::fill_n(mine, a.filters, 0.0f);
     const int64_t end = std::min(a.pixels, (task + 1) * kChunk);
-    for (int64_t i = task * kChunk; i < end; ++i) ratio_backward_pixel(a, i, mine);
+    for (int64_t i = task * kChunk; i < end; ++i) mask_ratio_backward_pixel(a, i, mine);
   });
   if (!a.grad_bias) return;
   std::fill_n(a.grad_bias, a.filters, 0.0);
@@ -151,12 +151,12 @@ void ratio_backward(const RatioBackwardArgs& a) {
     for (int64_t f = 0; f < a.filters; ++f) a.grad_bias[f] += sums[chunk * a.filters + f];
 }
 
-void hide(const HideArgs& a) {
+void hide_missing(const HideMissingArgs& a) {
   const int64_t values = a.batch * a.height * a.width * int64_t(a.widths.size());
   parallel_tasks(a.batch * a.height, threads_for(values, a.threads), [&](int64_t task) {
     const int64_t n = task / a.height, y = task % a.height;
     float* row = a.image + n * a.stride_n + y * a.stride_h;
-    hide_row(a, row, a.known + n * a.known_stride_n + y * a.width, a.height * a.width);
+    hide_missing_row(a, row, a.known + n * a.known_stride_n + y * a.width, a.height * a.width);
   });
 }
 

@@ -35,7 +35,7 @@ struct MaskPlanesArgs {
 
 // The backward pass of y = sums mask_ratio + bias update_mask; the gradient is not read where
 // update_mask is 0.
-struct RatioBackwardArgs {
+struct MaskRatioBackwardArgs {
   const float* grad;        // (N, H, W, filters), of y
   const float* mask_ratio;  // (N or 1, H, W)
   const float* update_mask;
@@ -47,7 +47,7 @@ struct RatioBackwardArgs {
 };
 
 // An image of any strides, zeroed where its mask is.
-struct HideArgs {
+struct HideMissingArgs {
   float* image;  // (N, C, H, W)
   int64_t batch, height, width;
   int64_t stride_n, stride_c, stride_h, stride_w;
@@ -62,8 +62,8 @@ enum class MaskKind { kBinary, kSoft };
 // clang-format off
 INPAINT_EACH_ISA(
   void mask_planes(const MaskPlanesArgs& args);
-  void ratio_backward(const RatioBackwardArgs& args);
-  void hide(const HideArgs& args);
+  void mask_ratio_backward(const MaskRatioBackwardArgs& args);
+  void hide_missing(const HideMissingArgs& args);
   // Where numbers are not 0, and whether all of them are 0 or 1.
   MaskKind known_bytes(const float* values, int64_t count, uint8_t* known);
   MaskKind kind_of_bytes(const uint8_t* values, int64_t count);

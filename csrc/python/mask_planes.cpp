@@ -70,14 +70,14 @@ void call_mask_planes(const std::vector<std::variant<Array<uint8_t>, Array<float
 }
 
 // grad and grad_sums (N, filters, H, W) in channels_last, the planes (N or 1, 1, H, W).
-void call_ratio_backward(const Array<float>& grad,
-                         const Array<float>& mask_ratio,
-                         const Array<float>& update_mask,
-                         Array<float> grad_sums,
-                         std::optional<Array<double>> grad_bias,
-                         int threads) {
+void call_mask_ratio_backward(const Array<float>& grad,
+                              const Array<float>& mask_ratio,
+                              const Array<float>& update_mask,
+                              Array<float> grad_sums,
+                              std::optional<Array<double>> grad_bias,
+                              int threads) {
   require(grad.is_channels_last() && threads >= 1, "grad must be channels_last");
-  RatioBackwardArgs a{};
+  MaskRatioBackwardArgs a{};
   a.grad = grad.data();
   a.image_pixels = grad.shape(2) * grad.shape(3);
   a.pixels = grad.shape(0) * a.image_pixels;
@@ -93,16 +93,16 @@ void call_ratio_backward(const Array<float>& grad,
   a.grad_sums = channels_last_output(grad_sums, grad.size());
   a.grad_bias = grad_bias ? output<double>(*grad_bias, a.filters) : nullptr;
   a.threads = threads;
-  auto* kernel = INPAINT_PICK(ratio_backward);
+  auto* kernel = INPAINT_PICK(mask_ratio_backward);
   py::gil_scoped_release release;
   kernel(a);
 }
 
 // image (N, C, H, W) of any strides; known (N or 1, planes, H, W), bytes.
-void call_hide(Array<float> image,
-               const Array<uint8_t>& known,
-               const std::vector<int64_t>& widths,
-               int threads) {
+void call_hide_missing(Array<float> image,
+                       const Array<uint8_t>& known,
+                       const std::vector<int64_t>& widths,
+                       int threads) {
   require(image.ndim() == 4 && threads >= 1, "image must have four dimensions");
   const int64_t batch = known.shape(0), pixels = image.shape(2) * image.shape(3);
   require(known.is_packed() && known.ndim() == 4, "known must be packed");
@@ -115,7 +115,7 @@ void call_hide(Array<float> image,
     channels += width;
   }
   require(channels == image.shape(1), "widths of all channels");
-  HideArgs a{};
+  HideMissingArgs a{};
   a.image = image.mutable_data();
   a.batch = image.shape(0);
   a.height = image.shape(2);
@@ -128,7 +128,7 @@ void call_hide(Array<float> image,
   a.known_stride_n = batch == 1 ? 0 : known.shape(1) * pixels;
   a.widths = widths;
   a.threads = threads;
-  auto* kernel = INPAINT_PICK(hide);
+  auto* kernel = INPAINT_PICK(hide_missing);
   py::gil_scoped_release release;
   kernel(a);
 }
@@ -170,7 +170,7 @@ void bind_mask_planes(py::module_& m) {
         py::arg("update_mask").noconvert(),
         py::arg("threads"));
   m.def("mask_ratio_backward",
-        &call_ratio_backward,
+        &call_mask_ratio_backward,
         tensor("grad"),
         tensor("mask_ratio"),
         tensor("update_mask"),
@@ -178,7 +178,7 @@ void bind_mask_planes(py::module_& m) {
         tensor("grad_bias"),
         py::arg("threads"));
   m.def("hide_missing",
-        &call_hide,
+        &call_hide_missing,
         tensor("image"),
         tensor("known"),
         py::arg("widths"),

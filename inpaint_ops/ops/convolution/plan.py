@@ -180,7 +180,7 @@ def choose(
     """Return the algorithm of a float32 convolution, chosen by csrc/convolution/choose.cpp.
 
     It depends on the shapes, on what is allowed, and on `prices`, by default those of
-    `costs.current`: the same for one machine, whatever is masked, wanted or differentiated.
+    `costs.current`: the same for one machine, whatever is masked, wanted or recorded for gradients.
 
     `_plan` overrules the choice for two kinds of gradients of inputs, "doubled" and "scattered".
     """
