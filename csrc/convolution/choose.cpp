@@ -22,17 +22,18 @@
 //
 // and the weight's gradient alone, ms:
 //
-//   3x3, 512 -> 512, 16^2                  6.9     13.0
-//   3x3 stride 2, 64 -> 128, 128^2         6.9      6.9
-//   4x4 stride 2, 3 -> 64, 256^2           1.1      1.5
-//   4x4 stride 2, 64 -> 128, 128^2         7.7     12.7
-//   4x4 stride 2, 256 -> 512, 32^2        13.2     11.5
-//   5x5, 128 -> 128, 64^2                 21       37
-//   5x5 stride 2, 64 -> 128, 128^2        11       19
-//   7x7, 64 -> 64, 128^2                  34       66
+//   3x3, 512 -> 512, 16^2                  6.4     13.0
+//   3x3 stride 2, 64 -> 128, 128^2         4.8      7.0
+//   4x4 stride 2, 3 -> 64, 256^2           0.9      1.5
+//   4x4 stride 2, 64 -> 128, 128^2         5.6     12.0
+//   4x4 stride 2, 256 -> 512, 32^2         7.1     11.1
+//   5x5, 128 -> 128, 64^2                 16       34
+//   5x5 stride 2, 64 -> 128, 128^2         7.1     18
+//   7x7, 64 -> 64, 128^2                  25       65
 #include "convolution/choose.h"
 
 #include <algorithm>
+#include <array>
 
 #include "convolution/takes.h"
 #include "convolution/winograd_tiling.h"
@@ -84,12 +85,15 @@ constexpr int64_t kUnpackedPixelsAnew = 64;
 constexpr double kPackedAnew = 3, kPackedLarge = 5;
 constexpr int64_t kLargeForm = int64_t(10) << 20;
 
-constexpr Algorithm kTiles[] = {Algorithm::kWinograd4x3,
-                                Algorithm::kWinograd5x2,
-                                Algorithm::kWinograd4x2,
-                                Algorithm::kWinograd3x4,
-                                Algorithm::kWinograd5x4,
-                                Algorithm::kWinograd4x5};
+constexpr std::array kTiles{Algorithm::kWinograd4x3,
+                            Algorithm::kWinograd5x2,
+                            Algorithm::kWinograd4x2,
+                            Algorithm::kWinograd3x4,
+                            Algorithm::kWinograd5x4,
+                            Algorithm::kWinograd4x5};
+// For weights: those of 5 outputs gained nothing over those of 4.
+constexpr std::array kGradientTiles{
+    Algorithm::kWinograd4x3, Algorithm::kWinograd4x2, Algorithm::kWinograd3x4};
 
 // How a convolution falls into tiles of one kind.
 struct Tiling {
@@ -175,16 +179,20 @@ bool is_exact_enough(const ChoiceArgs& a, Algorithm algorithm) {
          taps * a.channels >= kLargeFewest && taps * a.channels <= most;
 }
 
-// The cheapest of `direct` sums and the tiles, cost(algorithm), whose weights take `packed`
+// The cheapest of `direct` sums and `tiles`, cost(algorithm), whose weights take `packed`
 // floats: any that gains enough over the one before, of those whose packed weights are within the
 // limit; then of those beyond it the cheapest, if it gains more.
-template <class Cost, class Packed>
-Algorithm cheapest(const ChoiceArgs& a, double direct, const Cost& cost, const Packed& packed) {
+template <class Tiles, class Cost, class Packed>
+Algorithm cheapest(const ChoiceArgs& a,
+                   const Tiles& tiles,
+                   double direct,
+                   const Cost& cost,
+                   const Packed& packed) {
   const int64_t most = kMostPacked * a.filters * a.channels * a.kernel.y * a.kernel.x;
   const bool upsampled = is_upsampled_3x3(a.kernel, a.stride, a.dilation, a.padding, a.upsample);
   Algorithm best = Algorithm::kDirect, beyond = Algorithm::kDirect;
   double least = direct, least_beyond = direct;
-  for (Algorithm algorithm : kTiles) {
+  for (Algorithm algorithm : tiles) {
     if (!is_exact_enough(a, algorithm)) continue;
     if (upsampled && algorithm == Algorithm::kWinograd4x3)
       algorithm = Algorithm::kWinograd4x3Upsampled;
@@ -232,7 +240,7 @@ std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
     return cost_of(convolution_work(a, algorithm), a.costs);
   };
   const auto packed = [&](Algorithm algorithm) { return packed_floats(a, algorithm); };
-  return cheapest(a, cost(Algorithm::kDirect), cost, packed);
+  return cheapest(a, kTiles, cost(Algorithm::kDirect), cost, packed);
 }
 
 namespace {
@@ -261,9 +269,7 @@ std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& a) {
   return choose_algorithm(largest_phase(a));
 }
 
-std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& args) {
-  ChoiceArgs a = args;
-  a.large = false;
+std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& a) {
   // Few filters would leave most lanes of a transformed gradient empty.
   if (!may_be_tiled(a) || pixels_in_lanes(a.filters, false, a.channels, a.stride) ||
       a.filters <= kFewFilters)
@@ -276,19 +282,15 @@ std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& args
   const auto cost = [&](Algorithm algorithm) {
     const Tiling t = tiling_of(algorithm, a);
     Work work{};
-    work[kOuterTiled] = double(t.parts * t.points) * pairs * double(t.tiles);
+    work[kOuterTiled] = double(t.products) * pairs * double(t.tiles);
     work[kOuterSum] = double(t.parts * t.points) * pairs;
-    // Inputs are transformed once for 64 filters, gradients once for 64 rows: channels of up to
-    // four parts.
-    const int64_t inputs = t.parts * round_up(a.channels, W) * ceil_div(a.filters, 64);
-    const int64_t rows = a.channels * std::min<int64_t>(t.parts, 4);
-    const int64_t gradients = a.filters * ceil_div(rows, 64);
-    work[kTransformOuter] = double(t.tiles * t.points) * double(inputs + gradients);
+    const int64_t inputs = t.parts * round_up(a.channels, W);
+    work[kTransformOuter] = double(t.tiles * t.points) * double(inputs + a.filters);
     return cost_of(work, a.costs);
   };
   // Nothing is packed.
   const auto packed = [](Algorithm) { return int64_t(0); };
-  return cheapest(a, cost_of(direct, a.costs), cost, packed);
+  return cheapest(a, kGradientTiles, cost_of(direct, a.costs), cost, packed);
 }
 
 }  // namespace INPAINT_ISA

@@ -9,255 +9,298 @@
 // more. After a doubling of the image 25 transformed inputs and 36 transformed gradients sum up to
 // 9, see Tile4x3Upsampled.
 //
-// A task has a range of channels in all parts, a group of filter panels and a segment of the tiles.
-// Its 36 sums, (panel, 36, parts x channels, lanes), stay in L2 beside the transformed inputs and
-// gradients of a block of tiles, (36, tiles, parts x channels) and (36, tiles, filters): those of
-// the image are read once a group of filters, those of the gradient once a range of channels.
-// Within a block sums run in registers, blocks add to the 36 sums, segments are added last: three
-// short chains.
+// Tiles are transformed once for many products: those of a section of the tiles, (range of
+// channels, 36, tiles, parts x channels) and (group of filters, 36, tiles, filters), stay in L3. A
+// range and a group make a block of sums, (panel, 36, parts x channels, lanes): matrix products
+// over the tiles.
+//
+// Three ways to share the work:
+//   one section is all, many blocks: a task has a block, whose sums stay in L2 until they are
+//     transformed;
+//   many sections: a task has one product of a block, and its sums wait for the next section; those
+//     of so many blocks at a time that L3 holds them too;
+//   many sections, few blocks: a task has all blocks for a segment of the tiles, whose partial sums
+//     are added last.
+//
+// Traffic of a block: its operands, 2 bytes for 16 multiply-adds. Tiles are summed in registers up
+// to kChain of them, then added to the sums of the block, and of the segments: short chains.
 #include <algorithm>
 #include <vector>
 
-#include "convolution/weight_sums.h"
-#include "convolution/winograd_adjoint.h"
-#include "convolution/winograd_tiling.h"
+#include "convolution/weight_gradient_tiles.h"
 
 namespace inpaint {
 namespace INPAINT_ISA {
 namespace {
 
-using Vec = Vector<float>;
 constexpr int64_t W = Simd<float>::kWidth;
-// Rows and lanes of a task: their 36 sums take 432 KiB, or 576 where the channels of four parts
-// are whole vectors. Transformed inputs and gradients of a block take about as much as the first,
-// half of a 1 MiB L2.
-constexpr int64_t kRows = 48, kLanes = 64, kBlockBytes = 450 << 10;
+// Rows and lanes of a block: its 36 sums take 576 KiB of a 1 MiB L2.
+constexpr int64_t kRows = 64, kLanes = 64;
+// Transformed tiles that are a section of their own, in an L3 of 32 MiB.
+constexpr int64_t kWholeBytes = int64_t(24) << 20;
+// Blocks whose sums wait at a time; and the least bytes of a section, which else is as large as the
+// sums that wait for it.
+constexpr int64_t kWaiting = 16, kSectionBytes = 384 << 10;
+// Blocks too few to be tasks.
+constexpr int64_t kFewBlocks = 4;
 
-// B^T d B of channels c0 to c1, part after part.
-template <class T>
-void transform_inputs(const ConvArgs& a,
-                      const Layout<T>& layout,
-                      const Source& source,
-                      const Tile& tile,
-                      int64_t c0,
-                      int64_t c1,
-                      float* to,
-                      int64_t step,
-                      int64_t plane) {
-  each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
-    const int64_t shift = part * (c1 - c0) - c0;
-    const float* from[T::kReads * T::kReads];
-    for (const SourcePart& image : source) {
-      const int64_t begin = std::max(image.begin, c0), end = std::min(image.end, c1);
-      if (begin >= end) continue;
-      find_reads<T>(image, tile.n, y, x, layout.read_step(), from);
-      for (int64_t c = begin; c < end; c += W)
-        transform_vector<T>(
-            from, c - image.begin, end - c, to + shift + c, step - shift - c, plane);
-    }
-  });
-}
-
-// A dy A^T of the filters from `first` on, `count` of them.
-template <class T>
-void transform_gradient(const WeightGradientArgs& args,
-                        const Tile& tile,
-                        int64_t first,
-                        int64_t count,
-                        const float* zeros,
-                        float* to,
-                        int64_t plane) {
-  const ConvArgs& a = args.conv;
-  constexpr int R = T::kOutputs;
-  const float* from[R * R];
-  for (int i = 0; i < R; ++i)
-    for (int j = 0; j < R; ++j) {
-      const int64_t y = tile.y + i * a.dilation.y, x = tile.x + j * a.dilation.x;
-      const bool inside = y < a.out_height && x < a.out_width;
-      const int64_t pixel = (tile.n * a.out_height + y) * a.out_width + x;
-      from[i * R + j] = inside ? args.grad + pixel * a.filters + first : zeros;
-    }
-  for (int64_t f = 0; f < count; f += W) {
-    Vec y[R * R], half[T::kProducts * R];
-    if (count - f >= W) {
-      for (int i = 0; i < R * R; ++i) y[i] = load(from[i] + f);
-    } else {
-      for (int i = 0; i < R * R; ++i) y[i] = load_first(from[i] + f, count - f);
-    }
-#pragma GCC unroll 5
-    for (int j = 0; j < R; ++j) {
-      Vec out[T::kProducts];
-      Adjoint<T>::output(y + j, R, out);
-      for (int i = 0; i < T::kProducts; ++i) half[i * R + j] = out[i];
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < T::kProducts; ++i) {
-      Vec out[T::kProducts];
-      Adjoint<T>::output(half + i * R, 1, out);
-      for (int j = 0; j < T::kProducts; ++j) store(to + (i * T::kProducts + j) * plane + f, out[j]);
-    }
-  }
-}
-
-// Operands of a block: plane q of the inputs begins at inputs + q * input_plane, rows a tile.
-struct Operands {
-  const float* inputs;
-  int64_t input_step, input_plane;
-  const float* grads;
-  int64_t grad_step, grad_plane;
-  int64_t tiles, rows;
+// Blocks of some ranges of channels and groups of filters.
+struct Window {
+  int64_t range0, range1, group0, group1;
+  int64_t ranges() const { return range1 - range0; }
+  int64_t groups() const { return group1 - group0; }
+  int64_t blocks() const { return ranges() * groups(); }
+  int64_t range(int64_t block) const { return range0 + block % ranges(); }
+  int64_t group(int64_t block) const { return group0 + block / ranges(); }
 };
 
-// Adds the products of one panel to its sums (weights of T squared, rows, lanes).
-template <class T, int VECS>
-void multiply(const Operands& in, int64_t lane, float* sums, bool put) {
-  constexpr int N = T::kWeights;
-  for (int u = 0; u < N * N; ++u) {
-    Stretch stretches[T::kProducts * T::kProducts];
-    int64_t count = 0;
-    for (int i = 0; i < T::kProducts; ++i)
-      for (int j = 0; j < T::kProducts; ++j)
-        if (T::weight_of[i] * N + T::weight_of[j] == u)
-          stretches[count++] = {
-              in.inputs + (T::input_of[i] * T::kInputs + T::input_of[j]) * in.input_plane,
-              in.grads + (i * T::kProducts + j) * in.grad_plane + lane};
-    float* to = sums + u * in.rows * VECS * W;
-    outer_sums<VECS>({nullptr, count, in.tiles, in.input_step, in.grad_step, to, VECS * W, put},
-                     stretches,
-                     in.rows);
+template <class T>
+class Gradient {
+ public:
+  explicit Gradient(const WeightGradientArgs& args)
+      : args_(args),
+        a_(args.conv),
+        layout_(a_),
+        tiles_(tiles_of<T>(a_)),
+        panels_(panels_of(a_.filters, false)),
+        source_(a_, layout_.extent(a_)),
+        parts_(layout_.parts()),
+        groups_(int64_t(panels_.size()), 1, ceil_div(lanes_of(panels_), kLanes)),
+        ranges_(a_.channels, W, ceil_div(a_.channels, std::max(W, round_up(kRows / parts_, W)))),
+        rows_(most_rows()),
+        lanes_(most_lanes()),
+        size_(kSums * rows_ * lanes_),
+        input_step_(padded_channels(rows_)),
+        grad_step_(padded_channels(lanes_)),
+        zeros_(size_t(lanes_of(panels_)), 0.0f),
+        segments_(segments()),
+        result_(args, panels_, segments_.parts) {}
+
+  void run() {
+    const int64_t tiles = int64_t(tiles_.size());
+    const Window all = everything();
+    if (segments_.parts > 1) {
+      parallel_tasks(segments_.parts, a_.threads, [&](int64_t segment) {
+        by_sections(all, segments_.begin(segment), segments_.begin(segment + 1), 1, segment);
+      });
+    } else if (tiles * bytes_of_tile(all) <= kWholeBytes && all.blocks() >= kTasks) {
+      by_blocks(all);
+    } else {
+      by_windows();
+    }
+    result_.finish();
   }
-}
 
-// Turns the sums of a panel, N * N planes of `plane` numbers, into G^T sums G: a plane a tap.
-template <class T>
-void transform_sums(float* sums, int64_t plane) {
-  constexpr int N = T::kWeights, R = T::kTaps;
-  for (int64_t at = 0; at < plane; at += W) {
-    Vec half[R * N], out[R];
-#pragma GCC unroll 6
-    for (int j = 0; j < N; ++j) {
-      Vec column[N];
-      for (int i = 0; i < N; ++i) column[i] = load(sums + (i * N + j) * plane + at);
-      Adjoint<T>::weight(column, 1, out);
-      for (int i = 0; i < R; ++i) half[i * N + j] = out[i];
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < R; ++i) {
-      Adjoint<T>::weight(half + i * N, 1, out);
-      for (int j = 0; j < R; ++j) store(sums + (i * R + j) * plane + at, out[j]);
-    }
+ private:
+  static constexpr int N = T::kWeights, kSums = N * N;
+  static constexpr int kPlanes = T::kInputs * T::kInputs;
+  static constexpr int kGradPlanes = T::kProducts * T::kProducts;
+
+  void by_windows() {
+    // As many ranges as groups, if there are: each transformed tile then serves most blocks.
+    const int64_t groups = std::min(groups_.parts, std::max<int64_t>(4, kWaiting / ranges_.parts));
+    const int64_t ranges = std::max<int64_t>(1, kWaiting / groups);
+    const Cut across(groups_.parts, 1, ceil_div(groups_.parts, groups));
+    const Cut down(ranges_.parts, 1, ceil_div(ranges_.parts, ranges));
+    for (int64_t i = 0; i < down.parts; ++i)
+      for (int64_t j = 0; j < across.parts; ++j)
+        by_sections({down.begin(i), down.begin(i + 1), across.begin(j), across.begin(j + 1)},
+                    0,
+                    int64_t(tiles_.size()),
+                    a_.threads,
+                    0);
   }
-}
 
-// Rows at which transform_sums leaves `count` channels of each tap of the kernel.
-template <class T>
-std::vector<int64_t> rows_of_taps(const ConvArgs& a, const Layout<T>& layout, int64_t count) {
-  std::vector<int64_t> first_row(static_cast<size_t>(a.kernel.y * a.kernel.x));
-  int64_t part = 0;
-  for (const int64_t first_y : layout.rows.first)
-    for (const int64_t first_x : layout.columns.first) {
-      for (int t = 0; t < T::kTaps * T::kTaps; ++t) {
-        const int64_t y = first_y + t / T::kTaps * layout.rows.tap_step;
-        const int64_t x = first_x + t % T::kTaps * layout.columns.tap_step;
-        if (y < a.kernel.y && x < a.kernel.x)
-          first_row[size_t(y * a.kernel.x + x)] = (t * layout.parts() + part) * count;
-      }
-      ++part;
+  int64_t rows_of(int64_t range) const {
+    return parts_ * (ranges_.begin(range + 1) - ranges_.begin(range));
+  }
+  // The first lane of a group.
+  int64_t lane_of(int64_t group) const {
+    return group < groups_.parts ? panels_[size_t(groups_.begin(group))].lane0 : lanes_of(panels_);
+  }
+  int64_t most_rows() const {
+    int64_t most = 0;
+    for (int64_t range = 0; range < ranges_.parts; ++range) most = std::max(most, rows_of(range));
+    return most;
+  }
+  int64_t most_lanes() const {
+    int64_t most = 0;
+    for (int64_t group = 0; group < groups_.parts; ++group)
+      most = std::max(most, lane_of(group + 1) - lane_of(group));
+    return most;
+  }
+  Window everything() const { return {0, ranges_.parts, 0, groups_.parts}; }
+
+  int64_t bytes_of_tile(const Window& window) const {
+    const int64_t inputs = window.ranges() * kPlanes * input_step_;
+    return (inputs + window.groups() * kGradPlanes * grad_step_) * int64_t(sizeof(float));
+  }
+
+  int64_t tiles_of_section(const Window& window) const {
+    const int64_t sums = size_ * window.blocks() * int64_t(sizeof(float));
+    return std::max<int64_t>(1, std::max(sums, kSectionBytes) / bytes_of_tile(window));
+  }
+
+  // Few blocks give few tasks: there a task has all blocks for a segment of the tiles.
+  Cut segments() const {
+    const Window all = everything();
+    const int64_t tiles = int64_t(tiles_.size());
+    const Cut cut(tiles, tiles_of_section(all), kTasks);
+    return all.blocks() < kFewBlocks && cut.parts >= kTasks / 2 ? cut : Cut(tiles, tiles, 1);
+  }
+
+  // Transformed tiles of a section for the blocks of a window. Planes that were a multiple of 4096
+  // bytes apart would meet in one set of the L1 cache.
+  struct Section {
+    Section(const Gradient& of, const Window& its, int64_t most)
+        : window(its),
+          input_plane(most * of.input_step_ + 16),
+          grad_plane(most * of.grad_step_ + 16),
+          inputs(its.ranges() * kPlanes * input_plane),
+          grads(its.groups() * kGradPlanes * grad_plane) {}
+
+    float* input(int64_t range) {
+      return inputs.data() + (range - window.range0) * kPlanes * input_plane;
     }
-  return first_row;
-}
+    float* grad(int64_t group) {
+      return grads.data() + (group - window.group0) * kGradPlanes * grad_plane;
+    }
 
-template <class T>
-std::vector<Tile> tiles_of(const ConvArgs& a) {
-  const auto rows = tile_starts(0, a.out_height, a.dilation.y, T::kOutputs);
-  const auto columns = tile_starts(0, a.out_width, a.dilation.x, T::kOutputs);
-  std::vector<Tile> tiles;
-  tiles.reserve(static_cast<size_t>(a.batch) * rows.size() * columns.size());
-  for (int64_t n = 0; n < a.batch; ++n)
-    for (int64_t y : rows)
-      for (int64_t x : columns) tiles.push_back({n, y, x});
-  return tiles;
-}
-
-template <class T>
-void gradient(const WeightGradientArgs& args) {
-  constexpr int N = T::kWeights, kPlanes = T::kInputs * T::kInputs;
-  constexpr int kGradPlanes = T::kProducts * T::kProducts;
-  const ConvArgs& a = args.conv;
-  const Layout<T> layout(a);
-  const std::vector<Tile> tiles = tiles_of<T>(a);
-  const std::vector<Panel> panels = panels_of(a.filters, false);
-  const Source source(a, layout.extent(a));
-
-  const int64_t parts = layout.parts();
-  const Cut groups(int64_t(panels.size()), 1, ceil_div(lanes_of(panels), kLanes));
-  const Cut ranges(a.channels, W, ceil_div(a.channels, std::max(W, round_up(kRows / parts, W))));
-  int64_t lanes = 0, rows = 0;
-  const auto lane_at = [&](int64_t p) {
-    return p < int64_t(panels.size()) ? panels[size_t(p)].lane0 : lanes_of(panels);
+    Window window;
+    int64_t input_plane, grad_plane, tiles = 0;
+    Buffer<float> inputs, grads;
   };
-  for (int64_t i = 0; i < groups.parts; ++i)
-    lanes = std::max(lanes, lane_at(groups.begin(i + 1)) - lane_at(groups.begin(i)));
-  for (int64_t i = 0; i < ranges.parts; ++i)
-    rows = std::max(rows, parts * (ranges.begin(i + 1) - ranges.begin(i)));
-  const int64_t input_step = padded_channels(rows), grad_step = padded_channels(lanes);
-  const int64_t of_tile = (kPlanes * input_step + kGradPlanes * grad_step) * int64_t(sizeof(float));
-  const int64_t block = std::max<int64_t>(8, std::min<int64_t>(64, kBlockBytes / of_tile));
-  const Cut segments(int64_t(tiles.size()), block, ceil_div(kTasks, groups.parts * ranges.parts));
 
-  WeightGradient result(args, panels, segments.parts);
-  const int64_t input_plane = block * input_step, grad_plane = block * grad_step;
-  const int64_t sums_size = N * N * rows * lanes;
-  const int64_t scratch_size = kPlanes * input_plane + kGradPlanes * grad_plane + sums_size;
-  Buffer<float> scratch(scratch_size * a.threads);
-  const std::vector<float> zeros(static_cast<size_t>(lanes_of(panels)), 0.0f);
-  parallel_tasks(segments.parts * groups.parts * ranges.parts, a.threads, [&](int64_t task) {
-    const int64_t segment = task / (groups.parts * ranges.parts);
-    const int64_t group = task / ranges.parts % groups.parts, range = task % ranges.parts;
-    const Panel* first_panel = panels.data() + groups.begin(group);
-    const Panel* last_panel = panels.data() + groups.begin(group + 1);
-    const int64_t c0 = ranges.begin(range), c1 = ranges.begin(range + 1);
-    const int64_t here_rows = parts * (c1 - c0);
-    const int64_t f0 = first_panel->first, f1 = last_panel[-1].first + last_panel[-1].count;
-    float* inputs = scratch.data() + thread_index() * scratch_size;
-    float* grads = inputs + kPlanes * input_plane;
-    float* sums = grads + kGradPlanes * grad_plane;
-    const int64_t begin = segments.begin(segment), end = segments.begin(segment + 1);
-    for (int64_t t = begin; t < end; t += block) {
-      const int64_t here = std::min(block, end - t);
-      for (int64_t i = 0; i < here; ++i) {
-        const Tile& tile = tiles[size_t(t + i)];
-        float* input = inputs + i * input_step;
-        transform_inputs<T>(a, layout, source, tile, c0, c1, input, input_step, input_plane);
-        transform_gradient<T>(
-            args, tile, f0, f1 - f0, zeros.data(), grads + i * grad_step, grad_plane);
+  void transform(int64_t begin, int64_t end, int threads, Section& to) const {
+    to.tiles = end - begin;
+    parallel_tasks(to.tiles, threads, [&](int64_t i) {
+      const Tile& tile = tiles_[size_t(begin + i)];
+      transform_inputs(tile, to, i * input_step_);
+      for (int64_t group = to.window.group0; group < to.window.group1; ++group) {
+        const Panel& first = panels_[size_t(groups_.begin(group))];
+        const Panel& last = panels_[size_t(groups_.begin(group + 1) - 1)];
+        transform_gradient<T>(args_,
+                              tile,
+                              first.first,
+                              last.first + last.count - first.first,
+                              zeros_.data(),
+                              to.grad(group) + i * grad_step_,
+                              to.grad_plane);
       }
-      const Operands in{
-          inputs, input_step, input_plane, grads, grad_step, grad_plane, here, here_rows};
-      for (const Panel* panel = first_panel; panel < last_panel; ++panel) {
-        const int64_t lane = panel->lane0 - first_panel->lane0;
-        float* to = sums + N * N * here_rows * lane;
-        if (panel->vectors == 2) {
-          multiply<T, 2>(in, lane, to, t == begin);
-        } else {
-          multiply<T, 1>(in, lane, to, t == begin);
+    });
+  }
+
+  // B^T d B of the channels of all ranges, part after part.
+  void transform_inputs(const Tile& tile, Section& to, int64_t row) const {
+    each_part(a_, layout_, tile, [&](int64_t part, int64_t y, int64_t x) {
+      const float* from[T::kReads * T::kReads];
+      for (const SourcePart& image : source_) {
+        find_reads<T>(image, tile.n, y, x, layout_.read_step(), from);
+        for (int64_t range = to.window.range0; range < to.window.range1; ++range) {
+          const int64_t c0 = ranges_.begin(range), c1 = ranges_.begin(range + 1);
+          const int64_t end = std::min(image.end, c1), shift = part * (c1 - c0) - c0;
+          float* its = to.input(range) + row + shift;
+          for (int64_t c = std::max(image.begin, c0); c < end; c += W)
+            transform_vector<T>(
+                from, c - image.begin, end - c, its + c, input_step_ - shift - c, to.input_plane);
         }
       }
+    });
+  }
+
+  // Where the sums of a panel begin among those of its block.
+  int64_t place(const Panel& panel, int64_t group, int64_t range) const {
+    return kSums * rows_of(range) * (panel.lane0 - lane_of(group));
+  }
+
+  // Adds sum `u` of a block to those that wait, or puts it there.
+  void sum(Section& section, int64_t block, int u, float* sums, bool put) const {
+    const int64_t range = section.window.range(block), group = section.window.group(block);
+    const int64_t rows = rows_of(range);
+    // Of last products only parts that have their last tap.
+    const bool last_row = u / N + 1 == T::kProducts, last_column = u % N + 1 == T::kProducts;
+    const auto runs = layout_.runs(last_row, last_column, rows / parts_);
+    int64_t in_runs = 0;
+    for (const DepthRun& run : runs) in_runs += run.end - run.begin;
+    const Operands in{section.input(range),
+                      input_step_,
+                      section.input_plane,
+                      section.grad(group),
+                      grad_step_,
+                      section.grad_plane,
+                      section.tiles};
+    for (int64_t p = groups_.begin(group); p < groups_.begin(group + 1); ++p) {
+      const Panel& panel = panels_[size_t(p)];
+      const int64_t lane = panel.lane0 - lane_of(group), size = rows * panel.vectors * W;
+      float* to = sums + place(panel, group, range) + u * size;
+      if (put && in_runs < rows) std::fill_n(to, size, 0.0f);
+      if (panel.vectors == 2) {
+        multiply<T, 2>(in, u, runs, lane, to, put);
+      } else {
+        multiply<T, 1>(in, u, runs, lane, to, put);
+      }
     }
-    const std::vector<int64_t> first_row = rows_of_taps(a, layout, c1 - c0);
-    for (const Panel* panel = first_panel; panel < last_panel; ++panel) {
-      float* taps = sums + N * N * here_rows * (panel->lane0 - first_panel->lane0);
-      transform_sums<T>(taps, here_rows * panel->vectors * W);
-      result.put(*panel, taps, first_row, c0, c1, segment);
+  }
+
+  // Takes the sums of a block to the weight.
+  void finish(const Window& window, int64_t block, int64_t segment, float* sums) {
+    const int64_t range = window.range(block), group = window.group(block);
+    const int64_t c0 = ranges_.begin(range), c1 = ranges_.begin(range + 1);
+    const std::vector<int64_t> first_row = rows_of_taps(a_, layout_, c1 - c0);
+    for (int64_t p = groups_.begin(group); p < groups_.begin(group + 1); ++p) {
+      const Panel& panel = panels_[size_t(p)];
+      float* taps = sums + place(panel, group, range);
+      transform_sums<T>(taps, rows_of(range) * panel.vectors * W);
+      result_.put(panel, taps, first_row, c0, c1, segment);
     }
-  });
-  result.finish();
-}
+  }
+
+  void by_blocks(const Window& window) {
+    Section section(*this, window, int64_t(tiles_.size()));
+    transform(0, int64_t(tiles_.size()), a_.threads, section);
+    Buffer<float> sums(size_ * a_.threads);
+    parallel_tasks(window.blocks(), a_.threads, [&](int64_t block) {
+      float* its = sums.data() + thread_index() * size_;
+      for (int u = 0; u < kSums; ++u) sum(section, block, u, its, true);
+      finish(window, block, 0, its);
+    });
+  }
+
+  void by_sections(const Window& window, int64_t begin, int64_t end, int threads, int64_t segment) {
+    const Cut sections(end - begin, 1, ceil_div(end - begin, tiles_of_section(window)));
+    Section section(*this, window, ceil_div(end - begin, sections.parts));
+    Buffer<float> sums(size_ * window.blocks());
+    for (int64_t s = 0; s < sections.parts; ++s) {
+      transform(begin + sections.begin(s), begin + sections.begin(s + 1), threads, section);
+      parallel_tasks(window.blocks() * kSums, threads, [&](int64_t task) {
+        const int64_t block = task / kSums;
+        sum(section, block, int(task % kSums), sums.data() + block * size_, s == 0);
+      });
+    }
+    parallel_tasks(window.blocks(), threads, [&](int64_t block) {
+      finish(window, block, segment, sums.data() + block * size_);
+    });
+  }
+
+  const WeightGradientArgs& args_;
+  const ConvArgs& a_;
+  const Layout<T> layout_;
+  const std::vector<Tile> tiles_;
+  const std::vector<Panel> panels_;
+  const Source source_;
+  const int64_t parts_;
+  const Cut groups_, ranges_;
+  const int64_t rows_, lanes_, size_;  // of the largest range, group and block
+  const int64_t input_step_, grad_step_;
+  const std::vector<float> zeros_;
+  const Cut segments_;
+  WeightGradient result_;
+};
 
 }  // namespace
 
 void weight_gradient_winograd(const WeightGradientArgs& args) {
-  with_small_tile(args.conv.algorithm, [&](auto tile) { gradient<decltype(tile)>(args); });
+  with_small_tile(args.conv.algorithm, [&](auto tile) { Gradient<decltype(tile)>(args).run(); });
 }
 
 }  // namespace INPAINT_ISA
