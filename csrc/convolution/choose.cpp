@@ -34,6 +34,7 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
 #include "convolution/takes.h"
 #include "convolution/winograd_tiling.h"
@@ -48,9 +49,10 @@ constexpr int64_t kDeep = 512;
 constexpr int64_t kThinInput = 8;
 // Channels so few that a weight's gradient sums taps side by side.
 constexpr int64_t kThin = 32;
-// The gain that makes the change from direct sums, or from one tile to the next, worth while.
+// The gain that makes the change from direct sums, or to a large tile, worth while.
 constexpr double kGain = 1.1;
-// Packed weights, in the layer's own, up to which that gain is enough; and the gain beyond.
+// Packed weights, in the layer's own, up to which that gain is enough; and the gain beyond. There
+// tiles must gain even where nothing is kept: as much memory would save other layers their packing.
 constexpr int64_t kMostPacked = 4;
 constexpr double kGainBeyond = 1.3;
 
@@ -73,18 +75,14 @@ constexpr int64_t kUnpackedPixels = 8;
 //   5x5 stride 2       6.2   1.4    7.2   3.2    8.9   6.3   12.5  10.4
 //   4x4 stride 2       4.1   0.7    5.1   2.3    6.5   3.7    9.0   6.5
 //   3x3                2.9   0.3    2.5   0.9    3.3   1.8    4.7   3.4
-constexpr int64_t kUnpackedPixelsAnew = 64;
-// What a packed float costs there, in multiples of one that is kept and read: 300 to 600 ps, and
-// 400 to 800 in large forms, whose memory stays from step to step too (packed_weights.py). Packed
-// and read, ms:
 //
-//                                    direct   tiles of 4
-//   1024 -> 512, 3x3, 16 x 16          25.2         13.1
-//   512 -> 512, 5x5 / 2, 12 x 12       24.5         28.1
-//   512 -> 512, 5x5 / 2, 16 x 16       35.7         29.5
-constexpr double kPackedAnew = 3, kPackedLarge = 5;
-constexpr int64_t kLargeForm = int64_t(10) << 20;
-
+// and with more pixels, as direct sums and in tiles:
+//
+//   256 -> 512, 4x4 / 2, 16 x 16       11.5   9.0
+//   256 -> 512, 5x5 / 2, 16 x 16       17.7  12.3
+//   1024 -> 256, 4x4 / 2, 16 x 16      22.7  17.2
+//   512 -> 512, 3x3, 16 x 16           12.8   7.2
+constexpr int64_t kUnpackedPixelsAnew = 64;
 constexpr std::array kTiles{Algorithm::kWinograd4x3,
                             Algorithm::kWinograd5x2,
                             Algorithm::kWinograd4x2,
@@ -179,16 +177,18 @@ bool is_exact_enough(const ChoiceArgs& a, Algorithm algorithm) {
          taps * a.channels >= kLargeFewest && taps * a.channels <= most;
 }
 
-// The cheapest of `direct` sums and `tiles`, cost(algorithm), whose weights take `packed`
-// floats: any that gains enough over the one before, of those whose packed weights are within the
-// limit; then of those beyond it the cheapest, if it gains more.
+// The cheapest of direct sums and `tiles`, cost(algorithm, whether packed anew), whose weights take
+// packed(algorithm) floats: of the tiles whose packed weights are at most kMostPacked times
+// `weights` the one that gains most, if that is enough; then of those beyond it the cheapest, if it
+// gains more.
 template <class Tiles, class Cost, class Packed>
 Algorithm cheapest(const ChoiceArgs& a,
                    const Tiles& tiles,
-                   double direct,
+                   int64_t weights,
                    const Cost& cost,
                    const Packed& packed) {
-  const int64_t most = kMostPacked * a.filters * a.channels * a.kernel.y * a.kernel.x;
+  const double direct = cost(Algorithm::kDirect, a.anew);
+  const double direct_anew = cost(Algorithm::kDirect, true);
   const bool upsampled = is_upsampled_3x3(a.kernel, a.stride, a.dilation, a.padding, a.upsample);
   Algorithm best = Algorithm::kDirect, beyond = Algorithm::kDirect;
   double least = direct, least_beyond = direct;
@@ -196,13 +196,13 @@ Algorithm cheapest(const ChoiceArgs& a,
     if (!is_exact_enough(a, algorithm)) continue;
     if (upsampled && algorithm == Algorithm::kWinograd4x3)
       algorithm = Algorithm::kWinograd4x3Upsampled;
-    const double its = cost(algorithm);
-    if (packed(algorithm) > most) {
-      if (its < least_beyond) {
+    const double its = cost(algorithm, a.anew);
+    if (packed(algorithm) > kMostPacked * weights) {
+      if (its < least_beyond && cost(algorithm, true) < direct_anew) {
         beyond = algorithm;
         least_beyond = its;
       }
-    } else if (its * kGain < least) {
+    } else if (its * (best == Algorithm::kDirect || is_large(algorithm) ? kGain : 1) < least) {
       best = algorithm;
       least = its;
     }
@@ -221,52 +221,86 @@ Work convolution_work(const ChoiceArgs& a, Algorithm algorithm) {
   } else {
     work = tiled_work(a, tiling_of(algorithm, a));
   }
-  const int64_t packed = packed_floats(a, algorithm);
-  work[kPacked] = double(packed);
-  if (a.anew) work[kPacked] *= a.phases * packed > kLargeForm ? kPackedLarge : kPackedAnew;
+  work[kPacked] = double(packed_floats(a, algorithm));
+  if (a.anew) work[kPacking] = work[kPacked];
   return work;
-}
-
-std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
-  if (is_unpacked(a)) return Algorithm::kUnpacked;
-  // The difference of gated layers concerns only those of at most kFewFilters filters with both a
-  // stride and a dilation, which are rare.
-  if (a.groups != 1 || !is_direct(a.filters, false, a.stride, a.dilation)) return std::nullopt;
-  const bool square = a.kernel.y == 3 && a.kernel.x == 3;
-  if (!may_be_tiled(a) || pixels_in_lanes(a.filters, false, a.channels, a.stride) ||
-      (a.filters <= kFewFilters && !square))
-    return Algorithm::kDirect;
-  const auto cost = [&](Algorithm algorithm) {
-    return cost_of(convolution_work(a, algorithm), a.costs);
-  };
-  const auto packed = [&](Algorithm algorithm) { return packed_floats(a, algorithm); };
-  return cheapest(a, kTiles, cost(Algorithm::kDirect), cost, packed);
 }
 
 namespace {
 
-// The largest of the convolutions that a transposed one falls into.
-ChoiceArgs largest_phase(const ChoiceArgs& a) {
+int64_t weights_of(const ChoiceArgs& a) { return a.filters * a.channels * a.kernel.y * a.kernel.x; }
+
+// Returns what a convolution must take, or whether tiles come into question.
+std::optional<Algorithm> only_choice(const ChoiceArgs& a, bool& tiles) {
+  tiles = false;
+  // The difference of gated layers concerns only those of at most kFewFilters filters with both a
+  // stride and a dilation, which are rare.
+  if (a.groups != 1 || !is_direct(a.filters, false, a.stride, a.dilation)) return std::nullopt;
+  const bool square = a.kernel.y == 3 && a.kernel.x == 3;
+  tiles = may_be_tiled(a) && !pixels_in_lanes(a.filters, false, a.channels, a.stride) &&
+          (a.filters > kFewFilters || square);
+  return Algorithm::kDirect;
+}
+
+// The convolutions that a transposed one falls into, the largest first.
+std::vector<ChoiceArgs> phases_of(const ChoiceArgs& a) {
   ChoiceArgs phase = a;
-  phase.kernel = {ceil_div(a.kernel.y, a.stride.y), ceil_div(a.kernel.x, a.stride.x)};
   phase.stride = phase.dilation = {1, 1};
   phase.padding = {0, 0};
   phase.upsample = 1;
   phase.in_place = false;
-  phase.phases = a.stride.y * a.stride.x;
-  return phase;
+  std::vector<ChoiceArgs> phases;
+  for (int64_t y = 0; y < a.stride.y; ++y)
+    for (int64_t x = 0; x < a.stride.x; ++x) {
+      phase.kernel = {ceil_div(a.kernel.y - y, a.stride.y), ceil_div(a.kernel.x - x, a.stride.x)};
+      phases.push_back(phase);
+    }
+  return phases;
 }
 
 }  // namespace
 
-Work transposed_work(const ChoiceArgs& args, Algorithm algorithm) {
-  return convolution_work(largest_phase(args), algorithm);
+std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
+  if (is_unpacked(a)) return Algorithm::kUnpacked;
+  bool tiles;
+  const auto only = only_choice(a, tiles);
+  if (!tiles) return only;
+  const auto cost = [&](Algorithm algorithm, bool anew) {
+    ChoiceArgs args = a;
+    args.anew = anew;
+    return cost_of(convolution_work(args, algorithm), a.costs);
+  };
+  const auto packed = [&](Algorithm algorithm) { return packed_floats(a, algorithm); };
+  return cheapest(a, kTiles, weights_of(a), cost, packed);
+}
+
+Work transposed_work(const ChoiceArgs& a, Algorithm algorithm) {
+  Work work{};
+  for (const ChoiceArgs& phase : phases_of(a)) {
+    const Work its = convolution_work(phase, algorithm);
+    for (int term = 0; term < kTerms; ++term) work[size_t(term)] += its[size_t(term)];
+  }
+  return work;
 }
 
 std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& a) {
   if (is_unpacked(a)) return Algorithm::kUnpacked;
   if (a.stride.y > a.kernel.y || a.stride.x > a.kernel.x) return std::nullopt;
-  return choose_algorithm(largest_phase(a));
+  const std::vector<ChoiceArgs> phases = phases_of(a);
+  bool tiles;
+  const auto only = only_choice(phases[0], tiles);
+  if (!tiles) return only;
+  const auto cost = [&](Algorithm algorithm, bool anew) {
+    ChoiceArgs args = a;
+    args.anew = anew;
+    return cost_of(transposed_work(args, algorithm), a.costs);
+  };
+  const auto packed = [&](Algorithm algorithm) {
+    int64_t floats = 0;
+    for (const ChoiceArgs& phase : phases) floats += packed_floats(phase, algorithm);
+    return floats;
+  };
+  return cheapest(phases[0], kTiles, weights_of(a), cost, packed);
 }
 
 std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& a) {
@@ -279,7 +313,8 @@ std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& a) {
   Work direct{};
   direct[a.channels < kThin ? kOuterThin : kOuter] = pairs * direct_products(a);
   direct[kOuterWrite] = pairs * double(a.kernel.y * a.kernel.x);
-  const auto cost = [&](Algorithm algorithm) {
+  const auto cost = [&](Algorithm algorithm, bool) {
+    if (algorithm == Algorithm::kDirect) return cost_of(direct, a.costs);
     const Tiling t = tiling_of(algorithm, a);
     Work work{};
     work[kOuterTiled] = double(t.products) * pairs * double(t.tiles);
@@ -290,7 +325,7 @@ std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& a) {
   };
   // Nothing is packed.
   const auto packed = [](Algorithm) { return int64_t(0); };
-  return cheapest(a, kGradientTiles, cost_of(direct, a.costs), cost, packed);
+  return cheapest(a, kGradientTiles, weights_of(a), cost, packed);
 }
 
 }  // namespace INPAINT_ISA

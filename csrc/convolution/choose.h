@@ -23,7 +23,6 @@ struct ChoiceArgs {
   bool in_place;  // the weight may be read where it lies
   bool anew;      // it is packed for this call alone
   Costs costs;
-  int64_t phases = 1;  // convolutions by one weight, of which this is the largest
 };
 
 // clang-format off
@@ -35,8 +34,8 @@ INPAINT_EACH_ISA(
   // Of the sums that are the gradient of a weight: there always is one; groups must be 1.
   std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& args);
 
-  // What an algorithm that is packed does for the sums of a convolution; of a transposed one, what
-  // one of its phases does: the largest.
+  // What an algorithm that is packed does for the sums of a convolution; of a transposed one, for
+  // those of all its phases.
   Work convolution_work(const ChoiceArgs& args, Algorithm algorithm);
   Work transposed_work(const ChoiceArgs& args, Algorithm algorithm);
 )

@@ -17,7 +17,8 @@ enum Term {
   kTransformOut,     // and of a filter
   kTransformStaged,  // of either where the products are staged
   kTransformThin,    // of a part of a tile whose few channels are brought together first
-  kPacked,           // a float of the packed weights: written once, read once
+  kPacked,           // a float of the packed weights, which is read
+  kPacking,          // one that is packed for one call alone, besides
   // Of the sums that are a weight's gradient:
   kOuter,           // a multiply-add of direct sums
   kOuterThin,       // one where taps of few channels lie side by side
@@ -36,6 +37,7 @@ constexpr const char* kTermNames[kTerms] = {"direct",
                                             "transform_staged",
                                             "transform_thin",
                                             "packed",
+                                            "packing",
                                             "outer",
                                             "outer_thin",
                                             "outer_tiled",

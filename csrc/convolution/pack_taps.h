@@ -10,10 +10,10 @@
 namespace inpaint {
 namespace INPAINT_ISA {
 
-// Returns whether a form of so many floats is written past the caches, which keep nothing of it
-// until it is read: 2 to 3 times as fast.
+// Returns whether a form of so many floats, all phases together, is written past the caches, which
+// keep nothing of it until it is read: twice as fast from 2 MB on, reading included.
 inline bool is_past_caches(const float* packed, int64_t floats) {
-  constexpr int64_t kCached = int64_t(1) << 22;
+  constexpr int64_t kCached = int64_t(1) << 19;
   return kVectorBytes >= 32 && floats > kCached &&
          reinterpret_cast<uintptr_t>(packed) % kVectorBytes == 0;
 }

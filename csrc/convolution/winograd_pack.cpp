@@ -57,14 +57,14 @@ void pack_block(const PackArgs& a,
                 const Panel& panel,
                 int64_t begin,
                 int64_t channels,
-                const float* taps) {
+                const float* taps,
+                bool past_caches) {
   constexpr int64_t kPoints = T::kWeights * T::kWeights;
   const int64_t depth = layout.parts() * a.channels;
   const int64_t lanes = panel.vectors * int64_t(Simd<float>::kWidth);
   const int64_t channel = a.whole.y * a.whole.x * lanes;
   float points[kPoints * kRun * 2 * Simd<float>::kWidth];
   float* packed = a.packed + panel.lane0 * kPoints * depth;
-  const bool past_caches = is_past_caches(a.packed, kPoints * depth * a.filters);
   for (int64_t c = 0; c < channels; c += kRun) {
     const int64_t run = std::min(kRun, channels - c);
     float* to = packed + (begin + c) * lanes;
@@ -84,12 +84,17 @@ void pack(const std::vector<PackArgs>& phases) {
   const PackArgs& a = phases[0];
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
   std::vector<Layout<T>> layouts;
-  for (const PackArgs& phase : phases) layouts.emplace_back(phase);
+  int64_t floats = 0;
+  for (const PackArgs& phase : phases) {
+    layouts.emplace_back(phase);
+    floats += layouts.back().parts() * a.channels * lanes_of(panels) * T::kWeights * T::kWeights;
+  }
+  const bool past_caches = is_past_caches(a.packed, floats);
   parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
     const Panel& panel = panels[size_t(task)];
     each_tap_block(a, panel, [&](int64_t begin, int64_t channels, const float* taps) {
       for (size_t i = 0; i < phases.size(); ++i)
-        pack_block(phases[i], layouts[i], panel, begin, channels, taps);
+        pack_block(phases[i], layouts[i], panel, begin, channels, taps, past_caches);
     });
     stream_fence();
   });

@@ -3,6 +3,8 @@
 // Part of winograd.cpp.
 #pragma once
 
+#include <algorithm>
+
 #include "base/gemm.h"
 #include "convolution/winograd_tiling.h"
 
@@ -93,6 +95,12 @@ void multiply_point(int i,
                     int64_t channels,
                     const std::vector<DepthRun>& depth,
                     float* out) {
+  if (depth.empty()) {
+    float* to = out + (i * T::kProducts + j) * VECS * W;
+    for (int64_t t = 0; t < tiles; ++t, to += T::kProducts * T::kProducts * VECS * W)
+      std::fill_n(to, VECS * W, 0.0f);
+    return;
+  }
   const float* input = inputs + (T::input_of[i] * T::kInputs + T::input_of[j]) * plane;
   const int weight = T::weight_of[i] * T::kWeights + T::weight_of[j];
   for (int64_t t = 0, count = tile_count(tiles); t < count; ++t) {

@@ -64,7 +64,7 @@ struct Layout {
   int64_t parts() const { return int64_t(rows.first.size() * columns.first.size()); }
 
   // What products with and without the last row and the last column of a tile sum: parts of
-  // `channels` each. All of them where none has its last tap: such a product is zero.
+  // `channels` each. Nothing where none has its last tap: such a product is zero.
   std::vector<DepthRun> runs(bool last_row, bool last_column, int64_t channels) const {
     std::vector<DepthRun> found;
     int64_t begin = 0;
@@ -80,7 +80,7 @@ struct Layout {
         }
         begin = end;
       }
-    return found.empty() ? std::vector<DepthRun>{{0, begin}} : found;
+    return found;
   }
 
   // Products of a channel and a filter in a tile.

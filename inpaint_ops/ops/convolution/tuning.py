@@ -291,9 +291,7 @@ def _rows(
                 (1, 1),
                 (layer.size,) * 2,
             )
-            # A transposed convolution is as many as its stride leaves remainders.
-            phases = layer.stride**2 if layer.transposed else 1
-            yield [phases * one for one in work], seconds, (least / seconds) ** 2
+            yield work, seconds, (least / seconds) ** 2
 
 
 def _predicted(prices: Sequence[float], work: Sequence[float]) -> float:
