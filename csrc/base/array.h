@@ -6,6 +6,8 @@
 #include <optional>
 #include <stdexcept>
 
+#include "base/large_pages.h"
+
 namespace inpaint {
 
 inline void require(bool holds, const char* rule) {
@@ -72,17 +74,25 @@ inline const float* packed_or_null(const OptionalFloats& array, int64_t size, co
   return array->data();
 }
 
+// Memory without gaps that is about to be written from end to end.
+template <class T>
+T* whole_memory(Array<T>& array) {
+  T* data = array.mutable_data();
+  ask_for_large_pages(data, size_t(array.size()) * sizeof(T));
+  return data;
+}
+
 template <class T>
 T* output(Array<T>& array, int64_t size) {
   require(array.is_packed() && array.size() == size, "output must be packed and fit");
-  return array.mutable_data();
+  return whole_memory(array);
 }
 
 // The memory of an (N, C, H, W) result.
 template <class T>
 T* channels_last_output(Array<T>& array, int64_t size) {
   require(array.is_channels_last() && array.size() == size, "output must be channels_last and fit");
-  return array.mutable_data();
+  return whole_memory(array);
 }
 
 }  // namespace inpaint

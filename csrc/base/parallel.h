@@ -9,10 +9,7 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
+#include "base/large_pages.h"
 #include "base/simd.h"
 
 namespace inpaint {
@@ -112,16 +109,10 @@ class ScratchCache {
     size_t bytes = 0;
   };
 
-  // Strips of scores are read at strides beyond the reach of the TLB, so large blocks ask for large
-  // pages, where the system gives them on request.
+  // Strips of scores are read at strides beyond the reach of the TLB.
   static void* allocate(size_t bytes) {
     void* data = ::operator new(bytes, std::align_val_t(64));
-#ifdef __linux__
-    constexpr size_t kPage = size_t(1) << 21;
-    const size_t begin = (reinterpret_cast<size_t>(data) + kPage - 1) / kPage * kPage;
-    const size_t end = (reinterpret_cast<size_t>(data) + bytes) / kPage * kPage;
-    if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
+    ask_for_large_pages(data, bytes);
     return data;
   }
 

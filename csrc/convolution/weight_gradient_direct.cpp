@@ -25,8 +25,8 @@ constexpr int64_t W = Simd<float>::kWidth;
 constexpr int64_t kFewFilters = 4;
 // Pixels of a block: the operands of a register tile stay in 32 KiB.
 constexpr int64_t kBlockPixels = 128;
-// Channels and lanes of a task.
-constexpr int64_t kChannels = 64, kLanes = 64;
+// Channels and lanes of a task; where there is but one tap, what is loaded serves few sums.
+constexpr int64_t kChannels = 64, kLanes = 64, kChannelsOfOneTap = 128, kLanesOfOneTap = 128;
 // Below so many channels all taps of a kernel row are summed as one.
 constexpr int64_t kSideBySide = 32;
 static_assert(kSideBySide <= kChannels);
@@ -35,6 +35,8 @@ static_assert(kSideBySide <= kChannels);
 struct Block {
   int64_t n, y, x, rows, columns;
 };
+
+bool is_one_tap(const ConvArgs& a) { return a.kernel.y * a.kernel.x == 1; }
 
 // The part of every block that one task does.
 struct Plan {
@@ -51,7 +53,8 @@ struct Plan {
       : grid{1, 1},
         dilation(a.dilation),
         few(a.filters <= kFewFilters),
-        channels(few ? a.channels : std::min(a.channels, kChannels)) {
+        channels(few ? a.channels
+                     : std::min(a.channels, is_one_tap(a) ? kChannelsOfOneTap : kChannels)) {
     if (a.stride.y == 1) std::swap(grid.y, dilation.y);
     if (a.stride.x == 1) std::swap(grid.x, dilation.x);
     side_by_side = dilation.x == 1 && (few || a.channels < kSideBySide);
@@ -184,7 +187,8 @@ void many_filters(const WeightGradientArgs& args, const Plan& plan) {
   const Source source(a,
                       {(a.out_height - 1) * a.stride.y + (a.kernel.y - 1) * a.dilation.y + 1,
                        (a.out_width - 1) * a.stride.x + (a.kernel.x - 1) * a.dilation.x + 1});
-  const Cut groups(int64_t(panels.size()), 1, ceil_div(lanes_of(panels), kLanes));
+  const int64_t most_lanes = is_one_tap(a) ? kLanesOfOneTap : kLanes;
+  const Cut groups(int64_t(panels.size()), 1, ceil_div(lanes_of(panels), most_lanes));
   const Cut ranges(a.channels, W, ceil_div(a.channels, plan.channels));
   const Cut segments(int64_t(blocks.size()), 1, ceil_div(kTasks, groups.parts * ranges.parts));
   const int64_t taps = a.kernel.y * a.kernel.x;
@@ -213,8 +217,11 @@ void many_filters(const WeightGradientArgs& args, const Plan& plan) {
         const Panel& panel = panels[size_t(p)];
         const int64_t lanes = panel.vectors * W;
         each_pixel(args, plan, block, [&](int64_t i, const float* from) {
-          for (int64_t l = 0; l < lanes; l += W)
-            store(grads + i * lanes + l, load_first(from + panel.first + l, panel.count - l));
+          for (int64_t l = 0; l < lanes; l += W) {
+            const float* its = from + panel.first + l;
+            const int64_t left = panel.count - l;
+            store(grads + i * lanes + l, left < W ? load_first(its, left) : load(its));
+          }
         });
         float* sums = all_sums + (panel.lane0 - first_lane) * taps * (c1 - c0);
         if (panel.vectors == 2) {

@@ -3,10 +3,7 @@
 #include <array>
 #include <new>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
+#include "base/large_pages.h"
 #include "convolution/choose.h"
 #include "convolution/plan.h"
 #include "convolution/tap_sums.h"
@@ -103,15 +100,13 @@ int64_t call_packed_floats(const Array<float>& weight,
   return WeightPacking(weight, spec, 1).floats();
 }
 
-// Whole lines of the cache, since kernels read vectors as wide as one; in large pages where the
-// system gives them, since forms of weights are read and written at strides of many pages.
+// Whole lines of the cache, since kernels read vectors as wide as one; in large pages, since forms
+// of weights are read and written at strides of many small ones.
 Packed packed_memory(int64_t floats) {
-  constexpr size_t kLine = 64, kPage = size_t(1) << 21;
+  constexpr size_t kLine = 64, kPage = kLargePage;
   const size_t bytes = size_t(std::max<int64_t>(floats, 1)) * sizeof(float);
   void* data = ::operator new(bytes, std::align_val_t(bytes >= kPage ? kPage : kLine));
-#ifdef __linux__
-  if (bytes >= kPage) madvise(data, bytes / kPage * kPage, MADV_HUGEPAGE);
-#endif
+  ask_for_large_pages(data, bytes);
   const py::capsule owner(
       data,
       bytes >= kPage ? [](void* memory) { ::operator delete(memory, std::align_val_t(kPage)); }
