@@ -438,6 +438,13 @@ MUTATIONS = (
         "channel ranges after the first read the first channels",
     ),
     Mutation(
+        "winograd-zero-product",
+        "convolution/winograd_products.h",
+        "std::fill_n(to, VECS * W, 0.0f);",
+        "std::fill_n(to, VECS * W, 1.0f);",
+        "products without a last tap in any part count",
+    ),
+    Mutation(
         "winograd-weight-edge",
         "convolution/weight_gradient_tiles.h",
         "const bool inside = y < a.out_height && x < a.out_width;",

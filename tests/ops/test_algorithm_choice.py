@@ -50,11 +50,9 @@ def test_work_is_what_the_kernels_do():
     native = ops_native.extension()
     names = native.cost_names
 
-    def work(algorithm, kernel, stride):
+    def work(algorithm, kernel, stride, kind="forward"):
         shape = (64, 32, kernel, kernel)
-        found = native.convolution_work(
-            algorithm, "forward", 1, shape, (stride,) * 2, (1, 1), (60, 60)
-        )
+        found = native.convolution_work(algorithm, kind, 1, shape, (stride,) * 2, (1, 1), (60, 60))
         return dict(zip(names, found))
 
     pairs = 64 * 32
@@ -67,6 +65,13 @@ def test_work_is_what_the_kernels_do():
     assert work("winograd_4x3", 5, 1)["tiled"] == pairs * 11**2 * 15 * 15
     assert work("winograd_3x4", 7, 1)["tiled"] == pairs * 11**2 * 20 * 20
     assert work("winograd_5x4", 7, 1)["tiled"] == pairs * 15**2 * 12 * 12
+    # The phases of a transposed convolution have kernels of 2 x 2, 2 x 1, 1 x 2 and 1 x 1, or of
+    # 3 x 3 and less. What a tile sums of a last tap that none has is zero.
+    assert work("direct", 3, 2, "transposed")["direct"] == pairs * 9 * 60 * 60
+    assert work("winograd_4x2", 3, 2, "transposed")["tiled"] == pairs * 9**2 * 15 * 15
+    assert work("winograd_4x2", 4, 2, "transposed")["tiled"] == pairs * 10**2 * 15 * 15
+    assert work("winograd_4x3", 5, 2, "transposed")["tiled"] == pairs * 11**2 * 15 * 15
+    assert work("winograd_4x2", 4, 2, "transposed")["packed"] == pairs * 100
 
 
 sizes = st.tuples(*[st.integers(1, 40)] * 2)
@@ -178,3 +183,22 @@ def test_a_large_form_made_anew_is_worth_its_packing(instruction_set):
     what = plan.Convolution(Geometry((1, 1), (1, 1, 1, 1), (1, 1)), kind="flipped", backward=True)
     shapes = plan.Shapes(1, (16, 16), (1024, 512, 3, 3), ((1, (1024,)),))
     assert plan.choose(what, shapes) == "winograd_4x3"
+
+
+def test_a_form_of_many_times_the_weights_must_gain_where_nothing_is_kept():
+    """It takes memory that would save other layers their packing."""
+    what = plan.Convolution(Geometry((2, 2), (1, 1, 1, 1), (1, 1)))
+    shapes = plan.Shapes(1, (32, 32), (256, 128, 3, 3), ((1, (128,)),))
+    module = ops_native.extension()
+    prices = list(module.measured_costs(module.instruction_set()))
+    packing = module.cost_names.index("packing")
+
+    def chosen(price):
+        prices[packing] = price
+        return plan.choose(what, shapes, prices=prices)
+
+    assert chosen(0).startswith("winograd")
+    assert chosen(1e5) == "direct"
+    # Four times the weights are room that every layer may take.
+    what = plan.Convolution(Geometry((1, 1), (1, 1, 1, 1), (1, 1)))
+    assert chosen(1e5) == "winograd_4x3"
