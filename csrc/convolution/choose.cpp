@@ -59,7 +59,8 @@ constexpr double kGainBeyond = 1.3;
 // Terms of a sum of which the error of large tiles is at most 8 times that of PyTorch's own
 // convolution, whichever of its layouts: its error is small for short sums and for dilated kernels,
 // and hardly grows where it sums long ones in parts.
-// Tiles of 5 x 5 taps err more than those of 4 x 4: with 128 channels up to 11 times as much.
+// Tiles of 5 x 5 taps err more than those of 4 x 4: with 128 channels up to 11 times as much, and
+// so do gradients of inputs beside PyTorch's own in AVX2.
 constexpr int64_t kLargeFewest = 1500, kLargeMost4 = 3200, kLargeMost5 = 1600;
 constexpr int64_t kLargeTaps = 25, kLargeTapsDilated = 49;
 
@@ -172,6 +173,7 @@ bool is_exact_enough(const ChoiceArgs& a, Algorithm algorithm) {
   if (!is_large(algorithm)) return true;
   const int64_t taps = a.kernel.y * a.kernel.x;
   const bool dilated = a.dilation.y > 1 || a.dilation.x > 1;
+  if (algorithm == Algorithm::kWinograd4x5 && a.anew && !kManyRegisters) return false;
   const int64_t most = algorithm == Algorithm::kWinograd4x5 ? kLargeMost5 : kLargeMost4;
   return a.large && taps >= (dilated ? kLargeTapsDilated : kLargeTaps) &&
          taps * a.channels >= kLargeFewest && taps * a.channels <= most;

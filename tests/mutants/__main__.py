@@ -16,7 +16,8 @@ from typing import Any
 from fuzz import engine
 
 from mutants.build import ROOT, BuildError, build
-from mutants.table import ENTRIES, MUTATIONS, TESTS, Mutation
+from mutants.mutation import Mutation
+from mutants.table import ENTRIES, MUTATIONS, TESTS
 
 Record = dict[str, Any]
 SEED = 1

@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from mutants.table import Mutation
+from mutants.mutation import Mutation
 
 ROOT = Path(__file__).resolve().parents[2]
 
