@@ -312,8 +312,11 @@ std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& a) {
     return Algorithm::kDirect;
   constexpr int64_t W = Simd<float>::kWidth;
   const double pairs = pairs_of(a);
+  // Few pixels in a row, as those of one grid of a wide dilation, are short sums.
+  const int64_t columns = ceil_div(a.size.x, a.stride.x == 1 ? a.dilation.x : 1);
+  const double longer = columns < 4 ? 1 + 2.0 / double(columns) : 1;
   Work direct{};
-  direct[a.channels < kThin ? kOuterThin : kOuter] = pairs * direct_products(a);
+  direct[a.channels < kThin ? kOuterThin : kOuter] = longer * pairs * direct_products(a);
   direct[kOuterWrite] = pairs * double(a.kernel.y * a.kernel.x);
   const auto cost = [&](Algorithm algorithm, bool) {
     if (algorithm == Algorithm::kDirect) return cost_of(direct, a.costs);

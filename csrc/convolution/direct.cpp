@@ -189,7 +189,7 @@ void pack_direct(const std::vector<PackArgs>& phases) {
   }
   const std::vector<Panel> panels = panels_of(a.filters, a.gated);
   const int64_t whole = a.whole.y * a.whole.x;
-  const bool past_caches = is_past_caches(a.packed, whole * a.channels * a.filters);
+  const bool past_caches = is_past_caches(a.packed, whole * a.channels * lanes_of(panels));
   parallel_tasks(int64_t(panels.size()), a.threads, [&](int64_t task) {
     const Panel& panel = panels[size_t(task)];
     const int64_t lanes = panel.vectors * W;

@@ -34,7 +34,8 @@ namespace INPAINT_ISA {
 namespace {
 
 constexpr int64_t W = Simd<float>::kWidth;
-// Rows and lanes of a block: its 36 sums take 576 KiB of a 1 MiB L2.
+// Rows and lanes of a block: its 36 sums take 576 KiB of a 1 MiB L2. A vector of channels in many
+// parts has more rows, and then fewer lanes, of one panel at least.
 constexpr int64_t kRows = 64, kLanes = 64;
 // Transformed tiles that are a section of their own, in an L3 of 32 MiB.
 constexpr int64_t kWholeBytes = int64_t(24) << 20;
@@ -65,8 +66,9 @@ class Gradient {
         panels_(panels_of(a_.filters, false)),
         source_(a_, layout_.extent(a_)),
         parts_(layout_.parts()),
-        groups_(int64_t(panels_.size()), 1, ceil_div(lanes_of(panels_), kLanes)),
-        ranges_(a_.channels, W, ceil_div(a_.channels, std::max(W, round_up(kRows / parts_, W)))),
+        channels_(std::max(W, round_up(kRows / parts_, W))),
+        ranges_(a_.channels, W, ceil_div(a_.channels, channels_)),
+        groups_(int64_t(panels_.size()), 1, ceil_div(lanes_of(panels_), most_of_lanes())),
         rows_(most_rows()),
         lanes_(most_lanes()),
         size_(kSums * rows_ * lanes_),
@@ -117,6 +119,9 @@ class Gradient {
   // The first lane of a group.
   int64_t lane_of(int64_t group) const {
     return group < groups_.parts ? panels_[size_t(groups_.begin(group))].lane0 : lanes_of(panels_);
+  }
+  int64_t most_of_lanes() const {
+    return std::min(kLanes, std::max(2 * W, kRows * kLanes / (parts_ * channels_) / W * W));
   }
   int64_t most_rows() const {
     int64_t most = 0;
@@ -289,7 +294,8 @@ class Gradient {
   const std::vector<Panel> panels_;
   const Source source_;
   const int64_t parts_;
-  const Cut groups_, ranges_;
+  const int64_t channels_;  // most of a range
+  const Cut ranges_, groups_;
   const int64_t rows_, lanes_, size_;  // of the largest range, group and block
   const int64_t input_step_, grad_step_;
   const std::vector<float> zeros_;

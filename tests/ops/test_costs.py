@@ -250,10 +250,8 @@ def test_costs_are_fitted_to_times():
     for layer in tuning.LAYERS:
         kind = "transposed" if layer.transposed else "forward"
         rest = (kind, 1, layer.weight, layer.geometry.stride, (1, 1), (layer.size,) * 2)
-        phases = layer.stride**2 if layer.transposed else 1
         times[layer] = {
             name: 1e-12
-            * phases
             * sum(a * b for a, b in zip(native.extension().convolution_work(name, *rest), true))
             for name in ("direct", "winograd_4x3", "winograd_4x2", "winograd_3x4")
         }

@@ -44,10 +44,9 @@ def work_of(layer, algorithm):
 
 def ratio_of(layer, algorithm):
     """Packed weights in the layer's own."""
-    phases = layer.stride**2 if layer.op == "transposed" else 1
     own = layer.filters * layer.channels * layer.kernel**2
     packed = native.extension().cost_names.index("packed")
-    return phases * work_of(layer, algorithm)[packed] / own
+    return work_of(layer, algorithm)[packed] / own
 
 
 @pytest.mark.parametrize("layer", all_layers() + other_layers(), ids=lambda layer: layer.id)
