@@ -5,8 +5,8 @@
 //
 //   layer                                tiled   direct   oneDNN (public formula)
 //   3x3, 256 -> 256, 64^2                 13.7     40       43
-//   3x3 stride 2, 48 -> 192, 256^2        22       28       33
-//   3x3 stride 2, 128 -> 256, 64^2         5.0      6.0      6.0
+//   3x3 stride 2, 48 -> 192, 256^2        17       26       33
+//   3x3 stride 2, 128 -> 256, 64^2         4.3      5.7      6.0
 //   4x4 stride 2, 3 -> 64, 256^2           1.1      2.1      1.6
 //   4x4 stride 2, 64 -> 128, 256^2        19.6     42       51
 //   4x4 stride 2, 256 -> 512, 32^2         5.0     10.2     12
@@ -84,6 +84,7 @@ constexpr int64_t kUnpackedPixels = 8;
 //   1024 -> 256, 4x4 / 2, 16 x 16      22.7  17.2
 //   512 -> 512, 3x3, 16 x 16           12.8   7.2
 constexpr int64_t kUnpackedPixelsAnew = 64;
+
 constexpr std::array kTiles{Algorithm::kWinograd4x3,
                             Algorithm::kWinograd5x2,
                             Algorithm::kWinograd4x2,
@@ -155,9 +156,11 @@ Work tiled_work(const ChoiceArgs& a, const Tiling& t) {
   return work;
 }
 
-// Returns whether tiles come into question: one tap along an axis leaves them nothing to save.
+// Returns whether tiles come into question: one tap along an axis leaves them nothing to save, and
+// direct sums with pixels in their lanes are ahead of them.
 bool may_be_tiled(const ChoiceArgs& a) {
-  return a.tiled && a.kernel.y > 1 && a.kernel.x > 1 && is_tiled(a.stride, a.dilation);
+  return a.tiled && a.kernel.y > 1 && a.kernel.x > 1 && is_tiled(a.stride, a.dilation) &&
+         !pixels_in_lanes(a.filters, false, a.channels, a.stride);
 }
 
 // Returns whether a weight is worth no packing: few pixels share it.
@@ -232,16 +235,18 @@ namespace {
 
 int64_t weights_of(const ChoiceArgs& a) { return a.filters * a.channels * a.kernel.y * a.kernel.x; }
 
-// Returns what a convolution must take, or whether tiles come into question.
-std::optional<Algorithm> only_choice(const ChoiceArgs& a, bool& tiles) {
-  tiles = false;
-  // The difference of gated layers concerns only those of at most kFewFilters filters with both a
-  // stride and a dilation, which are rare.
-  if (a.groups != 1 || !is_direct(a.filters, false, a.stride, a.dilation)) return std::nullopt;
+// Returns whether our kernels sum a convolution that has no weight to be read in place. The
+// difference of gated layers concerns only those of at most kFewFilters filters with both a stride
+// and a dilation, which are rare.
+bool is_ours(const ChoiceArgs& a) {
+  return a.groups == 1 && is_direct(a.filters, false, a.stride, a.dilation);
+}
+
+// Returns whether direct sums are the only way: few filters fill too few lanes of a tile's
+// products.
+bool is_direct_only(const ChoiceArgs& a) {
   const bool square = a.kernel.y == 3 && a.kernel.x == 3;
-  tiles = may_be_tiled(a) && !pixels_in_lanes(a.filters, false, a.channels, a.stride) &&
-          (a.filters > kFewFilters || square);
-  return Algorithm::kDirect;
+  return !may_be_tiled(a) || (a.filters <= kFewFilters && !square);
 }
 
 // The convolutions that a transposed one falls into, the largest first.
@@ -264,9 +269,8 @@ std::vector<ChoiceArgs> phases_of(const ChoiceArgs& a) {
 
 std::optional<Algorithm> choose_algorithm(const ChoiceArgs& a) {
   if (is_unpacked(a)) return Algorithm::kUnpacked;
-  bool tiles;
-  const auto only = only_choice(a, tiles);
-  if (!tiles) return only;
+  if (!is_ours(a)) return std::nullopt;
+  if (is_direct_only(a)) return Algorithm::kDirect;
   const auto cost = [&](Algorithm algorithm, bool anew) {
     ChoiceArgs args = a;
     args.anew = anew;
@@ -289,9 +293,8 @@ std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& a) {
   if (is_unpacked(a)) return Algorithm::kUnpacked;
   if (a.stride.y > a.kernel.y || a.stride.x > a.kernel.x) return std::nullopt;
   const std::vector<ChoiceArgs> phases = phases_of(a);
-  bool tiles;
-  const auto only = only_choice(phases[0], tiles);
-  if (!tiles) return only;
+  if (!is_ours(phases[0])) return std::nullopt;
+  if (is_direct_only(phases[0])) return Algorithm::kDirect;
   const auto cost = [&](Algorithm algorithm, bool anew) {
     ChoiceArgs args = a;
     args.anew = anew;
@@ -307,9 +310,7 @@ std::optional<Algorithm> choose_transposed_algorithm(const ChoiceArgs& a) {
 
 std::optional<Algorithm> choose_weight_gradient_algorithm(const ChoiceArgs& a) {
   // Few filters would leave most lanes of a transformed gradient empty.
-  if (!may_be_tiled(a) || pixels_in_lanes(a.filters, false, a.channels, a.stride) ||
-      a.filters <= kFewFilters)
-    return Algorithm::kDirect;
+  if (!may_be_tiled(a) || a.filters <= kFewFilters) return Algorithm::kDirect;
   constexpr int64_t W = Simd<float>::kWidth;
   const double pairs = pairs_of(a);
   // Few pixels in a row, as those of one grid of a wide dilation, are short sums.

@@ -13,7 +13,7 @@ struct Row {
 // clang-format off
 // Picoseconds on one core of an AMD EPYC (Zen 4, family 25, model 17), fitted in each set to the
 // times of all candidates on layers like those of benchmarks/cases/conv_layers.py, with weights
-// that stay and weights that change; then moved, by less than 15 %, to where the choices lose least
+// that stay and weights that change; then moved, most by less than 15 %, to where the choices lose least
 // against the fastest candidate: 1 % where a choice is free, see kGainBeyond. What matters is how
 // the kinds of work compare.
 const Row kTable[] = {

@@ -68,7 +68,7 @@ class Gradient {
         parts_(layout_.parts()),
         channels_(std::max(W, round_up(kRows / parts_, W))),
         ranges_(a_.channels, W, ceil_div(a_.channels, channels_)),
-        groups_(int64_t(panels_.size()), 1, ceil_div(lanes_of(panels_), most_of_lanes())),
+        groups_(int64_t(panels_.size()), 1, ceil_div(lanes_of(panels_), lane_limit())),
         rows_(most_rows()),
         lanes_(most_lanes()),
         size_(kSums * rows_ * lanes_),
@@ -86,7 +86,7 @@ class Gradient {
         by_sections(all, segments_.begin(segment), segments_.begin(segment + 1), 1, segment);
       });
     } else if (tiles * bytes_of_tile(all) <= kWholeBytes && all.blocks() >= kTasks) {
-      by_blocks(all);
+      by_blocks();
     } else {
       by_windows();
     }
@@ -120,7 +120,7 @@ class Gradient {
   int64_t lane_of(int64_t group) const {
     return group < groups_.parts ? panels_[size_t(groups_.begin(group))].lane0 : lanes_of(panels_);
   }
-  int64_t most_of_lanes() const {
+  int64_t lane_limit() const {
     return std::min(kLanes, std::max(2 * W, kRows * kLanes / (parts_ * channels_) / W * W));
   }
   int64_t most_rows() const {
@@ -260,7 +260,8 @@ class Gradient {
     }
   }
 
-  void by_blocks(const Window& window) {
+  void by_blocks() {
+    const Window window = everything();
     Section section(*this, window, int64_t(tiles_.size()));
     transform(0, int64_t(tiles_.size()), a_.threads, section);
     Buffer<float> sums(size_ * a_.threads);

@@ -512,8 +512,8 @@ CONVOLUTIONS = (
     Mutation(
         "choose-tiled",
         "convolution/choose.cpp",
-        "a.kernel.x > 1 && is_tiled(a.stride, a.dilation);",
-        "a.kernel.x > 1;",
+        "a.kernel.x > 1 && is_tiled(a.stride, a.dilation) &&",
+        "a.kernel.x > 1 &&",
         "Winograd algorithms chosen for strided and dilated kernels",
     ),
     Mutation(
