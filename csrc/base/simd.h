@@ -23,6 +23,10 @@
 #define INPAINT_ISA baseline
 #endif
 
+// After the parameters of a lambda whose arrays are to stay in registers: one that the compiler
+// calls, because it is used twice, takes them through memory.
+#define INPAINT_INLINED __attribute__((always_inline))
+
 namespace inpaint {
 namespace INPAINT_ISA {
 

@@ -78,6 +78,45 @@ inline Vector<float> load_first(const float* from, int64_t n) {
 #endif
 }
 
+// Lanes begin <= lane < end of a vector.
+#if defined(__AVX512F__)
+using LaneMask = __mmask16;
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
+using LaneMask = __m256i;
+#else
+struct LaneMask {
+  int begin, end;
+};
+#endif
+
+inline LaneMask lane_mask(int begin, int end) {
+#if defined(__AVX512F__)
+  return static_cast<LaneMask>((1u << end) - (1u << begin));
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
+  alignas(32) int32_t lanes[8];
+  for (int i = 0; i < 8; ++i) lanes[i] = i >= begin && i < end ? -1 : 0;
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes));
+#else
+  return {begin, end};
+#endif
+}
+
+// `others`, zero in the lanes of the mask, and those from memory, where nothing else is read.
+inline __attribute__((always_inline)) Vector<float> load_lanes(Vector<float> others,
+                                                               const float* lane0,
+                                                               LaneMask mask) {
+#if defined(__AVX512F__)
+  return (Vector<float>)_mm512_mask_loadu_ps((__m512)others, mask, lane0);
+#elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
+  return (Vector<float>)_mm256_or_ps((__m256)others, _mm256_maskload_ps(lane0, mask));
+#else
+  float lanes[Simd<float>::kWidth];
+  store(lanes, others);
+  for (int i = mask.begin; i < mask.end; ++i) lanes[i] = lane0[i];
+  return load(lanes);
+#endif
+}
+
 inline void store_first(float* to, Vector<float> v, int64_t n) {
   constexpr int W = Simd<float>::kWidth;
   if (n >= W) {

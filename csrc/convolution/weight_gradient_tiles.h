@@ -35,23 +35,19 @@ void transform_gradient(const WeightGradientArgs& args,
       from[i * R + j] = inside ? args.grad + pixel * a.filters + first : zeros;
     }
   for (int64_t f = 0; f < count; f += W) {
-    Vector<float> y[R * R], half[T::kProducts * R];
+    const auto transform = [&](const auto& read) INPAINT_INLINED {
+      transform_axes<R, T::kProducts>(
+          read,
+          [](const Vector<float>* y, Vector<float>* out)
+              INPAINT_INLINED { Adjoint<T>::output(y, 1, out); },
+          [&](int i, int j, Vector<float> v)
+              INPAINT_INLINED { store(to + (i * T::kProducts + j) * plane + f, v); });
+    };
     if (count - f >= W) {
-      for (int i = 0; i < R * R; ++i) y[i] = load(from[i] + f);
+      transform([&](int i, int j) INPAINT_INLINED { return load(from[i * R + j] + f); });
     } else {
-      for (int i = 0; i < R * R; ++i) y[i] = load_first(from[i] + f, count - f);
-    }
-#pragma GCC unroll 5
-    for (int j = 0; j < R; ++j) {
-      Vector<float> out[T::kProducts];
-      Adjoint<T>::output(y + j, R, out);
-      for (int i = 0; i < T::kProducts; ++i) half[i * R + j] = out[i];
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < T::kProducts; ++i) {
-      Vector<float> out[T::kProducts];
-      Adjoint<T>::output(half + i * R, 1, out);
-      for (int j = 0; j < T::kProducts; ++j) store(to + (i * T::kProducts + j) * plane + f, out[j]);
+      transform([&](int i, int j)
+                    INPAINT_INLINED { return load_first(from[i * R + j] + f, count - f); });
     }
   }
 }
@@ -102,21 +98,13 @@ void multiply(const Operands& in,
 template <class T>
 void transform_sums(float* sums, int64_t plane) {
   constexpr int N = T::kWeights, R = T::kTaps, W = Simd<float>::kWidth;
-  for (int64_t at = 0; at < plane; at += W) {
-    Vector<float> half[R * N], out[R];
-#pragma GCC unroll 6
-    for (int j = 0; j < N; ++j) {
-      Vector<float> column[N];
-      for (int i = 0; i < N; ++i) column[i] = load(sums + (i * N + j) * plane + at);
-      Adjoint<T>::weight(column, 1, out);
-      for (int i = 0; i < R; ++i) half[i * N + j] = out[i];
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < R; ++i) {
-      Adjoint<T>::weight(half + i * N, 1, out);
-      for (int j = 0; j < R; ++j) store(sums + (i * R + j) * plane + at, out[j]);
-    }
-  }
+  for (int64_t at = 0; at < plane; at += W)
+    transform_axes<N, R>([&](int i, int j)
+                             INPAINT_INLINED { return load(sums + (i * N + j) * plane + at); },
+                         [](const Vector<float>* w, Vector<float>* out)
+                             INPAINT_INLINED { Adjoint<T>::weight(w, 1, out); },
+                         [&](int i, int j, Vector<float> v)
+                             INPAINT_INLINED { store(sums + (i * R + j) * plane + at, v); });
 }
 
 // Rows at which transform_sums leaves `count` channels of each tap of the kernel.

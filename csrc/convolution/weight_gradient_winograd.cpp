@@ -65,6 +65,7 @@ class Gradient {
         tiles_(tiles_of<T>(a_)),
         panels_(panels_of(a_.filters, false)),
         source_(a_, layout_.extent(a_)),
+        lattices_(lattices_of(source_, layout_)),
         parts_(layout_.parts()),
         channels_(std::max(W, round_up(kRows / parts_, W))),
         ranges_(a_.channels, W, ceil_div(a_.channels, channels_)),
@@ -198,9 +199,10 @@ class Gradient {
   // B^T d B of the channels of all ranges, part after part.
   void transform_inputs(const Tile& tile, Section& to, int64_t row) const {
     each_part(a_, layout_, tile, [&](int64_t part, int64_t y, int64_t x) {
-      const float* from[T::kReads * T::kReads];
-      for (const SourcePart& image : source_) {
-        find_reads<T>(image, tile.n, y, x, layout_.read_step(), from);
+      const float* from[Lattice<T>::kPixels];
+      for (const Lattice<T>& lattice : lattices_) {
+        const SourcePart& image = lattice.image();
+        lattice.find(tile.n, y, x, from);
         for (int64_t range = to.window.range0; range < to.window.range1; ++range) {
           const int64_t c0 = ranges_.begin(range), c1 = ranges_.begin(range + 1);
           const int64_t end = std::min(image.end, c1), shift = part * (c1 - c0) - c0;
@@ -294,6 +296,7 @@ class Gradient {
   const std::vector<Tile> tiles_;
   const std::vector<Panel> panels_;
   const Source source_;
+  const std::vector<Lattice<T>> lattices_;
   const int64_t parts_;
   const int64_t channels_;  // most of a range
   const Cut ranges_, groups_;

@@ -33,6 +33,7 @@
 #include "convolution/takes.h"
 #include "convolution/winograd_products.h"
 #include "convolution/winograd_store.h"
+#include "convolution/winograd_thin.h"
 #include "convolution/winograd_tiling.h"
 
 namespace inpaint {
@@ -78,61 +79,25 @@ std::vector<Tile> tiles_of(const ConvArgs& a, Size2 grid) {
   return tiles;
 }
 
+// The inputs of a tile, part after part.
 template <class T>
 void transform_parts(const ConvArgs& a,
                      const Layout<T>& layout,
-                     const Source& source,
+                     const std::vector<Lattice<T>>& lattices,
                      const Tile& tile,
                      float* to,
                      int64_t stride,
                      int64_t plane) {
+  const float* from[Lattice<T>::kPixels];
   each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
-    const int64_t begin = part * a.channels;
-    transform_reads<T>(source, tile.n, y, x, layout.read_step(), to + begin, stride - begin, plane);
+    for (const Lattice<T>& lattice : lattices) {
+      lattice.find(tile.n, y, x, from);
+      const SourcePart& image = lattice.image();
+      const int64_t size = image.end - image.begin, first = part * a.channels + image.begin;
+      for (int64_t c = 0; c < size; c += W)
+        transform_vector<T>(from, c, size - c, to + first + c, stride - first - c, plane);
+    }
   });
-}
-
-// The same where channels are few: parts side by side fill the vectors. `patch`: scratch for the
-// pixels of a tile, each with all parts. With stride 2 the parts of two neighbouring columns read
-// neighbouring pixels: one run of twice the channels, where the image has them.
-template <class T>
-void transform_thin_parts(const ConvArgs& a,
-                          const Layout<T>& layout,
-                          const Source& source,
-                          const Tile& tile,
-                          float* patch,
-                          float* to,
-                          int64_t stride,
-                          int64_t plane) {
-  constexpr int kPixels = T::kReads * T::kReads;
-  const int64_t depth = layout.parts() * a.channels;
-  const float *from[kPixels], *held[kPixels];
-  for (const SourcePart& image : source) {
-    const int64_t size = image.end - image.begin;
-    const bool paired = layout.columns.first.size() == 2 && size == a.channels && 2 * size <= W;
-    const auto copy = [&](const float* pixel, int64_t count, float* to_pixel) {
-      store_first(to_pixel, load_first(pixel, count), count);
-    };
-    each_part(a, layout, tile, [&](int64_t part, int64_t y, int64_t x) {
-      float* begin = patch + part * a.channels + image.begin;
-      if (paired && part % 2 == 0) {
-        find_reads<T>(image, tile.n, y, x, layout.read_step(), held);
-        return;
-      }
-      find_reads<T>(image, tile.n, y, x, layout.read_step(), from);
-      for (int i = 0; i < kPixels; ++i) {
-        if (paired && from[i] == held[i] + size) {
-          copy(held[i], 2 * size, begin + i * depth - size);
-          continue;
-        }
-        if (paired) copy(held[i], size, begin + i * depth - size);
-        copy(from[i], size, begin + i * depth);
-      }
-    });
-  }
-  for (int i = 0; i < kPixels; ++i) from[i] = patch + i * depth;
-  for (int64_t c = 0; c < depth; c += W)
-    transform_vector<T>(from, c, depth - c, to + c, stride - c, plane);
 }
 
 // Tiles of a task: its transformed inputs, `planes` of them, fill about half of a 1 MiB L2; whole
@@ -161,7 +126,9 @@ class Convolution {
         source_(a_, layout_.extent(a_)),
         depth_(layout_.parts() * a.channels),
         stride_(padded_channels(depth_)),
-        thin_(a.channels < W && layout_.parts() > 1) {
+        thin_(a.channels < W && layout_.parts() > 1),
+        lattices_(lattices_of(source_, layout_)),
+        thin_inputs_(a_, layout_, lattices_) {
     for (int last = 0; last < 4; ++last) runs_[last] = layout_.runs(last & 2, last & 1, a.channels);
   }
 
@@ -184,8 +151,9 @@ class Convolution {
     const int64_t block = block_tiles(count, kPlanes, stride_, a_.threads);
     const int64_t plane = block * stride_, inputs_size = kPlanes * plane;
     const int64_t products_size = block * kPoints * 2 * W;
-    const int64_t scratch_size = inputs_size + products_size + patch_size();
+    const int64_t scratch_size = inputs_size + products_size;
     Buffer<float> scratch(scratch_size * a_.threads);
+    Buffer<const float*> reads(reads_size() * a_.threads);
     // Few blocks of many filters: let threads share out the panels as well. Each transforms the
     // inputs anew, which costs little beside the products of a panel, but for the thinnest inputs.
     const int64_t blocks = ceil_div(count, block), total = int64_t(panels_.size());
@@ -197,9 +165,9 @@ class Convolution {
       const int64_t group = task / blocks;
       float* inputs = scratch.data() + thread_index() * scratch_size;
       float* products = inputs + inputs_size;
-      float* patch = products + products_size;
+      const float** its_reads = reads.data() + thread_index() * reads_size();
       const Tile* tile = tiles_.data() + begin;
-      for (int64_t t = 0; t < here; ++t) transform(tile[t], inputs + t * stride_, plane, patch);
+      for (int64_t t = 0; t < here; ++t) transform(tile[t], inputs + t * stride_, plane, its_reads);
       for (int64_t p = total * group / groups; p < total * (group + 1) / groups; ++p) {
         for (int point = 0; point < kPoints; ++point)
           multiply(panels_[size_t(p)], point, inputs, here, plane, products);
@@ -218,13 +186,13 @@ class Convolution {
     const int64_t blocks = ceil_div(int64_t(tiles_.size()), most);
     const int64_t block = ceil_div(int64_t(tiles_.size()), blocks), plane = block * stride_;
     Buffer<float> inputs(kPlanes * plane), products(kPoints * lanes * block);
-    Buffer<float> patches(patch_size() * a_.threads);
+    Buffer<const float*> reads(reads_size() * a_.threads);
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t begin = b * block, here = std::min(block, int64_t(tiles_.size()) - begin);
       const Tile* tile = tiles_.data() + begin;
       parallel_tasks(here, a_.threads, [&](int64_t t) {
-        float* patch = patches.data() + thread_index() * patch_size();
-        transform(tile[t], inputs.data() + t * stride_, plane, patch);
+        const float** its_reads = reads.data() + thread_index() * reads_size();
+        transform(tile[t], inputs.data() + t * stride_, plane, its_reads);
       });
       const auto products_of = [&](const Panel& panel) {
         return products.data() + panel.lane0 * kPoints * block;
@@ -243,13 +211,13 @@ class Convolution {
     }
   }
 
-  int64_t patch_size() const { return thin_ ? round_up(T::kReads * T::kReads * depth_, W) : 0; }
+  int64_t reads_size() const { return thin_ ? thin_inputs_.reads() : 0; }
 
-  void transform(const Tile& tile, float* to, int64_t plane, float* patch) const {
+  void transform(const Tile& tile, float* to, int64_t plane, const float** reads) const {
     if (thin_) {
-      transform_thin_parts(a_, layout_, source_, tile, patch, to, stride_, plane);
+      thin_inputs_.transform(tile, reads, to, stride_, plane);
     } else {
-      transform_parts(a_, layout_, source_, tile, to, stride_, plane);
+      transform_parts(a_, layout_, lattices_, tile, to, stride_, plane);
     }
   }
 
@@ -287,6 +255,8 @@ class Convolution {
   const Source source_;
   const int64_t depth_, stride_;
   const bool thin_;
+  const std::vector<Lattice<T>> lattices_;
+  const ThinInputs<T> thin_inputs_;
   // Of products outside of and in the last column and the last row, see Layout::runs.
   std::vector<DepthRun> runs_[4];
 };

@@ -14,21 +14,11 @@ namespace {
 // The output transform of one vector of lanes: body(i, j, sum) for the outputs of a tile.
 template <class T, int VECS, class Body>
 inline __attribute__((always_inline)) void transform_back(const float* products, const Body& body) {
-  constexpr int P = T::kProducts, R = T::kOutputs;
-  Vec half[R * P];
-#pragma GCC unroll 8
-  for (int j = 0; j < P; ++j) {
-    Vec column[P], out[R];
-    for (int i = 0; i < P; ++i) column[i] = load(products + (i * P + j) * VECS * W);
-    T::output(column, 1, out);
-    for (int i = 0; i < R; ++i) half[i * P + j] = out[i];
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < R; ++i) {
-    Vec out[R];
-    T::output(half + i * P, 1, out);
-    for (int j = 0; j < R; ++j) body(i, j, out[j]);
-  }
+  transform_axes<T::kProducts, T::kOutputs>(
+      [&](int i, int j)
+          INPAINT_INLINED { return load(products + (i * T::kProducts + j) * VECS * W); },
+      [](const Vec* m, Vec* out) INPAINT_INLINED { T::output(m, 1, out); },
+      body);
 }
 
 // Whole vectors of plain filters go from the transform to their places. First layers, whose
@@ -52,7 +42,7 @@ struct StoreWhole {
     for (int v = 0; v < VECS; ++v) {
       const Vec bias = load(lane_bias + panel.lane0 + v * W);
       float* y = args.y + panel.first + v * W;
-      transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) {
+      transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) INPAINT_INLINED {
         const int64_t at = pixel[i * T::kOutputs + j];
         if (at < 0) return;
         if (kStreams<1> && args.y_streams) {
@@ -94,7 +84,7 @@ void store_tile(const ConvArgs& a,
   float sums[R * R * VECS * W];
 #pragma GCC unroll 2
   for (int v = 0; v < VECS; ++v)
-    transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) {
+    transform_back<T, VECS>(products + v * W, [&](int i, int j, Vec sum) INPAINT_INLINED {
       store(sums + ((i * R + j) * VECS + v) * W, sum);
     });
   StorePanel store_panel{a,

@@ -167,62 +167,80 @@ inline bool staging_pays(int64_t tiles, int64_t depth, int64_t lanes, bool large
   return tiles > kRowTile && depth * lanes >= (large ? 96 : 160) * (depth + lanes);
 }
 
-// `room`: floats up to the next tile; a vector's spare lanes may spill into later channels, which
-// are written afterwards, but not into another tile.
+// B^T d B of a vector of channels: read(i, j) gives those of a pixel. `room`: floats up to the next
+// tile; a vector's spare lanes may spill into later channels, which are written afterwards, but not
+// into another tile.
+template <class T, class Read>
+inline __attribute__((always_inline)) void transform_input(const Read& read,
+                                                           float* to,
+                                                           int64_t room,
+                                                           int64_t plane) {
+  transform_axes<T::kReads, T::kInputs>(
+      read,
+      [](const Vector<float>* d, Vector<float>* out) INPAINT_INLINED { T::input(d, 1, out); },
+      [&](int i, int j, Vector<float> v)
+          INPAINT_INLINED { store_first(to + (i * T::kInputs + j) * plane, v, room); });
+}
+
 template <class T>
 void transform_vector(
     const float* const* from, int64_t c, int64_t left, float* to, int64_t room, int64_t plane) {
-  constexpr int W = Simd<float>::kWidth, R = T::kReads, I = T::kInputs;
-  Vector<float> patch[R * R], half[I * R];
+  constexpr int W = Simd<float>::kWidth, R = T::kReads;
   if (left >= W) {
-    for (int i = 0; i < R * R; ++i) patch[i] = load(from[i] + c);
+    transform_input<T>(
+        [&](int i, int j) INPAINT_INLINED { return load(from[i * R + j] + c); }, to, room, plane);
   } else {
-    for (int i = 0; i < R * R; ++i) patch[i] = load_first(from[i] + c, left);
-  }
-#pragma GCC unroll 8
-  for (int j = 0; j < R; ++j) {
-    Vector<float> out[I];
-    T::input(patch + j, R, out);
-    for (int i = 0; i < I; ++i) half[i * R + j] = out[i];
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < I; ++i) {
-    Vector<float> out[I];
-    T::input(half + i * R, 1, out);
-    for (int j = 0; j < I; ++j) store_first(to + (i * I + j) * plane, out[j], room);
+    transform_input<T>([&](int i, int j)
+                           INPAINT_INLINED { return load_first(from[i * R + j] + c, left); },
+                       to,
+                       room,
+                       plane);
   }
 }
 
-// Pixels of a part `step` apart from (y, x) on.
+// The pixels that a tile reads of one image.
 template <class T>
-void find_reads(
-    const SourcePart& part, int64_t n, int64_t y, int64_t x, Size2 step, const float** from) {
-  int64_t rows[T::kReads], columns[T::kReads];
-  for (int i = 0; i < T::kReads; ++i) {
-    rows[i] = y + T::read_at[i] * step.y;
-    columns[i] = x + T::read_at[i] * step.x;
+class Lattice {
+ public:
+  static constexpr int kPixels = T::kReads * T::kReads;
+
+  // `image`: kept, not copied. `step`: from one pixel to the next, in both directions.
+  Lattice(const SourcePart& image, Size2 step) : image_(&image), step_(step) {
+    for (int i = 0; i < T::kReads; ++i)
+      for (int j = 0; j < T::kReads; ++j)
+        offsets_[i * T::kReads + j] = T::read_at[i] * step.y * image.row_stride() +
+                                      T::read_at[j] * step.x * image.pixel_stride();
   }
-  part.lattice(n, rows, columns, from);
-}
+
+  const SourcePart& image() const { return *image_; }
+
+  // Their addresses, where the first one is (y, x).
+  void find(int64_t n, int64_t y, int64_t x, const float** from) const {
+    constexpr int64_t last = T::read_at[T::kReads - 1];
+    if (image_->is_window(y, x, last * step_.y + 1, last * step_.x + 1)) {
+      const float* first = image_->at(n, y, x);
+      for (int i = 0; i < kPixels; ++i) from[i] = first + offsets_[i];
+      return;
+    }
+    int64_t rows[T::kReads], columns[T::kReads];
+    for (int i = 0; i < T::kReads; ++i) {
+      rows[i] = y + T::read_at[i] * step_.y;
+      columns[i] = x + T::read_at[i] * step_.x;
+    }
+    image_->lattice(n, rows, columns, from);
+  }
+
+ private:
+  const SourcePart* image_;
+  Size2 step_;
+  int64_t offsets_[kPixels];
+};
 
 template <class T>
-void transform_reads(const Source& source,
-                     int64_t n,
-                     int64_t y,
-                     int64_t x,
-                     Size2 step,
-                     float* to,
-                     int64_t stride,
-                     int64_t plane) {
-  const float* from[T::kReads * T::kReads];
-  for (const SourcePart& part : source) {
-    find_reads<T>(part, n, y, x, step, from);
-    const int64_t size = part.end - part.begin;
-    float* begin = to + part.begin;
-    const int64_t room = stride - part.begin;
-    for (int64_t c = 0; c < size; c += Simd<float>::kWidth)
-      transform_vector<T>(from, c, size - c, begin + c, room - c, plane);
-  }
+std::vector<Lattice<T>> lattices_of(const Source& source, const Layout<T>& layout) {
+  std::vector<Lattice<T>> lattices;
+  for (const SourcePart& image : source) lattices.emplace_back(image, layout.read_step());
+  return lattices;
 }
 
 // Calls body with the tile of an algorithm that has none of the large ones.

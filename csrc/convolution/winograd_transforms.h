@@ -9,6 +9,33 @@ namespace INPAINT_ISA {
 
 constexpr int kTile = 4;
 
+// Both axes of a transform of FROM x FROM numbers to TO x TO: read(i, j) gives one, along(from, to)
+// takes those of a column, then of a row, write(i, j, v) gets the result. A column is transformed
+// where it is read: stores of whole vectors cost twice what an operation does, so none is copied.
+template <int FROM, int TO, class Read, class Along, class Write>
+inline __attribute__((always_inline)) void transform_axes(const Read& read,
+                                                          const Along& along,
+                                                          const Write& write) {
+  using V = decltype(read(0, 0));
+  V half[TO * FROM];
+#pragma GCC unroll 8
+  for (int j = 0; j < FROM; ++j) {
+    V column[FROM], out[TO];
+#pragma GCC unroll 8
+    for (int i = 0; i < FROM; ++i) column[i] = read(i, j);
+    along(column, out);
+#pragma GCC unroll 8
+    for (int i = 0; i < TO; ++i) half[i * FROM + j] = out[i];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < TO; ++i) {
+    V out[TO];
+    along(half + i * FROM, out);
+#pragma GCC unroll 8
+    for (int j = 0; j < TO; ++j) write(i, j, out[j]);
+  }
+}
+
 // One axis of the transforms; both axes take the same one. `step` is the distance of the operands.
 //
 // Interpolation points 0, +-2/3, +-3/2 and infinity: measured on 96 channels the error of 3 taps is
