@@ -78,15 +78,18 @@ inline Vector<float> load_first(const float* from, int64_t n) {
 #endif
 }
 
-// Lanes begin <= lane < end of a vector.
+// Lanes begin <= lane < end of a vector, and whether one instruction loads them.
 #if defined(__AVX512F__)
 using LaneMask = __mmask16;
+constexpr bool kLoadsLanes = true;
 #elif defined(__AVX2__) && !defined(INPAINT_AVX512_SHAPED)
 using LaneMask = __m256i;
+constexpr bool kLoadsLanes = true;
 #else
 struct LaneMask {
   int begin, end;
 };
+constexpr bool kLoadsLanes = false;
 #endif
 
 inline LaneMask lane_mask(int begin, int end) {

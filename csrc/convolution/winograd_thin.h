@@ -54,21 +54,13 @@ class ThinInputs {
     for (size_t v = 0; v < vectors_.size(); ++v) {
       float* first = to + int64_t(v) * W;
       const int64_t room = stride - int64_t(v) * W;
-      switch (vectors_[v].size()) {
-        case 1:
-          together<1>(vectors_[v], reads, first, room, plane);
-          break;
-        case 2:
-          together<2>(vectors_[v], reads, first, room, plane);
-          break;
-        case 3:
-          together<3>(vectors_[v], reads, first, room, plane);
-          break;
-        case 4:
-          together<4>(vectors_[v], reads, first, room, plane);
-          break;
-        default:
-          together<0>(vectors_[v], reads, first, room, plane);
+      const int64_t count = int64_t(vectors_[v].size());
+      if (count == kUsual) {
+        together<kUsual>(vectors_[v], reads, first, room, plane);
+      } else if (count == kNext) {
+        together<kNext>(vectors_[v], reads, first, room, plane);
+      } else {
+        together<0>(vectors_[v], reads, first, room, plane);
       }
     }
   }
@@ -83,28 +75,43 @@ class ThinInputs {
     LaneMask mask;
   };
 
-  // `COUNT`: of lanes.size(), 0: any.
+  // Parts of 3 to 5 channels in a vector: first layers take 7 % less time where the compiler knows
+  // their number. 0: any number, also where no instruction loads under a mask.
+  static constexpr int kUsual = kLoadsLanes ? Simd<float>::kWidth / 4 : 0;
+  static constexpr int kNext = kLoadsLanes ? kUsual + 1 : 0;
+
+  // `COUNT`: all.size(), or 0.
   template <int COUNT>
   static void together(const std::vector<Lanes>& all,
                        const float* const* reads,
                        float* to,
                        int64_t room,
                        int64_t plane) {
-    const size_t count = COUNT ? COUNT : all.size();
-    const Lanes* lanes = all.data();
     transform_input<T>(
         [&](int i, int j) INPAINT_INLINED {
+          const float* const* pixels = reads + i * T::kReads + j;
+          if constexpr (COUNT == 0) return any_number(all, pixels);
           Vector<float> v{};
-#pragma GCC unroll 4
-          for (size_t k = 0; k < count; ++k) {
-            const float* pixel = reads[lanes[k].lattice + i * T::kReads + j];
-            v = load_lanes(v, pixel + lanes[k].shift, lanes[k].mask);
-          }
+          for (int k = 0; k < COUNT; ++k) v = with(v, all[size_t(k)], pixels);
           return v;
         },
         to,
         room,
         plane);
+  }
+
+  // `v` and what a part adds to it.
+  static inline __attribute__((always_inline)) Vector<float> with(Vector<float> v,
+                                                                  const Lanes& lanes,
+                                                                  const float* const* pixels) {
+    return load_lanes(v, pixels[lanes.lattice] + lanes.shift, lanes.mask);
+  }
+
+  static __attribute__((noinline)) Vector<float> any_number(const std::vector<Lanes>& all,
+                                                            const float* const* pixels) {
+    Vector<float> v{};
+    for (const Lanes& lanes : all) v = with(v, lanes, pixels);
+    return v;
   }
 
   const ConvArgs& a_;
