@@ -26,6 +26,7 @@
 // the other takes more tiles, see Convolution::staged; the bits are the same. After a doubling of
 // the image the 36 products share 25 inputs and 9 weights, see Tile4x3Upsampled.
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "base/parallel.h"
@@ -126,9 +127,8 @@ class Convolution {
         source_(a_, layout_.extent(a_)),
         depth_(layout_.parts() * a.channels),
         stride_(padded_channels(depth_)),
-        thin_(a.channels < W && layout_.parts() > 1),
-        lattices_(lattices_of(source_, layout_)),
-        thin_inputs_(a_, layout_, lattices_) {
+        lattices_(lattices_of(source_, layout_)) {
+    if (a.channels < W && layout_.parts() > 1) thin_.emplace(a_, layout_, lattices_);
     for (int last = 0; last < 4; ++last) runs_[last] = layout_.runs(last & 2, last & 1, a.channels);
   }
 
@@ -211,11 +211,11 @@ class Convolution {
     }
   }
 
-  int64_t reads_size() const { return thin_ ? thin_inputs_.reads() : 0; }
+  int64_t reads_size() const { return thin_ ? thin_->reads() : 0; }
 
   void transform(const Tile& tile, float* to, int64_t plane, const float** reads) const {
     if (thin_) {
-      thin_inputs_.transform(tile, reads, to, stride_, plane);
+      thin_->transform(tile, reads, to, stride_, plane);
     } else {
       transform_parts(a_, layout_, lattices_, tile, to, stride_, plane);
     }
@@ -254,9 +254,8 @@ class Convolution {
   const std::vector<float> biases_;
   const Source source_;
   const int64_t depth_, stride_;
-  const bool thin_;
   const std::vector<Lattice<T>> lattices_;
-  const ThinInputs<T> thin_inputs_;
+  std::optional<ThinInputs<T>> thin_;  // where channels are few
   // Of products outside of and in the last column and the last row, see Layout::runs.
   std::vector<DepthRun> runs_[4];
 };
