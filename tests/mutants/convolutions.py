@@ -148,16 +148,37 @@ CONVOLUTIONS = (
     Mutation(
         "winograd-parts",
         "convolution/winograd.cpp",
-        "const int64_t begin = part * a.channels;",
-        "const int64_t begin = part / 2 * 2 * a.channels;",
+        "first = part * a.channels + image.begin;",
+        "first = part / 2 * 2 * a.channels + image.begin;",
         "parts of a strided kernel overwrite each other",
     ),
     Mutation(
-        "winograd-thin-pair",
-        "convolution/winograd.cpp",
-        "if (paired && from[i] == held[i] + size) {",
-        "if (paired) {",
-        "neighbouring columns taken as adjacent at the edge of the image",
+        "winograd-thin-lanes",
+        "convolution/winograd_thin.h",
+        "v * W - first,",
+        "v * W - first + (v * W > first),",
+        "few channels: of a part that begins in the vector before, the neighbouring channel",
+    ),
+    Mutation(
+        "winograd-thin-number",
+        "convolution/winograd_thin.h",
+        "together<kNext>(vectors_[v]",
+        "together<kUsual>(vectors_[v]",
+        "few channels: the last part of a vector is left out",
+    ),
+    Mutation(
+        "winograd-window",
+        "convolution/winograd_tiling.h",
+        "last * step_.y + 1, last * step_.x + 1)",
+        "last * step_.y + 1, last * step_.x)",
+        "a tile whose last column lies beyond the image is read as if inside",
+    ),
+    Mutation(
+        "winograd-window-step",
+        "convolution/winograd_tiling.h",
+        "T::read_at[j] * step.x * image.pixel_stride();",
+        "T::read_at[j] * image.pixel_stride();",
+        "inside of the image strided kernels read neighbouring columns",
     ),
     Mutation(
         "winograd-runs",
@@ -190,8 +211,8 @@ CONVOLUTIONS = (
     Mutation(
         "winograd-staged-block",
         "convolution/winograd.cpp",
-        "transform(tile[t], inputs.data() + t * stride_, plane, patch);",
-        "transform(tile[std::max<int64_t>(t, 1)], inputs.data() + t * stride_, plane, patch);",
+        "transform(tile[t], inputs.data() + t * stride_, plane, its_reads);",
+        "transform(tile[std::max<int64_t>(t, 1)], inputs.data() + t * stride_, plane, its_reads);",
         "staged order: the first tile gets the second's pixels",
     ),
     Mutation(
@@ -203,9 +224,9 @@ CONVOLUTIONS = (
     ),
     Mutation(
         "winograd-room",
-        "convolution/winograd_tiling.h",
-        "const int64_t room = stride - part.begin;",
-        "const int64_t room = stride;",
+        "convolution/winograd.cpp",
+        "to + first + c, stride - first - c, plane);",
+        "to + first + c, stride - c, plane);",
         "spare lanes of a part spill into the next tile",
     ),
     Mutation(
