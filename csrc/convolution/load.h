@@ -68,7 +68,8 @@ class SourcePart {
   // Whether a window of `rows` by `columns` pixels from (y, x) on is one of the image itself.
   bool is_window(int64_t y, int64_t x, int64_t rows, int64_t columns) const {
     if (part_.valid || part_.upsample != 1) return false;
-    // Neighbours differ by one at most: the ends are as far apart only if all of them go up.
+    // Inside of the image neighbours differ by one at most, and zeros end it: the ends are as far
+    // apart only if all of them go up.
     const int64_t top = rows_[size_t(y)], left = columns_[size_t(x)];
     return top >= 0 && left >= 0 && rows_[size_t(y + rows - 1)] == top + rows - 1 &&
            columns_[size_t(x + columns - 1)] == left + columns - 1;

@@ -132,6 +132,10 @@ class Convolution {
     for (int last = 0; last < 4; ++last) runs_[last] = layout_.runs(last & 2, last & 1, a.channels);
   }
 
+  // Members hold addresses of others.
+  Convolution(const Convolution&) = delete;
+  Convolution& operator=(const Convolution&) = delete;
+
   void run() const {
     if (tiles_.empty()) return;
     if (staging_pays(int64_t(tiles_.size()), depth_, lanes_of(panels_), T::kProducts == 8)) {

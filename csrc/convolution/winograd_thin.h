@@ -18,7 +18,7 @@ namespace {
 template <class T>
 class ThinInputs {
  public:
-  // `layout`, `lattices`: kept, not copied.
+  // All are kept, not copied.
   ThinInputs(const ConvArgs& a, const Layout<T>& layout, const std::vector<Lattice<T>>& lattices)
       : a_(a), layout_(layout), lattices_(lattices) {
     constexpr int64_t W = Simd<float>::kWidth;
@@ -75,8 +75,9 @@ class ThinInputs {
     LaneMask mask;
   };
 
-  // Parts of 3 to 5 channels in a vector: first layers take 7 % less time where the compiler knows
-  // their number. 0: any number, also where no instruction loads under a mask.
+  // Parts in a vector, of kernels that fall into four parts of 3 to 5 channels: first layers take 7
+  // % less time where the compiler knows their number. 0: any number, also where no instruction
+  // loads under a mask.
   static constexpr int kUsual = kLoadsLanes ? Simd<float>::kWidth / 4 : 0;
   static constexpr int kNext = kLoadsLanes ? kUsual + 1 : 0;
 

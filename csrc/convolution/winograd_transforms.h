@@ -173,7 +173,9 @@ struct Tile4x2 {
 struct Tile4x3Upsampled {
   static constexpr int kProducts = 6, kTaps = 3, kOutputs = kTile;
   static constexpr int kReads = 4, kInputs = 5, kWeights = 3;
-  static constexpr int read_at[kReads] = {0, 1, 3, 5};
+  // Outputs 0 and 1 of a tile see x0 at 1 and 2, output 2 sees it at 2: where a tile begins before
+  // the image, reflected pixels at 1 and 2 differ, and output 2 is the first one that is wanted.
+  static constexpr int read_at[kReads] = {0, 2, 3, 5};
   static constexpr int input_of[kProducts] = {0, 1, 2, 3, 3, 4};
   static constexpr int weight_of[kProducts] = {0, 0, 1, 1, 2, 2};
 

@@ -4,8 +4,10 @@ import itertools
 
 import pytest
 import torch
-from conv_cases import GEOMETRIES, options_of, tensors
+from conv_cases import GEOMETRIES, force_algorithm, options_of, tensors
+from support import check_close
 
+from inpaint_ops import reference
 from inpaint_ops.ops.convolution import spec
 from inpaint_ops.ops.partly import PARTLY, Wanted
 
@@ -79,6 +81,28 @@ def test_convolutions(geometry, gated, algorithm, instruction_set):
             return (image, weight, bias, *fields, "elu", False, algorithm)
 
         check(operator, [x], args, size=g.out_size(x, weight))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])
+@pytest.mark.parametrize("upsample", [1, 2])
+@pytest.mark.parametrize(
+    "algorithm",
+    ["winograd_4x3", "winograd_5x2", "winograd_4x2", "winograd_3x4", "winograd_5x4", "direct"],
+)
+def test_tiles_may_begin_anywhere(algorithm, upsample, mode, monkeypatch, instruction_set):
+    """Every pixel is right wherever tiles lie: before the image they see its border twice."""
+    if upsample == 2 and algorithm == "winograd_4x3":
+        algorithm = "winograd_4x3_upsampled"
+    force_algorithm(monkeypatch, algorithm)
+    x, weight, bias = tensors((1, 18, 15, 14), 20, (3, 3))
+    options = {"padding": 1, "padding_mode": mode, "upsample": upsample}
+    _, fields = options_of(x, weight, options)
+    args = (x, weight, bias, *fields, "identity", False, "auto")
+    expected = reference.fused_conv2d(x.double(), weight.double(), bias.double(), **options)
+    partly = PARTLY[OPS.fused_conv2d.default]
+    for anchor in itertools.product(range(8), (0, 2, 3, 5)):
+        y = partly.compute(Wanted(None, anchor), *args)[0]
+        check_close(y, expected, terms=64 * 9 * 18)
 
 
 @pytest.mark.parametrize(

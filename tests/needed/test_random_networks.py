@@ -26,6 +26,13 @@ def _poisoned(monkeypatch):
     monkeypatch.setattr(computing, "_results", results)
 
 
+MODES = ["zeros", "reflect", "replicate"]
+
+
+def doubling(draw, channels, filters):
+    return FusedConv2d(channels, filters, 3, padding=1, upsample=2, padding_mode=draw.choice(MODES))
+
+
 class Drawn(nn.Module):
     """Some layers in a row: any kernels, dilations, strides, borders, with and without skips."""
 
@@ -36,7 +43,7 @@ class Drawn(nn.Module):
         for _ in range(draw.randint(2, 7)):
             self._add(draw)
         while self.scale > 1:
-            self._append(FusedConv2d(self.channels, 8, 3, padding=1, upsample=2), 8, 0.5)
+            self._append(doubling(draw, self.channels, 8), 8, 0.5)
         self._append(FusedConv2d(self.channels, 3, 3, padding=1), 3)
         self.skips, self.composes = draw.random() < 0.3, draw.random() < 0.5
 
@@ -50,7 +57,7 @@ class Drawn(nn.Module):
         activation = draw.choice(["relu", "elu", "identity", "leaky_relu", "tanh"])
         options = {"padding": d * (k // 2), "dilation": d, "activation": activation}
         if options["padding"] < 6:
-            options["padding_mode"] = draw.choice(["zeros", "reflect", "replicate"])
+            options["padding_mode"] = draw.choice(MODES)
         kinds = ["plain", "gated", "partial", "norm", "pool", "pad", "relu"]
         kinds += ["down"] if self.scale < 4 else []
         kinds += ["up", "transposed"] if self.scale > 1 else []
@@ -65,7 +72,7 @@ class Drawn(nn.Module):
             k = draw.choice([3, 4, 5])
             self._append(FusedConv2d(c, o, k, stride=2, padding="same"), o, 2)
         elif kind == "up":
-            self._append(FusedConv2d(c, o, 3, padding=1, upsample=2), o, 0.5)
+            self._append(doubling(draw, c, o), o, 0.5)
         elif kind == "transposed":
             self._append(FusedConvTranspose2d(c, o, 4, stride=2, padding=1), o, 0.5)
         elif kind == "norm":
@@ -123,3 +130,25 @@ def test_bits_are_those_of_everything(seed):
     assert torch.equal(*results)
     size = max(1.0, plain.abs().max().item())
     torch.testing.assert_close(results[0], plain, atol=1e-3 * size, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(80, 140))
+def test_memories_give_what_the_network_gives(seed):
+    """What is kept of one hole serves the next, wherever the first one began."""
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    network = Drawn(draw).eval()
+    n, h, w = draw.choice([1, 2]), 8 * draw.randint(2, 9), 8 * draw.randint(2, 9)
+    x, memory, hole = torch.randn(n, 3, h, w), needed.Memory(), torch.zeros(n, 1, h, w)
+    top, left = draw.randint(1, 7), draw.randint(1, 7)
+    corner = hole.clone()
+    hole[:, :, top : top + 5, left : left + 4] = 1
+    corner[:, :, : top + 2, : left + 2] = 1
+    for wanted in (hole, corner, drawn_hole(draw, n, h, w)):
+        with torch.no_grad():
+            with needed.remembering(memory):
+                y = needed.computed(network(needed.lazy(x), wanted), wanted)
+            plain = network(x, wanted)
+        y, plain = (torch.where(wanted > 0, one, 0.0) for one in (y, plain))
+        size = max(1.0, plain.abs().max().item())
+        torch.testing.assert_close(y, plain, atol=1e-3 * size, rtol=1e-3)
