@@ -78,6 +78,9 @@ class Gradient {
         zeros_(size_t(lanes_of(panels_)), 0.0f),
         segments_(segments()),
         result_(args, panels_, segments_.parts) {}
+  // Members hold addresses of others.
+  Gradient(const Gradient&) = delete;
+  Gradient& operator=(const Gradient&) = delete;
 
   void run() {
     const int64_t tiles = int64_t(tiles_.size());
